@@ -1,0 +1,1 @@
+"""Measuring: latency, accuracy with its interval, size. Always on the CPU."""

@@ -1,0 +1,78 @@
+"""From Hydra's config to an experiment: every combination checked, every fault in words.
+
+The config tree ends at `to_experiment`; nothing behind it knows of Hydra.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Iterator, Sequence
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
+from quantexp.config import Experiment
+from quantexp.config.experiment import checked
+from quantexp.errors import ConfigError
+from quantexp.screen import leave
+
+BAD_VALUES = 2  # exit status
+NOISE = ("object_type=", "reference_type=", "Config search path", "provider=", "See https", "Set hydra.verbose")
+
+Combination = tuple[list[str], DictConfig]  # the overrides of a job, and what they compose to
+
+
+def to_experiment(config: DictConfig) -> Experiment:
+    """Return the experiment that a composed config describes. Raises ConfigError with every fault."""
+    config = copy.copy(config)
+    with open_dict(config):
+        config.pop("hydra", None)
+    return checked(OmegaConf.to_object(config))
+
+
+def combinations(config: DictConfig) -> Iterator[Combination]:
+    """Yield the jobs of a sweep as Hydra's basic sweeper will make them."""
+    from hydra import compose
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+        yield [], config  # what another sweeper will ask for is not known beforehand
+        return
+    asked = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*asked, *config.hydra.overrides.task])
+    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
+        try:
+            yield overrides, compose(config.hydra.job.config_name, overrides=overrides)
+        except Exception as error:  # Hydra would turn it into a warning, here in its callback
+            leave(explain(error), BAD_VALUES)
+
+
+def refuse_faults(jobs: Sequence[Combination]) -> None:
+    """Exit, naming every fault of every combination once, if there is any."""
+    faults: dict[str, list[str]] = {}
+    for overrides, config in jobs:
+        try:
+            to_experiment(config)
+        except ConfigError as error:
+            for fault in error.faults:
+                faults.setdefault(fault, overrides)
+        except Exception as error:  # OmegaConf's own complaints: a value that is missing, an interpolation that fails
+            faults.setdefault(explain(error), overrides)
+    if faults:
+        lines = (f"{fault}  (in {' '.join(where)})" if where else fault for fault, where in faults.items())
+        leave("\n".join(lines), BAD_VALUES)
+
+
+def explain(error: Exception) -> str:
+    """Return an error of Hydra's or OmegaConf's in words that name what is possible."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
+        known = sorted(str(key) for key in cause.parent_node if key != "hydra")
+        close = difflib.get_close_matches(str(cause.key), known, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        return f"there is no setting {cause.full_key}.{hint} Possible here: {', '.join(known)}"
+    lines = [str(error), *([] if cause is error else [str(cause)])]
+    kept = [line for line in "\n".join(lines).splitlines() if line.strip() and not line.strip().startswith(NOISE)]
+    return "\n".join([*kept, "`python -m quantexp --help` lists every setting and value"])

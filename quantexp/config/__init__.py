@@ -1,0 +1,55 @@
+"""Experiment and every option: the schema that Hydra composes, light enough for `--help` (no torch)."""
+
+from quantexp.config.benchmark import Benchmark, Lab, Paired
+from quantexp.config.experiment import Experiment
+from quantexp.config.model import Mlp, Model
+from quantexp.config.option import Option
+from quantexp.config.quant import (
+    METHODS,
+    Amp,
+    Dynamic,
+    Engine,
+    Granularity,
+    NoQuant,
+    Observer,
+    Qat,
+    Quant,
+    Start,
+    Static,
+)
+from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Sst2, Task
+from quantexp.config.tracking import Local, Server, Tracking
+from quantexp.config.train import Device, Optimizer, Train
+
+__all__ = [
+    "METHODS",
+    "Amp",
+    "Benchmark",
+    "CalibrationSplit",
+    "DataRequest",
+    "Device",
+    "Dynamic",
+    "Engine",
+    "Experiment",
+    "Granularity",
+    "Lab",
+    "Local",
+    "Mlp",
+    "Mnist",
+    "Model",
+    "NoQuant",
+    "Observer",
+    "Optimizer",
+    "Option",
+    "Paired",
+    "Qat",
+    "Quant",
+    "Server",
+    "Source",
+    "Sst2",
+    "Start",
+    "Static",
+    "Task",
+    "Tracking",
+    "Train",
+]

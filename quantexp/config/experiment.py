@@ -1,0 +1,122 @@
+"""The experiment: every axis composed and checked, ready to run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from quantexp.config.benchmark import Benchmark, Paired
+from quantexp.config.model import Mlp, Model
+from quantexp.config.option import Option, option
+from quantexp.config.quant import METHODS, Qat, Quant, Start, Static
+from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Task
+from quantexp.config.tracking import Local, Tracking
+from quantexp.config.train import Train
+from quantexp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from quantexp.baselines import Baseline
+    from quantexp.tasks.base import TaskData
+
+
+@dataclass
+class Experiment(Option):
+    """One run: a task, a model, a quantization method and how it is measured and recorded."""
+
+    group: ClassVar[str] = ""
+
+    task: Task = field(default_factory=Mnist)
+    model: Model = field(default_factory=Mlp)
+    quant: Quant = field(default_factory=Static)
+    precision: str | None = option("what it is lowered to; null is the method's own choice", None)
+    batch_size: Any = option("inference batch sizes that are measured: an integer or a list", [1, 64])
+    data: Source = option("full: the real data set; sample: the small one in the package, no network", Source.full)
+    data_dir: str | None = option("where data are read from, read-only; default $QUANTEXP_DATA_DIR", None)
+    cache_dir: str | None = option("where downloads and trained models are kept; null: your cache directory", None)
+    seed: int = option("shapes weights, the order of batches and the calibration sample", 0, at_least=0, at_most=2**32)
+    train: Train = field(default_factory=Train)
+    benchmark: Benchmark = field(default_factory=Paired)
+    tracking: Tracking = field(default_factory=Local)
+
+    def __post_init__(self) -> None:
+        if self.precision is None:
+            self.precision = self.quant.precisions[0]
+        if isinstance(self.batch_size, int) and not isinstance(self.batch_size, bool):
+            self.batch_size = [self.batch_size]
+        if isinstance(self.model, Mlp) and self.model.hidden is None:
+            self.model = dataclasses.replace(self.model, hidden=list(self.task.hidden))
+        super().__post_init__()
+
+    @property
+    def options(self) -> tuple[Option, ...]:
+        """The chosen option of every config group."""
+        return (self.task, self.model, self.quant, self.train, self.benchmark, self.tracking)
+
+    def faults(self) -> Iterator[str]:
+        """Yield every fault of this combination; each option has checked its own values before."""
+        yield from (fault.removeprefix(".") for fault in super().faults())
+        for name in (extra for one in self.options for extra in one.extras()):
+            yield f"there is no setting {name}; leave out the + and see `python -m quantexp --help`"
+        yield from self._precision_faults()
+        yield from self._batch_size_faults()
+        if isinstance(self.quant, Qat) and self.quant.start is Start.scratch and self.train.checkpoint:
+            yield (
+                "quant.start=scratch would not use the weights of train.checkpoint="
+                f"{self.train.checkpoint}; give one of the two"
+            )
+
+    def _precision_faults(self) -> Iterator[str]:
+        possible = self.quant.precisions
+        if self.precision in possible:
+            return
+        if str(self.precision).isdigit():
+            yield f"precision is a name such as {possible[0]}, got the bare number {self.precision}"
+            return
+        pairs = "; ".join(f"quant={method.name}: {', '.join(method.precisions)}" for method in METHODS)
+        yield (
+            f"precision={self.precision} does not exist for quant={self.quant.name}, "
+            f"which has {' and '.join(possible)}. All pairs: {pairs}"
+        )
+
+    def _batch_size_faults(self) -> Iterator[str]:
+        sizes = self.batch_size
+        rule = "batch_size must be a positive integer or a list of them, such as 64 or [1,64]"
+        if not isinstance(sizes, list) or not sizes:
+            yield f"{rule}, got {sizes!r}"
+        elif wrong := [n for n in sizes if isinstance(n, bool) or not isinstance(n, int) or n < 1]:
+            yield f"{rule}, got {wrong[0]!r} in {sizes!r}"
+        elif len(set(sizes)) < len(sizes):
+            yield f"batch_size must name each size once, got {sizes!r}"
+        elif max(sizes) > 65536:
+            yield f"batch_size must be at most 65536, got {max(sizes)}"
+
+    @property
+    def data_request(self) -> DataRequest:
+        """Which examples this experiment needs."""
+        calibration, examples = CalibrationSplit.train, DataRequest.calibration_examples
+        if isinstance(self.quant, Static):
+            calibration, examples = self.quant.calibration, self.quant.calibration_examples
+        return DataRequest(self.data, self.data_dir, self.cache_dir, calibration, examples, self.seed)
+
+    def load(self) -> TaskData:
+        """Load the splits of the task."""
+        return self.task.load(self.data_request)
+
+    def baseline(self, data: TaskData) -> Baseline:
+        """Return the float model for `data`: trained once, then loaded from the cache."""
+        from quantexp import baselines
+
+        return baselines.obtain(self, data)
+
+
+def checked(experiment: Any) -> Experiment:
+    """Return the experiment unless keys were forced into it that it does not declare."""
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(f"expected an Experiment, got {type(experiment).__name__}")
+    if extras := list(experiment.extras()):
+        raise ConfigError(
+            *(f"there is no setting {name.removeprefix('.')}; see `python -m quantexp --help`" for name in extras)
+        )
+    return experiment

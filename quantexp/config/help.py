@@ -1,0 +1,115 @@
+"""The text of `--help`, made from the options: their docstrings, fields, defaults and bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from textwrap import wrap
+from typing import get_type_hints
+
+from quantexp.config.experiment import Experiment
+from quantexp.config.option import Option
+from quantexp.config.quant import Quant
+
+WIDTH = 110
+
+HEADER = """\
+quantexp trains or loads a network, quantizes it, proves that it was quantized, and measures on the CPU
+what that cost and what it bought. Every run is recorded in MLflow.
+
+usage: python -m quantexp [KEY=VALUE ...]               one run
+       python -m quantexp -m KEY=VALUE,VALUE ...        a sweep: one run for each combination
+
+examples:
+  python -m quantexp data=sample                        a first look, needs no network
+  python -m quantexp task=sst2 quant=qat                train with fake quantization, compare with the float model
+  python -m quantexp quant=none precision=bf16          the quick half()
+  python -m quantexp quant=static quant.engine=onednn quant.observer=minmax batch_size=[1,8,64]
+  python -m quantexp -m task=mnist,sst2 quant=none,dynamic,static,qat,amp
+  python -m quantexp -m seed=0,1,2 quant=static,qat     compare over seeds
+  python -m quantexp data_dir=/data/sets task=mnist     read data from your own folder
+  mlflow ui                                             look at the records
+"""
+
+FOOTER = """\
+show the composed configuration: --cfg job --resolve         show a group: --info defaults
+shell completion, bash:          eval "$(quantexp -sc install=bash)"
+your own options:                --config-dir DIR adds the groups and values in DIR
+all flags of Hydra:              --hydra-help
+"""
+
+
+def help_text() -> str:
+    """Return the whole help: usage, examples, every key with its values, every setting of every option."""
+    blocks = [HEADER, "", "settings of a run (KEY=VALUE)\n", *_fields("", Experiment)]
+    for group, presets in _groups().items():
+        blocks.append(f"\n{group}={'|'.join(name for name, _, _ in presets)}\n")
+        shown: set[str] = set()
+        for name, summary, cls in presets:
+            blocks.append(_entry(f"  {group}={name}", summary))
+            if cls is not None:
+                blocks += [line for line in _fields(f"    {group}.", cls) if line not in shown]
+                shown.update(_fields(f"    {group}.", cls))
+    # Hydra passes the text through string.Template: a lone $ must be doubled.
+    return "\n".join(line.rstrip("\n") for line in [*blocks, "", FOOTER]).replace("$", "$$")
+
+
+def _groups() -> dict[str, list[tuple[str, str, type[Option] | None]]]:
+    """Return, for each group, its values: name, one line on it, and its class if it is one of ours.
+
+    The values are the committed YAML files; one without a class of its own is a preset of another
+    option, and its first comment says what it is for.
+    """
+    from quantexp.config.store import OPTIONS, conf_dir
+
+    classes = {(option.group, option.name): option for option in OPTIONS}
+    groups: dict[str, list[tuple[str, str, type[Option] | None]]] = {}
+    for group in dict.fromkeys(option.group for option in OPTIONS):
+        names = [path.stem for path in sorted((conf_dir() / group).glob("*.yaml"))]
+        names.sort(key=lambda name: list(classes).index((group, name)) if (group, name) in classes else len(classes))
+        groups[group] = []
+        for name in names:
+            cls = classes.get((group, name))
+            comment = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+            groups[group].append((name, _summary(cls) if cls else comment.lstrip("# "), cls))
+    return groups
+
+
+def _summary(cls: type[Option]) -> str:
+    text = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+    if issubclass(cls, Quant):
+        text += f" Precision: {', '.join(cls.precisions)}."
+    return text
+
+
+def _fields(prefix: str, cls: type[Option]) -> list[str]:
+    types = get_type_hints(cls)
+    lines = []
+    for field in dataclasses.fields(cls):
+        if "help" not in field.metadata:
+            continue
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        text = field.metadata["help"]
+        kind = types[field.name]
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            names = ", ".join(member.value for member in kind)
+            text += "" if all(member.value in text for member in kind) else f": {names}"
+        lines.append(_entry(f"{prefix or '  '}{field.name}={_shown(default)}", text))
+    return lines
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, Enum):
+        return str(value.value)
+    return str(value).replace(" ", "")
+
+
+def _entry(head: str, text: str) -> str:
+    """Lay out one entry in two columns; a head that is too long gets a line of its own."""
+    column = 42
+    body = wrap(text, WIDTH - column) or [""]
+    if len(head) >= column:
+        return "\n".join([head, *(" " * column + line for line in body)])
+    return "\n".join([head.ljust(column) + body[0], *(" " * column + line for line in body[1:])])

@@ -1,0 +1,85 @@
+"""How an option is declared: one dataclass whose fields carry their help and their bounds.
+
+    epochs: int = option("passes over the training split", 2, at_least=1)
+
+The type is checked by Hydra while it composes, the bounds by `Option.__post_init__`, and `--help`
+prints the text. Options are plain dataclasses: usable from Python without Hydra, and not frozen,
+because Hydra could not override a frozen one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any, ClassVar, get_type_hints
+
+from quantexp.errors import ConfigError
+
+
+def option(
+    help: str,  # noqa: A002 - the word that users of argparse and dataclasses expect
+    default: Any = None,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    above: float | None = None,
+) -> Any:
+    """Declare a field of an option: its help, its default, and the bounds of its value or values."""
+    metadata = {"help": help, "at_least": at_least, "at_most": at_most, "above": above}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass
+class Option:
+    """One value of a config group. `group` is its key in the config, `name` what one types."""
+
+    group: ClassVar[str] = ""
+    name: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        faults = [*self._name_faults(), *self.faults()]
+        if faults:
+            raise ConfigError(*faults)
+
+    def _name_faults(self) -> Iterator[str]:
+        """Turn names that were given as text into members of their Enum; yield those that are none."""
+        for field, kind in get_type_hints(type(self)).items():
+            value = getattr(self, field, None)
+            if not (isinstance(kind, type) and issubclass(kind, Enum)) or isinstance(value, kind):
+                continue
+            try:
+                setattr(self, field, kind(value))
+            except ValueError:
+                names = ", ".join(member.value for member in kind)
+                yield f"{self.group}.{field} must be one of {names}, got {value!r}".removeprefix(".")
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong with the values of this option, one sentence a fault."""
+        for field in dataclasses.fields(self):
+            yield from bound_faults(f"{self.group}.{field.name}", getattr(self, field.name), field)
+
+    def extras(self) -> Iterator[str]:
+        """Yield the keys that were forced in with `+key=value` and that no field declares."""
+        declared = {field.name for field in dataclasses.fields(self)}
+        yield from (f"{self.group}.{key}" for key in vars(self) if key not in declared)
+
+
+def bound_faults(path: str, value: Any, field: dataclasses.Field[Any]) -> Iterator[str]:
+    """Yield a sentence for each number in `value` that lies outside the bounds of `field`."""
+    values = value if isinstance(value, list) else [value]
+    low, high, above = (field.metadata.get(name) for name in ("at_least", "at_most", "above"))
+    for number in values:
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            continue
+        if not math.isfinite(number):
+            yield f"{path} must be a finite number, got {number}"
+        elif low is not None and number < low:
+            yield f"{path} must be at least {low:g}, got {number}"
+        elif high is not None and number > high:
+            yield f"{path} must be at most {high:g}, got {number}"
+        elif above is not None and number <= above:
+            yield f"{path} must be above {above:g}, got {number}"

@@ -1,0 +1,45 @@
+"""Give Hydra the schemas, under the group `schema/` so that they do not show among the options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from quantexp.config import (
+    METHODS,
+    Experiment,
+    Lab,
+    Local,
+    Mlp,
+    Mnist,
+    Option,
+    Paired,
+    Server,
+    Sst2,
+    Train,
+)
+
+OPTIONS: tuple[type[Option], ...] = (Mnist, Sst2, Mlp, *METHODS, Train, Paired, Lab, Local, Server)
+
+
+def conf_dir() -> Path:
+    """Return the folder of committed configs: inside the package in a wheel, beside it in a checkout."""
+    here = Path(__file__).resolve().parents[1]
+    packaged = here / "conf"
+    return packaged if packaged.is_dir() else here.parent / "conf"
+
+
+def register() -> None:
+    """Register every schema and the resolver that writes `--help`. Safe to call again."""
+    from quantexp.config.help import help_text
+
+    store = ConfigStore.instance()
+    experiment = OmegaConf.structured(Experiment)
+    for group in dict.fromkeys(option.group for option in OPTIONS):
+        experiment[group] = MISSING  # a default of one class could not be overridden by another
+    store.store(group="schema", name="experiment", node=experiment)
+    for option in OPTIONS:
+        store.store(group=f"schema/{option.group}", name=option.name, node=option)
+    OmegaConf.register_new_resolver("quantexp_help", help_text, replace=True)

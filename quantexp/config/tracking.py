@@ -1,0 +1,60 @@
+"""Where runs are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from quantexp.config.option import Option, option
+
+
+@dataclass
+class Tracking(Option):
+    """An MLflow store."""
+
+    group: ClassVar[str] = "tracking"
+
+    experiment: str = option("name of the MLflow experiment", "quantexp")
+    uri: str | None = option("MLflow tracking URI", None)
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        if not self.experiment.strip():
+            yield f"tracking.experiment must name an experiment, got {self.experiment!r}"
+
+
+@dataclass
+class Local(Tracking):
+    """SQLite in the working directory: `mlflow ui` typed there shows the runs."""
+
+    name: ClassVar[str] = "local"
+
+    uri: str | None = option("always the SQLite file mlflow.db of the working directory", "sqlite:///mlflow.db")
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        if self.uri != "sqlite:///mlflow.db":
+            yield (
+                f"tracking=local always records in ./mlflow.db, got tracking.uri={self.uri!r}; "
+                "to record elsewhere use tracking=server tracking.uri=URI"
+            )
+
+
+@dataclass
+class Server(Tracking):
+    """An MLflow server, or any other tracking URI; asked whether it lives before training starts."""
+
+    name: ClassVar[str] = "server"
+
+    uri: str | None = option("http://host:5000, postgresql://..., sqlite:////path.db; default $MLFLOW_TRACKING_URI", None)
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        if not self.uri:
+            yield (
+                "tracking=server needs an address, got none; give tracking.uri=http://host:5000 "
+                "or set MLFLOW_TRACKING_URI"
+            )
+        elif "://" not in self.uri:
+            yield f"tracking.uri must be a URI such as http://host:5000 or sqlite:////path.db, got {self.uri!r}"

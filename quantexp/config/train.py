@@ -1,0 +1,42 @@
+"""The recipe by which the float model, `qat` and `amp` are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from quantexp.config.option import Option, option
+
+
+class Optimizer(StrEnum):
+    """The rule that turns gradients into steps."""
+
+    adam = "adam"
+    sgd = "sgd"
+
+
+class Device(StrEnum):
+    """Where training runs. Benchmarks run on the CPU whatever is chosen here."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass
+class Train(Option):
+    """The training recipe; the defaults are the lab's."""
+
+    group: ClassVar[str] = "train"
+    name: ClassVar[str] = "default"
+
+    epochs: int = option("passes over the training split", 2, at_least=1)
+    batch_size: int = option("examples per step", 64, at_least=1)
+    learning_rate: float = option("step size of the optimizer", 0.001, above=0)
+    optimizer: Optimizer = option("adam or sgd", Optimizer.adam)
+    device: Device = option("auto (a GPU if there is one), cpu or cuda", Device.auto)
+    threads: int | None = option("CPU threads while training; null takes every core", None, at_least=1)
+    checkpoint: str | None = option(
+        "your own float weights instead of training: a .safetensors file, or a .pt state dict", None
+    )

@@ -1,0 +1,30 @@
+"""The multilayer perceptron of the lab."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+
+class MLP(nn.Module):
+    """Linear and ReLU for each hidden width, Linear to the classes.
+
+    Args:
+        inputs: Values of one example; the input has shape (batch, inputs).
+        hidden: Widths of the hidden layers; none makes it a linear model.
+        classes: Width of the output, shape (batch, classes), unnormalised log-probabilities.
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int], classes: int) -> None:
+        super().__init__()
+        widths = [inputs, *hidden]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layers(x)
+        return logits

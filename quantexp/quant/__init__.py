@@ -1,0 +1,1 @@
+"""The methods: a file each says what is lowered, `flows/` says with which API."""

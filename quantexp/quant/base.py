@@ -1,0 +1,36 @@
+"""What a method hands back, and what it must have left behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from quantexp.report.results import Training
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What must be found in a quantized model: layers with weights, or operators that run, in a precision.
+
+    `layers` and `operators` name a precision ("int8", "bf16", ...) or are None where nothing is
+    promised of them; `handles` says in words what the method can lower.
+    """
+
+    handles: str
+    layers: str | None = None
+    operators: str | None = None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized model, ready to predict on the CPU, and what it cost.
+
+    `promise` is None only for the float model itself. `training` is None for methods that do not
+    train, `calibration_seconds` for those that see no calibration examples.
+    """
+
+    model: nn.Module
+    promise: Promise | None
+    training: Training | None = None
+    calibration_seconds: float | None = None

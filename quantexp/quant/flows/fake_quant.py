@@ -1,0 +1,65 @@
+"""Per-channel fake quantization of weights, several times faster on the CPU than torch.ao's own.
+
+    fake_quant(w) = scale · clamp(round(w / scale), quant_min, quant_max), one scale a channel
+
+The values and gradients are torch's, bit for bit (a test holds it). Torch works through the channels
+one at a time and multiplies each gradient by a mask; here a few vectorised passes do it, and there is a
+mask only where a weight lies outside the range, which can happen only after observers are frozen:
+until then the range is the weights' own, with no moving average to lag behind it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.ao.quantization import FakeQuantize, MovingAveragePerChannelMinMaxObserver
+
+
+class WeightFakeQuantize(FakeQuantize):
+    """Fake-quantize weights of shape (channels, ...) to symmetric int8, one scale a channel."""
+
+    def forward(self, X: Tensor) -> Tensor:  # noqa: N803 - torch's name
+        if self.observer_enabled[0] == 1:
+            self.activation_post_process(X.detach())
+            scale, zero_point = self.calculate_qparams()
+            self.scale.resize_(scale.shape).copy_(scale)
+            self.zero_point.resize_(zero_point.shape).copy_(zero_point)
+        if self.fake_quant_enabled[0] == 0:
+            return X
+        shape = (-1, *[1] * (X.dim() - 1))
+        bounds = self.activation_post_process.quant_min, self.activation_post_process.quant_max
+        fake: Tensor = _RoundToScale.apply(X, self.scale.view(shape), *bounds)
+        return fake
+
+
+class _RoundToScale(torch.autograd.Function):
+    """Round to multiples of the scale; the gradient passes straight through inside the range, not outside."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+        steps = (x * scale.reciprocal()).round_()
+        least, most = torch.aminmax(steps)
+        ctx.outside = None
+        if least < low or most > high:
+            ctx.outside = (steps < low) | (steps > high)
+            steps.clamp_(low, high)
+        return steps.mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = gradients
+        if ctx.outside is not None:
+            gradient = gradient.masked_fill(ctx.outside, 0.0)
+        return gradient, None, None, None
+
+
+weight_fake_quant = WeightFakeQuantize.with_args(
+    observer=MovingAveragePerChannelMinMaxObserver,
+    quant_min=-128,
+    quant_max=127,
+    dtype=torch.qint8,
+    qscheme=torch.per_channel_symmetric,
+    averaging_constant=1.0,
+)

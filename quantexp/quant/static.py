@@ -1,0 +1,48 @@
+"""Static quantization: weights and activations, with ranges seen on calibration examples."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from quantexp.baselines import Baseline
+from quantexp.config import Static
+from quantexp.environment import threads, usable_cores
+from quantexp.quant.base import Promise, Quantized
+from quantexp.quant.flows.torch_ao import torch_ao
+from quantexp.tasks.base import TaskData
+
+log = logging.getLogger(__name__)
+
+CALIBRATION_BATCH = 64
+
+
+def apply(option: Static, baseline: Baseline, data: TaskData) -> Quantized:
+    """Calibrate and convert a copy of the float model."""
+    started = time.perf_counter()
+    with torch_ao(option.engine), threads(usable_cores()):
+        batches = (inputs for inputs, _ in data.calibration.batches(CALIBRATION_BATCH))
+        model = _quantize(option, copy.deepcopy(baseline.model), data.example, batches)
+    seconds = time.perf_counter() - started
+    log.info("calibrate %d examples of the %s split: %.1f s", len(data.calibration), option.calibration.value, seconds)
+    return Quantized(model, Promise("the layers that FX can lower", "int8", "int8"), calibration_seconds=seconds)
+
+
+def skeleton(option: Static, model: nn.Module, example: Tensor) -> nn.Module:
+    """Return `model` in the structure that `apply` leaves, its ranges those of `example`."""
+    with torch_ao(option.engine):
+        return _quantize(option, model, example, [example])
+
+
+def _quantize(option: Static, model: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> nn.Module:
+    from quantexp.quant.flows import fx
+
+    prepared = fx.prepare_static(
+        model.eval(), example, engine=option.engine, observer=option.observer, weights=option.weights
+    )
+    fx.calibrate(prepared, batches)
+    return fx.convert(prepared)

@@ -1,0 +1,71 @@
+"""What a person sees while a run goes on: stage lines and progress bars on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_WIDTH = 160  # where no terminal says how wide it is, a table shall not be folded
+
+
+@cache
+def out() -> Console:
+    """Return the console on stdout, for results."""
+    return _console(stderr=False)
+
+
+@cache
+def err() -> Console:
+    """Return the console on stderr, for stages, progress and errors."""
+    return _console(stderr=True)
+
+
+def _console(stderr: bool) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
+
+
+class Handler(logging.Handler):
+    """Print log records above the progress bar, warnings and errors with their level before them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        err().print(prefix + self.format(record), markup=False, soft_wrap=True)
+
+
+def leave(message: str, status: int) -> NoReturn:
+    """Say why, and end the process with `status`."""
+    err().print(f"quantexp: {message}", markup=False, soft_wrap=True)
+    raise SystemExit(status)
+
+
+@contextmanager
+def progress(label: str, examples: int) -> Iterator[Callable[[int, str], None]]:
+    """Show a bar with rate and a note while examples are worked through; nothing where there is no terminal."""
+    if not err().is_terminal:
+        yield lambda done, note: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %  {task.fields[note]}  {task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err(), transient=True) as bar:
+        task = bar.add_task(label, total=examples, note="", rate="")
+
+        def advance(done: int, note: str) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(task, advance=done, note=note, rate=f"{speed:,.0f} examples/s" if speed else "")
+
+        yield advance

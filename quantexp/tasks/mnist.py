@@ -1,0 +1,148 @@
+"""MNIST: IDX files to normalised tensors, centre-cropped as in the lab.
+
+The sample is scikit-learn's 1,797 real handwritten digits of 8x8 pixels, enlarged to the 20x20 that
+an MNIST digit fills and set in the middle of 28x28, so that they go through the same pipeline.
+"""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from quantexp.config import DataRequest, Mnist, Source
+from quantexp.errors import DataError
+from quantexp.tasks.base import Dense, TaskData, digest, three_splits
+from quantexp.tasks.files import DataFiles, read_bytes
+
+MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to [0, 1]
+SIDE = 28
+CLASSES = 10
+RAW = Path("MNIST") / "raw"
+NAMES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+SAMPLE_TEST = 360  # of the 1,797 digits; the other 1,437 are trained on
+
+
+def load(task: Mnist, request: DataRequest) -> TaskData:
+    """Load MNIST, or its sample. Raises DataError if files are missing, damaged or out of reach."""
+    if request.source is Source.sample:
+        images, labels, fingerprint = _sample()
+        train_images, test_images = images[SAMPLE_TEST:], images[:SAMPLE_TEST]
+        train_labels, test_labels = labels[SAMPLE_TEST:], labels[:SAMPLE_TEST]
+        origin = "scikit-learn's digits, shipped with it"
+    else:
+        folder, origin = FILES.locate(request)
+        content = {name: _unzipped(folder, file) for name, file in NAMES.items()}
+        train_images, train_labels = _pair(folder, content, "train")
+        test_images, test_labels = _pair(folder, content, "test")
+        fingerprint = digest({name: bytes_ for name, (_, bytes_) in content.items()})
+    return three_splits(
+        Dense(train_labels, prepare(train_images, task.crop)),
+        Dense(test_labels, prepare(test_images, task.crop)),
+        request,
+        features=task.crop**2,
+        classes=CLASSES,
+        fingerprint=fingerprint,
+        origin=origin,
+    )
+
+
+def prepare(images: Tensor, crop: int) -> Tensor:
+    """Crop the centre, scale to [0, 1], normalise, flatten: (n, 28, 28) uint8 to (n, crop²) float32."""
+    edge = round((SIDE - crop) / 2)  # rounds as torchvision's CenterCrop does
+    centre = images[:, edge : edge + crop, edge : edge + crop]
+    return centre.reshape(len(images), -1).float().div_(255).sub_(MEAN).div_(STD)
+
+
+def parse_idx(content: bytes, path: Path) -> Tensor:
+    """Return the tensor in an IDX file of unsigned bytes. Raises DataError naming `path` and the fault.
+
+    The format: two zero bytes, type 0x08, the number of dimensions, each dimension as a big-endian
+    32-bit integer, then the values.
+    """
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08" or content[3] not in (1, 3):
+        raise DataError(
+            f"{path}: not an IDX file of unsigned bytes: it starts with {content[:4].hex(' ') or 'nothing'}, "
+            "expected 00 00 08 01 or 00 00 08 03; download it again"
+        )
+    header = 4 + 4 * content[3]
+    if len(content) < header:
+        raise DataError(f"{path}: truncated in its header, {len(content)} bytes; download it again")
+    shape = struct.unpack(f">{content[3]}I", content[4:header])
+    expected = header + torch.Size(shape).numel()
+    if len(content) != expected:
+        raise DataError(
+            f"{path}: its header promises {expected:,} bytes, it has {len(content):,}; it is damaged, download it again"
+        )
+    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
+
+
+def _pair(folder: Path, content: dict[str, tuple[Path, bytes]], split: str) -> tuple[Tensor, Tensor]:
+    images_path, images_bytes = content[f"{split}_images"]
+    labels_path, labels_bytes = content[f"{split}_labels"]
+    images, labels = parse_idx(images_bytes, images_path), parse_idx(labels_bytes, labels_path)
+    if images.dim() != 3 or images.shape[1:] != (SIDE, SIDE):
+        raise DataError(f"{images_path}: expected images of {SIDE}x{SIDE}, found shape {tuple(images.shape)}")
+    if labels.shape != images.shape[:1]:
+        raise DataError(f"{labels_path}: {labels.numel():,} labels for the {len(images):,} images of {images_path.name}")
+    if len(labels) == 0:
+        raise DataError(f"{images_path}: holds no images")
+    if int(labels.max()) >= CLASSES:
+        raise DataError(f"{labels_path}: labels must be 0 to 9, found {int(labels.max())}")
+    return images, labels.long()
+
+
+def _missing(folder: Path) -> str | None:
+    for name in NAMES.values():
+        if not any((folder / RAW / f"{name}{suffix}").is_file() for suffix in ("", ".gz")):
+            return str(RAW / f"{name}.gz")
+    return None
+
+
+def _unzipped(folder: Path, name: str) -> tuple[Path, bytes]:
+    plain = folder / RAW / name
+    if plain.is_file():
+        return plain, read_bytes(plain)
+    path = plain.with_name(f"{name}.gz")
+    packed = read_bytes(path)
+    try:
+        return path, gzip.decompress(packed)
+    except (EOFError, OSError, zlib.error) as error:
+        raise DataError(f"{path}: not a whole gzip file ({error}); download it again") from error
+
+
+def _download(folder: Path) -> None:
+    """Download MNIST into `folder`; torchvision checks the MD5 sums."""
+    from torchvision.datasets import MNIST
+
+    MNIST(str(folder), download=True)
+
+
+def _hosts() -> list[str]:
+    from torchvision.datasets import MNIST
+
+    return list(MNIST.mirrors)
+
+
+def _sample() -> tuple[Tensor, Tensor, str]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    small = torch.from_numpy(digits.images).float().mul_(255 / 16)  # values 0 to 16
+    large = torch.nn.functional.interpolate(small[:, None], size=(20, 20), mode="bilinear", align_corners=False)
+    images = torch.nn.functional.pad(large, (4, 4, 4, 4))[:, 0].round_().to(torch.uint8)
+    labels = torch.from_numpy(digits.target).long()
+    content = {"images": images.numpy().tobytes(), "labels": labels.numpy().tobytes()}
+    return images, labels, digest(content)
+
+
+FILES = DataFiles("mnist", _missing, _download, _hosts)

@@ -1,0 +1,118 @@
+"""SST-2: labelled sentences to bags of word counts over the most frequent training words.
+
+A word is what stands between spaces. Ties in frequency are broken by first appearance, so that the
+vocabulary is the same everywhere. The sample is a set of sentences written for quantexp.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from quantexp.config import DataRequest, Source, Sst2
+from quantexp.errors import DataError
+from quantexp.tasks.base import BagOfWords, TaskData, digest, three_splits
+from quantexp.tasks.files import DataFiles, read_bytes
+
+CLASSES = 2
+HUB_ID = "stanfordnlp/sst2"
+HUB_REVISION = "8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb"
+HUB_ROWS = {"train": 67_349, "dev": 872}
+
+Rows = list[tuple[str, int]]
+
+
+def load(task: Sst2, request: DataRequest) -> TaskData:
+    """Load SST-2, or its sample. Raises DataError if files are missing, damaged or out of reach."""
+    if request.source is Source.sample:
+        folder = Path(str(resources.files("quantexp.tasks"))) / "sample" / "sst2"
+        origin = "sentences written for quantexp, shipped with it"
+    else:
+        folder, origin = FILES.locate(request)
+    content = {name: read_bytes(folder / f"{name}.tsv") for name in ("train", "dev")}
+    train, dev = (parse_tsv(content[name], folder / f"{name}.tsv") for name in ("train", "dev"))
+    counts = Counter(word for sentence, _ in train for word in sentence.split())
+    vocabulary = {word: index for index, (word, _) in enumerate(counts.most_common(task.vocabulary))}
+    return three_splits(
+        bag_of_words(train, vocabulary),
+        bag_of_words(dev, vocabulary),
+        request,
+        features=len(vocabulary),
+        classes=CLASSES,
+        fingerprint=digest(content),
+        origin=origin,
+    )
+
+
+def bag_of_words(rows: Rows, vocabulary: dict[str, int]) -> BagOfWords:
+    """Return the split of these sentences; words outside the vocabulary are left out."""
+    found = [[vocabulary[word] for word in sentence.split() if word in vocabulary] for sentence, _ in rows]
+    return BagOfWords(
+        labels=torch.tensor([label for _, label in rows]),
+        words=torch.tensor([index for sentence in found for index in sentence], dtype=torch.int64),
+        starts=torch.tensor([0, *map(len, found)]).cumsum(0),
+        vocabulary=len(vocabulary),
+    )
+
+
+def parse_tsv(content: bytes, path: Path) -> Rows:
+    """Return (sentence, label) of each line. Raises DataError naming `path`, the line and the fault.
+
+    The file has a header with the columns sentence and label, tabs between, and no quoting.
+    """
+    try:
+        lines = content.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}: line {line} is not UTF-8 (byte 0x{content[error.start]:02x}); save it as UTF-8") from None
+    header = lines[0].rstrip("\r").split("\t")
+    if lacking := [name for name in ("sentence", "label") if name not in header]:
+        raise DataError(f"{path}: must have the columns sentence and label, lacks {' and '.join(lacking)}; has {header}")
+    sentence_at, label_at = header.index("sentence"), header.index("label")
+    rows: Rows = []
+    for number, line in enumerate(lines[1:], 2):
+        if not line.strip():
+            continue
+        cells = line.rstrip("\r").split("\t")
+        if len(cells) != len(header):
+            raise DataError(f"{path}: line {number} has {len(cells)} columns, expected {len(header)}; is it cut off?")
+        if cells[label_at] not in ("0", "1"):
+            raise DataError(f"{path}: line {number}: label must be 0 or 1, got {cells[label_at]!r}")
+        rows.append((cells[sentence_at].strip(), int(cells[label_at])))
+    if not rows:
+        raise DataError(f"{path}: holds no sentences")
+    return rows
+
+
+def _missing(folder: Path) -> str | None:
+    return next((name for name in ("train.tsv", "dev.tsv") if not (folder / name).is_file()), None)
+
+
+def _download(folder: Path) -> None:
+    """Download the pinned revision into `folder`, as the two files that GLUE distributes."""
+    import datasets
+
+    if Path(HUB_ID).exists():  # datasets would read it instead of the hub, without a word
+        raise DataError(f"the folder ./{HUB_ID} hides the data set of that name; start in another directory")
+    scratch = folder / "download"
+    hub = datasets.load_dataset(HUB_ID, revision=HUB_REVISION, cache_dir=str(scratch))
+    for name, split in (("train", "train"), ("dev", "validation")):
+        sentences, labels = hub[split]["sentence"], hub[split]["label"]
+        if len(labels) != HUB_ROWS[name]:
+            raise DataError(f"{HUB_ID}: {name} should have {HUB_ROWS[name]:,} rows, the download has {len(labels):,}")
+        lines = [f"{sentence}\t{label}\n" for sentence, label in zip(sentences, labels, strict=True)]
+        (folder / f"{name}.tsv").write_text("sentence\tlabel\n" + "".join(lines), encoding="utf-8", newline="\n")
+    shutil.rmtree(scratch)
+
+
+def _hosts() -> list[str]:
+    from huggingface_hub import constants
+
+    return [] if constants.HF_HUB_OFFLINE else [constants.ENDPOINT]
+
+
+FILES = DataFiles("sst2", _missing, _download, _hosts)

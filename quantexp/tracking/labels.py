@@ -1,0 +1,58 @@
+"""What a run is called in a store, and its configuration as flat parameters and as YAML."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from quantexp.config import Experiment, Source
+
+GROUPS = ("task", "model", "quant", "train", "benchmark", "tracking")
+IN_THE_NAME = ("task", "quant", "precision", "data", "seed")
+NOT_IN_THE_NAME = ("data_dir", "cache_dir", "tracking", "hydra")  # what tells no two results apart
+
+
+def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """Return a name that tells the run apart: its axes, then whatever else was asked for."""
+    sample = ["sample"] if experiment.data is Source.sample else []
+    axes = [choices["task"], *sample, choices["quant"], str(experiment.precision), f"s{experiment.seed}"]
+    asked = (text.lstrip("+~") for text in overrides)
+    rest = [
+        text
+        for text in asked
+        if text.partition("=")[0] not in IN_THE_NAME and re.split(r"[.=/]", text)[0] not in NOT_IN_THE_NAME
+    ]
+    return " ".join(["-".join(axes), *rest])
+
+
+def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Return the flat configuration: the chosen names under their groups, every setting under its path."""
+    tree = OmegaConf.to_container(OmegaConf.structured(experiment), enum_to_str=True)
+    settings = {name: value for name, value in _flat("", tree) if name not in GROUPS}
+    return {name: without_password(value) for name, value in {**{g: choices[g] for g in GROUPS}, **settings}.items()}
+
+
+def yaml_text(config: DictConfig, overrides: Sequence[str]) -> str:
+    """Return the composed configuration as YAML under its command, without passwords."""
+    config = copy.copy(config)
+    with open_dict(config):
+        config.pop("hydra", None)
+    command = " ".join(["# python -m quantexp", *overrides])
+    return str(without_password(f"{command}\n{OmegaConf.to_yaml(config, resolve=True)}"))
+
+
+def without_password(value: Any) -> Any:
+    """Return text with the password of any address in it replaced by stars."""
+    return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", value) if isinstance(value, str) else value
+
+
+def _flat(prefix: str, tree: Any) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", value

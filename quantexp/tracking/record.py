@@ -1,0 +1,199 @@
+"""One run in MLflow: started before the work, ended as FINISHED, FAILED or KILLED."""
+
+from __future__ import annotations
+
+import csv
+import getpass
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from quantexp import __version__, storage
+from quantexp.environment import describe
+from quantexp.errors import TrackingError
+from quantexp.experiment import Outcome
+from quantexp.report.results import Latency, Report, metrics
+from quantexp.report.table import comparison_table
+from quantexp.tracking.labels import without_password
+from quantexp.tracking.store import Store, resolve_uri
+from quantexp.tracking.views import link as view_link
+
+PARAM_LENGTH = 6000  # MLflow cuts longer values without a word
+
+
+class Recorder:
+    """Writes one run. The batches are few: a call costs as much with one metric as with fifty."""
+
+    def __init__(self, store: Store, run_id: str, name: str) -> None:
+        self.store = store
+        self.run_id = run_id
+        self.name = name
+
+    @property
+    def link(self) -> str:
+        """The place of the run in MLflow's UI, behind its address."""
+        return f"#/experiments/{self.store.experiment_id}/runs/{self.run_id}"
+
+    def where(self) -> list[str]:
+        """Say where the run is recorded and how to look at it."""
+        local = self.store.uri.startswith("sqlite:")
+        address = "http://127.0.0.1:5000/" if local else f"{self.store.uri.rstrip('/')}/"
+        shown = without_password(self.store.uri)
+        start = f"  mlflow ui --backend-store-uri {shown}, then open" if local else "  open"
+        if self.store.uri == resolve_uri("sqlite:///mlflow.db"):
+            start = "  type mlflow ui here, then open"
+        return [
+            f"recorded: {self.name} in {shown}",
+            f"{start} {address}{self.link}",
+            f"  all runs side by side: {address}{view_link(self.store)}",
+        ]
+
+    def record(self, outcome: Outcome) -> None:
+        """Record everything that the run found out. Raises TrackingError."""
+        report = outcome.report
+        try:
+            self._metrics(report)
+            self._tags(report)
+            self._dataset(report)
+            self._artifacts(outcome)
+        except Exception as error:  # MLflow raises whatever its stores raise
+            raise TrackingError(f"the run {self.name} cannot be recorded ({type(error).__name__}: {error})") from error
+
+    def _metrics(self, report: Report) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        batch = [Metric(name, round(value, 6), now, 0) for name, value in metrics(report).items()]
+        for prefix, training in (("train", report.quantized_training), ("train/float", report.float_training)):
+            if training is not None and not (prefix == "train/float" and report.quantized is None):
+                pairs = zip(training.steps, training.losses, strict=True)
+                batch += [Metric(f"{prefix}/loss", round(loss, 6), now, step) for step, loss in pairs]
+        for start in range(0, len(batch), 1000):  # MLflow's limit for one call
+            self.store.client.log_batch(self.run_id, metrics=batch[start : start + 1000])
+
+    def _tags(self, report: Report) -> None:
+        from mlflow.entities import RunTag
+
+        tags = {"mlflow.note.content": comparison_table(report).markdown(), "data_fingerprint": report.data.fingerprint}
+        if report.calibration is not None:
+            tags["calibration"] = report.calibration
+        self.store.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def _dataset(self, report: Report) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = report.data
+        rows = {"train": data.train, "calibration": data.calibration, "test": data.test}
+        dataset = Dataset(
+            name=report.task if data.source == "full" else f"{report.task} ({data.source})",
+            digest=data.fingerprint[:16],
+            source_type="local",
+            source=json.dumps({"origin": data.origin}),
+            profile=json.dumps(rows),
+        )
+        self.store.client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])])
+
+    def _artifacts(self, outcome: Outcome) -> None:
+        with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
+            folder = Path(scratch)
+            (folder / "report.json").write_text(outcome.report.to_json(), encoding="utf-8")
+            (folder / "table.md").write_text(comparison_table(outcome.report).markdown(), encoding="utf-8")
+            (folder / "environment.json").write_text(json.dumps(describe().to_dict(), indent=1), encoding="utf-8")
+            _write_samples(folder / "samples.csv", outcome.report)
+            storage.save(folder / "model", outcome.model, outcome.recipe)
+            self.store.client.log_artifacts(self.run_id, str(folder))
+
+
+@contextmanager
+def recording(store: Store, name: str, parameters: Mapping[str, Any], config_yaml: str) -> Iterator[Recorder]:
+    """Open a run and close it by what happens inside: FINISHED, FAILED with the error, or KILLED.
+
+    Raises:
+        TrackingError: If the run cannot be opened.
+    """
+    try:
+        recorder = _start(store, name, parameters, config_yaml)
+    except Exception as error:  # MLflow raises whatever its stores raise
+        raise TrackingError(f"no run can be started in {store.uri} ({type(error).__name__}: {error})") from error
+    try:
+        yield recorder
+    except (KeyboardInterrupt, SystemExit):
+        _end(recorder, "KILLED", "interrupted")
+        raise
+    except BaseException as error:
+        _end(recorder, "FAILED", f"{type(error).__name__}: {error}")
+        raise
+    store.client.set_terminated(recorder.run_id, "FINISHED")
+
+
+def _start(store: Store, name: str, parameters: Mapping[str, Any], config_yaml: str) -> Recorder:
+    from mlflow.entities import Param, RunTag
+
+    machine = describe()
+    tags = {
+        "quantexp.version": __version__,
+        "host": machine.host,
+        "cpu": machine.cpu,
+        "torch": machine.packages["torch"],
+        "torchao": machine.packages["torchao"],
+        "mlflow.source.name": "quantexp",
+        "mlflow.source.type": "LOCAL",
+    }
+    if commit := git_commit():
+        tags["mlflow.source.git.commit"] = commit
+    run = store.client.create_run(store.experiment_id, run_name=name, tags=tags)
+    params = [Param(key, _shown(value)[:PARAM_LENGTH]) for key, value in parameters.items()]
+    store.client.log_batch(run.info.run_id, params=params, tags=[RunTag("mlflow.user", _user())])
+    store.client.log_text(run.info.run_id, config_yaml, "config.yaml")
+    return Recorder(store, run.info.run_id, name)
+
+
+def _end(recorder: Recorder, status: str, error: str) -> None:
+    """Close a run that did not finish. If even that fails, the first error is the one to tell."""
+    with suppress(Exception):
+        recorder.store.client.set_tag(recorder.run_id, "error", error[:5000])
+        recorder.store.client.set_terminated(recorder.run_id, status)
+
+
+def git_commit() -> str | None:
+    """Return the commit of the working directory, None outside a repository."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, list | dict) else str(value)
+
+
+def _write_samples(path: Path, report: Report) -> None:
+    """Write every timed sample: model, batch size, placement, round, milliseconds a call."""
+
+    def rows(model: str, of_model: tuple[Latency, ...]) -> Iterator[tuple[str, int, int, int, float]]:
+        for one in of_model:
+            rounds = len(one.samples_ms) // one.placements
+            for index, sample in enumerate(one.samples_ms):
+                yield model, one.batch_size, index // rounds, index % rounds, sample
+
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["model", "batch_size", "placement", "round", "ms_per_call"])
+        writer.writerows(rows("float", report.baseline.latency))
+        if report.quantized is not None:
+            writer.writerows(rows(f"{report.quant} {report.precision}", report.quantized.latency))

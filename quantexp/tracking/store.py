@@ -1,0 +1,142 @@
+"""The tracking store: reached, checked for life, and made once before any run.
+
+A fresh SQLite store is made under a lock: processes that migrate the same empty file at once leave it
+half-migrated and unusable.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import urllib.error
+import urllib.request
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantexp.cache import locked
+from quantexp.config import Tracking
+from quantexp.errors import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+HEALTH_SECONDS = 2.0
+ARTIFACTS = "mlartifacts"
+
+
+class Store:
+    """An MLflow store and the experiment in it that runs are filed under."""
+
+    def __init__(self, client: MlflowClient, uri: str, experiment_id: str) -> None:
+        self.client = client
+        self.uri = uri
+        self.experiment_id = experiment_id
+
+
+def open_store(tracking: Tracking) -> Store:
+    """Open the store, make it and the experiment if need be.
+
+    Raises:
+        TrackingError: If it cannot be reached, written or read.
+    """
+    uri = resolve_uri(str(tracking.uri))
+    _check_alive(uri)
+    try:
+        if path := sqlite_path(uri):
+            with locked(path.with_name(f".{path.name}.lock"), "another process makes the tracking store"):
+                return _open(uri, tracking.experiment, path.parent / ARTIFACTS)
+        return _open(uri, tracking.experiment, None)
+    except TrackingError:
+        raise
+    except Exception as error:  # MLflow raises whatever its stores raise: SQLAlchemy, requests, alembic ...
+        reason = " ".join(str(error).split())[:300]
+        raise TrackingError(
+            f"the tracking store {uri} cannot be used ({type(error).__name__}: {reason}); "
+            "repair it, or record elsewhere with tracking=server tracking.uri=URI"
+        ) from error
+
+
+def resolve_uri(uri: str) -> str:
+    """Return the URI with a relative SQLite path made absolute."""
+    path = sqlite_path(uri)
+    return f"sqlite:///{path}" if path else uri
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """Return the absolute path of the file that a SQLite URI names, None for other URIs."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///")).absolute()
+
+
+def quiet_client(uri: str) -> MlflowClient:
+    """Return a client of the store: no telemetry, no INFO lines, no minutes of retries."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return mlflow.MlflowClient(uri, registry_uri=uri)
+
+
+def _open(uri: str, name: str, artifacts: Path | None) -> Store:
+    from mlflow.exceptions import MlflowException
+
+    client = quiet_client(uri)
+    location = artifacts.as_uri() if artifacts else None
+    experiment: Any = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return Store(client, uri, client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = client.get_experiment_by_name(name)  # another process was faster
+    if experiment.lifecycle_stage != "active":
+        raise TrackingError(
+            f"the experiment {name!r} in {uri} is deleted; restore it with "
+            f"`mlflow experiments restore -x {experiment.experiment_id}` or choose tracking.experiment=OTHER"
+        )
+    return Store(client, uri, str(experiment.experiment_id))
+
+
+def _check_alive(uri: str) -> None:
+    """Ask a server whether it lives, before anything is trained for it; look at a SQLite file's folder."""
+    if uri.startswith(("http://", "https://")):
+        try:
+            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_SECONDS):
+                return
+        except urllib.error.HTTPError as error:
+            if error.code != 404:  # a server behind a proxy may not show its health
+                raise TrackingError(f"the tracking server {uri} answers {error.code} {error.reason}") from error
+        except (OSError, ValueError) as error:
+            raise TrackingError(
+                f"the tracking server must answer before a run starts, {uri} does not ({getattr(error, 'reason', error)}); "
+                "start it, correct tracking.uri, or use tracking=local"
+            ) from error
+    elif path := sqlite_path(uri):
+        _check_sqlite(path)
+    elif "://" not in uri or uri.startswith("file:"):
+        raise TrackingError(
+            f"MLflow no longer records in plain folders, got {uri}; use sqlite:////path/to/mlflow.db or a server"
+        )
+
+
+def _check_sqlite(path: Path) -> None:
+    repair = "start in another directory, or use tracking=server tracking.uri=sqlite:////path/to/mlflow.db"
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise TrackingError(f"records go to {path}, but its folder cannot be written; {repair}")
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
+    except sqlite3.Error as error:
+        raise TrackingError(f"{path} must be a SQLite store that can be written ({error}); move it away, or {repair}") from error

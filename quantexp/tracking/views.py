@@ -1,0 +1,113 @@
+"""A saved view for MLflow's UI: the columns and charts that answer how small, how fast, how good.
+
+MLflow keeps saved views as experiment tags in a format of its own (since 3.15), so this is written as
+well as it can be and never fails a run.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import time
+import zlib
+from typing import Any
+
+from quantexp.tracking.store import Store
+
+log = logging.getLogger(__name__)
+
+KEY = "quantexp"
+COLUMNS = (
+    *(f"params.`{name}`" for name in ("task", "quant", "precision", "data", "seed")),
+    *(
+        f"metrics.`{name}`"
+        for name in (
+            "accuracy",
+            "accuracy_drop",
+            "size_mb",
+            "compression",
+            "latency_b1_ms",
+            "latency_b64_ms",
+            "speedup_b1",
+            "speedup_b64",
+            "train_seconds",
+        )
+    ),
+)
+
+
+def link(store: Store) -> str:
+    """Return the place of the view in MLflow's UI, behind its address."""
+    return (
+        f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={KEY}"
+    )
+
+
+def save_view(store: Store) -> None:
+    """Write the view, unless this experiment has it."""
+    tag = f"mlflow.sharedViewState.{KEY}"
+    try:
+        experiment = store.client.get_experiment(store.experiment_id)
+        if tag in experiment.tags:
+            return
+        packed = base64.b64encode(zlib.compress(json.dumps(_state()).encode())).decode()
+        now = int(time.time() * 1000)
+        view = {"name": "quantexp", "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"}
+        store.client.set_experiment_tag(store.experiment_id, tag, json.dumps(view))
+    except Exception as error:  # an internal format of MLflow: a run is worth more than its view
+        log.debug("no saved view: %s", error)
+
+
+def _state() -> dict[str, Any]:
+    section = {
+        "uuid": "quantexp-section",
+        "name": "Float against quantized",
+        "display": True,
+        "isReordered": False,
+        "deleted": False,
+        "isGenerated": False,
+    }
+    charts = [
+        _chart("SCATTER", "accuracy-latency", xaxis=_axis("latency_b1_ms"), yaxis=_axis("accuracy")),
+        _chart("SCATTER", "accuracy-size", xaxis=_axis("size_mb"), yaxis=_axis("accuracy")),
+        *(_chart("BAR", name, metricKey=name) for name in ("accuracy", "size_mb", "latency_b1_ms", "latency_b64_ms")),
+    ]
+    return {
+        "searchFilter": "params.quant != ''",
+        "orderByKey": "metrics.`accuracy`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": list(COLUMNS),
+        "columnOrder": list(COLUMNS),
+        "columnWidths": {},
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": False,
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "compareRunSections": [section],
+        "compareRunCharts": charts,
+    }
+
+
+def _axis(metric: str) -> dict[str, str]:
+    return {"key": metric, "type": "METRIC"}
+
+
+def _chart(kind: str, name: str, **settings: Any) -> dict[str, Any]:
+    return {
+        "uuid": f"quantexp-{name}-{kind.lower()}",
+        "type": kind,
+        "metricSectionId": "quantexp-section",
+        "deleted": False,
+        "isGenerated": False,
+        "runsCountToCompare": 20,
+        **settings,
+    }

@@ -1,0 +1,124 @@
+"""Training and prediction. Knows nothing of quantization: `prepare`d networks are networks like any other.
+
+Batches are sliced from tensors in memory and the optimizer is fused, which is where most of the time
+of a plain training loop over small networks goes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from quantexp.config import Device, Optimizer, Train
+from quantexp.environment import machine, threads, usable_cores
+from quantexp.errors import TrainingError
+from quantexp.report.results import Training
+from quantexp.screen import progress
+from quantexp.tasks.base import Split
+
+LOG_EVERY = 50  # steps; reading the loss waits for the device
+PREDICT_BATCH = 64  # fixed, because dynamic quantization chooses the range of its inputs batch by batch
+
+
+def resolve_device(device: Device) -> torch.device:
+    """Return the device that training runs on. Raises TrainingError if cuda is asked for and absent."""
+    available = torch.cuda.is_available()
+    if device is Device.cuda and not available:
+        raise TrainingError("train.device=cuda needs a GPU that torch can use, there is none; use train.device=auto")
+    return torch.device("cuda" if available and device is not Device.cpu else "cpu")
+
+
+def resolve_threads(count: int | None) -> int:
+    """Return the number of CPU threads that training uses."""
+    return count or usable_cores()
+
+
+def fit(
+    model: nn.Module,
+    data: Split,
+    recipe: Train,
+    *,
+    seed: int,
+    label: str,
+    autocast: torch.dtype | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Training:
+    """Train `model` in place with cross entropy, and leave it on the CPU in evaluation mode.
+
+    Args:
+        model: Takes (batch, features), gives (batch, classes).
+        data: The training split; its order is drawn anew in each epoch.
+        recipe: Epochs, batch size, learning rate, optimizer, device, threads.
+        seed: Fixes the order of the batches and whatever the network draws.
+        label: What the progress bar says.
+        autocast: Compute in this type where torch deems it safe; float16 scales the loss.
+        on_step: Called before each step with its number, from 0, and the number of all steps.
+
+    Raises:
+        TrainingError: If the device is absent, or the loss is no longer a number.
+    """
+    device = resolve_device(recipe.device)
+    count = resolve_threads(recipe.threads)
+    steps = recipe.epochs * math.ceil(len(data) / recipe.batch_size)
+    order = torch.Generator().manual_seed(seed)
+    taken: list[int] = []
+    losses: list[float] = []
+    with (
+        threads(count),
+        torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []),
+        progress(label, recipe.epochs * len(data)) as advance,
+    ):
+        torch.manual_seed(seed)
+        model.to(device).train()
+        optimizer = _optimizer(model, recipe)
+        scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)  # type: ignore[attr-defined]
+        window: list[Tensor] = []
+        step = 0
+        started = time.perf_counter()
+        for _ in range(recipe.epochs):
+            for inputs, labels in data.batches(recipe.batch_size, torch.randperm(len(data), generator=order)):
+                if on_step is not None:
+                    on_step(step, steps)
+                # One context a step: around the whole loop autocast would go on using its first cast of the weights.
+                with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+                    loss = nn.functional.cross_entropy(model(inputs.to(device)), labels.to(device))
+                optimizer.zero_grad()
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                window.append(loss.detach())
+                step += 1
+                if step % LOG_EVERY == 0 or step == steps:
+                    mean = torch.stack(window).mean().item()
+                    _check_finite(mean, step, steps, recipe)
+                    advance(min(len(window) * recipe.batch_size, recipe.epochs * len(data)), f"loss {mean:.3f}")
+                    taken.append(step)
+                    losses.append(mean)
+                    window.clear()
+        seconds = time.perf_counter() - started
+    model.cpu().eval()
+    return Training(seconds, recipe.epochs, device.type, count, machine(), tuple(taken), tuple(losses))
+
+
+@torch.no_grad()
+def predict(model: nn.Module, data: Split) -> Tensor:
+    """Return the class of each example, shape (examples,), computed on the CPU in batches of 64."""
+    return torch.cat([model(inputs).argmax(1) for inputs, _ in data.batches(PREDICT_BATCH)])
+
+
+def _optimizer(model: nn.Module, recipe: Train) -> torch.optim.Optimizer:
+    if recipe.optimizer is Optimizer.sgd:
+        return torch.optim.SGD(model.parameters(), recipe.learning_rate, fused=True)
+    return torch.optim.Adam(model.parameters(), recipe.learning_rate, fused=True)
+
+
+def _check_finite(loss: float, step: int, steps: int, recipe: Train) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"the training loss must stay a finite number, it became {loss} by step {step} of {steps}; "
+            f"lower train.learning_rate (now {recipe.learning_rate:g}) or check the data"
+        )
