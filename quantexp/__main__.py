@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -11,30 +12,34 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 def main() -> None:
     """Run `quantexp`. Exits with 0, 1 after a failed run, 2 for values that cannot be run, 130 if interrupted."""
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        from quantexp.config.help import help_text
 
-    from quantexp.config.store import conf_dir, register
+        print(help_text())  # Hydra's own way there takes as long as importing it again
+        return
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    _run_hydra()
+
+
+def _run_hydra() -> None:
+    import hydra
+
     from quantexp.compose import BAD_VALUES, explain
+    from quantexp.config.store import conf_dir, register
     from quantexp.edge import job
-    from quantexp.errors import QuantexpError
     from quantexp.screen import leave
 
     register()
-    signal.signal(signal.SIGTERM, _as_interrupt)
     wants_traceback = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in its own words
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except KeyboardInterrupt:
+        leave("interrupted", INTERRUPTED)
+    except Exception as error:  # a job tells its own errors; what arrives here went wrong while composing
         if wants_traceback:
             raise
         leave(explain(error), BAD_VALUES)
-    except QuantexpError as error:
-        leave(str(error), 1)
-    except KeyboardInterrupt:
-        leave("interrupted", INTERRUPTED)
 
 
 def _as_interrupt(signum: int, frame: FrameType | None) -> None:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FAILED = 1  # exit status
+OURS = "this is a fault of quantexp, not yours: please report it with the lines above"
+
 
 class Edge(Callback):
     """Hydra's hooks: check before anything starts, sum up when a sweep ends."""
@@ -56,7 +59,7 @@ class Edge(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table of the sweep; exit with 1 if a run failed."""
         if sum_up(Path(config.hydra.sweep.dir)):
-            raise SystemExit(1)
+            raise SystemExit(FAILED)
 
 
 def job(config: DictConfig) -> None:
@@ -76,7 +79,7 @@ def job(config: DictConfig) -> None:
         raise
     except Exception as error:  # whatever ends one run shall not end the others
         if not isinstance(error, QuantexpError):
-            log.error("%s", traceback.format_exc())
+            log.error("%s%s", traceback.format_exc(), OURS)
         log.error("this run failed: %s", error)
         failure = {"overrides": list(hydra.overrides.task), "error": f"{type(error).__name__}: {error}"}
         write_text(folder / FAILURE, json.dumps(failure, indent=1))
@@ -107,7 +110,8 @@ def perform(experiment: Experiment, config: DictConfig) -> Outcome:
             recorder.record(outcome)
         except TrackingError as error:
             raise TrackingError(f"{error}\n{rescue(outcome.report)}") from error
-    for line in recorder.where():
+    lines = recorder.where()
+    for line in lines[:1] if hydra.mode is RunMode.MULTIRUN else lines:
         out().print(line, markup=False, soft_wrap=True)
     return outcome
 
@@ -127,8 +131,11 @@ def rescue(report: Report) -> str:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn an error that is the user's to repair into its message and exit status 1."""
+    """Turn an error into its message and exit status 1; one that is ours comes with its traceback."""
     try:
         yield
     except QuantexpError as error:
-        leave(str(error), 1)
+        leave(str(error), FAILED)
+    except Exception as error:
+        traceback.print_exc()
+        leave(f"{OURS}: {type(error).__name__}: {error}", FAILED)

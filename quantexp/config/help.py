@@ -50,8 +50,7 @@ def help_text() -> str:
             if cls is not None:
                 blocks += [line for line in _fields(f"    {group}.", cls) if line not in shown]
                 shown.update(_fields(f"    {group}.", cls))
-    # Hydra passes the text through string.Template: a lone $ must be doubled.
-    return "\n".join(line.rstrip("\n") for line in [*blocks, "", FOOTER]).replace("$", "$$")
+    return "\n".join(line.rstrip("\n") for line in [*blocks, "", FOOTER])
 
 
 def _groups() -> dict[str, list[tuple[str, str, type[Option] | None]]]:

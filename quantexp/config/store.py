@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
-
 from quantexp.config import (
     METHODS,
     Experiment,
@@ -32,8 +29,9 @@ def conf_dir() -> Path:
 
 
 def register() -> None:
-    """Register every schema and the resolver that writes `--help`. Safe to call again."""
-    from quantexp.config.help import help_text
+    """Register every schema. Safe to call again."""
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import MISSING, OmegaConf
 
     store = ConfigStore.instance()
     experiment = OmegaConf.structured(Experiment)
@@ -42,4 +40,3 @@ def register() -> None:
     store.store(group="schema", name="experiment", node=experiment)
     for option in OPTIONS:
         store.store(group=f"schema/{option.group}", name=option.name, node=option)
-    OmegaConf.register_new_resolver("quantexp_help", help_text, replace=True)
