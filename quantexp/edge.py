@@ -103,8 +103,8 @@ def perform(experiment: Experiment, config: DictConfig) -> Outcome:
     save_view(store)
     with recording(store, name, parameters(experiment, choices), yaml_text(config, overrides)) as recorder:
         outcome = run(experiment)
-        named = {group: choices[group] for group in ("task", "model", "quant")}
-        outcome = replace(outcome, report=replace(outcome.report, **named))
+        report = replace(outcome.report, task=choices["task"], model=choices["model"], quant=choices["quant"])
+        outcome = replace(outcome, report=report)
         out().print(comparison_table(outcome.report).rich())
         try:
             recorder.record(outcome)

@@ -19,7 +19,7 @@ import torch
 from quantexp.errors import BenchmarkError
 
 PACKAGES = ("quantexp", "torch", "torchvision", "torchao", "mlflow", "hydra-core", "numpy", "scipy")
-INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16")
+INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
 
 @dataclass(frozen=True, slots=True)

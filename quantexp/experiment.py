@@ -73,7 +73,7 @@ def measure(
     ]
     comparison = None
     if lowered:
-        gained, lost = flips(*predictions, data.test.labels)
+        gained, lost = flips(predictions[0], predictions[1], data.test.labels)
         comparison = Comparison(
             accuracy_drop=measured[0].accuracy.value - measured[1].accuracy.value,
             flips_gained=gained,

@@ -75,7 +75,7 @@ def fit(
         torch.manual_seed(seed)
         model.to(device).train()
         optimizer = _optimizer(model, recipe)
-        scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)  # type: ignore[attr-defined]
+        scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)
         window: list[Tensor] = []
         step = 0
         started = time.perf_counter()
@@ -87,7 +87,7 @@ def fit(
                 with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
                     loss = nn.functional.cross_entropy(model(inputs.to(device)), labels.to(device))
                 optimizer.zero_grad()
-                scaler.scale(loss).backward()
+                torch.autograd.backward(scaler.scale(loss))
                 scaler.step(optimizer)
                 scaler.update()
                 window.append(loss.detach())

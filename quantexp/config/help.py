@@ -87,7 +87,8 @@ def _fields(prefix: str, cls: type[Option]) -> list[str]:
     for field in dataclasses.fields(cls):
         if "help" not in field.metadata:
             continue
-        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
         text = field.metadata["help"]
         kind = types[field.name]
         if isinstance(kind, type) and issubclass(kind, Enum):

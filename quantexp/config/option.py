@@ -19,7 +19,7 @@ from quantexp.errors import ConfigError
 
 
 def option(
-    help: str,  # noqa: A002 - the word that users of argparse and dataclasses expect
+    help: str,
     default: Any = None,
     *,
     at_least: float | None = None,

@@ -47,7 +47,9 @@ class Server(Tracking):
 
     name: ClassVar[str] = "server"
 
-    uri: str | None = option("http://host:5000, postgresql://..., sqlite:////path.db; default $MLFLOW_TRACKING_URI", None)
+    uri: str | None = option(
+        "http://host:5000, postgresql://..., sqlite:////path.db; default $MLFLOW_TRACKING_URI", None
+    )
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()

@@ -86,11 +86,11 @@ def _weights(model: nn.Module, *, packed: bool = False) -> Iterator[tuple[str, n
             yield name, module, weight, bias
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Count the multiplying operators that run, with the precision they run in."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.calls: Counter[tuple[str, str]] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

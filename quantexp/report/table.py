@@ -62,7 +62,10 @@ def comparison_table(report: Report) -> Table:
         ["Size (MB)", *(f"{model.size_mb:.2f}" for _, model in models)],
         ["Params", *(f"{model.parameters:,}" for _, model in models)],
         ["Accuracy (%)", *(_accuracy(model) for _, model in models)],
-        *([f"Latency B{size} (ms)", *(_mean_std(model.latency[at]) for _, model in models)] for at, size in enumerate(sizes)),
+        *(
+            [f"Latency B{size} (ms)", *(_mean_std(model.latency[at]) for _, model in models)]
+            for at, size in enumerate(sizes)
+        ),
         ["Training (s)", *(_seconds(model.train_seconds) for _, model in models)],
     ]
     if not report.comparison:

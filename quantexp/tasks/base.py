@@ -37,7 +37,7 @@ class Split:
     def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (inputs, labels) in batches of `size`, the last one smaller, in the given order of rows."""
         order = torch.arange(len(self)) if order is None else order
-        for rows in order.split(size):
+        for rows in torch.split(order, size):
             yield self.inputs(rows), self.labels[rows]
 
 

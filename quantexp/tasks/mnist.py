@@ -93,7 +93,7 @@ def _pair(folder: Path, content: dict[str, tuple[Path, bytes]], split: str) -> t
     if images.dim() != 3 or images.shape[1:] != (SIDE, SIDE):
         raise DataError(f"{images_path}: expected images of {SIDE}x{SIDE}, found shape {tuple(images.shape)}")
     if labels.shape != images.shape[:1]:
-        raise DataError(f"{labels_path}: {labels.numel():,} labels for the {len(images):,} images of {images_path.name}")
+        raise DataError(f"{labels_path}: {labels.numel():,} labels for {len(images):,} images in {images_path.name}")
     if len(labels) == 0:
         raise DataError(f"{images_path}: holds no images")
     if int(labels.max()) >= CLASSES:

@@ -67,11 +67,11 @@ def parse_tsv(content: bytes, path: Path) -> Rows:
     try:
         lines = content.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}: line {line} is not UTF-8 (byte 0x{content[error.start]:02x}); save it as UTF-8") from None
+        number, byte = content[: error.start].count(b"\n") + 1, content[error.start]
+        raise DataError(f"{path}: line {number} is not UTF-8 (byte 0x{byte:02x}); save it as UTF-8") from None
     header = lines[0].rstrip("\r").split("\t")
     if lacking := [name for name in ("sentence", "label") if name not in header]:
-        raise DataError(f"{path}: must have the columns sentence and label, lacks {' and '.join(lacking)}; has {header}")
+        raise DataError(f"{path}: needs the columns sentence and label, lacks {' and '.join(lacking)}; it has {header}")
     sentence_at, label_at = header.index("sentence"), header.index("label")
     rows: Rows = []
     for number, line in enumerate(lines[1:], 2):

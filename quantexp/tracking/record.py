@@ -163,9 +163,7 @@ def _end(recorder: Recorder, status: str, error: str) -> None:
 def git_commit() -> str | None:
     """Return the commit of the working directory, None outside a repository."""
     try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()

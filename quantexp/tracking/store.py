@@ -117,8 +117,9 @@ def _check_alive(uri: str) -> None:
             if error.code != 404:  # a server behind a proxy may not show its health
                 raise TrackingError(f"the tracking server {uri} answers {error.code} {error.reason}") from error
         except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
             raise TrackingError(
-                f"the tracking server must answer before a run starts, {uri} does not ({getattr(error, 'reason', error)}); "
+                f"the tracking server must answer before a run starts, {uri} does not ({reason}); "
                 "start it, correct tracking.uri, or use tracking=local"
             ) from error
     elif path := sqlite_path(uri):
@@ -139,4 +140,5 @@ def _check_sqlite(path: Path) -> None:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.Error as error:
-        raise TrackingError(f"{path} must be a SQLite store that can be written ({error}); move it away, or {repair}") from error
+        rule = f"{path} must be a SQLite store that can be written"
+        raise TrackingError(f"{rule} ({error}); move it away, or {repair}") from error

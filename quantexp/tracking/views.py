@@ -39,9 +39,7 @@ COLUMNS = (
 
 def link(store: Store) -> str:
     """Return the place of the view in MLflow's UI, behind its address."""
-    return (
-        f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={KEY}"
-    )
+    return f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={KEY}"
 
 
 def save_view(store: Store) -> None:

@@ -20,7 +20,7 @@ from torch.ao.quantization import FakeQuantize, MovingAveragePerChannelMinMaxObs
 class WeightFakeQuantize(FakeQuantize):
     """Fake-quantize weights of shape (channels, ...) to symmetric int8, one scale a channel."""
 
-    def forward(self, X: Tensor) -> Tensor:  # noqa: N803 - torch's name
+    def forward(self, X: Tensor) -> Tensor:
         if self.observer_enabled[0] == 1:
             self.activation_post_process(X.detach())
             scale, zero_point = self.calculate_qparams()
@@ -55,7 +55,7 @@ class _RoundToScale(torch.autograd.Function):
         return gradient, None, None, None
 
 
-weight_fake_quant = WeightFakeQuantize.with_args(
+weight_fake_quant = WeightFakeQuantize.with_args(  # type: ignore[no-untyped-call]
     observer=MovingAveragePerChannelMinMaxObserver,
     quant_min=-128,
     quant_max=127,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.ao.quantization import (
     disable_observer,
     get_default_qat_qconfig,
     get_default_qconfig,
+    get_default_qconfig_mapping,
 )
 from torch.ao.quantization.fake_quantize import default_fused_wt_fake_quant
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
@@ -24,7 +26,7 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qa
 from quantexp.config import Engine, Granularity, Observer
 from quantexp.quant.flows.fake_quant import weight_fake_quant
 
-OBSERVERS = {
+OBSERVERS: dict[Observer, Any] = {
     Observer.histogram: HistogramObserver,
     Observer.minmax: MinMaxObserver,
     Observer.moving_average: MovingAverageMinMaxObserver,
@@ -37,20 +39,20 @@ def prepare_static(
     """Insert observers into `model`, which must be in evaluation mode. `example` is one batch of inputs."""
     # torch's own choice for the engine says whether activations leave one bit unused (reduce_range),
     # without which instruction sets before VNNI overflow.
-    reduce_range = get_default_qconfig(engine.value).activation().reduce_range
+    reduce_range = get_default_qconfig(engine.value).activation().reduce_range  # type: ignore[no-untyped-call]
     activation = OBSERVERS[observer].with_args(dtype=torch.quint8, reduce_range=reduce_range)
     weight = {
         Granularity.per_channel: default_per_channel_weight_observer,
         Granularity.per_tensor: default_weight_observer,
     }[weights]
-    return prepare_fx(model, _mapping(QConfig(activation, weight), engine), (example,))
+    return prepare_fx(model, _mapping(activation, weight, engine), (example,))
 
 
 def prepare_qat(model: nn.Module, example: Tensor, *, engine: Engine, weights: Granularity) -> nn.Module:
     """Insert fake quant into `model`, which must be in training mode."""
-    default = get_default_qat_qconfig(engine.value)
+    default = get_default_qat_qconfig(engine.value)  # type: ignore[no-untyped-call]
     weight = weight_fake_quant if weights is Granularity.per_channel else default_fused_wt_fake_quant
-    return prepare_qat_fx(model, _mapping(QConfig(default.activation, weight), engine), (example,))
+    return prepare_qat_fx(model, _mapping(default.activation, weight, engine), (example,))
 
 
 def freeze_observers(prepared: nn.Module) -> None:
@@ -67,12 +69,11 @@ def calibrate(prepared: nn.Module, batches: Iterable[Tensor]) -> None:
 
 def convert(prepared: nn.Module) -> nn.Module:
     """Replace what was observed by integer kernels."""
-    converted: nn.Module = convert_fx(prepared.eval())
+    converted: nn.Module = convert_fx(prepared.eval())  # type: ignore[arg-type]
     return converted
 
 
-def _mapping(qconfig: QConfig, engine: Engine) -> QConfigMapping:
-    from torch.ao.quantization import get_default_qconfig_mapping
-
+def _mapping(activation: Any, weight: Any, engine: Engine) -> QConfigMapping:
+    qconfig = QConfig(activation, weight)  # type: ignore[no-untyped-call]
     # The default mapping carries the fixed ranges of sigmoid and its like; only the general rule is ours.
     return get_default_qconfig_mapping(engine.value).set_global(qconfig)
