@@ -16,9 +16,10 @@ from typing import Any
 import psutil
 import torch
 
+from quantexp import __version__
 from quantexp.errors import BenchmarkError
 
-PACKAGES = ("quantexp", "torch", "torchvision", "torchao", "mlflow", "hydra-core", "numpy", "scipy")
+PACKAGES = ("torch", "torchvision", "torchao", "mlflow", "hydra-core", "numpy", "scipy")
 INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 
 
@@ -62,7 +63,7 @@ def describe() -> Environment:
         memory_gb=round(psutil.virtual_memory().total / 1e9, 1),
         system=platform.platform(),
         python=sys.version.split()[0],
-        packages={name: version(name) for name in PACKAGES},
+        packages={"quantexp": __version__, **{name: version(name) for name in PACKAGES}},
         engines=tuple(name for name in torch.backends.quantized.supported_engines if name != "none"),
     )
 

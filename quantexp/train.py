@@ -65,43 +65,23 @@ def fit(
     count = resolve_threads(recipe.threads)
     steps = recipe.epochs * math.ceil(len(data) / recipe.batch_size)
     order = torch.Generator().manual_seed(seed)
-    taken: list[int] = []
-    losses: list[float] = []
     with (
         threads(count),
         torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []),
         progress(label, recipe.epochs * len(data)) as advance,
     ):
         torch.manual_seed(seed)
-        model.to(device).train()
-        optimizer = _optimizer(model, recipe)
-        scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)
-        window: list[Tensor] = []
-        step = 0
+        take_step = _stepper(model.to(device).train(), recipe, device, autocast)
+        curve = _Curve(steps, recipe, advance)
         started = time.perf_counter()
         for _ in range(recipe.epochs):
             for inputs, labels in data.batches(recipe.batch_size, torch.randperm(len(data), generator=order)):
                 if on_step is not None:
-                    on_step(step, steps)
-                # One context a step: around the whole loop autocast would go on using its first cast of the weights.
-                with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
-                    loss = nn.functional.cross_entropy(model(inputs.to(device)), labels.to(device))
-                optimizer.zero_grad()
-                torch.autograd.backward(scaler.scale(loss))
-                scaler.step(optimizer)
-                scaler.update()
-                window.append(loss.detach())
-                step += 1
-                if step % LOG_EVERY == 0 or step == steps:
-                    mean = torch.stack(window).mean().item()
-                    _check_finite(mean, step, steps, recipe)
-                    advance(min(len(window) * recipe.batch_size, recipe.epochs * len(data)), f"loss {mean:.3f}")
-                    taken.append(step)
-                    losses.append(mean)
-                    window.clear()
+                    on_step(curve.step, steps)
+                curve.add(take_step(inputs, labels), len(labels))
         seconds = time.perf_counter() - started
     model.cpu().eval()
-    return Training(seconds, recipe.epochs, device.type, count, machine(), tuple(taken), tuple(losses))
+    return Training(seconds, recipe.epochs, device.type, count, machine(), tuple(curve.steps), tuple(curve.losses))
 
 
 @torch.no_grad()
@@ -110,15 +90,59 @@ def predict(model: nn.Module, data: Split) -> Tensor:
     return torch.cat([model(inputs).argmax(1) for inputs, _ in data.batches(PREDICT_BATCH)])
 
 
+def _stepper(
+    model: nn.Module, recipe: Train, device: torch.device, autocast: torch.dtype | None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the function that takes one step on one batch and gives its loss."""
+    optimizer = _optimizer(model, recipe)
+    scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)
+
+    def take_step(inputs: Tensor, labels: Tensor) -> Tensor:
+        # One context a step: around the whole loop autocast would go on using its first cast of the weights.
+        with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+            loss = nn.functional.cross_entropy(model(inputs.to(device)), labels.to(device))
+        optimizer.zero_grad()
+        torch.autograd.backward(scaler.scale(loss))
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.detach()
+
+    return take_step
+
+
 def _optimizer(model: nn.Module, recipe: Train) -> torch.optim.Optimizer:
     if recipe.optimizer is Optimizer.sgd:
         return torch.optim.SGD(model.parameters(), recipe.learning_rate, fused=True)
     return torch.optim.Adam(model.parameters(), recipe.learning_rate, fused=True)
 
 
-def _check_finite(loss: float, step: int, steps: int, recipe: Train) -> None:
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the training loss must stay a finite number, it became {loss} by step {step} of {steps}; "
-            f"lower train.learning_rate (now {recipe.learning_rate:g}) or check the data"
-        )
+class _Curve:
+    """The loss as training goes on: averaged, checked and shown every LOG_EVERY steps."""
+
+    def __init__(self, total: int, recipe: Train, advance: Callable[[int, str], None]) -> None:
+        self.step = 0
+        self.steps: list[int] = []
+        self.losses: list[float] = []
+        self._total = total
+        self._recipe = recipe
+        self._advance = advance
+        self._window: list[Tensor] = []
+        self._examples = 0
+
+    def add(self, loss: Tensor, examples: int) -> None:
+        self.step += 1
+        self._window.append(loss)
+        self._examples += examples
+        if self.step % LOG_EVERY and self.step != self._total:
+            return
+        mean = torch.stack(self._window).mean().item()
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"the training loss must stay a finite number, it became {mean} by step {self.step} of "
+                f"{self._total}; lower train.learning_rate (now {self._recipe.learning_rate:g}) or check the data"
+            )
+        self.steps.append(self.step)
+        self.losses.append(mean)
+        self._advance(self._examples, f"loss {mean:.3f}")
+        self._window.clear()
+        self._examples = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +20,9 @@ from quantexp.errors import ConfigError
 if TYPE_CHECKING:
     from quantexp.baselines import Baseline
     from quantexp.tasks.base import TaskData
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -102,7 +106,10 @@ class Experiment(Option):
 
     def load(self) -> TaskData:
         """Load the splits of the task."""
-        return self.task.load(self.data_request)
+        data = self.task.load(self.data_request)
+        rows = f"{len(data.train):,} train, {len(data.calibration):,} calibration, {len(data.test):,} test"
+        log.info("data      %s, %s: %s", self.task.name, data.origin, rows)
+        return data
 
     def baseline(self, data: TaskData) -> Baseline:
         """Return the float model for `data`: trained once, then loaded from the cache."""

@@ -60,7 +60,6 @@ class Quant(Option):
 
     group: ClassVar[str] = "quant"
     precisions: ClassVar[tuple[str, ...]] = ()
-    flow: ClassVar[str | None] = None  # the API that does the work; None where torch itself does
 
     def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
         """Return the quantized model and what it cost. Raises QuantizationError, TrainingError."""
@@ -98,7 +97,6 @@ class Dynamic(Quant):
 
     name: ClassVar[str] = "dynamic"
     precisions: ClassVar[tuple[str, ...]] = ("int8", "fp16")
-    flow: ClassVar[str | None] = "eager"
 
     engine: Engine = option("kernel library that executes the layers", Engine.x86)
 
@@ -119,7 +117,6 @@ class Static(Quant):
 
     name: ClassVar[str] = "static"
     precisions: ClassVar[tuple[str, ...]] = ("int8",)
-    flow: ClassVar[str | None] = "fx"
 
     engine: Engine = option("kernel library that executes the layers", Engine.x86)
     weights: Granularity = option("which weights share a scale: per_channel or per_tensor", Granularity.per_channel)
@@ -146,7 +143,6 @@ class Qat(Quant):
 
     name: ClassVar[str] = "qat"
     precisions: ClassVar[tuple[str, ...]] = ("int8",)
-    flow: ClassVar[str | None] = "fx"
 
     engine: Engine = option("kernel library that executes the layers", Engine.x86)
     weights: Granularity = option("which weights share a scale: per_channel or per_tensor", Granularity.per_channel)

@@ -6,6 +6,7 @@ and below every module, where only what the CPU is asked to do passes by.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from quantexp.errors import QuantizationError
 from quantexp.quant.base import Promise, Quantized
 from quantexp.report.results import Evidence, Layer, Operator
+
+log = logging.getLogger(__name__)
 
 NAMES = {
     torch.float32: "fp32",
@@ -44,6 +47,7 @@ def inspect(quantized: Quantized, example: Tensor) -> Evidence:
     evidence = Evidence(layers, operators, left)
     if quantized.promise is not None:
         _hold(quantized.promise, evidence)
+        log.info("inspect   %s", _summary(evidence))
     return evidence
 
 
@@ -68,6 +72,13 @@ def _hold(promise: Promise, evidence: Evidence) -> None:
             f"the model must run {promise.operators} operators, it ran {', '.join(ran)}; "
             f"the method handles {promise.handles}: choose a model that has them"
         )
+
+
+def _summary(evidence: Evidence) -> str:
+    """Say what the layers hold and what ran: `3 int8 layers; ran quantized.linear (int8) x1`."""
+    layers = Counter(layer.precision for layer in evidence.layers)
+    ran = (f"{operator.name} ({operator.precision}) x{operator.calls}" for operator in evidence.operators)
+    return f"{', '.join(f'{count} {name} layers' for name, count in layers.items())}; ran {', '.join(ran)}"
 
 
 def _layers(model: nn.Module) -> Iterator[Layer]:
