@@ -1,0 +1,109 @@
+"""The real data sets, where QUANTEXP_DATA_DIR names them: what is read, and what the lab's recipe reaches."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from quantexp.config import (
+    Amp,
+    DataRequest,
+    Dynamic,
+    Experiment,
+    Mnist,
+    NoQuant,
+    Paired,
+    Qat,
+    Quant,
+    Sst2,
+    Static,
+    Task,
+)
+from quantexp.experiment import Outcome, run
+
+TASKS = {"mnist": Mnist, "sst2": Sst2}
+FLOAT_AT_LEAST = {"mnist": 0.968, "sst2": 0.795}
+DROP_AT_MOST = {"mnist": 0.005, "sst2": 0.010}
+QAT_BELOW_STATIC_AT_MOST = {"mnist": 0.003, "sst2": 0.010}
+
+
+def test_mnist_is_read_whole_and_normalised(real_data: str) -> None:
+    data = Mnist(crop=28).load(DataRequest(data_dir=real_data))
+    assert (len(data.train), len(data.calibration), len(data.test)) == (60_000, 512, 10_000)
+    assert data.train.labels.bincount().tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    pixels = data.train.inputs(torch.arange(60_000))
+    assert abs(float(pixels.mean())) < 1e-3  # the published mean and deviation are those of these pixels
+    assert abs(float(pixels.std()) - 1.0) < 1e-3
+
+
+def test_sst2_is_read_whole_and_counts_its_words(real_data: str) -> None:
+    data = Sst2().load(DataRequest(data_dir=real_data))
+    assert (len(data.train), len(data.test), data.features) == (67_349, 872, 5000)
+    assert data.test.labels.bincount().tolist() == [428, 444]
+    sentences = (Path(real_data) / "sst2" / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    counted = data.test.inputs(torch.arange(len(data.test))).sum(1)
+    words = torch.tensor([len(line.split("\t")[0].split()) for line in sentences])
+    assert bool((counted <= words).all())
+    assert float(counted.sum() / words.sum()) > 0.8  # the 5,000 most frequent words cover most of any text
+
+
+@pytest.fixture(scope="module")
+def outcome(real_data: str, cache: Path) -> functools._lru_cache_wrapper[Outcome]:
+    """Run a method on a task once, however many tests look at it."""
+
+    @functools.cache
+    def of(task: str, method: type[Quant]) -> Outcome:
+        places = {"data_dir": real_data, "cache_dir": str(cache)}
+        kind: type[Task] = TASKS[task]
+        quick = Paired(placements=2, seconds=0.05)
+        return run(Experiment(task=kind(), quant=method(), benchmark=quick, **places))  # type: ignore[arg-type]
+
+    return of
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_float_model_reaches_what_the_lab_reaches(outcome, task: str) -> None:
+    assert outcome(task, NoQuant).report.result.accuracy.value >= FLOAT_AT_LEAST[task]
+
+
+@pytest.mark.parametrize("method", [Dynamic, Static], ids=lambda method: method.name)
+@pytest.mark.parametrize("task", TASKS)
+def test_quantizing_after_training_costs_little_accuracy(outcome, task: str, method: type[Quant]) -> None:
+    comparison = outcome(task, method).report.comparison
+    assert abs(comparison.accuracy_drop) <= DROP_AT_MOST[task]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_qat_does_not_fall_below_static(outcome, task: str) -> None:
+    static, qat = (outcome(task, method).report.result.accuracy.value for method in (Static, Qat))
+    assert qat - static >= -QAT_BELOW_STATIC_AT_MOST[task]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_qat_moves_the_weights(outcome, task: str) -> None:
+    def integers(method: type[Quant]) -> Tensor:
+        layers = dict(outcome(task, method).model.named_modules())
+        first: Tensor = layers["layers.0"].weight().int_repr()
+        return first
+
+    assert float((integers(Static) != integers(Qat)).float().mean()) > 0.1
+
+
+@pytest.mark.parametrize("method", [Dynamic, Static, Qat], ids=lambda method: method.name)
+@pytest.mark.parametrize("task", TASKS)
+def test_int8_files_are_nearly_four_times_smaller(outcome, task: str, method: type[Quant]) -> None:
+    assert outcome(task, method).report.comparison.compression >= 3.7
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_amp_trains_as_well_as_float_and_says_what_its_training_took(outcome, task: str) -> None:
+    report = outcome(task, Amp).report
+    assert report.result.accuracy.value >= FLOAT_AT_LEAST[task]
+    assert report.quantized_training.threads == report.float_training.threads
+    assert report.comparison.training_ratio == pytest.approx(
+        report.quantized_training.seconds / report.float_training.seconds
+    )
