@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from quantexp.config import Experiment
 from quantexp.config.experiment import checked
-from quantexp.errors import ConfigError
+from quantexp.errors import ConfigError, QuantexpError
 from quantexp.screen import leave
 
 BAD_VALUES = 2  # exit status
@@ -50,16 +50,28 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
 
 
 def refuse_faults(jobs: Sequence[Combination]) -> None:
-    """Exit, naming every fault of every combination once, if there is any."""
+    """Exit, naming every fault of every combination once, if there is any.
+
+    First what was asked for; then, if that can be run, whether the data and weights to read are there.
+    """
     faults: dict[str, list[str]] = {}
+    experiments: dict[str, tuple[list[str], Experiment]] = {}  # one for each place that is read from
     for overrides, config in jobs:
         try:
-            to_experiment(config)
+            experiment = to_experiment(config)
+            place = (experiment.task.name, experiment.data, experiment.data_dir, experiment.train.checkpoint)
+            experiments.setdefault(str(place), (overrides, experiment))
         except ConfigError as error:
             for fault in error.faults:
                 faults.setdefault(fault, overrides)
         except Exception as error:  # OmegaConf's own complaints: a value that is missing, an interpolation that fails
             faults.setdefault(explain(error), overrides)
+    if not faults:
+        for overrides, experiment in experiments.values():
+            try:
+                experiment.check_inputs()
+            except QuantexpError as error:
+                faults.setdefault(str(error), overrides)
     if faults:
         lines = (f"{fault}  (in {' '.join(where)})" if where else fault for fault, where in faults.items())
         leave("\n".join(lines), BAD_VALUES)

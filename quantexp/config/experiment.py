@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from quantexp.config.benchmark import Benchmark, Paired
@@ -15,7 +16,7 @@ from quantexp.config.quant import METHODS, Qat, Quant, Start, Static
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Task
 from quantexp.config.tracking import Local, Tracking
 from quantexp.config.train import Train
-from quantexp.errors import ConfigError
+from quantexp.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
     from quantexp.baselines import Baseline
@@ -103,6 +104,18 @@ class Experiment(Option):
         if isinstance(self.quant, Static):
             calibration, examples = self.quant.calibration, self.quant.calibration_examples
         return DataRequest(self.data, self.data_dir, self.cache_dir, calibration, examples, self.seed)
+
+    def check_inputs(self) -> None:
+        """Make sure, before anything heavy starts, that what is read from outside is there.
+
+        Raises:
+            QuantexpError: DataError, TrainingError or CacheError.
+        """
+        self.task.check(self.data_request)
+        if self.train.checkpoint and not Path(self.train.checkpoint).expanduser().is_file():
+            raise TrainingError(
+                f"train.checkpoint must name a file with weights, there is none at {self.train.checkpoint}"
+            )
 
     def load(self) -> TaskData:
         """Load the splits of the task."""

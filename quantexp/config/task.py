@@ -46,6 +46,10 @@ class Task(Option):
 
     hidden: list[int] = option("widths of the default network's hidden layers", [], at_least=1)
 
+    def check(self, request: DataRequest) -> None:
+        """Make sure, in seconds and without torch, that the data can be had. Raises DataError."""
+        raise NotImplementedError
+
     def load(self, request: DataRequest) -> TaskData:
         """Load the three splits. Raises DataError if files are missing, damaged or out of reach."""
         raise NotImplementedError
@@ -59,6 +63,11 @@ class Mnist(Task):
 
     hidden: list[int] = option("widths of the default network's hidden layers", [1024, 1024], at_least=1)
     crop: int = option("side of the centre crop, in pixels; the input has crop² values", 20, at_least=4, at_most=28)
+
+    def check(self, request: DataRequest) -> None:
+        from quantexp.tasks.sources import MNIST
+
+        MNIST.check(request)
 
     def load(self, request: DataRequest) -> TaskData:
         from quantexp.tasks import mnist
@@ -74,6 +83,11 @@ class Sst2(Task):
 
     hidden: list[int] = option("widths of the default network's hidden layers", [256, 256, 256], at_least=1)
     vocabulary: int = option("how many of the most frequent training words are counted", 5000, at_least=1)
+
+    def check(self, request: DataRequest) -> None:
+        from quantexp.tasks.sources import SST2
+
+        SST2.check(request)
 
     def load(self, request: DataRequest) -> TaskData:
         from quantexp.tasks import sst2

@@ -7,24 +7,26 @@ processes that start together download once and no one ever reads half a data se
 from __future__ import annotations
 
 import logging
+import queue
 import shutil
 import socket
 import tempfile
 import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantexp.cache import cache_folder, locked
-from quantexp.config import DataRequest
+from quantexp.config import DataRequest, Source
 from quantexp.errors import DataError
 
 log = logging.getLogger(__name__)
 
-PROBE_SECONDS = 5.0  # a network that is there answers long before; a closed one may block for minutes
+PROBE_SECONDS = 3.0  # a network that is there answers long before; a closed one may block for minutes
 STALL_SECONDS = 30.0
 
 
@@ -40,6 +42,15 @@ class DataFiles:
     missing: Callable[[Path], str | None]
     download: Callable[[Path], None]
     hosts: Callable[[], list[str]]
+
+    def check(self, request: DataRequest) -> None:
+        """Make sure, in seconds, that the files are at hand or that a server answers. Raises DataError."""
+        if request.source is Source.sample:
+            return
+        if request.data_dir is not None:
+            self.locate(request)
+        elif self.missing(cache_folder(request.cache_dir, "data") / self.name) is not None:
+            self._check_hosts()
 
     def locate(self, request: DataRequest) -> tuple[Path, str]:
         """Return the folder that holds the files, and in words where it is.
@@ -64,8 +75,7 @@ class DataFiles:
         return folder, f"cache {folder}"
 
     def _fetch(self, folder: Path) -> None:
-        if not any(reachable(address) for address in self.hosts()):
-            raise DataError(self._out_of_reach("there is no network"))
+        self._check_hosts()
         log.info("download  %s into %s", self.name, folder)
         with tempfile.TemporaryDirectory(prefix=f"{self.name}-", dir=folder.parent) as scratch:
             fresh = Path(scratch) / self.name
@@ -83,6 +93,10 @@ class DataFiles:
                 shutil.rmtree(folder)
             fresh.rename(folder)
 
+    def _check_hosts(self) -> None:
+        if not reachable(self.hosts()):
+            raise DataError(self._out_of_reach("there is no network"))
+
     def _out_of_reach(self, reason: str) -> str:
         return (
             f"{self.name} is neither in the cache nor can it be downloaded ({reason}). Two ways out: "
@@ -90,26 +104,32 @@ class DataFiles:
         )
 
 
-def reachable(address: str, seconds: float = PROBE_SECONDS) -> bool:
-    """Tell whether a server answers at `address` within `seconds`, through the proxy if one is set.
+def reachable(addresses: Sequence[str], seconds: float = PROBE_SECONDS) -> bool:
+    """Tell whether a server answers at one of the addresses within `seconds`, through the proxy if one is set.
 
-    The question is asked in a thread, because looking up a name obeys no timeout.
+    All are asked at once, in threads of their own, because looking up a name obeys no timeout.
     """
-    answers: list[bool] = []
+    answers: queue.Queue[bool] = queue.Queue()
 
-    def ask() -> None:
+    def ask(address: str) -> None:
         try:
             with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=seconds):
-                answers.append(True)
+                answers.put(True)
         except urllib.error.HTTPError:
-            answers.append(True)  # it answers, though not to this
+            answers.put(True)  # it answers, though not to this
         except (OSError, ValueError):
-            answers.append(False)
+            answers.put(False)
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(seconds)
-    return bool(answers) and answers[0]
+    for address in addresses:
+        threading.Thread(target=ask, args=(address,), daemon=True).start()
+    until = time.monotonic() + seconds
+    for _ in addresses:
+        try:
+            if answers.get(timeout=max(0.0, until - time.monotonic())):
+                return True
+        except queue.Empty:
+            break
+    return False
 
 
 def read_bytes(path: Path) -> bytes:

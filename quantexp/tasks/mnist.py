@@ -17,18 +17,12 @@ from torch import Tensor
 from quantexp.config import DataRequest, Mnist, Source
 from quantexp.errors import DataError
 from quantexp.tasks.base import Dense, TaskData, digest, three_splits
-from quantexp.tasks.files import DataFiles, read_bytes
+from quantexp.tasks.files import read_bytes
+from quantexp.tasks.sources import MNIST, MNIST_NAMES, MNIST_RAW
 
 MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to [0, 1]
 SIDE = 28
 CLASSES = 10
-RAW = Path("MNIST") / "raw"
-NAMES = {
-    "train_images": "train-images-idx3-ubyte",
-    "train_labels": "train-labels-idx1-ubyte",
-    "test_images": "t10k-images-idx3-ubyte",
-    "test_labels": "t10k-labels-idx1-ubyte",
-}
 SAMPLE_TEST = 360  # of the 1,797 digits; the other 1,437 are trained on
 
 
@@ -40,8 +34,8 @@ def load(task: Mnist, request: DataRequest) -> TaskData:
         train_labels, test_labels = labels[SAMPLE_TEST:], labels[:SAMPLE_TEST]
         origin = "scikit-learn's digits, shipped with it"
     else:
-        folder, origin = FILES.locate(request)
-        content = {name: _unzipped(folder, file) for name, file in NAMES.items()}
+        folder, origin = MNIST.locate(request)
+        content = {name: _unzipped(folder, file) for name, file in MNIST_NAMES.items()}
         train_images, train_labels = _pair(folder, content, "train")
         test_images, test_labels = _pair(folder, content, "test")
         fingerprint = digest({name: bytes_ for name, (_, bytes_) in content.items()})
@@ -101,15 +95,8 @@ def _pair(folder: Path, content: dict[str, tuple[Path, bytes]], split: str) -> t
     return images, labels.long()
 
 
-def _missing(folder: Path) -> str | None:
-    for name in NAMES.values():
-        if not any((folder / RAW / f"{name}{suffix}").is_file() for suffix in ("", ".gz")):
-            return str(RAW / f"{name}.gz")
-    return None
-
-
 def _unzipped(folder: Path, name: str) -> tuple[Path, bytes]:
-    plain = folder / RAW / name
+    plain = folder / MNIST_RAW / name
     if plain.is_file():
         return plain, read_bytes(plain)
     path = plain.with_name(f"{name}.gz")
@@ -118,19 +105,6 @@ def _unzipped(folder: Path, name: str) -> tuple[Path, bytes]:
         return path, gzip.decompress(packed)
     except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"{path}: not a whole gzip file ({error}); download it again") from error
-
-
-def _download(folder: Path) -> None:
-    """Download MNIST into `folder`; torchvision checks the MD5 sums."""
-    from torchvision.datasets import MNIST
-
-    MNIST(str(folder), download=True)
-
-
-def _hosts() -> list[str]:
-    from torchvision.datasets import MNIST
-
-    return list(MNIST.mirrors)
 
 
 def _sample() -> tuple[Tensor, Tensor, str]:
@@ -143,6 +117,3 @@ def _sample() -> tuple[Tensor, Tensor, str]:
     labels = torch.from_numpy(digits.target).long()
     content = {"images": images.numpy().tobytes(), "labels": labels.numpy().tobytes()}
     return images, labels, digest(content)
-
-
-FILES = DataFiles("mnist", _missing, _download, _hosts)

@@ -6,7 +6,6 @@ vocabulary is the same everywhere. The sample is a set of sentences written for 
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from importlib import resources
 from pathlib import Path
@@ -16,12 +15,10 @@ import torch
 from quantexp.config import DataRequest, Source, Sst2
 from quantexp.errors import DataError
 from quantexp.tasks.base import BagOfWords, TaskData, digest, three_splits
-from quantexp.tasks.files import DataFiles, read_bytes
+from quantexp.tasks.files import read_bytes
+from quantexp.tasks.sources import SST2
 
 CLASSES = 2
-HUB_ID = "stanfordnlp/sst2"
-HUB_REVISION = "8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb"
-HUB_ROWS = {"train": 67_349, "dev": 872}
 
 Rows = list[tuple[str, int]]
 
@@ -32,7 +29,7 @@ def load(task: Sst2, request: DataRequest) -> TaskData:
         folder = Path(str(resources.files("quantexp.tasks"))) / "sample" / "sst2"
         origin = "sentences written for quantexp, shipped with it"
     else:
-        folder, origin = FILES.locate(request)
+        folder, origin = SST2.locate(request)
     content = {name: read_bytes(folder / f"{name}.tsv") for name in ("train", "dev")}
     train, dev = (parse_tsv(content[name], folder / f"{name}.tsv") for name in ("train", "dev"))
     counts = Counter(word for sentence, _ in train for word in sentence.split())
@@ -86,33 +83,3 @@ def parse_tsv(content: bytes, path: Path) -> Rows:
     if not rows:
         raise DataError(f"{path}: holds no sentences")
     return rows
-
-
-def _missing(folder: Path) -> str | None:
-    return next((name for name in ("train.tsv", "dev.tsv") if not (folder / name).is_file()), None)
-
-
-def _download(folder: Path) -> None:
-    """Download the pinned revision into `folder`, as the two files that GLUE distributes."""
-    import datasets
-
-    if Path(HUB_ID).exists():  # datasets would read it instead of the hub, without a word
-        raise DataError(f"the folder ./{HUB_ID} hides the data set of that name; start in another directory")
-    scratch = folder / "download"
-    hub = datasets.load_dataset(HUB_ID, revision=HUB_REVISION, cache_dir=str(scratch))
-    for name, split in (("train", "train"), ("dev", "validation")):
-        sentences, labels = hub[split]["sentence"], hub[split]["label"]
-        if len(labels) != HUB_ROWS[name]:
-            raise DataError(f"{HUB_ID}: {name} should have {HUB_ROWS[name]:,} rows, the download has {len(labels):,}")
-        lines = [f"{sentence}\t{label}\n" for sentence, label in zip(sentences, labels, strict=True)]
-        (folder / f"{name}.tsv").write_text("sentence\tlabel\n" + "".join(lines), encoding="utf-8", newline="\n")
-    shutil.rmtree(scratch)
-
-
-def _hosts() -> list[str]:
-    from huggingface_hub import constants
-
-    return [] if constants.HF_HUB_OFFLINE else [constants.ENDPOINT]
-
-
-FILES = DataFiles("sst2", _missing, _download, _hosts)

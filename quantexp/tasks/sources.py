@@ -1,0 +1,68 @@
+"""The files of each data set and their downloads. Light: the check before a run must not import torch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from quantexp.errors import DataError
+from quantexp.tasks.files import DataFiles
+
+MNIST_RAW = Path("MNIST") / "raw"
+MNIST_NAMES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+# torchvision's own list, named here because importing torchvision takes longer than asking (a test compares them).
+MNIST_MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
+
+SST2_ID = "stanfordnlp/sst2"
+SST2_REVISION = "8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb"
+SST2_ROWS = {"train": 67_349, "dev": 872}
+
+
+def _missing_mnist(folder: Path) -> str | None:
+    for name in MNIST_NAMES.values():
+        if not any((folder / MNIST_RAW / f"{name}{suffix}").is_file() for suffix in ("", ".gz")):
+            return str(MNIST_RAW / f"{name}.gz")
+    return None
+
+
+def _download_mnist(folder: Path) -> None:
+    """Download MNIST into `folder`; torchvision checks the MD5 sums."""
+    from torchvision.datasets import MNIST as TorchvisionMnist
+
+    TorchvisionMnist(str(folder), download=True)
+
+
+def _missing_sst2(folder: Path) -> str | None:
+    return next((name for name in ("train.tsv", "dev.tsv") if not (folder / name).is_file()), None)
+
+
+def _download_sst2(folder: Path) -> None:
+    """Download the pinned revision into `folder`, as the two files that GLUE distributes."""
+    import datasets
+
+    if Path(SST2_ID).exists():  # datasets would read it instead of the hub, without a word
+        raise DataError(f"the folder ./{SST2_ID} hides the data set of that name; start in another directory")
+    scratch = folder / "download"
+    hub = datasets.load_dataset(SST2_ID, revision=SST2_REVISION, cache_dir=str(scratch))
+    for name, split in (("train", "train"), ("dev", "validation")):
+        sentences, labels = hub[split]["sentence"], hub[split]["label"]
+        if len(labels) != SST2_ROWS[name]:
+            raise DataError(f"{SST2_ID}: {name} should have {SST2_ROWS[name]:,} rows, the download has {len(labels):,}")
+        lines = [f"{sentence}\t{label}\n" for sentence, label in zip(sentences, labels, strict=True)]
+        (folder / f"{name}.tsv").write_text("sentence\tlabel\n" + "".join(lines), encoding="utf-8", newline="\n")
+    shutil.rmtree(scratch)
+
+
+def _sst2_hosts() -> list[str]:
+    from huggingface_hub import constants
+
+    return [] if constants.HF_HUB_OFFLINE else [constants.ENDPOINT]
+
+
+MNIST = DataFiles("mnist", _missing_mnist, _download_mnist, lambda: list(MNIST_MIRRORS))
+SST2 = DataFiles("sst2", _missing_sst2, _download_sst2, _sst2_hosts)
