@@ -35,13 +35,15 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
     """Yield the jobs of a sweep as Hydra's basic sweeper will make them."""
     from hydra import compose
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
         yield [], config  # what another sweeper will ask for is not known beforehand
         return
     asked = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    parsed = OverridesParser.create().parse_overrides([*asked, *config.hydra.overrides.task])
+    loader = GlobalHydra.instance().config_loader()  # knows the options that a glob stands for
+    parsed = OverridesParser.create(loader).parse_overrides([*asked, *config.hydra.overrides.task])
     for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
         try:
             yield overrides, compose(config.hydra.job.config_name, overrides=overrides)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from quantexp.baselines import Baseline
-from quantexp.benchmark.measure import Subject, measure
+from quantexp.benchmark.measure import measure
+from quantexp.benchmark.subject import Subject
 from quantexp.config import Experiment, Static
 from quantexp.quant.base import Quantized
 from quantexp.quant.inspection import inspect
@@ -37,7 +38,8 @@ def run(experiment: Experiment) -> Outcome:
     evidence = inspect(quantized, data.example)  # what runs in which precision, or an error
     subjects = [Subject(baseline.model, "fp32", baseline.training)]
     if quantized.promise is not None:
-        subjects.append(Subject(quantized.model, str(experiment.precision), quantized.training))
+        precision, engine = str(experiment.precision), experiment.quant.packs_for
+        subjects.append(Subject(quantized.model, precision, quantized.training, engine))
     results = measure(subjects, data.test, experiment.benchmark, experiment.batch_size)
     report = _report(experiment, data, baseline, quantized, evidence, *results)
     return Outcome(report, quantized.model, Recipe.of(experiment, data))

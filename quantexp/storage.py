@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from quantexp.config import METHODS, Experiment, Mlp, Model, Option, Quant
 from quantexp.errors import ModelError, QuantexpError
+from quantexp.quant.engine import use_engine
 from quantexp.tasks.base import TaskData
 
 RECIPE, SAFE_STATE, TORCH_STATE = "recipe.json", "state.safetensors", "state.pt"
@@ -90,8 +91,9 @@ def _read(folder: Path) -> nn.Module:
         if recipe.format != FORMAT:
             raise ModelError(f"{folder / RECIPE} has format {recipe.format}, this quantexp reads {FORMAT}")
         quant, network = _option(recipe.quant, METHODS), _option(recipe.model, MODELS)
-        model = _structure(quant, network, recipe)
-        model.load_state_dict(_state(folder))
+        with use_engine(quant.packs_for):
+            model = _structure(quant, network, recipe)
+            model.load_state_dict(_state(folder))
     except QuantexpError:
         raise
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, pickle.UnpicklingError) as error:

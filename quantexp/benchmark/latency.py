@@ -10,7 +10,6 @@ that changes, long enough that the clock's resolution does not matter.
 
 from __future__ import annotations
 
-import copy
 import random
 import time
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from quantexp.benchmark.statistics import latency
+from quantexp.benchmark.subject import Subject
 from quantexp.config import Benchmark, Lab, Paired
 from quantexp.errors import BenchmarkError
 from quantexp.report.results import Latency
@@ -30,8 +30,8 @@ BATCHES = 8  # distinct batches of test inputs that the calls rotate over, fewer
 MAX_INPUT_BYTES = 64_000_000
 
 
-def time_models(models: Sequence[nn.Module], test: Split, batch_size: int, protocol: Benchmark) -> list[Latency]:
-    """Time the models against each other; the caller has set the threads.
+def time_models(subjects: Sequence[Subject], test: Split, batch_size: int, protocol: Benchmark) -> list[Latency]:
+    """Time the subjects against each other; the caller has set the threads.
 
     Raises:
         BenchmarkError: If the protocol is not one that is known here.
@@ -39,9 +39,9 @@ def time_models(models: Sequence[nn.Module], test: Split, batch_size: int, proto
     with torch.inference_mode():
         match protocol:
             case Paired():
-                return _paired(models, _batches(test, batch_size, BATCHES), batch_size, protocol)
+                return _paired(subjects, _batches(test, batch_size, BATCHES), batch_size, protocol)
             case Lab():
-                return _lab(models, _batches(test, batch_size, 1), batch_size, protocol)
+                return _lab(subjects, _batches(test, batch_size, 1), batch_size, protocol)
     raise BenchmarkError(f"benchmark must be a Paired or a Lab, got {type(protocol).__name__}")
 
 
@@ -52,19 +52,19 @@ def _batches(test: Split, size: int, count: int) -> list[Tensor]:
     return [first, *(test.inputs((torch.arange(size) + index * size) % len(test)) for index in range(1, fitting))]
 
 
-def _paired(models: Sequence[nn.Module], inputs: list[Tensor], batch_size: int, protocol: Paired) -> list[Latency]:
-    samples: list[list[float]] = [[] for _ in models]
-    calls = [_calls_per_block(model, inputs) for model in models]
+def _paired(subjects: Sequence[Subject], inputs: list[Tensor], batch_size: int, protocol: Paired) -> list[Latency]:
+    samples: list[list[float]] = [[] for _ in subjects]
+    calls = [_calls_per_block(subject.model, inputs) for subject in subjects]
     shuffle = random.Random(0)  # the order within a round, the same in every run
     rounds = MIN_ROUNDS
     for placement in range(protocol.placements):
-        copies = [copy.deepcopy(model) for model in models]
+        copies = [subject.copied() for subject in subjects]
         for model, count in zip(copies, calls, strict=True):
             _block(model, inputs, count)  # warm-up
         until = time.perf_counter() + protocol.seconds / protocol.placements
         taken = 0
         while taken < rounds or (placement == 0 and time.perf_counter() < until):
-            for index in shuffle.sample(range(len(models)), len(models)):
+            for index in shuffle.sample(range(len(subjects)), len(subjects)):
                 samples[index].append(_block(copies[index], inputs, calls[index], start=taken) * 1e3)
             taken += 1
         rounds = taken  # as many in every placement: they weigh the same
@@ -79,13 +79,13 @@ def _calls_per_block(model: nn.Module, inputs: list[Tensor]) -> int:
     return max(1, round(BLOCK_SECONDS / _block(model, inputs, len(inputs))))
 
 
-def _lab(models: Sequence[nn.Module], inputs: list[Tensor], batch_size: int, protocol: Lab) -> list[Latency]:
-    samples: list[list[float]] = [[] for _ in models]
-    for model in models:
-        _block(model, inputs, 1)  # the one warm-up
+def _lab(subjects: Sequence[Subject], inputs: list[Tensor], batch_size: int, protocol: Lab) -> list[Latency]:
+    samples: list[list[float]] = [[] for _ in subjects]
+    for subject in subjects:
+        _block(subject.model, inputs, 1)  # the one warm-up
     for _ in range(protocol.repeats):
-        for model, samples_ms in zip(models, samples, strict=True):
-            samples_ms.append(_block(model, inputs, 1) * 1e3)
+        for subject, samples_ms in zip(subjects, samples, strict=True):
+            samples_ms.append(_block(subject.model, inputs, 1) * 1e3)
     return [latency(batch_size, samples_ms, 1, 1) for samples_ms in samples]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from quantexp.benchmark.latency import time_models
 from quantexp.benchmark.size import state_bytes
 from quantexp.benchmark.statistics import accuracy, flips, speedup
+from quantexp.benchmark.subject import Subject
 from quantexp.config import Benchmark
 from quantexp.environment import threads, usable_cores
 from quantexp.quant.inspection import parameter_count
@@ -21,15 +21,6 @@ from quantexp.train import predict
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model that is measured, the precision it is said to have, and how it was trained, if it was."""
-
-    model: nn.Module
-    precision: str
-    training: Training | None
-
-
 def measure(
     subjects: Sequence[Subject], test: Split, benchmark: Benchmark, batch_sizes: Sequence[int]
 ) -> tuple[tuple[Measured, ...], Comparison | None]:
@@ -38,11 +29,10 @@ def measure(
     Returns:
         What was measured on each subject, and the comparison of the second with the first.
     """
-    models = [subject.model for subject in subjects]
     log.info("measure   accuracy on %s test examples", f"{len(test):,}")
     with threads(usable_cores()):
-        predictions = [predict(model, test) for model in models]
-    latencies = _latencies(models, test, benchmark, batch_sizes)
+        predictions = [predict(subject.model, test) for subject in subjects]
+    latencies = _latencies(subjects, test, benchmark, batch_sizes)
     measured = tuple(
         Measured(
             precision=subject.precision,
@@ -73,14 +63,14 @@ def _compare(
 
 
 def _latencies(
-    models: Sequence[nn.Module], test: Split, benchmark: Benchmark, batch_sizes: Sequence[int]
+    subjects: Sequence[Subject], test: Split, benchmark: Benchmark, batch_sizes: Sequence[int]
 ) -> list[tuple[Latency, ...]]:
-    """Return the latencies of each model, one a batch size."""
+    """Return the latencies of each subject, one a batch size."""
     by_size = []
     with threads(benchmark.threads):
         for size in batch_sizes:
             log.info("measure   latency at batch %d (%s)", size, benchmark.name)
-            by_size.append(time_models(models, test, size, benchmark))
+            by_size.append(time_models(subjects, test, size, benchmark))
     return list(zip(*by_size, strict=True))
 
 

@@ -78,8 +78,8 @@ def bound_faults(path: str, value: Any, field: dataclasses.Field[Any]) -> Iterat
         if not math.isfinite(number):
             yield f"{path} must be a finite number, got {number}"
         elif low is not None and number < low:
-            yield f"{path} must be at least {low:g}, got {number}"
+            yield f"{path} must be at least {low}, got {number}"
         elif high is not None and number > high:
-            yield f"{path} must be at most {high:g}, got {number}"
+            yield f"{path} must be at most {high}, got {number}"
         elif above is not None and number <= above:
-            yield f"{path} must be above {above:g}, got {number}"
+            yield f"{path} must be above {above}, got {number}"

@@ -61,6 +61,11 @@ class Quant(Option):
     group: ClassVar[str] = "quant"
     precisions: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    def packs_for(self) -> Engine | None:
+        """The engine that the weights are packed for; None where nothing is packed."""
+        return getattr(self, "engine", None)
+
     def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
         """Return the quantized model and what it cost. Raises QuantizationError, TrainingError."""
         raise NotImplementedError

@@ -6,6 +6,7 @@ processes that start together download once and no one ever reads half a data se
 
 from __future__ import annotations
 
+import http.client
 import logging
 import queue
 import shutil
@@ -117,7 +118,7 @@ def reachable(addresses: Sequence[str], seconds: float = PROBE_SECONDS) -> bool:
                 answers.put(True)
         except urllib.error.HTTPError:
             answers.put(True)  # it answers, though not to this
-        except (OSError, ValueError):
+        except (OSError, ValueError, http.client.HTTPException):
             answers.put(False)
 
     for address in addresses:

@@ -77,6 +77,8 @@ def parse_idx(content: bytes, path: Path) -> Tensor:
         raise DataError(
             f"{path}: its header promises {expected:,} bytes, it has {len(content):,}; it is damaged, download it again"
         )
+    if len(content) == header:
+        return torch.empty(shape, dtype=torch.uint8)  # frombuffer takes no empty buffer
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
 
 
