@@ -152,26 +152,25 @@ class ModelCache:
     ) -> Trained:
         """Return the entry of `key`; train and store it if there is none, or only a damaged one."""
         stem = self.folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-        model = build()
-        if training := self._read(stem, model):
-            return self._loaded(model, training, what)
+        if stem.with_suffix(".json").is_file() and (entry := self._read(stem, build(), what)):
+            return entry
         with locked(stem.with_suffix(".lock"), f"another process trains {what}"):
-            if training := self._read(stem, model):  # another process trained it while we waited
-                return self._loaded(model, training, what)
+            if entry := self._read(stem, build(), what, warn=True):  # perhaps trained while we waited
+                return entry
             log.info("train     %s", what)
+            model = build()
             training = train(model)
+            if bad := [name for name, tensor in model.state_dict().items() if bool(torch.isnan(tensor).any())]:
+                raise TrainingError(
+                    f"weights must stay numbers while training, {bad[0]} of {what} does not; lower train.learning_rate"
+                )
             log.info("train     %s: %.1f s, loss %.3f", what, training.seconds, training.losses[-1])
             self._write(stem, key, model, training)
         return Trained(model.eval(), training)
 
-    def _loaded(self, model: nn.Module, training: Training, what: str) -> Trained:
-        log.info("train     %s: from the cache (%.1f s when it was trained)", what, training.seconds)
-        return Trained(model.eval(), training)
-
-    def _read(self, stem: Path, model: nn.Module) -> Training | None:
-        """Fill `model` from the entry and return its record; None, after a warning, if it is damaged."""
-        import safetensors
-        from pydantic import TypeAdapter, ValidationError
+    def _read(self, stem: Path, model: nn.Module, what: str, *, warn: bool = False) -> Trained | None:
+        """Fill `model` from the entry; None if there is none or, after a warning, if it is damaged."""
+        from pydantic import TypeAdapter
         from safetensors.torch import load
 
         record = stem.with_suffix(".json")
@@ -184,19 +183,13 @@ class ModelCache:
             if hashlib.sha256(weights).hexdigest() != entry["sha256"]:
                 raise ValueError("its weights are not those that were stored")
             model.load_state_dict(load(weights))
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            RuntimeError,
-            ValidationError,
-            safetensors.SafetensorError,
-        ) as error:
-            reason = " ".join(str(error).split())[:200]
-            log.warning("the cache entry %s is damaged (%s); it is made again", record, reason)
+        except Exception as error:  # whatever is wrong with an entry, it can be made again
+            if warn:
+                reason = " ".join(str(error).split())[:200]
+                log.warning("the cache entry %s is damaged (%s); it is made again", record, reason)
             return None
-        return training
+        log.info("train     %s: from the cache (%.1f s when it was trained)", what, training.seconds)
+        return Trained(model.eval(), training)
 
     def _write(self, stem: Path, key: Mapping[str, Any], model: nn.Module, training: Training) -> None:
         """Store the entry. A disk that is full costs the entry, not the training: the run goes on."""
@@ -231,31 +224,31 @@ def fill_from_checkpoint(model: nn.Module, path: Path) -> None:
         wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
         shown = "; ".join(f"{name}: expected {expected.get(name)}, found {found.get(name)}" for name in wrong[:4])
         raise TrainingError(f"{path} does not fit the model ({shown}); choose model and task as it was trained")
-    if bad := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
-        raise TrainingError(f"{path}: weights must be finite numbers, {bad[0]} holds others")
+    for name, tensor in state.items():
+        plain = tensor.is_floating_point() and tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if not plain or tensor.is_quantized or not bool(torch.isfinite(tensor).all()):
+            raise TrainingError(
+                f"{path}: weights must be plain tensors of finite floating-point numbers, {name} is not"
+            )
     model.load_state_dict(state)
 
 
 def _read_state(path: Path, rule: str) -> dict[str, Tensor]:
-    import pickle
-
-    import safetensors
     from safetensors.torch import load_file
 
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise TrainingError(f"{rule}, got {path.name}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if path.suffix in (".pt", ".pth"):
-            state = torch.load(path, weights_only=True, map_location="cpu")
-        else:
-            raise TrainingError(f"{rule}, got {path.name}")
-    except pickle.UnpicklingError as error:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # damaged bytes make the readers raise whatever they stumble over
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        if "Weights only load failed" in reason:  # torch goes on to explain how to load it all the same
+            reason = "it holds more than weights, or is damaged; unpickling it could run code"
         raise TrainingError(
-            f"{path} holds more than weights, or is damaged, and is not read: unpickling could run code in it. "
-            "Save model.state_dict(), best with safetensors.torch.save_file"
+            f"{path} is not read as weights ({reason}); save model.state_dict(), best with safetensors.torch.save_file"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, safetensors.SafetensorError) as error:
-        raise TrainingError(f"{path} cannot be read as weights ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise TrainingError(f"{path} must hold a state dict, a mapping of names to tensors; save model.state_dict()")
     return state

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -28,6 +29,15 @@ def to_experiment(config: DictConfig) -> Experiment:
     config = copy.copy(config)
     with open_dict(config):
         config.pop("hydra", None)
+    faults: list[str] = []
+    for group in config:
+        try:
+            if isinstance(config._get_node(group), DictConfig):
+                OmegaConf.to_object(config[group])
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(*faults)
     return checked(OmegaConf.to_object(config))
 
 
@@ -48,7 +58,7 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
         try:
             yield overrides, compose(config.hydra.job.config_name, overrides=overrides)
         except Exception as error:  # Hydra would turn it into a warning, here in its callback
-            leave(explain(error), BAD_VALUES)
+            leave(f"{explain(error)}  (in {' '.join(overrides)})", BAD_VALUES)
 
 
 def refuse_faults(jobs: Sequence[Combination]) -> None:
@@ -61,7 +71,8 @@ def refuse_faults(jobs: Sequence[Combination]) -> None:
     for overrides, config in jobs:
         try:
             experiment = to_experiment(config)
-            place = (experiment.task.name, experiment.data, experiment.data_dir, experiment.train.checkpoint)
+            request = replace(experiment.data_request, seed=0)
+            place = (experiment.task.name, request, experiment.train.checkpoint)
             experiments.setdefault(str(place), (overrides, experiment))
         except ConfigError as error:
             for fault in error.faults:
@@ -86,7 +97,8 @@ def explain(error: Exception) -> str:
         known = sorted(str(key) for key in cause.parent_node if key != "hydra")
         close = difflib.get_close_matches(str(cause.key), known, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        return f"there is no setting {cause.full_key}.{hint} Possible here: {', '.join(known)}"
+        possible = f"Possible here: {', '.join(known)}" if known else "There are no settings here"
+        return f"there is no setting {cause.full_key}.{hint} {possible}"
     lines = [str(error), *([] if cause is error else [str(cause)])]
     kept = [line for line in "\n".join(lines).splitlines() if line.strip() and not line.strip().startswith(NOISE)]
     return "\n".join([*kept, "`python -m quantexp --help` lists every setting and value"])

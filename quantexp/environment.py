@@ -88,10 +88,10 @@ def threads(count: int) -> Iterator[None]:
         BenchmarkError: If torch uses another number after it was told.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    if (taken := torch.get_num_threads()) != count:
-        raise BenchmarkError(f"torch must compute with {count} threads, it uses {taken}; ask for another number")
     try:
+        torch.set_num_threads(count)
+        if (taken := torch.get_num_threads()) != count:
+            raise BenchmarkError(f"torch must compute with {count} threads, it uses {taken}; ask for another number")
         yield
     finally:
         torch.set_num_threads(before)

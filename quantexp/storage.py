@@ -10,7 +10,6 @@ Nothing that is read is unpickled, and the recipe can name only what quantexp it
 from __future__ import annotations
 
 import json
-import pickle
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from quantexp.config import METHODS, Experiment, Mlp, Model, Option, Quant
-from quantexp.errors import ModelError, QuantexpError
+from quantexp.errors import ModelError, QuantizationError
 from quantexp.quant.engine import use_engine
 from quantexp.tasks.base import TaskData
 
@@ -72,6 +71,7 @@ def load(run_or_path: str | Path, *, tracking_uri: str | None = None) -> nn.Modu
 
     Raises:
         ModelError: If there is no such model, or it is damaged, or quantexp did not write it.
+        QuantizationError: If this machine lacks the engine that the model was made for.
         TrackingError: If the run cannot be found.
     """
     folder = Path(run_or_path)
@@ -91,19 +91,19 @@ def _read(folder: Path) -> nn.Module:
         if recipe.format != FORMAT:
             raise ModelError(f"{folder / RECIPE} has format {recipe.format}, this quantexp reads {FORMAT}")
         quant, network = _option(recipe.quant, METHODS), _option(recipe.model, MODELS)
-        with use_engine(quant.packs_for):
+        with use_engine(quant.packs_for), torch.random.fork_rng(devices=[]):
             model = _structure(quant, network, recipe)
             model.load_state_dict(_state(folder))
-    except QuantexpError:
+    except (ModelError, QuantizationError):
         raise
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ModelError(f"the model in {folder} is damaged ({' '.join(str(error).split())[:200]})") from error
+    except Exception as error:  # damaged bytes make the readers raise whatever they stumble over
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ModelError(f"the model in {folder} is damaged ({reason}); take it from its run again") from error
     return model.eval()
 
 
 def _structure(quant: Quant, network: Model, recipe: Recipe) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        fresh = network.build(recipe.inputs, recipe.classes)
+    fresh = network.build(recipe.inputs, recipe.classes)
     example = torch.linspace(-1.0, 1.0, 2 * recipe.inputs).view(2, recipe.inputs)
     return quant.skeleton(fresh.eval(), recipe.precision, example)
 

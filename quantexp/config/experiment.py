@@ -50,19 +50,16 @@ class Experiment(Option):
             self.precision = self.quant.precisions[0]
         if isinstance(self.batch_size, int) and not isinstance(self.batch_size, bool):
             self.batch_size = [self.batch_size]
+        self.data_dir = self.data_dir or None  # the environment variable may be set and empty
         if isinstance(self.model, Mlp) and self.model.hidden is None:
             self.model = dataclasses.replace(self.model, hidden=list(self.task.hidden))
         super().__post_init__()
 
-    @property
-    def options(self) -> tuple[Option, ...]:
-        """The chosen option of every config group."""
-        return (self.task, self.model, self.quant, self.train, self.benchmark, self.tracking)
-
     def faults(self) -> Iterator[str]:
         """Yield every fault of this combination; each option has checked its own values before."""
         yield from (fault.removeprefix(".") for fault in super().faults())
-        for name in (extra for one in self.options for extra in one.extras()):
+        chosen = (self.task, self.model, self.quant, self.train, self.benchmark, self.tracking)
+        for name in (extra for one in chosen for extra in one.extras()):
             yield f"there is no setting {name}; leave out the + and see `python -m quantexp --help`"
         yield from self._precision_faults()
         yield from self._batch_size_faults()

@@ -13,6 +13,7 @@ class Cast(nn.Module):
         super().__init__()
         self.model = model.to(dtype)
         self.dtype = dtype
+        self.train(model.training)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x.to(self.dtype))
@@ -26,6 +27,7 @@ class Autocast(nn.Module):
         super().__init__()
         self.model = model
         self.dtype = dtype
+        self.train(model.training)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast("cpu", self.dtype):

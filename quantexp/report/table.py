@@ -125,14 +125,13 @@ def sweep_csv(reports: Sequence[Report]) -> str:
         model = report.result
         of_size = {one.batch_size: one for one in model.latency}
         times = [
-            round(value, 6)
+            round(value, 6) if value is not None else ""
             for size in sizes
-            for value in ((of_size[size].mean_ms, of_size[size].std_ms) if size in of_size else ())
+            for value in ((of_size[size].mean_ms, of_size[size].std_ms) if size in of_size else (None, None))
         ]
-        blank = [""] * (len(latency_columns) - len(times))
         figures = [round(model.size_mb, 6), model.parameters, round(model.accuracy.value, 6)]
         label = [_task(report), report.quant, report.precision]
-        writer.writerow([*label, *figures, *times, *blank, report.seed, report.benchmark, report.threads])
+        writer.writerow([*label, *figures, *times, report.seed, report.benchmark, report.threads])
     return buffer.getvalue()
 
 

@@ -60,7 +60,7 @@ class DataFiles:
             DataError: If `data_dir` is given and lacks a file, or nothing is at hand and the download fails.
         """
         if request.data_dir is not None:
-            folder = Path(request.data_dir) / self.name
+            folder = Path(request.data_dir).expanduser() / self.name
             if (lacking := self.missing(folder)) is not None:
                 raise DataError(
                     f"data_dir={request.data_dir} must hold {self.name}/{lacking}, which is not there; "

@@ -7,6 +7,7 @@ an MNIST digit fills and set in the middle of 28x28, so that they go through the
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -72,7 +73,7 @@ def parse_idx(content: bytes, path: Path) -> Tensor:
     if len(content) < header:
         raise DataError(f"{path}: truncated in its header, {len(content)} bytes; download it again")
     shape = struct.unpack(f">{content[3]}I", content[4:header])
-    expected = header + torch.Size(shape).numel()
+    expected = header + math.prod(shape)
     if len(content) != expected:
         raise DataError(
             f"{path}: its header promises {expected:,} bytes, it has {len(content):,}; it is damaged, download it again"

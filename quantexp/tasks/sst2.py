@@ -62,7 +62,7 @@ def parse_tsv(content: bytes, path: Path) -> Rows:
     The file has a header with the columns sentence and label, tabs between, and no quoting.
     """
     try:
-        lines = content.decode("utf-8").split("\n")
+        lines = content.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         number, byte = content[: error.start].count(b"\n") + 1, content[error.start]
         raise DataError(f"{path}: line {number} is not UTF-8 (byte 0x{byte:02x}); save it as UTF-8") from None

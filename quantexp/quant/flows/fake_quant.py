@@ -2,10 +2,11 @@
 
     fake_quant(w) = scale · clamp(round(w / scale), quant_min, quant_max), one scale a channel
 
-The values and gradients are torch's, bit for bit (a test holds it). Torch works through the channels
-one at a time and multiplies each gradient by a mask; here a few vectorised passes do it, and there is a
-mask only where a weight lies outside the range, which can happen only after observers are frozen:
-until then the range is the weights' own, with no moving average to lag behind it.
+The values and gradients are torch's (a test holds it). Torch works through the channels one at a time
+and multiplies each gradient by a mask; here a few vectorised passes do it, and there is a mask only
+where a weight lies outside the range. Until the observers are frozen the range is the weights' own,
+with no moving average to lag behind it; then only the largest weight of a channel can lie outside, by
+half a step, since the positive side of int8 is one step shorter.
 """
 
 from __future__ import annotations

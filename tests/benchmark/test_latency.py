@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quantexp.benchmark.latency import MIN_ROUNDS, time_models
+from quantexp.benchmark.subject import Subject
+from quantexp.config import Benchmark, Dynamic, Engine, Lab, Paired
+from quantexp.environment import threads
+from quantexp.errors import BenchmarkError
+from quantexp.models.mlp import MLP
+from quantexp.quant.engine import supported_engines
+from quantexp.report.results import Latency
+from quantexp.tasks.base import Dense
+
+EXAMPLES, FEATURES = 20, 5
+ENGINES = [Engine(name) for name in supported_engines()]
+WARM_UP = 2  # passes over the inputs before the calls of a block are counted
+
+
+def split() -> Dense:
+    """Examples that can be told apart: the first input of each is its number."""
+    values = torch.rand(EXAMPLES, FEATURES, generator=torch.Generator().manual_seed(0))
+    values[:, 0] = torch.arange(EXAMPLES)
+    return Dense(torch.arange(EXAMPLES) % 2, values)
+
+
+class Recorder:
+    """What the copies of a model were called with: they share it."""
+
+    def __init__(self) -> None:
+        self.inputs: list[Tensor] = []
+
+    def __deepcopy__(self, memo: object) -> Recorder:
+        return self
+
+
+class Recorded(nn.Module):
+    """A network that notes its inputs, in whichever copy."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+        self.network = MLP(FEATURES, [4], 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.recorder.inputs.append(x)
+        logits: Tensor = self.network(x)
+        return logits
+
+
+def timed(batch_size: int, protocol: Benchmark, models: int = 2) -> tuple[list[Latency], list[Recorder]]:
+    recorders = [Recorder() for _ in range(models)]
+    subjects = [Subject(Recorded(one).eval(), "fp32") for one in recorders]
+    return time_models(subjects, split(), batch_size, protocol), recorders
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+# Samples
+
+
+@pytest.mark.parametrize("placements", [2, 3])
+def test_paired_takes_the_same_number_of_rounds_in_every_placement_for_every_model(placements: int) -> None:
+    latencies, _ = timed(4, Paired(placements=placements, seconds=0.01), models=3)
+    counts = {len(one.samples_ms) for one in latencies}
+    assert len(counts) == 1
+    (count,) = counts
+    assert count % placements == 0
+    assert count >= MIN_ROUNDS * placements
+    assert {one.placements for one in latencies} == {placements}
+    assert {one.batch_size for one in latencies} == {4}
+
+
+def test_paired_goes_on_while_there_is_time() -> None:
+    (short, _), _ = timed(1, Paired(placements=2, seconds=1e-9))
+    assert len(short.samples_ms) == MIN_ROUNDS * 2, "no time, so only the least number of rounds"
+    (long, _), _ = timed(1, Paired(placements=2, seconds=1.0))
+    assert len(long.samples_ms) > MIN_ROUNDS * 2
+
+
+def test_paired_keeps_a_sample_of_every_block_it_runs() -> None:
+    latencies, recorders = timed(4, Paired(placements=3, seconds=0.01))
+    batches = 8
+    for one, recorder in zip(latencies, recorders, strict=True):
+        blocks = 3 + len(one.samples_ms)  # a warm-up in each placement
+        assert len(recorder.inputs) == WARM_UP * batches + blocks * one.calls_per_sample
+
+
+def test_lab_takes_exactly_its_repeats_after_one_warm_up() -> None:
+    latencies, recorders = timed(4, Lab(repeats=7))
+    for one, recorder in zip(latencies, recorders, strict=True):
+        assert len(one.samples_ms) == 7
+        assert (one.calls_per_sample, one.placements) == (1, 1)
+        assert len(recorder.inputs) == 7 + 1
+
+
+@pytest.mark.parametrize("protocol", [Paired(placements=2, seconds=0.01), Lab()], ids=["paired", "lab"])
+def test_samples_are_times_and_the_summary_is_theirs(protocol: Benchmark) -> None:
+    latencies, _ = timed(4, protocol)
+    for one in latencies:
+        assert min(one.samples_ms) > 0
+        assert min(one.samples_ms) <= one.p10_ms <= one.median_ms <= one.p90_ms <= max(one.samples_ms)
+        assert one.mean_ms == pytest.approx(sum(one.samples_ms) / len(one.samples_ms))
+
+
+@pytest.mark.parametrize("protocol", [Paired(placements=2, seconds=0.01), Lab()], ids=["paired", "lab"])
+def test_one_model_can_be_timed_alone(protocol: Benchmark) -> None:
+    latencies, _ = timed(4, protocol, models=1)
+    assert len(latencies) == 1
+
+
+def test_the_models_take_turns_and_none_is_always_first() -> None:
+    order: list[int] = []
+
+    class Turn(nn.Module):
+        def __init__(self, number: int) -> None:
+            super().__init__()
+            self.number = number
+
+        def forward(self, x: Tensor) -> Tensor:
+            order.append(self.number)
+            return x
+
+    latencies = time_models(
+        [Subject(Turn(number), "fp32") for number in (0, 1)], split(), 4, Paired(placements=2, seconds=1e-9)
+    )
+    first_calls, second_calls = (one.calls_per_sample for one in latencies)
+    # Warm-ups aside, each round is a block of one model and a block of the other.
+    rounds = order[2 * WARM_UP * 8 + first_calls + second_calls :][: MIN_ROUNDS * (first_calls + second_calls)]
+    assert rounds.count(0) == MIN_ROUNDS * first_calls
+    assert rounds.count(1) == MIN_ROUNDS * second_calls
+    starts = {rounds[index * (first_calls + second_calls)] for index in range(MIN_ROUNDS)}
+    assert starts == {0, 1}
+
+
+# Inputs
+
+
+@pytest.mark.parametrize(
+    ("protocol", "distinct"), [(Paired(placements=2, seconds=0.01), 5), (Lab(), 1)], ids=["paired", "lab"]
+)
+def test_inputs_are_rows_of_the_test_split_in_batches(protocol: Benchmark, distinct: int) -> None:
+    _, recorders = timed(4, protocol)
+    data = split()
+    for recorder in recorders:
+        batches = {tuple(batch[:, 0].long().tolist()): batch for batch in recorder.inputs}
+        assert len(batches) == distinct, "twenty examples make five batches of four, lab takes the first"
+        for rows, batch in batches.items():
+            assert rows == tuple(range(rows[0], rows[0] + 4))
+            assert torch.equal(batch, data.values[list(rows)])
+
+
+@pytest.mark.parametrize("protocol", [Paired(placements=2, seconds=0.01), Lab()], ids=["paired", "lab"])
+def test_a_batch_that_exceeds_the_split_begins_again_at_its_first_row(protocol: Benchmark) -> None:
+    _, recorders = timed(50, protocol)
+    for recorder in recorders:
+        first = recorder.inputs[0]
+        assert first.shape == (50, FEATURES)
+        assert first[:, 0].long().tolist() == [row % EXAMPLES for row in range(50)]
+        assert {batch.shape for batch in recorder.inputs} == {(50, FEATURES)}
+
+
+def test_a_batch_that_does_not_divide_the_split_wraps_around() -> None:
+    _, recorders = timed(7, Paired(placements=2, seconds=0.01))
+    rows = [batch[:, 0].long().tolist() for batch in recorders[0].inputs[:3]]
+    assert rows == [list(range(7)), list(range(7, 14)), [14, 15, 16, 17, 18, 19, 0]]
+
+
+@pytest.mark.parametrize("protocol", [Paired(placements=2, seconds=0.01), Lab()], ids=["paired", "lab"])
+def test_every_model_is_called_with_the_same_inputs(protocol: Benchmark) -> None:
+    _, recorders = timed(4, protocol)
+    first, second = ({id(batch) for batch in recorder.inputs} for recorder in recorders)
+    assert first == second
+
+
+# The models and the protocol
+
+
+@pytest.mark.parametrize("protocol", [Paired(placements=2, seconds=0.01), Lab()], ids=["paired", "lab"])
+def test_the_models_are_left_as_they_were(protocol: Benchmark) -> None:
+    models = [MLP(FEATURES, [4], 2).eval() for _ in range(2)]
+    before = [copy.deepcopy(model.state_dict()) for model in models]
+    storages = [[tensor.data_ptr() for tensor in model.parameters()] for model in models]
+    time_models([Subject(model, "fp32") for model in models], split(), 4, protocol)
+    for model, state, places in zip(models, before, storages, strict=True):
+        assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+        assert [tensor.data_ptr() for tensor in model.parameters()] == places
+        assert not model.training
+        assert all(parameter.grad is None and not parameter.is_inference() for parameter in model.parameters())
+    logits = models[0](split().values)
+    assert logits.requires_grad, "gradients are on again"
+
+
+def test_paired_copies_the_models_afresh_in_every_placement() -> None:
+    @dataclass
+    class Count:
+        copies: int = 0
+
+        def __deepcopy__(self, memo: object) -> Count:
+            self.copies += 1
+            return self
+
+    class Copied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = Count()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    model = Copied()
+    time_models([Subject(model, "fp32")], split(), 4, Paired(placements=4, seconds=0.01))
+    assert model.count.copies == 4
+
+
+@pytest.mark.filterwarnings("ignore:Currently, qnnpack incorrectly ignores reduce_range:UserWarning")  # once a process
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_timed_computes_as_the_model_does_with_the_engine_it_was_converted_for(engine: Engine) -> None:
+    class Kept(nn.Module):
+        """Keeps what its copies give, in whichever copy."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.given = Recorder()
+            network = MLP(FEATURES, [64, 64], 10).eval()
+            self.network = Dynamic(engine=engine).skeleton(network, "int8", split().values)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.network(x)
+            self.given.inputs.append(logits)
+            return logits
+
+    model = Kept()
+    with torch.no_grad():
+        expected = model(split().values)
+    model.given.inputs.clear()
+    time_models([Subject(model, "int8", engine=engine)], split(), EXAMPLES, Paired(placements=2, seconds=1e-9))
+    assert len(model.given.inputs) > WARM_UP
+    assert all(torch.equal(given, expected) for given in model.given.inputs)
+
+
+def test_a_protocol_that_is_not_known_is_an_error_that_names_it() -> None:
+    class Another(Benchmark):
+        name = "another"
+
+    with pytest.raises(BenchmarkError, match="must be a Paired or a Lab, got Another"):
+        timed(4, Another())
+
+
+# Threads
+
+
+def test_threads_are_set_and_put_back(two_threads: None) -> None:
+    with threads(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_threads_are_put_back_after_a_failure(two_threads: None) -> None:
+    with pytest.raises(ZeroDivisionError), threads(1):
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let torch compute with three threads whatever it is told; the numbers that it is told."""
+    numbers: list[int] = []
+    set_threads: Callable[[int], None] = numbers.append
+    monkeypatch.setattr(torch, "set_num_threads", set_threads)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    return numbers
+
+
+def test_torch_computing_with_other_threads_than_it_was_told_is_an_error_that_names_both(told: list[int]) -> None:
+    with pytest.raises(BenchmarkError, match="must compute with 5 threads, it uses 3"), threads(5):
+        pytest.fail("nothing may be measured")
+    assert told[0] == 5
+
+
+def test_threads_are_put_back_when_torch_computes_with_others(told: list[int]) -> None:
+    with pytest.raises(BenchmarkError), threads(5):
+        pytest.fail("nothing may be measured")
+    assert told == [5, 3]

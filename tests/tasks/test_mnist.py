@@ -1,0 +1,334 @@
+"""MNIST: files to normalised tensors, the small sample, and the examples drawn for calibration."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from quantexp.config import CalibrationSplit, DataRequest, Mnist, Source
+from quantexp.errors import ConfigError, DataError
+from quantexp.tasks import mnist
+from quantexp.tasks.base import Dense, Split, TaskData
+
+TRAIN, TEST = 40, 12  # images in the hand-made data set
+HERE = Path("digits.idx")  # named in errors, never read
+
+
+def idx(*shape: int, values: bytes) -> bytes:
+    """Return an IDX file of unsigned bytes."""
+    return bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + values
+
+
+def numbered(count: int, first: int) -> bytes:
+    """Return images of which each has one grey value of its own, counted from `first`."""
+    return idx(count, 28, 28, values=b"".join(bytes([first + i]) * 784 for i in range(count)))
+
+
+def grey(split: Split) -> list[int]:
+    """Return the grey value of each of these images."""
+    assert isinstance(split, Dense)
+    assert torch.equal(split.values.amin(1), split.values.amax(1))
+    return (split.values[:, 0] * 0.3081 + 0.1307).mul(255).round().int().tolist()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Hand-made data: 40 images of greys 0 to 39 to train on, 12 of greys 100 to 111 to test."""
+    raw = tmp_path / "mnist" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    contents = {
+        "train-images-idx3-ubyte": numbered(TRAIN, 0),
+        "train-labels-idx1-ubyte": idx(TRAIN, values=bytes(i % 10 for i in range(TRAIN))),
+        "t10k-images-idx3-ubyte": numbered(TEST, 100),
+        "t10k-labels-idx1-ubyte": idx(TEST, values=bytes(9 - i % 10 for i in range(TEST))),
+    }
+    for name, content in contents.items():
+        (raw / f"{name}.gz").write_bytes(gzip.compress(content))
+    return tmp_path
+
+
+@pytest.fixture
+def load(folder: Path) -> Callable[..., TaskData]:
+    """Load the hand-made data; keywords go into the request."""
+
+    def load_it(crop: int = 20, **request: object) -> TaskData:
+        settings = {"data_dir": str(folder), "calibration_examples": 10, **request}
+        return Mnist(crop=crop).load(DataRequest(**settings))  # type: ignore[arg-type]
+
+    return load_it
+
+
+def load_sample(crop: int = 20) -> TaskData:
+    return Mnist(crop=crop).load(DataRequest(Source.sample))
+
+
+# --- files -----------------------------------------------------------------------------------------
+
+
+def test_a_file_of_images_is_read_row_by_row() -> None:
+    images = mnist.parse_idx(idx(2, 2, 3, values=bytes(range(244, 256))), HERE)
+    assert images.dtype == torch.uint8
+    assert images.tolist() == [[[244, 245, 246], [247, 248, 249]], [[250, 251, 252], [253, 254, 255]]]
+
+
+def test_a_file_of_labels_is_read_in_order() -> None:
+    assert mnist.parse_idx(idx(4, values=bytes([7, 0, 9, 1])), HERE).tolist() == [7, 0, 9, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "not an IDX file of unsigned bytes: it starts with nothing"),
+        (b"\0\0\x08", "not an IDX file of unsigned bytes: it starts with 00 00 08,"),
+        (b"\0\0\x0d\x01" + bytes(8), "not an IDX file of unsigned bytes: it starts with 00 00 0d 01,"),
+        (idx(1, 1, values=b"\0"), "not an IDX file of unsigned bytes: it starts with 00 00 08 02,"),
+        (b"<html>not found</html>", "not an IDX file of unsigned bytes: it starts with 3c 68 74 6d,"),
+        (idx(2, 28, 28, values=b"")[:10], "truncated in its header, 10 bytes"),
+        (idx(1000, values=bytes(999)), "its header promises 1,008 bytes, it has 1,007"),
+        (idx(3, 2, 2, values=bytes(13)), "its header promises 28 bytes, it has 29"),
+    ],
+    ids=["empty", "cut in its magic", "of floats", "of two dimensions", "a web page", "no shape", "short", "long"],
+)
+def test_a_damaged_file_is_refused_with_its_name_and_fault(content: bytes, fault: str) -> None:
+    with pytest.raises(DataError) as error:
+        mnist.parse_idx(content, HERE)
+    assert str(error.value).startswith(f"digits.idx: {fault}")
+    assert "download it again" in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(2**31, 2**31, 4), (2**32 - 1, 2**32 - 1, 1)])
+def test_a_header_that_promises_more_than_any_file_holds_is_taken_at_its_word(shape: tuple[int, ...]) -> None:
+    promised = 16 + shape[0] * shape[1] * shape[2]
+    with pytest.raises(DataError, match=f"its header promises {promised:,} bytes, it has 16"):
+        mnist.parse_idx(idx(*shape, values=b""), HERE)
+
+
+def damaged(folder: Path, name: str, content: bytes) -> Path:
+    """Overwrite one file of the data set and return its path."""
+    path = folder / "mnist" / "MNIST" / "raw" / f"{name}.gz"
+    assert path.exists()
+    path.write_bytes(content)
+    return path
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        (IMAGES, gzip.compress(numbered(TRAIN, 0))[:-20], "not a whole gzip file"),
+        (IMAGES, gzip.compress(numbered(TRAIN, 0))[:15], "not a whole gzip file"),
+        (IMAGES, gzip.compress(b"")[:10] + b"\xff" * 20, "not a whole gzip file"),
+        (IMAGES, numbered(TRAIN, 0), "not a whole gzip file"),
+        (IMAGES, gzip.compress(numbered(TRAIN, 0)) + b"more", "not a whole gzip file"),
+        (IMAGES, b"", "not an IDX file of unsigned bytes: it starts with nothing"),
+        (IMAGES, gzip.compress(b"\1" + numbered(TRAIN, 0)), "not an IDX file of unsigned bytes: it starts with 01 00"),
+        (IMAGES, gzip.compress(numbered(TRAIN, 0)[:-1]), "its header promises 31,376 bytes, it has 31,375"),
+        (IMAGES, gzip.compress(idx(TRAIN, 27, 28, values=bytes(TRAIN * 756))), r"found shape \(40, 27, 28\)"),
+        (IMAGES, gzip.compress(idx(TRAIN, values=bytes(TRAIN))), r"found shape \(40,\)"),
+        (LABELS, gzip.compress(idx(TRAIN, values=bytes([*range(10)] * 3 + [10] * 10))), "0 to 9, found 10"),
+        (LABELS, gzip.compress(idx(TRAIN - 1, values=bytes(TRAIN - 1))), f"39 labels for 40 images in {IMAGES}.gz"),
+        (LABELS, gzip.compress(idx(1, 5, 8, values=bytes(TRAIN))), "40 labels for 40 images"),
+        ("t10k-labels-idx1-ubyte", gzip.compress(idx(TEST, values=b"\xff" * TEST)), "0 to 9, found 255"),
+    ],
+    ids=[
+        "gzip without its end",
+        "gzip of a few bytes",
+        "gzip of what nothing packs to",
+        "not packed",
+        "more after the gzip",
+        "empty",
+        "wrong magic",
+        "one byte short",
+        "27 rows",
+        "images are labels",
+        "label 10",
+        "a label lacks",
+        "labels of three dimensions",
+        "label 255 to test",
+    ],
+)
+def test_damaged_data_are_refused_with_the_path_of_the_file(
+    load: Callable[..., TaskData], folder: Path, name: str, content: bytes, fault: str
+) -> None:
+    path = damaged(folder, name, content)
+    with pytest.raises(DataError, match=f"^{re.escape(str(path))}: .*{fault}"):
+        load()
+
+
+def test_a_file_without_images_is_refused(load: Callable[..., TaskData], folder: Path) -> None:
+    path = damaged(folder, IMAGES, gzip.compress(idx(0, 28, 28, values=b"")))
+    damaged(folder, LABELS, gzip.compress(idx(0, values=b"")))
+    with pytest.raises(DataError, match=f"^{re.escape(str(path))}: holds no images"):
+        load()
+
+
+def test_files_that_lie_there_unpacked_are_read_the_same(load: Callable[..., TaskData], folder: Path) -> None:
+    packed = load()
+    for path in (folder / "mnist" / "MNIST" / "raw").glob("*.gz"):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    plain = load()
+    assert isinstance(packed.train, Dense)
+    assert isinstance(plain.train, Dense)
+    assert torch.equal(plain.train.values, packed.train.values)
+    assert plain.fingerprint == packed.fingerprint  # it stands for the examples, not for their packing
+
+
+def test_one_changed_label_changes_the_fingerprint(load: Callable[..., TaskData], folder: Path) -> None:
+    before = load().fingerprint
+    damaged(folder, LABELS, gzip.compress(idx(TRAIN, values=bytes([5, *(i % 10 for i in range(1, TRAIN))]))))
+    assert load().fingerprint != before
+
+
+# --- preparation -----------------------------------------------------------------------------------
+
+
+def test_images_and_labels_arrive_in_the_order_of_the_files(load: Callable[..., TaskData], folder: Path) -> None:
+    data = load()
+    assert grey(data.train) == list(range(40))
+    assert grey(data.test) == list(range(100, 112))
+    assert data.train.labels.tolist() == [i % 10 for i in range(40)]
+    assert data.test.labels.tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 9, 8]
+    assert data.train.labels.dtype == torch.int64
+    assert (data.features, data.classes) == (400, 10)
+    assert data.origin == f"data_dir {folder}"
+    assert data.example.shape == (2, 400)
+
+
+def test_a_pixel_is_scaled_to_one_and_normalised_with_mean_and_deviation() -> None:
+    images = torch.zeros(1, 28, 28, dtype=torch.uint8)
+    images[0, 4, 4], images[0, 4, 5], images[0, 5, 4] = 255, 51, 102  # crop 20 begins at row and column 4
+    prepared = mnist.prepare(images, 20)
+    assert prepared.shape == (1, 400)
+    black = -0.1307 / 0.3081
+    expected = torch.full((1, 400), black)
+    expected[0, 0] = (1.0 - 0.1307) / 0.3081
+    expected[0, 1] = (0.2 - 0.1307) / 0.3081  # the next column
+    expected[0, 20] = (0.4 - 0.1307) / 0.3081  # the next row
+    torch.testing.assert_close(prepared, expected)
+
+
+@pytest.mark.parametrize("crop", [4, 5, 7, 19, 20, 21, 27, 28])
+def test_preparation_equals_the_transforms_of_torchvision(crop: int) -> None:
+    images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(crop))
+    reference = transforms.Compose(
+        [transforms.CenterCrop(crop), transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+    )
+    expected = torch.stack([reference(Image.fromarray(image.numpy())).flatten() for image in images])
+    assert torch.equal(mnist.prepare(images, crop), expected)
+
+
+def test_preparation_leaves_the_images_as_they_were() -> None:
+    images = torch.full((1, 28, 28), 7, dtype=torch.uint8)
+    mnist.prepare(images, 28)
+    assert torch.equal(images, torch.full((1, 28, 28), 7, dtype=torch.uint8))
+
+
+def test_the_crop_decides_the_number_of_features(load: Callable[..., TaskData]) -> None:
+    data = load(crop=5)
+    assert data.features == 25
+    assert data.example.shape == (2, 25)
+
+
+# --- batches ---------------------------------------------------------------------------------------
+
+
+def test_batches_hold_every_example_once_in_the_order_asked_for(load: Callable[..., TaskData]) -> None:
+    train = load().train
+    batches = list(train.batches(16))
+    assert [len(labels) for _, labels in batches] == [16, 16, 8]
+    assert grey(Dense(train.labels, torch.cat([inputs for inputs, _ in batches]))) == list(range(40))
+
+    order = torch.tensor([39, 0, 7])
+    [(inputs, labels)] = train.batches(16, order)
+    assert grey(Dense(labels, inputs)) == [39, 0, 7]
+    assert labels.tolist() == [9, 0, 7]
+
+
+# --- calibration -----------------------------------------------------------------------------------
+
+
+def test_calibration_examples_are_distinct_training_examples_with_their_labels(load: Callable[..., TaskData]) -> None:
+    calibration = load(calibration_examples=10).calibration
+    rows = grey(calibration)  # an image's grey value is its row
+    assert len(set(rows)) == len(rows) == 10
+    assert set(rows) <= set(range(TRAIN))
+    assert calibration.labels.tolist() == [row % 10 for row in rows]
+
+
+def test_the_seed_decides_which_examples_calibrate(load: Callable[..., TaskData]) -> None:
+    assert grey(load(seed=3).calibration) == grey(load(seed=3).calibration)
+    assert set(grey(load(seed=3).calibration)) != set(grey(load(seed=4).calibration))
+
+
+def test_calibration_leaves_the_other_splits_and_the_global_random_state_alone(load: Callable[..., TaskData]) -> None:
+    state = torch.random.get_rng_state()
+    data = load(seed=3)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert grey(data.train) == list(range(40))
+    assert grey(data.test) == list(range(100, 112))
+
+
+def test_calibration_on_test_draws_from_test(load: Callable[..., TaskData]) -> None:
+    calibration = load(calibration=CalibrationSplit.test, calibration_examples=TEST).calibration
+    assert sorted(grey(calibration)) == list(range(100, 112))
+
+
+@pytest.mark.parametrize(("split", "size"), [(CalibrationSplit.train, TRAIN), (CalibrationSplit.test, TEST)])
+def test_more_calibration_examples_than_there_are_is_refused(
+    load: Callable[..., TaskData], split: CalibrationSplit, size: int
+) -> None:
+    assert len(load(calibration=split, calibration_examples=size).calibration) == size
+    rule = f"quant.calibration_examples must be at most {size}, the size of the {split.value} split, got {size + 1}"
+    with pytest.raises(ConfigError, match=rule):
+        load(calibration=split, calibration_examples=size + 1)
+
+
+# --- the sample ------------------------------------------------------------------------------------
+
+
+def test_the_sample_has_1437_digits_to_train_on_and_360_to_test() -> None:
+    data = load_sample()
+    assert (len(data.train), len(data.test), len(data.calibration)) == (1437, 360, 512)
+    assert (data.features, data.classes) == (400, 10)
+    for split in (data.train, data.test):
+        assert set(split.labels.tolist()) == set(range(10))
+        assert split.labels.dtype == torch.int64
+        assert split.inputs(torch.arange(len(split))).shape == (len(split), 400)
+
+
+def test_no_digit_of_the_sample_is_both_trained_on_and_tested() -> None:
+    data = load_sample()
+    assert isinstance(data.train, Dense)
+    assert isinstance(data.test, Dense)
+    trained = {values.numpy().tobytes() for values in data.train.values}
+    assert not any(values.numpy().tobytes() in trained for values in data.test.values)
+
+
+def test_a_digit_of_the_sample_lies_in_the_middle_of_a_black_margin_of_four_pixels() -> None:
+    train = load_sample(crop=28).train
+    assert isinstance(train, Dense)
+    images = train.values.view(-1, 28, 28)
+    black = -0.1307 / 0.3081
+    margin = torch.ones(28, 28, dtype=torch.bool)
+    margin[4:24, 4:24] = False
+    torch.testing.assert_close(images[:, margin], torch.full((1437, 28 * 28 - 400), black))
+    assert images[:, ~margin].amax() == pytest.approx((1 - 0.1307) / 0.3081)  # 16 of 16 became white
+
+
+def test_the_sample_is_the_same_each_time() -> None:
+    first, second = load_sample(), load_sample()
+    assert isinstance(first.train, Dense)
+    assert isinstance(second.train, Dense)
+    assert torch.equal(first.train.values, second.train.values)
+    assert first.fingerprint == second.fingerprint

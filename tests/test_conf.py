@@ -1,0 +1,146 @@
+"""Everything committed in conf/ composes to an experiment that can be run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_class
+from omegaconf import DictConfig
+
+from quantexp.compose import to_experiment
+from quantexp.config import METHODS, Experiment, Paired, Quant, Server
+from quantexp.config.store import OPTIONS, conf_dir, register
+from quantexp.errors import ConfigError
+
+COMMITTED = sorted(
+    (str(path.parent.relative_to(conf_dir())), path.stem)
+    for path in conf_dir().rglob("*.yaml")
+    if path.stem != "config"
+)
+OURS = [(group, value) for group, value in COMMITTED if not group.startswith("hydra/")]
+HYDRAS = [(group, value) for group, value in COMMITTED if group.startswith("hydra/")]
+ADDRESS = "http://localhost:5000"
+
+
+def composed(*overrides: str, hydra: bool = False) -> DictConfig:
+    register()
+    with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+        return compose("config", overrides=list(overrides), return_hydra_config=hydra)
+
+
+@pytest.fixture(autouse=True)
+def an_environment_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QUANTEXP_DATA_DIR", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", ADDRESS)  # tracking=server has no other default
+
+
+def test_the_folder_holds_every_option() -> None:
+    assert Path(conf_dir(), "config.yaml").is_file()
+    assert {(option.group, option.name) for option in OPTIONS} <= set(OURS)
+
+
+def test_the_defaults_are_those_of_python() -> None:
+    assert to_experiment(composed()) == Experiment()
+
+
+@pytest.mark.parametrize(("group", "value"), OURS, ids=map("=".join, OURS))
+def test_every_committed_value_composes_to_a_checked_experiment(group: str, value: str) -> None:
+    experiment = to_experiment(composed(f"{group}={value}"))
+    classes: dict[tuple[str, str], Any] = {(option.group, option.name): option for option in OPTIONS}
+    assert type(getattr(experiment, group)) is classes.get((group, value), Paired)  # quick is a preset of paired
+
+
+@pytest.mark.parametrize(("group", "value"), HYDRAS, ids=map("=".join, HYDRAS))
+def test_every_committed_logging_names_a_handler_that_exists(group: str, value: str) -> None:
+    settings = composed(f"{group}={value}", hydra=True).hydra[group.removeprefix("hydra/")]
+    assert issubclass(get_class(settings.handlers.screen["class"]), logging.Handler)
+    assert settings.root.handlers == ["screen"]
+
+
+def test_hydra_is_told_to_call_the_edge_and_to_leave_no_folder_behind() -> None:
+    hydra = composed(hydra=True).hydra
+    assert get_class(hydra.callbacks.quantexp._target_).__name__ == "Edge"
+    assert hydra.run.dir == "."
+    assert hydra.output_subdir is None
+
+
+@pytest.mark.parametrize(
+    ("method", "precision"), [(method, precision) for method in METHODS for precision in method.precisions]
+)
+def test_every_method_composes_with_each_of_its_precisions(method: type[Quant], precision: str) -> None:
+    experiment = to_experiment(composed(f"quant={method.name}", f"precision={precision}"))
+    assert type(experiment.quant) is method
+    assert experiment.precision == precision
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_composes_with_a_precision_of_its_own_choice(method: type[Quant]) -> None:
+    experiment = to_experiment(composed(f"quant={method.name}"))
+    assert experiment.precision == method.precisions[0]
+
+
+def test_the_quick_benchmark_is_the_paired_one_with_less_of_all() -> None:
+    assert to_experiment(composed("benchmark=quick")).benchmark == Paired(threads=1, placements=3, seconds=0.1)
+
+
+def test_a_server_takes_its_address_from_the_environment_unless_told() -> None:
+    assert to_experiment(composed("tracking=server")).tracking == Server(uri=ADDRESS)
+    told = composed("tracking=server", "tracking.uri=http://other:1")
+    assert to_experiment(told).tracking == Server(uri="http://other:1")
+
+
+def test_the_data_folder_comes_from_the_environment_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert to_experiment(composed()).data_dir is None
+    monkeypatch.setenv("QUANTEXP_DATA_DIR", "/data/sets")
+    assert to_experiment(composed()).data_dir == "/data/sets"
+    assert to_experiment(composed("data_dir=/data/mine")).data_dir == "/data/mine"
+    assert to_experiment(composed("data_dir=null")).data_dir is None
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"), [("batch_size=8", [8]), ("batch_size=[2,4]", [2, 4]), ("batch_size=[64]", [64])]
+)
+def test_batch_sizes_are_typed_as_a_number_or_a_list(given: str, sizes: list[int]) -> None:
+    experiment = to_experiment(composed(given))
+    assert experiment.batch_size == sizes
+    assert isinstance(experiment.batch_size, list)
+
+
+@pytest.mark.parametrize(
+    ("flag", "setting"),
+    [
+        ("+foo=1", "foo"),
+        ("+quant.foo=1", "quant.foo"),
+        ("+quant.foo.bar=1", "quant.foo"),
+        ("+quant.precisions=[int4]", "quant.precisions"),
+        ("+train.name=mine", "train.name"),
+        ("+task.load=1", "task.load"),
+    ],
+)
+def test_a_setting_that_does_not_exist_cannot_be_forced_in(flag: str, setting: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        to_experiment(composed(flag))
+    assert len(error.value.faults) == 1
+    assert error.value.faults[0].startswith(f"there is no setting {setting};")
+    assert "--help" in error.value.faults[0]
+
+
+def test_all_settings_that_were_forced_in_are_named_together() -> None:
+    with pytest.raises(ConfigError) as error:
+        to_experiment(composed("+quant.foo=1", "+train.bar=2"))
+    assert [fault.split(";")[0] for fault in error.value.faults] == [
+        "there is no setting quant.foo",
+        "there is no setting train.bar",
+    ]
+
+
+def test_the_composed_config_is_left_as_it_was() -> None:
+    config = composed("hydra.sweep.dir=sweeps/${hydra.job.name}", hydra=True)
+    to_experiment(config)
+    assert config.hydra.sweep.dir == "sweeps/quantexp"
+    assert "hydra" in config
+    assert to_experiment(config) == Experiment()
