@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from io import TextIOWrapper
 from types import FrameType
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -17,6 +18,9 @@ def main() -> None:
 
         print(help_text())  # Hydra's own way there takes as long as importing it again
         return
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ± shall not cost a result
     signal.signal(signal.SIGTERM, _as_interrupt)
     _run_hydra()
 

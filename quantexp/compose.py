@@ -99,6 +99,8 @@ def explain(error: Exception) -> str:
         hint = f" Did you mean {close[0]}?" if close else ""
         possible = f"Possible here: {', '.join(known)}" if known else "There are no settings here"
         return f"there is no setting {cause.full_key}.{hint} {possible}"
+    if str(error).startswith("Config group override must be"):
+        return "a config group takes the name of one of its values, as in task=mnist, not a number; see --help"
     lines = [str(error), *([] if cause is error else [str(cause)])]
     kept = [line for line in "\n".join(lines).splitlines() if line.strip() and not line.strip().startswith(NOISE)]
     return "\n".join([*kept, "`python -m quantexp --help` lists every setting and value"])

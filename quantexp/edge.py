@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 from quantexp.compose import combinations, refuse_faults, to_experiment
 from quantexp.config import Experiment
 from quantexp.errors import QuantexpError, TrackingError
-from quantexp.screen import leave
+from quantexp.screen import leave, show
 from quantexp.sweep import FAILURE, REPORT, sum_up, write_text
 
 if TYPE_CHECKING:
@@ -89,7 +89,6 @@ def perform(experiment: Experiment, config: DictConfig) -> Outcome:
     """Run, show the table, record. A result that cannot be recorded is kept in a file."""
     from quantexp.experiment import run
     from quantexp.report.table import comparison_table
-    from quantexp.screen import out
     from quantexp.tracking.labels import parameters, run_name, yaml_text
     from quantexp.tracking.record import recording
     from quantexp.tracking.store import open_store
@@ -105,14 +104,14 @@ def perform(experiment: Experiment, config: DictConfig) -> Outcome:
         outcome = run(experiment)
         report = replace(outcome.report, task=choices["task"], model=choices["model"], quant=choices["quant"])
         outcome = replace(outcome, report=report)
-        out().print(comparison_table(outcome.report).rich())
+        show(comparison_table(outcome.report).rich())
         try:
             recorder.record(outcome)
         except TrackingError as error:
             raise TrackingError(f"{error}\n{rescue(outcome.report)}") from error
     lines = recorder.where()
     for line in lines[:1] if hydra.mode is RunMode.MULTIRUN else lines:
-        out().print(line, markup=False, soft_wrap=True)
+        show(line)
     return outcome
 
 

@@ -9,7 +9,9 @@ from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
+
+log = logging.getLogger(__name__)
 
 PLAIN_WIDTH = 160  # where no terminal says how wide it is, a table shall not be folded
 
@@ -39,6 +41,17 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         err().print(prefix + self.format(record), markup=False, soft_wrap=True)
+
+
+def show(result: RenderableType | str) -> None:
+    """Print a result on stdout. Where that takes nothing, the run goes on: it is still to be recorded."""
+    try:
+        if isinstance(result, str):
+            out().print(result, markup=False, soft_wrap=True)
+        else:
+            out().print(result)
+    except OSError as error:
+        log.warning("results cannot be printed (%s)", error.strerror or error)
 
 
 def leave(message: str, status: int) -> NoReturn:

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from quantexp.errors import CacheError
+from quantexp.screen import show
 
 log = logging.getLogger(__name__)
 
@@ -17,16 +18,15 @@ def sum_up(folder: Path) -> int:
     """Print the sweep's table, write it as Markdown and CSV, list what failed; return how many failed."""
     from quantexp.report.results import read_report
     from quantexp.report.table import sweep_csv, sweep_table
-    from quantexp.screen import out
 
     reports = [read_report(path) for path in _in_order(folder, REPORT)]
     failures = [json.loads(path.read_text(encoding="utf-8")) for path in _in_order(folder, FAILURE)]
     if reports:
         table = sweep_table(reports)
-        out().print(table.rich())
+        show(table.rich())
         write_text(folder / "table.md", table.markdown())
         write_text(folder / "table.csv", sweep_csv(reports))
-        out().print(f"this table: {folder / 'table.md'} and table.csv", markup=False, soft_wrap=True)
+        show(f"this table: {folder / 'table.md'} and table.csv")
     if failures:
         log.error("%d of %d runs failed:", len(failures), len(failures) + len(reports))
         for failure in failures:

@@ -17,7 +17,7 @@ from quantexp import __version__, storage
 from quantexp.environment import describe
 from quantexp.errors import TrackingError
 from quantexp.experiment import Outcome
-from quantexp.report.results import Latency, Report, metrics
+from quantexp.report.results import Latency, Report, Training, metrics
 from quantexp.report.table import comparison_table
 from quantexp.tracking.labels import without_password
 from quantexp.tracking.store import Store, resolve_uri
@@ -69,10 +69,9 @@ class Recorder:
 
         now = int(time.time() * 1000)
         batch = [Metric(name, round(value, 6), now, 0) for name, value in metrics(report).items()]
-        for prefix, training in (("train", report.quantized_training), ("train/float", report.float_training)):
-            if training is not None and not (prefix == "train/float" and report.quantized is None):
-                pairs = zip(training.steps, training.losses, strict=True)
-                batch += [Metric(f"{prefix}/loss", round(loss, 6), now, step) for step, loss in pairs]
+        for name, training in _curves(report):
+            pairs = zip(training.steps, training.losses, strict=True)
+            batch += [Metric(f"train/{name}", round(loss, 6), now, step) for step, loss in pairs]
         for start in range(0, len(batch), 1000):  # MLflow's limit for one call
             self.store.client.log_batch(self.run_id, metrics=batch[start : start + 1000])
 
@@ -167,6 +166,14 @@ def git_commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
+
+
+def _curves(report: Report) -> Iterator[tuple[str, Training]]:
+    """Yield the curve of the model that the run is about, and beside it the float model's if both were trained."""
+    if main := report.quantized_training or report.float_training:
+        yield "loss", main
+    if report.quantized_training and report.float_training:
+        yield "float_loss", report.float_training
 
 
 def _user() -> str:
