@@ -31,8 +31,13 @@ def err() -> Console:
 def _console(stderr: bool) -> Console:
     from rich.console import Console
 
-    console = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
+    class Steadfast(Console):
+        def on_broken_pipe(self) -> None:
+            """Tell a closed pipe as the error that it is; rich would end the process."""
+            raise BrokenPipeError("nobody reads on")
+
+    console = Steadfast(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Steadfast(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
 
 
 class Handler(logging.Handler):
