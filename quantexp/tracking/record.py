@@ -42,8 +42,8 @@ class Recorder:
     def where(self) -> list[str]:
         """Say where the run is recorded and how to look at it."""
         local = self.store.uri.startswith("sqlite:")
-        address = "http://127.0.0.1:5000/" if local else f"{self.store.uri.rstrip('/')}/"
         shown = without_password(self.store.uri)
+        address = "http://127.0.0.1:5000/" if local else f"{shown.rstrip('/')}/"
         start = f"  mlflow ui --backend-store-uri {shown}, then open" if local else "  open"
         if self.store.uri == resolve_uri("sqlite:///mlflow.db"):
             start = "  type mlflow ui here, then open"

@@ -6,8 +6,10 @@ half-migrated and unusable.
 
 from __future__ import annotations
 
+import http.client
 import logging
 import os
+import re
 import sqlite3
 import urllib.error
 import urllib.request
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from quantexp.cache import locked
 from quantexp.config import Tracking
 from quantexp.errors import TrackingError
+from quantexp.tracking.labels import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,9 +56,9 @@ def open_store(tracking: Tracking) -> Store:
     except TrackingError:
         raise
     except Exception as error:  # MLflow raises whatever its stores raise: SQLAlchemy, requests, alembic ...
-        reason = " ".join(str(error).split())[:300]
+        reason = without_password(" ".join(str(error).split()))[:300]
         raise TrackingError(
-            f"the tracking store {uri} cannot be used ({type(error).__name__}: {reason}); "
+            f"the tracking store {without_password(uri)} cannot be used ({type(error).__name__}: {reason}); "
             "repair it, or record elsewhere with tracking=server tracking.uri=URI"
         ) from error
 
@@ -110,20 +113,24 @@ def _open(uri: str, name: str, artifacts: Path | None) -> Store:
 def _check_alive(uri: str) -> None:
     """Ask a server whether it lives, before anything is trained for it; look at a SQLite file's folder."""
     if uri.startswith(("http://", "https://")):
+        shown = without_password(uri)
+        bare = re.sub(r"(://)[^/@]*@", r"\1", uri)  # urllib takes user:password@host for the name of a host
         try:
-            with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=HEALTH_SECONDS):
+            with urllib.request.urlopen(f"{bare.rstrip('/')}/health", timeout=HEALTH_SECONDS):
                 return
         except urllib.error.HTTPError as error:
-            if error.code != 404:  # a server behind a proxy may not show its health
-                raise TrackingError(f"the tracking server {uri} answers {error.code} {error.reason}") from error
-        except (OSError, ValueError) as error:
+            if error.code not in (401, 403, 404):  # a guarded server may not show its health
+                raise TrackingError(f"the tracking server {shown} answers {error.code} {error.reason}") from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise TrackingError(
-                f"the tracking server must answer before a run starts, {uri} does not ({reason}); "
+                f"the tracking server must answer before a run starts, {shown} does not ({reason}); "
                 "start it, correct tracking.uri, or use tracking=local"
             ) from error
     elif path := sqlite_path(uri):
         _check_sqlite(path)
+    elif uri.startswith("sqlite:"):
+        raise TrackingError(f"a SQLite store must name a file, got {uri}; use sqlite:////path/to/mlflow.db")
     elif "://" not in uri or uri.startswith("file:"):
         raise TrackingError(
             f"MLflow no longer records in plain folders, got {uri}; use sqlite:////path/to/mlflow.db or a server"
@@ -132,6 +139,8 @@ def _check_alive(uri: str) -> None:
 
 def _check_sqlite(path: Path) -> None:
     repair = "start in another directory, or use tracking=server tracking.uri=sqlite:////path/to/mlflow.db"
+    if "?" in str(path):
+        raise TrackingError(f"the path of a SQLite store must not hold a question mark, {path} does; {repair}")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise TrackingError(f"records go to {path}, but its folder cannot be written; {repair}")
     if not path.exists():

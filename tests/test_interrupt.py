@@ -1,0 +1,157 @@
+"""Runs that are stopped, by a signal or for good, and runs that start together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+# MLflow's own query; it is SQLAlchemy that speaks.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+Command = Callable[..., "subprocess.Popen[str]"]
+
+PATIENCE = 240  # seconds until a command that hangs is given up
+QUICK = ("data=sample", "benchmark=quick", "batch_size=1", "quant=none")
+LONG = (*QUICK, "task.hidden=[2048,2048]", "train.epochs=500")  # minutes of training: it is always stopped before
+TRAINED = re.compile(r"train     float mnist: [\d.]+ s, loss")
+LOADED = re.compile(r"train     float mnist: from the cache")
+
+
+@pytest.fixture
+def start() -> Iterator[Command]:
+    """Start the command in the current directory and leave it running; whatever still runs at the end is killed."""
+    children: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str) -> subprocess.Popen[str]:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "quantexp", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        children.append(child)
+        return child
+
+    yield run
+    for child in children:
+        child.kill()
+        child.communicate(timeout=PATIENCE)
+
+
+def seen_until(child: subprocess.Popen[str], *stages: str) -> str:
+    """Read what the child says on stderr, line by line, until each of `stages` began a line, in this order."""
+    assert child.stderr is not None
+    said = ""
+    for stage in stages:
+        line = ""
+        while not line.startswith(stage):
+            line = child.stderr.readline()
+            assert line, f"it ended before {stage!r}:\n{said}"
+            said += line
+    return said
+
+
+def ended(child: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Wait for the end; return exit status, stdout and the rest of stderr."""
+    stdout, stderr = child.communicate(timeout=PATIENCE)
+    return child.returncode, stdout, stderr
+
+
+def runs_in(folder: Path) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    return list(client.search_runs([client.get_experiment_by_name("quantexp").experiment_id]))
+
+
+def entries(cache: Path) -> list[Path]:
+    """The entries of the cache, each of them whole: a record with the weights that it names."""
+    records = sorted((cache / "models").glob("*.json"))
+    for record in records:
+        weights = record.with_suffix(".safetensors")
+        assert json.loads(record.read_text())["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+        assert load_file(weights)
+    assert not [record for record in records if record.name.startswith(".")]
+    return records
+
+
+def test_after_a_run_was_killed_the_same_command_runs(workdir: Path, start: Command) -> None:
+    cache = workdir / "cache"
+    arguments = (*QUICK, "task.hidden=[1024,1024]", "train.epochs=8", "benchmark.seconds=3", f"cache_dir={cache}")
+
+    training = start(*arguments)
+    seen_until(training, "train     float mnist")
+    training.kill()
+    assert ended(training)[0] == -signal.SIGKILL
+    assert entries(cache) == []
+
+    measuring = start(*arguments)
+    said = seen_until(measuring, "measure   latency")
+    measuring.kill()
+    assert ended(measuring)[0] == -signal.SIGKILL
+    assert TRAINED.search(said)  # nothing of the first one was taken for a model
+    assert len(entries(cache)) == 1
+
+    status, stdout, stderr = ended(start(*arguments))
+    assert status == 0, stderr
+    assert LOADED.search(stderr)
+    assert "Accuracy (%)" in stdout
+    assert len(entries(cache)) == 1
+    assert Counter(run.info.status for run in runs_in(workdir)) == {"RUNNING": 2, "FINISHED": 1}  # none closed the dead
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_signal_ends_a_run_with_130_and_closes_it_as_killed(
+    workdir: Path, start: Command, number: signal.Signals
+) -> None:
+    child = start(*LONG, f"cache_dir={workdir}/cache")
+    seen_until(child, "train     float mnist")
+    child.send_signal(number)
+    status, stdout, stderr = ended(child)
+    assert status == 130
+    assert stderr == "quantexp: interrupted\n"
+    assert stdout == ""
+    (run,) = runs_in(workdir)
+    assert (run.info.status, run.data.tags["error"]) == ("KILLED", "interrupted")
+    assert run.info.end_time is not None
+    assert entries(workdir / "cache") == []
+    assert {path.suffix for path in (workdir / "cache" / "models").iterdir()} <= {".lock"}
+
+
+def test_a_sweep_that_is_interrupted_shows_what_it_has(workdir: Path, start: Command) -> None:
+    child = start("-m", *QUICK, "task.hidden=[512,512]", "train.epochs=2,2000", f"cache_dir={workdir}/cache")
+    seen_until(child, "run 2", "train     float mnist")
+    child.send_signal(signal.SIGINT)
+    status, stdout, stderr = ended(child)
+    assert status == 130
+    assert stderr == "quantexp: interrupted\n"
+    (table,) = workdir.glob("multirun/*/*/table.csv")
+    assert len(table.read_text().splitlines()) == 2  # the header and the one run that ended
+    assert f"this table: {table.parent.relative_to(workdir)}/table.md" in stdout
+    assert Counter(run.info.status for run in runs_in(workdir)) == {"FINISHED": 1, "KILLED": 1}
+    assert len(entries(workdir / "cache")) == 1
+
+
+def test_runs_that_start_together_train_once_and_are_all_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Command
+) -> None:
+    monkeypatch.chdir(tmp_path)  # without a store: whoever is first makes it
+    arguments = (*QUICK, "task.hidden=[256]", "train.epochs=5", f"cache_dir={tmp_path}/cache")
+    ends = [ended(child) for child in [start(*arguments) for _ in range(4)]]
+    assert [status for status, _, _ in ends] == [0] * 4, "".join(stderr for _, _, stderr in ends)
+    trained = [stderr for _, _, stderr in ends if TRAINED.search(stderr)]
+    loaded = [stderr for _, _, stderr in ends if LOADED.search(stderr)]
+    assert (len(trained), len(loaded)) == (1, 3)
+    assert [stderr for _, _, stderr in ends if "Traceback" in stderr or "warning" in stderr] == []
+    runs = runs_in(tmp_path)
+    assert Counter(run.info.status for run in runs) == {"FINISHED": 4}
+    assert len({run.data.metrics["accuracy"] for run in runs}) == 1
+    assert len(entries(tmp_path / "cache")) == 1

@@ -1,0 +1,369 @@
+"""The tracking store: made once, checked for life before a run, and never shown a password."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+import quantexp as package
+from quantexp.config import Experiment, Local, Mnist, Server, Source
+from quantexp.errors import ModelError, TrackingError
+from quantexp.tracking.labels import parameters, without_password, yaml_text
+from quantexp.tracking.store import open_store, resolve_uri, sqlite_path
+from quantexp.train import predict
+
+# MLflow's own query; it is SQLAlchemy that speaks.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+PATIENCE = 240  # seconds until what hangs is given up
+CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
+CHOICES = {
+    "task": "mnist",
+    "model": "mlp",
+    "quant": "static",
+    "train": "default",
+    "benchmark": "paired",
+    "tracking": "server",
+}
+
+OPEN_AND_RECORD = """
+from quantexp.config import Local
+from quantexp.tracking.store import open_store
+store = open_store(Local())
+run = store.client.create_run(store.experiment_id)
+store.client.log_metric(run.info.run_id, "accuracy", 0.5)
+store.client.set_terminated(run.info.run_id)
+print(store.experiment_id)
+"""
+
+
+# -- SQLite ----------------------------------------------------------------------------------------------
+
+
+def test_processes_that_make_the_same_store_at_once_all_succeed(tmp_path: Path) -> None:
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN_AND_RECORD],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(8)
+    ]
+    told = [child.communicate(timeout=PATIENCE) for child in children]
+    assert [child.returncode for child in children] == [0] * 8, "".join(stderr for _, stderr in told)
+    assert len({stdout for stdout, _ in told}) == 1  # all file under the same experiment
+    store = open_store(Server(uri=f"sqlite:///{tmp_path / 'mlflow.db'}"))
+    runs = store.client.search_runs([store.experiment_id])
+    assert [(run.info.status, run.data.metrics) for run in runs] == [("FINISHED", {"accuracy": 0.5})] * 8
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        assert connection.execute("SELECT name FROM experiments WHERE name = 'quantexp'").fetchall() == [("quantexp",)]
+
+
+def test_a_store_is_made_where_there_is_none_and_opened_where_there_is(workdir: Path) -> None:
+    first = open_store(Local(experiment="mine"))
+    again = open_store(Local(experiment="mine"))
+    other = open_store(Local(experiment="other"))
+    assert first.experiment_id == again.experiment_id != other.experiment_id
+    assert first.uri == f"sqlite:///{workdir / 'mlflow.db'}"
+
+
+def test_artifacts_lie_beside_the_database(workdir: Path) -> None:
+    store = open_store(Local())
+    experiment = store.client.get_experiment(store.experiment_id)
+    assert experiment.artifact_location == (workdir / "mlartifacts").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("sqlite:///mlflow.db", "{cwd}/mlflow.db"),
+        ("sqlite:///below/mlflow.db", "{cwd}/below/mlflow.db"),
+        ("sqlite:////data/mlflow.db", "/data/mlflow.db"),
+    ],
+    ids=["relative", "below", "absolute"],
+)
+def test_a_relative_path_is_meant_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, path: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = path.format(cwd=tmp_path)
+    assert sqlite_path(uri) == Path(expected)
+    assert resolve_uri(uri) == f"sqlite:///{expected}"
+    assert resolve_uri(resolve_uri(uri)) == resolve_uri(uri)
+
+
+@pytest.mark.parametrize("uri", ["http://host:5000", "https://host", "postgresql://user@host/runs"])
+def test_other_addresses_are_left_as_they_are(uri: str) -> None:
+    assert sqlite_path(uri) is None
+    assert resolve_uri(uri) == uri
+
+
+def test_a_store_that_moved_with_its_directory_is_still_opened(
+    workdir: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = open_store(Local()).experiment_id
+    moved = tmp_path_factory.mktemp("moved") / "here"
+    workdir.rename(moved)
+    monkeypatch.chdir(moved)
+    after = open_store(Local())
+    assert after.experiment_id == before
+    assert after.uri == f"sqlite:///{moved / 'mlflow.db'}"
+    moved.rename(workdir)  # where pytest looks for it
+
+
+@pytest.mark.parametrize("name", ["with space", "50%", "hash#", "ümlaut"])
+def test_a_directory_may_have_any_ordinary_name(
+    workdir: Path, store_template: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (workdir / name).mkdir()
+    monkeypatch.chdir(workdir / name)
+    Path("mlflow.db").write_bytes(store_template.read_bytes())
+    open_store(Local(experiment="found"))
+    with closing(sqlite3.connect("mlflow.db")) as connection:
+        names = {row[0] for row in connection.execute("SELECT name FROM experiments")}
+    assert "found" in names
+    assert {path.name for path in workdir.iterdir()} == {name, "mlflow.db"}
+
+
+def test_a_directory_whose_name_an_address_cannot_hold_is_refused(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workdir / "what?").mkdir()
+    monkeypatch.chdir(workdir / "what?")
+    with pytest.raises(TrackingError, match="must not hold a question mark"):
+        open_store(Local())
+
+
+def test_a_deleted_experiment_is_refused_and_can_be_restored(workdir: Path) -> None:
+    store = open_store(Local())
+    store.client.delete_experiment(store.experiment_id)
+    with pytest.raises(
+        TrackingError, match=rf"'quantexp'.*is deleted.*mlflow experiments restore -x {store.experiment_id}"
+    ):
+        open_store(Local())
+    store.client.restore_experiment(store.experiment_id)
+    assert open_store(Local()).experiment_id == store.experiment_id
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "file:mlruns", "mlruns"])
+def test_plain_folders_are_refused(workdir: Path, uri: str) -> None:
+    tracking = Server(uri=CLOSED)
+    tracking.uri = uri
+    with pytest.raises(TrackingError, match=r"no longer records in plain folders, got .*mlruns; use sqlite:////path"):
+        open_store(tracking)
+    assert not Path("mlruns").exists()
+
+
+def test_a_store_in_memory_is_refused_because_it_would_be_lost() -> None:
+    with pytest.raises(TrackingError, match="sqlite://"):
+        open_store(Server(uri="sqlite://"))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"not a database, but long enough to be read" * 100, "file is not a database"), (None, "unable to open")],
+    ids=["text", "folder"],
+)
+def test_a_file_that_is_no_sqlite_store_is_refused(tmp_path: Path, content: bytes | None, told: str) -> None:
+    path = tmp_path / "mlflow.db"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(TrackingError, match=rf"{path} must be a SQLite store.*{told}.*move it away"):
+        open_store(Server(uri=f"sqlite:///{path}"))
+
+
+def test_a_store_of_another_version_of_mlflow_is_refused(workdir: Path) -> None:
+    with closing(sqlite3.connect("mlflow.db")) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+        connection.commit()
+    with pytest.raises(TrackingError, match=r"mlflow\.db cannot be used.*ffffffffffff.*repair it"):
+        open_store(Local())
+
+
+def test_a_folder_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(TrackingError, match=r"/no/such/folder/mlflow\.db, but its folder cannot be written"):
+        open_store(Server(uri="sqlite:////no/such/folder/mlflow.db"))
+
+
+def test_reading_a_run_where_no_store_lies_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrackingError, match=rf"there is no store {tmp_path}/mlflow\.db.*tracking_uri="):
+        package.load("0123456789abcdef0123456789abcdef")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_a_run_that_the_store_does_not_have_says_so(workdir: Path) -> None:
+    with pytest.raises((TrackingError, ModelError), match="no model of run 0123456789abcdef0123456789abcdef"):
+        package.load("0123456789abcdef0123456789abcdef")
+
+
+# -- passwords -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://user:secret@host:5000", "http://user:***@host:5000"),
+        ("postgresql://user:secret@host:5432/runs", "postgresql://user:***@host:5432/runs"),
+        ("mysql+pymysql://:secret@host/runs", "mysql+pymysql://:***@host/runs"),
+        ("http://user@host:5000", "http://user@host:5000"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
+        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+    ],
+)
+def test_the_password_of_an_address_is_starred(address: str, shown: str) -> None:
+    assert without_password(address) == shown
+    assert without_password(f"at {address} and {address}") == f"at {shown} and {shown}"
+
+
+def test_what_is_no_text_has_no_password() -> None:
+    assert [without_password(value) for value in (3, None, ["a"])] == [3, None, ["a"]]
+
+
+def test_no_record_of_the_configuration_holds_the_password() -> None:
+    uri = "http://user:secret@host:5000"
+    experiment = Experiment(tracking=Server(uri=uri))
+    recorded = parameters(experiment, CHOICES)
+    assert recorded["tracking.uri"] == "http://user:***@host:5000"
+    config = OmegaConf.structured({"tracking": {"uri": uri}, "hydra": {"job": "x"}})
+    text = yaml_text(config, ["tracking=server", f"tracking.uri={uri}"])
+    assert text.startswith("# python -m quantexp tracking=server tracking.uri=http://user:***@host:5000\n")
+    assert "secret" not in text + json.dumps(recorded)
+    assert "hydra" not in text
+    assert config.hydra.job == "x"  # what was handed in is as it was
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://user:secret@127.0.0.1:9", "postgresql+nodriver://user:secret@127.0.0.1:9/runs"]
+)
+def test_no_error_shows_the_password(uri: str) -> None:
+    with pytest.raises(TrackingError) as refusal:
+        open_store(Server(uri=uri))
+    assert "secret" not in str(refusal.value)
+
+
+# -- servers ---------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_dead_is_found_out_at_once() -> None:
+    with pytest.raises(
+        TrackingError, match=rf"{CLOSED} does not.*start it, correct tracking.uri, or use tracking=local"
+    ):
+        open_store(Server(uri=CLOSED))
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://",
+        "http://127.0.0.1:notaport",
+    ],
+)
+def test_an_address_that_is_none_is_refused(uri: str) -> None:
+    with pytest.raises(TrackingError, match=uri):
+        open_store(Server(uri=uri))
+
+
+def test_a_server_that_speaks_no_http_is_refused() -> None:
+    def answer(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"220 mail.example ESMTP\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        answering = threading.Thread(target=answer, args=(listening,))
+        answering.start()
+        uri = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            with pytest.raises(TrackingError, match=uri):
+                open_store(Server(uri=uri))
+        finally:
+            answering.join(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Iterator[str]:
+    """A server of MLflow's own on the loopback address, with a store and artifacts of its own."""
+    folder = tmp_path_factory.mktemp("server")
+    database = folder / "runs.db"
+    database.write_bytes(store_template.read_bytes())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    options = ["--backend-store-uri", f"sqlite:///{database}", "--host", "127.0.0.1", "--port", str(port)]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *options, "--workers", "1"],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            start_new_session=True,
+        )
+    try:
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(f"{address}/health", timeout=5):
+                    break
+            except (urllib.error.URLError, OSError):
+                assert process.poll() is None, (folder / "log").read_text()
+                assert time.monotonic() < until, (folder / "log").read_text()
+                time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # the server and its workers: a session of their own
+        process.wait(PATIENCE)
+
+
+def test_a_run_is_recorded_on_a_server_and_its_model_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantexp: Command, server: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ("data=sample", "benchmark=quick", "batch_size=1", "train.epochs=1", "task.hidden=[8]", "quant=dynamic")
+    done = quantexp(*small, "tracking=server", f"tracking.uri={server}", "tracking.experiment=remote")
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []  # all of it lies on the server
+
+    store = open_store(Server(uri=server, experiment="remote"))
+    (run,) = store.client.search_runs([store.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["tracking.uri"] == server
+    assert run.inputs.dataset_inputs[0].dataset.name == "mnist (sample)"
+    artifacts = {entry.path for entry in store.client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"config.yaml", "environment.json", "model", "report.json", "samples.csv", "table.md"}
+    assert f"in {server}" in done.stdout
+    assert f"open {server}/#/experiments/{store.experiment_id}/runs/{run.info.run_id}" in done.stdout
+
+    test = Experiment(task=Mnist(), data=Source.sample).load().test
+    model = package.load(run.info.run_id, tracking_uri=server)
+    correct = int((predict(model, test) == test.labels).sum())
+    assert round(correct / len(test), 6) == run.data.metrics["accuracy"]
+
+
+def test_a_server_behind_a_user_and_password_is_reached(server: str) -> None:
+    guarded = server.replace("http://", "http://user:secret@")
+    assert open_store(Server(uri=guarded)).uri == guarded
