@@ -14,14 +14,16 @@ import pickle
 import re
 import resource
 import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import torch
@@ -538,6 +540,17 @@ def test_a_store_that_is_no_sqlite_file_is_refused_and_left_alone(
     assert (tmp_path / "mlflow.db").read_text().startswith("my notes on MLflow")
 
 
+@pytest.mark.xfail(strict=True, reason="MLflow logs the error with its traceback before it is told in words")
+def test_a_database_of_another_program_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantexp: Command
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(sqlite3.connect("mlflow.db")) as connection:
+        connection.execute("CREATE TABLE experiments (title TEXT)")
+        connection.commit()
+    refused(quantexp("-m", *SMALL), f"{tmp_path}/mlflow.db cannot be used", "tracking=server")
+
+
 def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(workdir: Path, quantexp: Command) -> None:
     from mlflow import MlflowClient
 
@@ -580,34 +593,26 @@ def test_a_result_that_cannot_be_recorded_is_shown_and_kept_in_a_file(workdir: P
     assert "cannot be recorded" in run.data.tags["error"]
 
 
-@pytest.mark.parametrize(
-    "stdout",
-    [
-        "disk-full",
-        "ascii",
-        "pipe-closed",
-    ],
-)
-def test_a_result_that_cannot_be_printed_is_recorded_all_the_same(workdir: Path, cache: Path, stdout: str) -> None:
-    if stdout == "disk-full" and not Path("/dev/full").exists():
-        pytest.skip("this system has no device that is always full")
+def test_a_result_that_cannot_be_printed_is_recorded_all_the_same(workdir: Path, cache: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as with `| head` that has seen enough
+    sinks: dict[str, int | str] = {"pipe closed": writing, "not utf-8": os.devnull}
+    if Path("/dev/full").exists():
+        sinks["disk full"] = "/dev/full"
 
-    def target() -> IO[bytes]:
-        if stdout != "pipe-closed":
-            return Path("/dev/full" if stdout == "disk-full" else os.devnull).open("wb")
-        reading, writing = os.pipe()
-        os.close(reading)  # as with `| head` that has seen enough
-        return os.fdopen(writing, "wb")
+    def end(name: str) -> subprocess.CompletedProcess[str]:
+        with open(sinks[name], "wb") as sink:  # noqa: PTH123 - one of them is no path
+            return subprocess.run(
+                [sys.executable, "-m", "quantexp", *SMALL, "quant=none", f"cache_dir={cache}"],
+                stdout=sink,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=PATIENCE,
+                env={**os.environ, "PYTHONIOENCODING": "ascii" if name == "not utf-8" else "utf-8"},
+            )
 
-    with target() as sink:
-        done = subprocess.run(
-            [sys.executable, "-m", "quantexp", *SMALL, "quant=none", f"cache_dir={cache}"],
-            stdout=sink,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=PATIENCE,
-            env={**os.environ, "PYTHONIOENCODING": "ascii" if stdout == "ascii" else "utf-8"},
-        )
-    assert "Traceback" not in done.stderr
-    (report,) = workdir.glob("mlartifacts/*/artifacts/report.json")
-    assert json.loads(report.read_text())["quant"] == "none"
+    with ThreadPoolExecutor(len(sinks)) as pool:
+        ends = dict(zip(sinks, pool.map(end, sinks), strict=True))
+    assert [name for name, done in ends.items() if "Traceback" in done.stderr] == []
+    reports = list(workdir.glob("mlartifacts/*/artifacts/report.json"))
+    assert [json.loads(path.read_text())["quant"] for path in reports] == ["none"] * len(ends)

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,6 +115,7 @@ def test_a_signal_ends_a_run_with_130_and_closes_it_as_killed(
 ) -> None:
     child = start(*LONG, f"cache_dir={workdir}/cache")
     seen_until(child, "train     float mnist")
+    time.sleep(1)  # somewhere in it; where, does not matter
     child.send_signal(number)
     status, stdout, stderr = ended(child)
     assert status == 130
@@ -129,6 +131,7 @@ def test_a_signal_ends_a_run_with_130_and_closes_it_as_killed(
 def test_a_sweep_that_is_interrupted_shows_what_it_has(workdir: Path, start: Command) -> None:
     child = start("-m", *QUICK, "task.hidden=[512,512]", "train.epochs=2,2000", f"cache_dir={workdir}/cache")
     seen_until(child, "run 2", "train     float mnist")
+    time.sleep(1)
     child.send_signal(signal.SIGINT)
     status, stdout, stderr = ended(child)
     assert status == 130
