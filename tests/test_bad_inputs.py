@@ -540,7 +540,6 @@ def test_a_store_that_is_no_sqlite_file_is_refused_and_left_alone(
     assert (tmp_path / "mlflow.db").read_text().startswith("my notes on MLflow")
 
 
-@pytest.mark.xfail(strict=True, reason="MLflow logs the error with its traceback before it is told in words")
 def test_a_database_of_another_program_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantexp: Command
 ) -> None:

@@ -86,6 +86,7 @@ def quiet_client(uri: str) -> MlflowClient:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # logs, with traceback, what it raises too
     return mlflow.MlflowClient(uri, registry_uri=uri)
 
 
