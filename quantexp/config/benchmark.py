@@ -14,7 +14,7 @@ class Benchmark(Option):
 
     group: ClassVar[str] = "benchmark"
 
-    threads: int = option("CPU threads while measuring; set, checked and recorded", 1, at_least=1)
+    threads: int = option("CPU threads while measuring; set, checked and recorded", 1, at_least=1, at_most=1024)
 
 
 @dataclass

@@ -36,7 +36,7 @@ class Train(Option):
     learning_rate: float = option("step size of the optimizer", 0.001, above=0)
     optimizer: Optimizer = option("adam or sgd", Optimizer.adam)
     device: Device = option("auto (a GPU if there is one), cpu or cuda", Device.auto)
-    threads: int | None = option("CPU threads while training; null takes every core", None, at_least=1)
+    threads: int | None = option("CPU threads while training; null takes every core", None, at_least=1, at_most=1024)
     checkpoint: str | None = option(
         "your own float weights instead of training: a .safetensors file, or a .pt state dict", None
     )
