@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from io import TextIOWrapper
-from types import FrameType
+
+from quantexp import interrupt
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -21,8 +21,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ± shall not cost a result
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    _run_hydra()
+    interrupt.listen()
+    try:
+        with interrupt.kept():
+            _run_hydra()
+    except KeyboardInterrupt:
+        print("quantexp: interrupted", file=sys.stderr)  # in no colours: their import may be what was cut short
+        sys.exit(INTERRUPTED)
 
 
 def _run_hydra() -> None:
@@ -38,17 +43,10 @@ def _run_hydra() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in its own words
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
-    except KeyboardInterrupt:
-        leave("interrupted", INTERRUPTED)
     except Exception as error:  # a job tells its own errors; what arrives here went wrong while composing
-        if wants_traceback:
+        if wants_traceback or interrupt.requested():
             raise
         leave(explain(error), BAD_VALUES)
-
-
-def _as_interrupt(signum: int, frame: FrameType | None) -> None:
-    """Treat a polite request to end as Ctrl-C, so that the run is closed as KILLED."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

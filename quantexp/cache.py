@@ -33,6 +33,7 @@ def locked(path: Path, waiting_for: str) -> Iterator[None]:
     """Hold the lock file `path`; the operating system frees it if its holder dies."""
     lock = filelock.FileLock(path)
     try:
+        path.touch()  # filelock would try for ever where no file can be made
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:

@@ -101,6 +101,11 @@ def explain(error: Exception) -> str:
         return f"there is no setting {cause.full_key}.{hint} {possible}"
     if str(error).startswith("Config group override must be"):
         return "a config group takes the name of one of its values, as in task=mnist, not a number; see --help"
+    if isinstance(error, OSError) and error.filename:
+        return (
+            f"{error.filename} cannot be written ({error.strerror}); Hydra keeps the files of a run there: "
+            "choose another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER with -m"
+        )
     lines = [str(error), *([] if cause is error else [str(cause)])]
     kept = [line for line in "\n".join(lines).splitlines() if line.strip() and not line.strip().startswith(NOISE)]
     return "\n".join([*kept, "`python -m quantexp --help` lists every setting and value"])

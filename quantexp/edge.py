@@ -23,11 +23,13 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from quantexp import interrupt
 from quantexp.compose import combinations, refuse_faults, to_experiment
 from quantexp.config import Experiment
 from quantexp.errors import QuantexpError, TrackingError
 from quantexp.screen import leave, show
 from quantexp.sweep import FAILURE, REPORT, sum_up, write_text
+from quantexp.tracking.labels import without_password
 
 if TYPE_CHECKING:
     from quantexp.experiment import Outcome
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAILED = 1  # exit status
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "not enough memory")
 OURS = "this is a fault of quantexp, not yours: please report it with the lines above"
 
 
@@ -70,9 +73,11 @@ def job(config: DictConfig) -> None:
             perform(to_experiment(config), config)
         return
     folder = Path(hydra.runtime.output_dir)
-    log.info("\nrun %s     %s", hydra.job.num + 1, " ".join(hydra.overrides.task))
+    overrides = [without_password(text) for text in hydra.overrides.task]
+    log.info("\nrun %s     %s", hydra.job.num + 1, " ".join(overrides))
     try:
-        outcome = perform(to_experiment(config), config)
+        with interrupt.kept():
+            outcome = perform(to_experiment(config), config)
         write_text(folder / REPORT, outcome.report.to_json())
     except KeyboardInterrupt:
         sum_up(Path(hydra.sweep.dir))
@@ -81,7 +86,7 @@ def job(config: DictConfig) -> None:
         if not isinstance(error, QuantexpError):
             log.error("%s%s", traceback.format_exc(), OURS)
         log.error("this run failed: %s", error)
-        failure = {"overrides": list(hydra.overrides.task), "error": f"{type(error).__name__}: {error}"}
+        failure = {"overrides": overrides, "error": f"{type(error).__name__}: {error}"}
         write_text(folder / FAILURE, json.dumps(failure, indent=1))
 
 
@@ -100,7 +105,8 @@ def perform(experiment: Experiment, config: DictConfig) -> Outcome:
     name = run_name(experiment, choices, overrides)
     store = open_store(experiment.tracking)
     save_view(store)
-    with recording(store, name, parameters(experiment, choices), yaml_text(config, overrides)) as recorder:
+    record = recording(store, name, parameters(experiment, choices), yaml_text(config, overrides))
+    with record as recorder, interrupt.kept(), enough_memory():
         outcome = run(experiment)
         report = replace(outcome.report, task=choices["task"], model=choices["model"], quant=choices["quant"])
         outcome = replace(outcome, report=report)
@@ -132,9 +138,25 @@ def rescue(report: Report) -> str:
 def told() -> Iterator[None]:
     """Turn an error into its message and exit status 1; one that is ours comes with its traceback."""
     try:
-        yield
+        with interrupt.kept():
+            yield
     except QuantexpError as error:
         leave(str(error), FAILED)
     except Exception as error:
         traceback.print_exc()
         leave(f"{OURS}: {type(error).__name__}: {error}", FAILED)
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn what torch raises when memory ends into an error that says so."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError) and not any(sign in text for sign in OUT_OF_MEMORY):
+            raise
+        raise QuantexpError(
+            f"the run must fit into memory, it does not ({text.splitlines()[0] if text else 'out of memory'}); "
+            "choose a smaller network (task.hidden, model.hidden), batch_size or train.batch_size"
+        ) from error

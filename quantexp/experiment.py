@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from quantexp.baselines import Baseline
-from quantexp.benchmark.measure import measure
+from quantexp.benchmark.measure import Measurements, measure
 from quantexp.benchmark.subject import Subject
 from quantexp.config import Experiment, Static
 from quantexp.quant.base import Quantized
-from quantexp.quant.inspection import inspect
-from quantexp.report.results import Comparison, Data, Evidence, Measured, Report
+from quantexp.quant.inspection import float_operations, inspect
+from quantexp.report.results import Data, Report
 from quantexp.storage import Recipe
 from quantexp.tasks.base import TaskData
 
@@ -35,14 +35,24 @@ def run(experiment: Experiment) -> Outcome:
     data = experiment.load()
     baseline = experiment.baseline(data)  # trained once, then loaded
     quantized = experiment.quant.apply(baseline, data, experiment.train, str(experiment.precision))
-    evidence = inspect(quantized, data.example)  # what runs in which precision, or an error
-    subjects = [Subject(baseline.model, "fp32", baseline.training)]
+    subjects = _subjects(experiment, data, baseline, quantized)  # with what runs in which precision, or an error
+    results = measure(subjects, data, experiment.benchmark, experiment.batch_size)
+    report = _report(experiment, data, baseline, quantized, results)
+    return Outcome(report, subjects[-1].model, subjects[-1].recipe)
+
+
+def _subjects(experiment: Experiment, data: TaskData, baseline: Baseline, quantized: Quantized) -> list[Subject]:
+    """Return the float model, and behind it the quantized one if anything is lowered, each inspected."""
+    recipe = Recipe.of(experiment, data)
+    evidence = inspect(Quantized(baseline.model, None), data.example)
+    float_recipe = replace(recipe, quant={"name": "none"}, precision="fp32")
+    subjects = [Subject(baseline.model, "fp32", evidence, float_recipe, baseline.training)]
     if quantized.promise is not None:
-        precision, engine = str(experiment.precision), experiment.quant.packs_for
-        subjects.append(Subject(quantized.model, precision, quantized.training, engine))
-    results = measure(subjects, data.test, experiment.benchmark, experiment.batch_size)
-    report = _report(experiment, data, baseline, quantized, evidence, *results)
-    return Outcome(report, quantized.model, Recipe.of(experiment, data))
+        engine = experiment.quant.packs_for
+        evidence = inspect(quantized, data.example, engine)
+        precision = str(experiment.precision)
+        subjects.append(Subject(quantized.model, precision, evidence, recipe, quantized.training, engine))
+    return subjects
 
 
 def _report(
@@ -50,9 +60,7 @@ def _report(
     data: TaskData,
     baseline: Baseline,
     quantized: Quantized,
-    evidence: Evidence,
-    measured: tuple[Measured, ...],
-    comparison: Comparison | None,
+    results: Measurements,
 ) -> Report:
     rows = (len(data.train), len(data.calibration), len(data.test))
     return Report(
@@ -64,10 +72,12 @@ def _report(
         seed=experiment.seed,
         benchmark=experiment.benchmark.name,
         threads=experiment.benchmark.threads,
-        baseline=measured[0],
-        quantized=measured[1] if comparison else None,
-        comparison=comparison,
-        evidence=evidence,
+        flops=float_operations(baseline.model, data.example),
+        baseline=results.measured[0],
+        quantized=results.measured[1] if results.comparison else None,
+        compiled=results.compiled,
+        comparison=results.comparison,
+        conditions=results.conditions,
         calibration=experiment.quant.calibration.value if isinstance(experiment.quant, Static) else None,
         calibration_seconds=quantized.calibration_seconds,
         float_training=baseline.training,

@@ -85,11 +85,21 @@ def load(run_or_path: str | Path, *, tracking_uri: str | None = None) -> nn.Modu
         return _read(downloaded)
 
 
+def input_width(folder: Path) -> int:
+    """Return how many values one example has for the model in `folder`."""
+    return _recipe(folder).inputs
+
+
+def _recipe(folder: Path) -> Recipe:
+    recipe = Recipe(**json.loads((folder / RECIPE).read_text(encoding="utf-8")))
+    if recipe.format != FORMAT:
+        raise ModelError(f"{folder / RECIPE} has format {recipe.format}, this quantexp reads {FORMAT}")
+    return recipe
+
+
 def _read(folder: Path) -> nn.Module:
     try:
-        recipe = Recipe(**json.loads((folder / RECIPE).read_text(encoding="utf-8")))
-        if recipe.format != FORMAT:
-            raise ModelError(f"{folder / RECIPE} has format {recipe.format}, this quantexp reads {FORMAT}")
+        recipe = _recipe(folder)
         quant, network = _option(recipe.quant, METHODS), _option(recipe.model, MODELS)
         with use_engine(quant.packs_for), torch.random.fork_rng(devices=[]):
             model = _structure(quant, network, recipe)

@@ -190,6 +190,28 @@ def test_a_lock_in_a_folder_that_cannot_be_written_is_an_error_that_names_the_se
         pass
 
 
+TRY = """
+import sys
+from pathlib import Path
+from quantexp.cache import locked
+from quantexp.errors import CacheError
+try:
+    with locked(Path(sys.argv[1]), "nobody"):
+        print("held")
+except CacheError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="this system has no folder in which nobody can make a file")
+@pytest.mark.parametrize("path", ["/proc/entry.lock", "/proc/self/entry.lock"])
+def test_a_lock_whose_file_cannot_be_made_is_an_error_at_once(path: str) -> None:
+    # In a process of its own, as filelock would try for ever.
+    done = subprocess.run([sys.executable, "-c", TRY, path], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.stdout.startswith(f"the cache must be a folder that can be written, {Path(path).parent} is not (")
+    assert done.stdout.endswith("choose another with cache_dir=FOLDER\n")
+
+
 # The folder
 
 

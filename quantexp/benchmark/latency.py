@@ -1,48 +1,96 @@
 """Timing forward passes: the models that are compared take turns, in one process, on the same inputs.
 
-`paired` copies the models afresh several times. Two copies of one model differ by per cents from where
+`paired` copies the models afresh many times. Two copies of one model differ by per cents from where
 their weights lie in memory, so each placement is one look at the ratio, and the spread over placements
-is the honest error. Within a placement rounds alternate: one block of calls for each model, in an order
-that changes, long enough that the clock's resolution does not matter.
+is the honest error. Within a placement there are rounds: one block of calls for each model, long enough
+that the clock's resolution does not matter. What disturbs a machine comes and goes within milliseconds,
+so blocks are short, and one that must hold many calls is timed in slices, the models taking turns. A call
+then finds the caches as another model left them, as in a service that also does other things.
 
 `lab` does as the hand-out says: one warm-up, a few timed calls on one batch, mean and deviation.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from quantexp.benchmark.statistics import latency
-from quantexp.benchmark.subject import Subject
+from quantexp import host
+from quantexp.benchmark import noise
+from quantexp.benchmark.statistics import half_width, latency
 from quantexp.config import Benchmark, Lab, Paired
 from quantexp.errors import BenchmarkError
-from quantexp.report.results import Latency
+from quantexp.report.results import Conditions, Latency
 from quantexp.tasks.base import Split
 
-BLOCK_SECONDS = 1e-3  # a block is at least this long: ten thousand times the clock's resolution
-MIN_ROUNDS = 5
+SLICE_SECONDS = 2e-4  # about the least of a slice: short, as what the machine does to one it then does to the next
+PLACEMENTS = 20  # that share the budget, if the models are fast enough
+MOST_ROUNDS = 100  # in a placement, an even number; beyond that another placement tells more
+WARM_UP_BLOCKS = 5  # at most
+IMPROVEMENT = 0.98  # a block that takes more of the best before it no longer improves
 BATCHES = 8  # distinct batches of test inputs that the calls rotate over, fewer where they are large
 MAX_INPUT_BYTES = 64_000_000
+MAX_SHIFT = 1 << 20  # values of the tensor that moves the next copy to another place
+
+Ended = Literal["narrow", "budget", "protocol"]
 
 
-def time_models(subjects: Sequence[Subject], test: Split, batch_size: int, protocol: Benchmark) -> list[Latency]:
-    """Time the subjects against each other; the caller has set the threads.
+class Timed(Protocol):
+    """A model that can be placed elsewhere in memory: a Subject, or the compiled float model."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    def copied(self) -> nn.Module: ...
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The latency of each subject at one batch size, and what went on beside it."""
+
+    latencies: tuple[Latency, ...]
+    conditions: Conditions
+
+
+def time_models(subjects: Sequence[Timed], test: Split, batch_size: int, protocol: Benchmark) -> Timing:
+    """Time the subjects against each other, the first being the one that the others are compared with.
+
+    The caller has set the threads. Other processes of quantexp on this host stand still meanwhile.
 
     Raises:
         BenchmarkError: If the protocol is not one that is known here.
     """
-    with torch.inference_mode():
+    with torch.inference_mode(), host.alone():
+        clock = noise.Clock()
         match protocol:
             case Paired():
-                return _paired(subjects, _batches(test, batch_size, BATCHES), batch_size, protocol)
+                latencies, ended = _paired(subjects, _batches(test, batch_size, BATCHES), batch_size, protocol)
             case Lab():
-                return _lab(subjects, _batches(test, batch_size, 1), batch_size, protocol)
-    raise BenchmarkError(f"benchmark must be a Paired or a Lab, got {type(protocol).__name__}")
+                latencies, ended = _lab(subjects, _batches(test, batch_size, 1), batch_size, protocol)
+            case _:
+                raise BenchmarkError(f"benchmark must be a Paired or a Lab, got {type(protocol).__name__}")
+        load = clock.read()
+    unstable = noise.reasons(load, protocol.threads, latencies)
+    return Timing(
+        tuple(latencies),
+        Conditions(
+            batch_size=batch_size,
+            threads=protocol.threads,
+            seconds=load.seconds,
+            ended_by=ended,
+            cores_used=load.cores_used,
+            others_load=load.others_load,
+            steal=load.steal,
+            unstable=unstable,
+        ),
+    )
 
 
 def _batches(test: Split, size: int, count: int) -> list[Tensor]:
@@ -52,45 +100,127 @@ def _batches(test: Split, size: int, count: int) -> list[Tensor]:
     return [first, *(test.inputs((torch.arange(size) + index * size) % len(test)) for index in range(1, fitting))]
 
 
-def _paired(subjects: Sequence[Subject], inputs: list[Tensor], batch_size: int, protocol: Paired) -> list[Latency]:
-    samples: list[list[float]] = [[] for _ in subjects]
-    calls = [_calls_per_block(subject.model, inputs) for subject in subjects]
-    shuffle = random.Random(0)  # the order within a round, the same in every run
-    rounds = MIN_ROUNDS
-    for placement in range(protocol.placements):
-        copies = [subject.copied() for subject in subjects]
-        for model, count in zip(copies, calls, strict=True):
-            _block(model, inputs, count)  # warm-up
-        until = time.perf_counter() + protocol.seconds / protocol.placements
-        taken = 0
-        while taken < rounds or (placement == 0 and time.perf_counter() < until):
-            for index in shuffle.sample(range(len(subjects)), len(subjects)):
-                samples[index].append(_block(copies[index], inputs, calls[index], start=taken) * 1e3)
-            taken += 1
-        rounds = taken  # as many in every placement: they weigh the same
-    return [
-        latency(batch_size, samples_ms, count, protocol.placements)
-        for samples_ms, count in zip(samples, calls, strict=True)
+def _paired(
+    subjects: Sequence[Timed], inputs: list[Tensor], batch_size: int, protocol: Paired
+) -> tuple[list[Latency], Ended]:
+    started = time.perf_counter()
+    chance = random.Random()  # not seeded: an order that all runs share would lean the same way in all of them
+    first_ms = [_time(subject.model, inputs, 1) * 1e3 for subject in subjects]
+    call_seconds = [_call_seconds(subject.model, inputs) for subject in subjects]
+    block = _Block.of(protocol.calls, min(call_seconds))
+    placements: list[list[list[float]]] = []  # samples in ms by placement, subject and round
+    rounds = None
+    while True:
+        copies = _placed(subjects, chance)
+        # The last to be warmed up keeps more of the caches all through the placement.
+        warm = sum(_warm_up(copy, block.slice_calls, inputs) for copy in chance.sample(copies, len(copies)))
+        rounds = rounds or _rounds(block, warm * block.calls, protocol)
+        placements.append(_samples(copies, inputs, block, rounds, chance))
+        ended = _ended(placements, time.perf_counter() - started, protocol)
+        if ended:
+            break
+    latencies = [
+        latency(batch_size, [ms for one in placements for ms in one[index]], block.calls, len(placements), first)
+        for index, first in enumerate(first_ms)
     ]
+    return latencies, ended
 
 
-def _calls_per_block(model: nn.Module, inputs: list[Tensor]) -> int:
-    _block(model, inputs, len(inputs))  # warm-up
-    return max(1, round(BLOCK_SECONDS / _block(model, inputs, len(inputs))))
+@dataclass(frozen=True)
+class _Block:
+    """How many calls of a model are timed at once, and how many such slices make a block."""
+
+    slice_calls: int
+    slices: int
+
+    @classmethod
+    def of(cls, least_calls: int, call_seconds: float) -> _Block:
+        """Return the block for models that take `call_seconds`; the clock resolves a hundredth of a slice."""
+        least_seconds = max(SLICE_SECONDS, 100 * time.get_clock_info("perf_counter").resolution)
+        slice_calls = max(1, round(least_seconds / call_seconds))
+        return cls(slice_calls, max(1, math.ceil(least_calls / slice_calls)))
+
+    @property
+    def calls(self) -> int:
+        return self.slice_calls * self.slices
 
 
-def _lab(subjects: Sequence[Subject], inputs: list[Tensor], batch_size: int, protocol: Lab) -> list[Latency]:
+def _samples(
+    copies: Sequence[nn.Module], inputs: list[Tensor], block: _Block, rounds: int, chance: random.Random
+) -> list[list[float]]:
+    """Return the mean milliseconds of a call in each block, by model and round.
+
+    Who goes first is shuffled, and every other time it is the reverse: who comes later finds other caches,
+    and so each must come early as often as late.
+    """
+    samples = [[0.0] * rounds for _ in copies]
+    order: list[int] = []
+    for turn in range(rounds * block.slices):
+        order = order[::-1] if turn % 2 else chance.sample(range(len(copies)), len(copies))
+        for index in order:
+            seconds = _time(copies[index], inputs, block.slice_calls, start=turn)
+            samples[index][turn // block.slices] += seconds * 1e3 / block.slices
+    return samples
+
+
+def _placed(subjects: Sequence[Timed], chance: random.Random) -> list[nn.Module]:
+    """Copy the subjects to other places in memory, in an order that changes, as later copies lie elsewhere."""
+    copies: dict[int, nn.Module] = {}
+    shifts = []  # freed when all copies stand
+    for index in chance.sample(range(len(subjects)), len(subjects)):
+        shifts.append(torch.empty(chance.randrange(1, MAX_SHIFT)))
+        copies[index] = subjects[index].copied()
+    return [copies[index] for index in range(len(subjects))]
+
+
+def _call_seconds(model: nn.Module, inputs: list[Tensor]) -> float:
+    _time(model, inputs, len(inputs))  # warm-up
+    return _time(model, inputs, len(inputs))
+
+
+def _warm_up(model: nn.Module, calls: int, inputs: list[Tensor]) -> float:
+    """Call the model until a block of `calls` no longer improves; return the seconds of a call then."""
+    best = _time(model, inputs, calls)
+    for _ in range(WARM_UP_BLOCKS - 1):
+        taken = _time(model, inputs, calls)
+        if taken > IMPROVEMENT * best:
+            break
+        best = taken
+    return min(best, taken)
+
+
+def _rounds(block: _Block, round_seconds: float, protocol: Paired) -> int:
+    """Return how many rounds a placement has. An even number of slices lets each go first as often as the others."""
+    step = 1 + block.slices % 2
+    share = max(1, int(protocol.seconds / PLACEMENTS / round_seconds))
+    return max(step, min(MOST_ROUNDS, share) // step * step)
+
+
+def _ended(placements: Sequence[Sequence[Sequence[float]]], spent: float, protocol: Paired) -> Ended | None:
+    """Say what ends the measurement after these placements, None if it goes on."""
+    if len(placements) >= protocol.placements:
+        first, *others = zip(*placements, strict=True)
+        if not others:
+            return "protocol"  # nothing is compared
+        if all(half_width(first, other) <= protocol.narrow for other in others):
+            return "narrow"
+    return "budget" if spent >= protocol.seconds and len(placements) >= 2 else None
+
+
+def _lab(
+    subjects: Sequence[Timed], inputs: list[Tensor], batch_size: int, protocol: Lab
+) -> tuple[list[Latency], Ended]:
     samples: list[list[float]] = [[] for _ in subjects]
-    for subject in subjects:
-        _block(subject.model, inputs, 1)  # the one warm-up
+    first_ms = [_time(subject.model, inputs, 1) * 1e3 for subject in subjects]  # the one warm-up
     for _ in range(protocol.repeats):
         for subject, samples_ms in zip(subjects, samples, strict=True):
-            samples_ms.append(_block(subject.model, inputs, 1) * 1e3)
-    return [latency(batch_size, samples_ms, 1, 1) for samples_ms in samples]
+            samples_ms.append(_time(subject.model, inputs, 1) * 1e3)
+    latencies = [latency(batch_size, ms, 1, 1, first) for ms, first in zip(samples, first_ms, strict=True)]
+    return latencies, "protocol"
 
 
-def _block(model: nn.Module, inputs: list[Tensor], calls: int, start: int = 0) -> float:
-    """Return the mean seconds of a call over a block of calls that rotates over the inputs."""
+def _time(model: nn.Module, inputs: list[Tensor], calls: int, start: int = 0) -> float:
+    """Return the mean seconds of some calls in a row, which rotate over the inputs."""
     turns = [inputs[(start + index) % len(inputs)] for index in range(calls)]
     started = time.perf_counter()
     for batch in turns:

@@ -3,75 +3,195 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from quantexp.benchmark.latency import time_models
-from quantexp.benchmark.size import state_bytes
-from quantexp.benchmark.statistics import accuracy, flips, speedup
+from quantexp import storage
+from quantexp.benchmark.compiled import CompiledModel, compiled
+from quantexp.benchmark.latency import Timed, Timing, time_models
+from quantexp.benchmark.memory import memory_bytes
+from quantexp.benchmark.size import size
+from quantexp.benchmark.statistics import accuracy, detectable_drop, flips, mcnemar, speedup
 from quantexp.benchmark.subject import Subject
-from quantexp.config import Benchmark
-from quantexp.environment import threads, usable_cores
-from quantexp.quant.inspection import parameter_count
-from quantexp.report.results import Comparison, Latency, Measured, Training
-from quantexp.tasks.base import Split
+from quantexp.config import Benchmark, FloatModel
+from quantexp.environment import describe, threads, usable_cores
+from quantexp.quant.inspection import profile
+from quantexp.report.reasons import not_faster
+from quantexp.report.results import (
+    Comparison,
+    Compiled,
+    Conditions,
+    Latency,
+    Measured,
+    NotFaster,
+    Profile,
+    Speedup,
+    Training,
+)
+from quantexp.tasks.base import TaskData
 from quantexp.train import predict
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Measurements:
+    """What `measure` found: on each subject, on the compiled float model, between them, and beside them."""
+
+    measured: tuple[Measured, ...]
+    compiled: Compiled | None
+    comparison: Comparison | None
+    conditions: tuple[Conditions, ...]
+
+
 def measure(
-    subjects: Sequence[Subject], test: Split, benchmark: Benchmark, batch_sizes: Sequence[int]
-) -> tuple[tuple[Measured, ...], Comparison | None]:
+    subjects: Sequence[Subject], data: TaskData, benchmark: Benchmark, batch_sizes: Sequence[int]
+) -> Measurements:
     """Measure the float model, and the quantized one against it if there are two subjects.
 
-    Returns:
-        What was measured on each subject, and the comparison of the second with the first.
+    Raises:
+        BenchmarkError: If a condition of the measurement cannot be set up.
     """
-    log.info("measure   accuracy on %s test examples", f"{len(test):,}")
+    log.info("measure   accuracy on %s test examples", f"{len(data.test):,}")
     with threads(usable_cores()):
-        predictions = [predict(subject.model, test) for subject in subjects]
-    latencies = _latencies(subjects, test, benchmark, batch_sizes)
-    measured = tuple(
-        Measured(
-            precision=subject.precision,
-            accuracy=accuracy(predicted, test.labels),
-            size_bytes=state_bytes(subject.model),
-            parameters=parameter_count(subject.model),
-            latency=of_model,
-            train_seconds=subject.training.seconds if subject.training else None,
-        )
-        for subject, predicted, of_model in zip(subjects, predictions, latencies, strict=True)
+        predictions = [predict(subject.model, data.test) for subject in subjects]
+    with threads(benchmark.threads):
+        timings, compilations = _timings(subjects, data, benchmark, batch_sizes)
+        profiles = [_profiles(subject, data, batch_sizes) for subject in subjects]
+    measured = []
+    for index, subject in enumerate(subjects):
+        with _stored(subject) as (folder, load_ms):
+            measured.append(
+                Measured(
+                    precision=subject.precision,
+                    accuracy=accuracy(predictions[index], data.test.labels, data.classes),
+                    size=size(subject.model, folder),
+                    evidence=subject.evidence,
+                    profiles=profiles[index],
+                    latency=tuple(timing.latencies[index] for timing in timings),
+                    load_ms=load_ms,
+                    train_seconds=subject.training.seconds if subject.training else None,
+                    memory_bytes=_memory(folder, benchmark, batch_sizes),
+                )
+            )
+    compiled_latency = tuple(timing.latencies[-1] for timing in timings) if compilations else ()
+    comparison = None
+    if len(subjects) == 2:
+        comparison = _compare(subjects, measured, predictions, data.test.labels, compiled_latency, benchmark)
+    return Measurements(
+        tuple(measured),
+        _compiled(compilations, measured[0].latency, compiled_latency, benchmark.margin),
+        comparison,
+        tuple(timing.conditions for timing in timings),
     )
-    return measured, _compare(subjects, measured, predictions, test.labels) if len(subjects) == 2 else None
+
+
+def _timings(
+    subjects: Sequence[Subject], data: TaskData, benchmark: Benchmark, batch_sizes: Sequence[int]
+) -> tuple[list[Timing], list[CompiledModel]]:
+    """Return one timing a batch size, the compiled float model behind the subjects, and what was compiled."""
+    timings, compilations = [], []
+    for batch_size in batch_sizes:
+        with ExitStack() as stack:
+            contestants: list[Timed] = list(subjects)
+            if FloatModel.compiled in benchmark.baselines:
+                log.info("compile   the float model for batch %d", batch_size)
+                inputs = data.test.inputs(torch.arange(batch_size) % len(data.test))
+                compilations.append(stack.enter_context(compiled(subjects[0].model, inputs)))
+                contestants.append(compilations[-1])
+            log.info("measure   latency at batch %d (%s)", batch_size, benchmark.name)
+            timings.append(time_models(contestants, data.test, batch_size, benchmark))
+        for reason in timings[-1].conditions.unstable:
+            log.warning("unstable at batch %d: %s", batch_size, reason)
+    return timings, compilations
+
+
+def _profiles(subject: Subject, data: TaskData, batch_sizes: Sequence[int]) -> tuple[Profile, ...]:
+    return tuple(
+        profile(subject.model, data.test.inputs(torch.arange(batch_size) % len(data.test)))
+        for batch_size in batch_sizes
+    )
+
+
+@contextmanager
+def _stored(subject: Subject) -> Iterator[tuple[Path, float]]:
+    """Store the subject in a folder that is gone afterwards; also give the milliseconds to load it from there."""
+    with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
+        folder = Path(scratch)
+        storage.save(folder, subject.model, subject.recipe)
+        started = time.perf_counter()
+        storage.load(folder)
+        yield folder, (time.perf_counter() - started) * 1e3
+
+
+def _memory(folder: Path, benchmark: Benchmark, batch_sizes: Sequence[int]) -> int | None:
+    return memory_bytes(folder, max(batch_sizes), benchmark.threads) if benchmark.memory else None
+
+
+def _compiled(
+    compilations: Sequence[CompiledModel], eager: Sequence[Latency], latency: tuple[Latency, ...], margin: float
+) -> Compiled | None:
+    if not compilations:
+        return None
+    return Compiled(
+        compile_seconds=sum(one.compile_seconds for one in compilations),
+        max_difference=max(one.max_difference for one in compilations),
+        latency=latency,
+        speedups=_speedups(eager, latency, margin),
+    )
 
 
 def _compare(
-    subjects: Sequence[Subject], measured: Sequence[Measured], predictions: Sequence[Tensor], labels: Tensor
+    subjects: Sequence[Subject],
+    measured: Sequence[Measured],
+    predictions: Sequence[Tensor],
+    labels: Tensor,
+    compiled_latency: Sequence[Latency],
+    benchmark: Benchmark,
 ) -> Comparison:
     baseline, quantized = measured
     gained, lost = flips(predictions[0], predictions[1], labels)
+    speedups = _speedups(baseline.latency, quantized.latency, benchmark.margin)
     return Comparison(
         accuracy_drop=baseline.accuracy.value - quantized.accuracy.value,
+        agreement=float((predictions[0] == predictions[1]).double().mean()),
         flips_gained=gained,
         flips_lost=lost,
-        compression=baseline.size_bytes / quantized.size_bytes,
-        speedups=tuple(speedup(*pair) for pair in zip(baseline.latency, quantized.latency, strict=True)),
+        p_value=mcnemar(gained, lost),
+        detectable_drop=detectable_drop(gained, lost, len(labels)),
+        compression=baseline.size.state_bytes / quantized.size.state_bytes,
+        speedups=speedups,
+        speedups_over_compiled=_speedups(compiled_latency, quantized.latency, benchmark.margin),
+        not_faster=tuple(_not_faster(subjects[1], quantized, speedups, benchmark.threads)),
         training_ratio=_training_ratio(*(subject.training for subject in subjects)),
     )
 
 
-def _latencies(
-    subjects: Sequence[Subject], test: Split, benchmark: Benchmark, batch_sizes: Sequence[int]
-) -> list[tuple[Latency, ...]]:
-    """Return the latencies of each subject, one a batch size."""
-    by_size = []
-    with threads(benchmark.threads):
-        for size in batch_sizes:
-            log.info("measure   latency at batch %d (%s)", size, benchmark.name)
-            by_size.append(time_models(subjects, test, size, benchmark))
-    return list(zip(*by_size, strict=True))
+def _speedups(reference: Sequence[Latency], other: Sequence[Latency], margin: float) -> tuple[Speedup, ...]:
+    return tuple(speedup(*pair, margin) for pair in zip(reference, other, strict=False))
+
+
+def _not_faster(subject: Subject, measured: Measured, speedups: Sequence[Speedup], count: int) -> Iterator[NotFaster]:
+    for one, of_size in zip(speedups, measured.profiles, strict=True):
+        if one.verdict == "faster" or (one.low is None and one.ratio > 1):
+            continue
+        reasons = not_faster(
+            subject.evidence,
+            of_size,
+            precision=subject.precision,
+            engine=subject.engine.value if subject.engine else None,
+            threads=count,
+            cores=usable_cores(),
+            instruction_sets=describe().instruction_sets,
+        )
+        yield NotFaster(one.batch_size, reasons)
 
 
 def _training_ratio(baseline: Training | None, quantized: Training | None) -> float | None:

@@ -1,11 +1,22 @@
-"""The size of a model, as the lab measures it."""
+"""The size of a model, in the bytes that there are to count."""
 
 from __future__ import annotations
 
 import io
+from collections import Counter
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from quantexp.quant.inspection import NAMES, held_weights
+from quantexp.report.results import Size
+
+
+def size(model: nn.Module, stored: Path) -> Size:
+    """Return the size of `model`, which is stored in the folder `stored`."""
+    stored_bytes = sum(path.stat().st_size for path in stored.iterdir())
+    return Size(state_bytes(model), stored_bytes, weight_bytes(model), parameter_count(model))
 
 
 def state_bytes(model: nn.Module) -> int:
@@ -13,3 +24,38 @@ def state_bytes(model: nn.Module) -> int:
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     return buffer.getbuffer().nbytes
+
+
+def weight_bytes(model: nn.Module) -> dict[str, int]:
+    """Return the bytes of weights, biases, scales and zero points in memory, by the dtype they are held in.
+
+    What a kernel library pads when it packs weights is not known and not counted.
+    """
+    held: Counter[str] = Counter()
+    for tensor in [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.numel())]:
+        held[_name(tensor.dtype)] += tensor.nbytes
+    for one in held_weights(model, packed=True):
+        held[_name(one.dtype)] += one.weight.numel() * one.dtype.itemsize
+        if one.bias is not None:
+            held[_name(one.bias.dtype)] += one.bias.nbytes
+        for tensor in _channel_parameters(one.weight):
+            held[_name(tensor.dtype)] += tensor.nbytes
+    return dict(sorted(held.items()))
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Count the parameters, those that are packed inside quantized layers among them."""
+    packed = sum(
+        one.weight.numel() + (0 if one.bias is None else one.bias.numel()) for one in held_weights(model, packed=True)
+    )
+    return packed + sum(parameter.numel() for parameter in model.parameters())
+
+
+def _channel_parameters(weight: Tensor) -> tuple[Tensor, ...]:
+    if weight.is_quantized and weight.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric):
+        return weight.q_per_channel_scales(), weight.q_per_channel_zero_points()
+    return ()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return NAMES.get(dtype, str(dtype).removeprefix("torch."))

@@ -1,4 +1,4 @@
-"""What is measured: a model, and what must be known of it to copy it and to report on it."""
+"""What is measured: a model, and what must be known of it to copy it, to store it and to report on it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,21 @@ from torch import nn
 
 from quantexp.config import Engine
 from quantexp.quant.engine import use_engine
-from quantexp.report.results import Training
+from quantexp.report.results import Evidence, Training
+from quantexp.storage import Recipe
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, the precision it is said to have, how it was trained, and the engine its weights are packed for."""
+    """A model, the precision it is said to have, what proves it, how it was made and how it is made again.
+
+    `engine` is the one that its int8 weights are packed for, None where none are.
+    """
 
     model: nn.Module
     precision: str
+    evidence: Evidence
+    recipe: Recipe
     training: Training | None = None
     engine: Engine | None = None
 

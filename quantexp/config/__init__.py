@@ -1,6 +1,6 @@
 """Experiment and every option: the schema that Hydra composes, light enough for `--help` (no torch)."""
 
-from quantexp.config.benchmark import Benchmark, Lab, Paired
+from quantexp.config.benchmark import Benchmark, FloatModel, Lab, Paired
 from quantexp.config.experiment import Experiment
 from quantexp.config.model import Mlp, Model
 from quantexp.config.option import Option
@@ -31,6 +31,7 @@ __all__ = [
     "Dynamic",
     "Engine",
     "Experiment",
+    "FloatModel",
     "Granularity",
     "Lab",
     "Local",

@@ -7,17 +7,20 @@ and below every module, where only what the CPU is asked to do passes by.
 from __future__ import annotations
 
 import logging
-from collections import Counter
+import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from quantexp.config import Engine
 from quantexp.errors import QuantizationError
 from quantexp.quant.base import Promise, Quantized
-from quantexp.report.results import Evidence, Layer, Operator
+from quantexp.report.results import Evidence, Layer, LeftInFloat, Operator, Profile, TimeShare
 
 log = logging.getLogger(__name__)
 
@@ -32,31 +35,73 @@ NAMES = {
 }
 FLOAT_MULTIPLIERS = ("aten.addmm", "aten.mm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten.linear")
 INTEGER_MULTIPLIERS = ("quantized.linear", "quantized.conv", "onednn.qlinear", "onednn.qconv")
+PROFILED_CALLS = 5
+SHOWN_SHARE = 0.005  # of the time; operators below are left out
 
 
-def inspect(quantized: Quantized, example: Tensor) -> Evidence:
-    """Return what the model is made of and what ran on `example`.
+@dataclass(frozen=True)
+class HeldWeights:
+    """The weight and bias of one layer, and the dtype that the weight is held in: packed ones unpack to another."""
+
+    name: str
+    module: nn.Module
+    weight: Tensor
+    bias: Tensor | None
+    dtype: torch.dtype
+
+
+def inspect(quantized: Quantized, example: Tensor, engine: Engine | None = None) -> Evidence:
+    """Return what the model is made of and what ran on `example`, whose int8 weights are packed for `engine`.
 
     Raises:
         QuantizationError: If the model is not what its method promised.
     """
-    layers = tuple(_layers(quantized.model))
-    operators = _operators(quantized.model, example)
-    lowers_layers = quantized.promise is not None and quantized.promise.layers is not None
-    left = tuple(layer.name for layer in layers if layer.precision == "fp32") if lowers_layers else ()
-    evidence = Evidence(layers, operators, left)
-    if quantized.promise is not None:
-        _hold(quantized.promise, evidence)
+    promise = quantized.promise
+    layers = tuple(_layers(quantized.model, engine))
+    lowers_layers = promise is not None and promise.layers is not None
+    left = tuple(_left_in_float(layers, promise.handles)) if promise and lowers_layers else ()
+    evidence = Evidence(layers, _operators(quantized.model, example), left)
+    if promise is not None:
+        _hold(promise, evidence)
         log.info("inspect   %s", _summary(evidence))
+    for one in left:
+        log.warning("%s is left in float: %s", one.name, one.reason)
     return evidence
 
 
-def parameter_count(model: nn.Module) -> int:
-    """Count the parameters, those that are packed inside quantized layers among them."""
-    packed = sum(
-        weight.numel() + (0 if bias is None else bias.numel()) for _, _, weight, bias in _weights(model, packed=True)
-    )
-    return packed + sum(parameter.numel() for parameter in model.parameters())
+@torch.inference_mode()
+def profile(model: nn.Module, inputs: Tensor) -> Profile:
+    """Return where the time of a forward pass on `inputs` goes; the caller has set the threads."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes to stderr that it starts and stops
+    with torch.autograd.profiler.profile(use_kineto=False) as profiler:
+        for _ in range(PROFILED_CALLS):
+            model(inputs)
+    spent = {event.key: float(event.self_cpu_time_total) for event in profiler.key_averages()}
+    total = sum(spent.values()) or 1.0
+    shares = sorted((TimeShare(name, time / total) for name, time in spent.items()), key=lambda one: -one.share)
+    return Profile(len(inputs), tuple(one for one in shares if one.share >= SHOWN_SHARE))
+
+
+@torch.no_grad()
+def float_operations(model: nn.Module, example: Tensor) -> int:
+    """Return the floating-point operations of a float model on one example, by torch's counter."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        model(example)
+    return int(counter.get_total_flops()) // len(example)
+
+
+def held_weights(model: nn.Module, *, packed: bool = False) -> Iterator[HeldWeights]:
+    """Yield the weights of the layers; of those alone that pack them where `packed`."""
+    for name, module in model.named_modules():
+        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+        if callable(weight):  # quantized layers unpack theirs on request
+            unpacked = weight()
+            held = getattr(getattr(module, "_packed_params", None), "dtype", unpacked.dtype)
+            yield HeldWeights(name, module, unpacked, bias() if callable(bias) else None, held)
+        elif isinstance(weight, Tensor) and not packed:
+            yield HeldWeights(name, module, weight, bias, weight.dtype)
 
 
 def _hold(promise: Promise, evidence: Evidence) -> None:
@@ -75,47 +120,73 @@ def _hold(promise: Promise, evidence: Evidence) -> None:
 
 
 def _summary(evidence: Evidence) -> str:
-    """Say what the layers hold and what ran: `3 int8 layers; ran quantized.linear (int8) x1`."""
+    """Say what the layers hold and what ran: `3 int8 layers; ran quantized.linear (int8) x3; 100 % of the MACs`."""
     layers = Counter(layer.precision for layer in evidence.layers)
     ran = (f"{operator.name} ({operator.precision}) x{operator.calls}" for operator in evidence.operators)
-    return f"{', '.join(f'{count} {name} layers' for name, count in layers.items())}; ran {', '.join(ran)}"
+    shares = (
+        f"{evidence.mac_share(name):.0%} {name}" for name in sorted({one.precision for one in evidence.operators})
+    )
+    return (
+        f"{', '.join(f'{count} {name} layers' for name, count in layers.items())}; ran {', '.join(ran)}; "
+        f"multiply-accumulates: {', '.join(shares)}"
+    )
 
 
-def _layers(model: nn.Module) -> Iterator[Layer]:
-    for name, module, weight, _ in _weights(model):
-        stored = getattr(getattr(module, "_packed_params", None), "dtype", weight.dtype)
-        yield Layer(name, type(module).__name__, NAMES.get(stored, str(stored)))
+def _layers(model: nn.Module, engine: Engine | None) -> Iterator[Layer]:
+    for one in held_weights(model):
+        precision, bits = NAMES.get(one.dtype, str(one.dtype)), 8 * one.dtype.itemsize
+        kind = type(one.module).__name__
+        if one.weight.is_quantized:
+            qscheme = str(one.weight.qscheme()).removeprefix("torch.")
+            yield Layer(one.name, kind, precision, bits, qscheme, engine.value if engine else None)
+        else:
+            yield Layer(one.name, kind, precision, bits)
 
 
-def _weights(model: nn.Module, *, packed: bool = False) -> Iterator[tuple[str, nn.Module, Tensor, Tensor | None]]:
-    """Yield name, module, weight and bias of the layers; of those alone that pack them where `packed`."""
-    for name, module in model.named_modules():
-        weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-        if callable(weight):  # quantized layers unpack theirs on request
-            yield name, module, weight(), bias() if callable(bias) else None
-        elif isinstance(weight, Tensor) and not packed:
-            yield name, module, weight, bias
+def _left_in_float(layers: tuple[Layer, ...], handles: str) -> Iterator[LeftInFloat]:
+    for layer in layers:
+        if layer.precision == "fp32":
+            yield LeftInFloat(layer.name, f"it is a {layer.kind}, the method handles {handles}")
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the multiplying operators that run, with the precision they run in."""
+    """Count the multiplying operators that run and their multiply-accumulates, by the precision they run in."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: Counter[tuple[str, str]] = Counter()
+        self.macs: defaultdict[tuple[str, str], int] = defaultdict(int)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = str(func).removesuffix(".default")
+        precision = None
         if name.startswith(INTEGER_MULTIPLIERS):
-            self.calls[name, "fp16" if "fp16" in name else "int8"] += 1
+            precision = "fp16" if "fp16" in name else "int8"
         elif name.startswith(FLOAT_MULTIPLIERS) and isinstance(result, Tensor):
-            self.calls[name, NAMES.get(result.dtype, str(result.dtype))] += 1
+            precision = NAMES.get(result.dtype, str(result.dtype))
+        if precision is not None:
+            self.calls[name, precision] += 1
+            self.macs[name, precision] += result.numel() * _depth(name, args)
         return result
+
+
+def _depth(name: str, args: Any) -> int:
+    """Return how many multiply-accumulates make one value of the result."""
+    if name.startswith(("aten.addmm", "aten.baddbmm")):
+        return int(args[1].shape[-1])
+    if hasattr(args[1], "unpack"):  # weights packed for a kernel: (output channels, ...)
+        return int(args[1].unpack()[0][0].numel())
+    if "conv" in name:
+        return int(args[1][0].numel())
+    return int(args[0].shape[-1])
 
 
 @torch.no_grad()
 def _operators(model: nn.Module, example: Tensor) -> tuple[Operator, ...]:
     with _Watch() as watch:
         model(example)
-    return tuple(Operator(name, precision, calls) for (name, precision), calls in watch.calls.items())
+    return tuple(
+        Operator(name, precision, calls, watch.macs[name, precision] // len(example))
+        for (name, precision), calls in watch.calls.items()
+    )

@@ -1,14 +1,14 @@
-"""The results of a run: frozen dataclasses, a unit in every name, accuracy in [0, 1].
+"""The results of a run: frozen dataclasses, a unit in every name, shares and accuracy in [0, 1].
 
-`metrics` flattens a report into the names that scripts and saved views read; there is no other place
-where a metric gets its name.
+`report/metrics.py` gives the figures their public names.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,22 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Share of the test examples that are classified right, with its 95 % Wilson interval."""
+    """Share of the test examples that are classified right, with its 95 % Wilson interval.
+
+    `confusion[label][predicted]` counts the examples; its diagonal sums to `correct`.
+    """
 
     value: float
     low: float
     high: float
     correct: int
     total: int
+    confusion: tuple[tuple[int, ...], ...]
+
+    @property
+    def per_class(self) -> tuple[float | None, ...]:
+        """Share of the examples of each class that are classified right, None for a class without examples."""
+        return tuple(row[label] / sum(row) if sum(row) else None for label, row in enumerate(self.confusion))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,9 @@ class Latency:
     """Time of one forward pass at one batch size.
 
     A sample is the mean time of a call within one timed block of `calls_per_sample` calls; the samples
-    stand in the order in which they were taken, `placements` equal shares of them.
+    stand in the order in which they were taken, `placements` equal shares of them. `first_call_ms` is
+    the very first call, which pays for whatever is set up lazily. `p99_ms` is None where there are too
+    few samples to know it.
     """
 
     batch_size: int
@@ -56,6 +67,8 @@ class Latency:
     std_ms: float
     p10_ms: float
     p90_ms: float
+    p99_ms: float | None
+    first_call_ms: float
 
     @property
     def throughput_per_s(self) -> float:
@@ -64,30 +77,156 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class Conditions:
+    """Under which the models were timed at one batch size, and what speaks against the figures.
+
+    `ended_by` says what ended the measurement: the interval was narrow enough, the budget was spent,
+    or the protocol has a fixed number of calls. `cores_used` is the CPU time of this process over wall
+    time, `others_load` the cores that other processes kept busy, `steal` the share of CPU time that the
+    hypervisor gave to others. `unstable` holds the reasons not to trust the figures, none if there are none.
+    """
+
+    batch_size: int
+    threads: int
+    seconds: float
+    ended_by: Literal["narrow", "budget", "protocol"]
+    cores_used: float
+    others_load: float
+    steal: float
+    unstable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The size of a model: as the lab saves it, as quantexp stores it, and its weights in memory by dtype."""
+
+    state_bytes: int  # of the file that torch.save(model.state_dict()) writes
+    stored_bytes: int  # of the folder that quantexp.load reads
+    weight_bytes: dict[str, int]  # parameters, scales and zero points, by the dtype they are held in
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one layer became: its place in the network, its class, and how its weights are held.
+
+    `qscheme` and `engine` are None for a layer that is not quantized.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    bits: int
+    qscheme: str | None = None
+    engine: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftInFloat:
+    """A layer that the method left in float, and why as far as it is known."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """A multiplying operator that ran: its precision, how often, and its multiply-accumulates for one example."""
+
+    name: str
+    precision: str
+    calls: int
+    macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimeShare:
+    """An operator of a profiled forward pass and its share of the time, that of operators within it apart."""
+
+    operator: str
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Where the time of a forward pass went at one batch size, the greatest share first."""
+
+    batch_size: int
+    shares: tuple[TimeShare, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a model is made of and what really ran."""
+
+    layers: tuple[Layer, ...]
+    operators: tuple[Operator, ...]
+    left_in_float: tuple[LeftInFloat, ...]
+
+    def mac_share(self, precision: str) -> float:
+        """Return the share of the multiply-accumulates that ran in `precision`; 0 where nothing multiplies."""
+        total = sum(operator.macs for operator in self.operators)
+        return sum(one.macs for one in self.operators if one.precision == precision) / total if total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured on one model. `train_seconds` is None where it was not trained by quantexp."""
+    """What was measured on one model.
+
+    `train_seconds` is None where it was not trained by quantexp; `memory_bytes`, the peak resident memory of
+    a fresh process that loads the model and predicts, above one that only imports torch, is None unless asked for.
+    """
 
     precision: str
     accuracy: Accuracy
-    size_bytes: int
-    parameters: int
+    size: Size
+    evidence: Evidence
+    profiles: tuple[Profile, ...]
     latency: tuple[Latency, ...]
+    load_ms: float
     train_seconds: float | None
+    memory_bytes: int | None
 
     @property
     def size_mb(self) -> float:
         """Size of the saved state dict in MB (1e6 bytes)."""
-        return self.size_bytes / 1e6
+        return self.size.state_bytes / 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Speedup:
-    """Float latency over quantized latency at one batch size; the 95 % interval where the protocol has one."""
+    """How many times faster one model is than another at one batch size: latency over latency.
+
+    `low` and `high` bound the 95 % interval, None where the protocol has none; `per_placement` holds the
+    ratios it was drawn from. `margin` is the smallest difference worth naming, as a share.
+    """
 
     batch_size: int
     ratio: float
     low: float | None
     high: float | None
+    margin: float
+    per_placement: tuple[float, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        """ "faster" or "slower" only if the whole interval lies beyond the margin; else what can be ruled out."""
+        if self.low is None or self.high is None:
+            return "no interval"
+        if self.low > 1 + self.margin:
+            return "faster"
+        if self.high < 1 / (1 + self.margin):
+            return "slower"
+        reach = max(self.high, 1 / self.low) - 1
+        return f"no difference of more than {math.ceil(1000 * max(reach, self.margin) - 1e-9) / 10:g} %"
+
+
+@dataclass(frozen=True, slots=True)
+class NotFaster:
+    """A batch size at which int8 was not faster than float, and the reasons as far as they can be told."""
+
+    batch_size: int
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,42 +234,43 @@ class Comparison:
     """The quantized model against the float model, on the same examples and inputs.
 
     `flips_gained` counts test examples that only the quantized model gets right, `flips_lost` those
-    that only the float model does. `accuracy_drop` is float minus quantized.
+    that only the float model does. `accuracy_drop` is float minus quantized. `agreement` is the share
+    of examples on which both predict the same class. `p_value` is that of the exact McNemar test, and
+    `detectable_drop` the least true drop that it would have told from none in 80 of 100 such test sets.
     """
 
     accuracy_drop: float
+    agreement: float
     flips_gained: int
     flips_lost: int
+    p_value: float
+    detectable_drop: float
     compression: float
     speedups: tuple[Speedup, ...]
+    speedups_over_compiled: tuple[Speedup, ...]  # none unless the compiled float model was measured
+    not_faster: tuple[NotFaster, ...]
     training_ratio: float | None  # quantized training time over float's, where the two compare
 
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """What one layer became: its place in the network, its class, and the precision of its weights."""
-
-    name: str
-    kind: str
-    precision: str
+    @property
+    def accuracy_verdict(self) -> str:
+        """What the test says at the 5 % level: a loss, a gain, or none that it can detect."""
+        if self.p_value >= 0.05:
+            return "no detectable loss"
+        return "a loss" if self.flips_lost > self.flips_gained else "a gain"
 
 
 @dataclass(frozen=True, slots=True)
-class Operator:
-    """A multiplying operator that ran in a forward pass, the precision it ran in, and how often."""
+class Compiled:
+    """The float model under `torch.compile`, a harder one to beat than eager.
 
-    name: str
-    precision: str
-    calls: int
+    `max_difference` is the greatest difference of its logits from those of the eager model; `speedups`
+    say how much faster than that it is.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the model is made of and what really ran."""
-
-    layers: tuple[Layer, ...]
-    operators: tuple[Operator, ...]
-    left_in_float: tuple[str, ...]
+    compile_seconds: float
+    max_difference: float
+    latency: tuple[Latency, ...]
+    speedups: tuple[Speedup, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +287,11 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that one run found out. `quantized` and `comparison` are None where nothing is lowered."""
+    """All that one run found out. `quantized` and `comparison` are None where nothing is lowered.
+
+    `flops` counts the floating-point operations of the float network on one example with torch's counter,
+    which sees matrix products and convolutions: two a multiply-accumulate.
+    """
 
     task: str
     model: str
@@ -157,10 +301,12 @@ class Report:
     seed: int
     benchmark: str
     threads: int
+    flops: int
     baseline: Measured
     quantized: Measured | None
+    compiled: Compiled | None
     comparison: Comparison | None
-    evidence: Evidence
+    conditions: tuple[Conditions, ...]
     calibration: str | None  # the split that activation ranges were seen on, None where there was none
     calibration_seconds: float | None
     float_training: Training | None
@@ -170,6 +316,11 @@ class Report:
     def result(self) -> Measured:
         """The model that the run is about: the quantized one if there is one."""
         return self.quantized or self.baseline
+
+    @property
+    def unstable(self) -> tuple[str, ...]:
+        """The reasons not to trust the latencies, each with the batch size it was seen at."""
+        return tuple(f"batch {one.batch_size}: {reason}" for one in self.conditions for reason in one.unstable)
 
     def to_json(self) -> str:
         """Return the report as JSON, which `read_report` reads back."""
@@ -183,47 +334,3 @@ def read_report(path: Path) -> Report:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Report).validate_json(path.read_bytes())
-
-
-def metrics(report: Report) -> dict[str, float]:
-    """Return the report's figures under their public names, headline figures first."""
-    named = _measured(report.result, headline=True)
-    if comparison := report.comparison:
-        named |= {
-            "accuracy_drop": comparison.accuracy_drop,
-            "flips_gained": comparison.flips_gained,
-            "flips_lost": comparison.flips_lost,
-            "compression": comparison.compression,
-        }
-        for speedup in comparison.speedups:
-            stem = f"speedup_b{speedup.batch_size}"
-            named |= {stem: speedup.ratio, f"{stem}_low": speedup.low, f"{stem}_high": speedup.high}
-        named["training_ratio"] = comparison.training_ratio
-    named["calibration_seconds"] = report.calibration_seconds
-    named |= _measured(report.result, headline=False)
-    if report.quantized is not None:
-        float_side = _measured(report.baseline, headline=True) | _measured(report.baseline, headline=False)
-        named |= {f"float/{name}": value for name, value in float_side.items()}
-    return {name: float(value) for name, value in named.items() if value is not None}
-
-
-def _measured(model: Measured, *, headline: bool) -> dict[str, Any]:
-    if headline:
-        return {
-            "accuracy": model.accuracy.value,
-            "size_mb": model.size_mb,
-            **{f"latency_b{one.batch_size}_ms": one.median_ms for one in model.latency},
-            "parameters": model.parameters,
-            "train_seconds": model.train_seconds,
-        }
-    named: dict[str, Any] = {"accuracy_low": model.accuracy.low, "accuracy_high": model.accuracy.high}
-    for one in model.latency:
-        stem = f"latency_b{one.batch_size}_ms"
-        named |= {
-            f"{stem}_mean": one.mean_ms,
-            f"{stem}_std": one.std_ms,
-            f"{stem}_p10": one.p10_ms,
-            f"{stem}_p90": one.p90_ms,
-            f"throughput_b{one.batch_size}_per_s": one.throughput_per_s,
-        }
-    return named

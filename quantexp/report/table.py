@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -22,18 +22,18 @@ TEXT_COLUMNS = ("Task", "Quantization", "dtype")
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under headers, and a note below them."""
+    """Rows of text under headers, and notes below them."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    note: str
+    notes: tuple[str, ...]
 
     def markdown(self) -> str:
         """Return the table as Markdown."""
         rule = ("---" if index == 0 or name in TEXT_COLUMNS else "---:" for index, name in enumerate(self.columns))
         cells = (tuple(cell.replace("|", "\\|").replace("\n", " ") for cell in row) for row in self.rows)
         lines = [f"| {' | '.join(row)} |" for row in (self.columns, tuple(rule), *cells)]
-        return "\n".join([*lines, "", self.note, ""])
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
 
     def rich(self) -> RichTable:
         """Return the table for the terminal."""
@@ -41,7 +41,9 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(box=box.SIMPLE_HEAD, caption=Text(self.note), caption_justify="left", pad_edge=False)
+        table = RichTable(
+            box=box.SIMPLE_HEAD, caption=Text("\n".join(self.notes)), caption_justify="left", pad_edge=False
+        )
         for index, name in enumerate(self.columns):
             justify: Literal["left", "right"] = "left" if index == 0 or name in TEXT_COLUMNS else "right"
             table.add_column(Text(name), justify=justify, overflow="fold")
@@ -55,41 +57,85 @@ def comparison_table(report: Report) -> Table:
     models = [("none", report.baseline)]
     if report.quantized:
         models.append((report.quant, report.quantized))
-    sizes = [one.batch_size for one in report.baseline.latency]
     rows = [
         ["Quantization", *(quant for quant, _ in models)],
         ["dtype", *(model.precision for _, model in models)],
         ["Size (MB)", *(f"{model.size_mb:.2f}" for _, model in models)],
-        ["Params", *(f"{model.parameters:,}" for _, model in models)],
+        ["Params", *(f"{model.size.parameters:,}" for _, model in models)],
         ["Accuracy (%)", *(_accuracy(model) for _, model in models)],
-        *(
-            [f"Latency B{size} (ms)", *(_mean_std(model.latency[at]) for _, model in models)]
-            for at, size in enumerate(sizes)
-        ),
-        ["Training (s)", *(_seconds(model.train_seconds) for _, model in models)],
     ]
-    if not report.comparison:
-        return Table((_task(report), ""), tuple(map(tuple, rows)), _note([report]))
-    changes = _changes(report.comparison)
-    return Table(
-        (_task(report), "", "", "quantized against float"),
-        tuple((*row, changes.get(row[0], "")) for row in rows),
-        _note([report]),
-    )
+    for at, one in enumerate(report.baseline.latency):
+        rows.append([_latency_row(one), *(_mean_std(model.latency[at]) for _, model in models)])
+        if report.compiled:
+            rows.append([_compiled_row(one), _mean_std(report.compiled.latency[at])])
+    rows += [
+        *([["Compile (s)", f"{report.compiled.compile_seconds:.1f}"]] if report.compiled else []),
+        ["First call (ms)", *(f"{model.latency[0].first_call_ms:.2f}" for _, model in models)],
+        ["Load (ms)", *(f"{model.load_ms:.0f}" for _, model in models)],
+        ["Training (s)", *("" if (it := model.train_seconds) is None else f"{it:.1f}" for _, model in models)],
+    ]
+    if any(model.memory_bytes is not None for _, model in models):
+        rows.append(["Memory (MB)", *(f"{(model.memory_bytes or 0) / 1e6:.0f}" for _, model in models)])
+    rows = [[*row, *[""] * (len(models) + 1 - len(row))] for row in rows]
+    columns: tuple[str, ...] = (_task(report), *[""] * len(models))
+    changes = _changes(report)
+    if changes:
+        columns = (*columns, "against float")
+        rows = [[*row, changes.get(row[0], "")] for row in rows]
+    return Table(columns, tuple(map(tuple, rows)), (*_findings(report), *_notes([report])))
 
 
-def _changes(comparison: Comparison) -> dict[str, str]:
-    """Return what the quantized model changed, by row of the table."""
+def _changes(report: Report) -> dict[str, str]:
+    """Return what became of each quantity, by row of the table."""
+    changes: dict[str, str] = {}
+    if report.compiled:
+        for one in report.compiled.speedups:
+            changes[_compiled_row(one)] = f"compiled against eager: {_speedup(one)}"
+    comparison = report.comparison
+    if comparison is None:
+        return changes
     change = 100 * (0 - comparison.accuracy_drop)
-    changes = {
+    changes |= {
         "Size (MB)": f"{comparison.compression:.2f}x smaller",
         "Accuracy (%)": f"{change:+.2f} points: {comparison.flips_gained} gained, {comparison.flips_lost} lost",
     }
-    for one in comparison.speedups:
-        changes[f"Latency B{one.batch_size} (ms)"] = _speedup(one)
+    changes |= {_latency_row(one): _speedup(one) for one in comparison.speedups}
+    changes |= {_compiled_row(one): f"against compiled: {_speedup(one)}" for one in comparison.speedups_over_compiled}
     if comparison.training_ratio is not None:
         changes["Training (s)"] = f"{comparison.training_ratio:.2f}x the time"
     return changes
+
+
+def _findings(report: Report) -> Iterator[str]:
+    """Say in sentences what the figures do not say by themselves."""
+    if comparison := report.comparison:
+        yield _accuracy_sentence(comparison)
+        yield _evidence_sentence(report)
+        reasons = {one.batch_size: "; ".join(one.reasons) for one in comparison.not_faster}
+        for one in comparison.speedups:
+            if one.batch_size in reasons:
+                yield f"Latency at batch {one.batch_size}: {one.verdict}. Why not faster: {reasons[one.batch_size]}."
+    for reason in report.unstable:
+        yield f"UNSTABLE at {reason}."
+    if report.unstable:
+        yield "Measure again on a quiet machine before you believe these latencies."
+
+
+def _accuracy_sentence(comparison: Comparison) -> str:
+    p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
+    told = f"a true drop of {100 * comparison.detectable_drop:.2f} points would be told in 4 of 5 such test sets"
+    return f"Accuracy: {comparison.accuracy_verdict} (exact McNemar test, {p_value}); {told}."
+
+
+def _evidence_sentence(report: Report) -> str:
+    evidence = report.result.evidence
+    lowered = sum(layer.precision == report.precision for layer in evidence.layers)
+    ran = f"{evidence.mac_share(report.precision):.0%} of the multiply-accumulates ran in {report.precision}"
+    left = ", ".join(f"{one.name} ({one.reason})" for one in evidence.left_in_float)
+    return (
+        f"Evidence: {lowered} of {len(evidence.layers)} layers hold {report.precision}, {ran}"
+        f"{f'; left in float: {left}' if left else ''}."
+    )
 
 
 def sweep_table(reports: Sequence[Report]) -> Table:
@@ -102,15 +148,20 @@ def sweep_table(reports: Sequence[Report]) -> Table:
     seeds = {report.seed for report in reports}
     if len(seeds) > 1:
         columns = (*columns, "Seed")
+    shaky = any(report.unstable for report in reports)
+    if shaky:
+        columns = (*columns, "Notes")
     rows = []
     for report in reports:
         model = report.result
-        cells = (_task(report), report.quant, model.precision, f"{model.size_mb:.2f}", f"{model.parameters:,}")
+        cells = (_task(report), report.quant, model.precision, f"{model.size_mb:.2f}", f"{model.size.parameters:,}")
         latencies = {one.batch_size: _mean_std(one) for one in model.latency}
         seed = (str(report.seed),) if len(seeds) > 1 else ()
         accuracy = f"{100 * model.accuracy.value:.2f} %"
-        rows.append((*cells, accuracy, *(latencies.get(size, "") for size in sizes), *seed))
-    return Table(columns, tuple(rows), _note(reports))
+        at = ", ".join(f"B{one.batch_size}" for one in report.conditions if one.unstable)
+        notes = (f"unstable {at}" if at else "",) if shaky else ()
+        rows.append((*cells, accuracy, *(latencies.get(size, "") for size in sizes), *seed, *notes))
+    return Table(columns, tuple(rows), tuple(_notes(reports)))
 
 
 def sweep_csv(reports: Sequence[Report]) -> str:
@@ -129,7 +180,7 @@ def sweep_csv(reports: Sequence[Report]) -> str:
             for size in sizes
             for value in ((of_size[size].mean_ms, of_size[size].std_ms) if size in of_size else (None, None))
         ]
-        figures = [round(model.size_mb, 6), model.parameters, round(model.accuracy.value, 6)]
+        figures = [round(model.size_mb, 6), model.size.parameters, round(model.accuracy.value, 6)]
         label = [_task(report), report.quant, report.precision]
         writer.writerow([*label, *figures, *times, report.seed, report.benchmark, report.threads])
     return buffer.getvalue()
@@ -137,10 +188,6 @@ def sweep_csv(reports: Sequence[Report]) -> str:
 
 def _accuracy(model: Measured) -> str:
     return f"{100 * model.accuracy.value:.2f} [{100 * model.accuracy.low:.2f}, {100 * model.accuracy.high:.2f}]"
-
-
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
 
 
 def _task(report: Report) -> str:
@@ -151,26 +198,34 @@ def _mean_std(one: Latency) -> str:
     return f"{one.mean_ms:.3f} ± {one.std_ms:.3f}"
 
 
+def _latency_row(one: Latency | Speedup) -> str:
+    return f"Latency B{one.batch_size} (ms)"
+
+
+def _compiled_row(one: Latency | Speedup) -> str:
+    return f"  compiled B{one.batch_size}"
+
+
 def _speedup(one: Speedup) -> str:
-    interval = "" if one.low is None else f" [{one.low:.2f}, {one.high:.2f}]"
-    return f"{one.ratio:.2f}x as fast{interval}"
+    if one.low is None:
+        return f"{one.ratio:.2f}x as fast"
+    return f"{one.ratio:.2f}x [{one.low:.2f}, {one.high:.2f}] {one.verdict.partition(' of ')[0]}"
 
 
 def _batch_sizes(reports: Sequence[Report]) -> list[int]:
     return sorted({one.batch_size for report in reports for one in report.result.latency})
 
 
-def _note(reports: Sequence[Report]) -> str:
+def _notes(reports: Sequence[Report]) -> Iterator[str]:
     """Say what the cells mean: over what the deviation is taken, at how many threads, on which data."""
     protocols = sorted({report.benchmark for report in reports})
     threads = ", ".join(str(count) for count in sorted({report.threads for report in reports}))
     over = {"lab": "over single calls"}
     meaning = "; ".join(f"{name}: {over.get(name, 'over timed blocks of calls')}" for name in protocols)
-    notes = [f"Latency: forward pass, mean ± std ({meaning}), CPU threads: {threads}."]
-    if any(report.comparison for report in reports):
-        notes.append("[ ]: 95 % interval.")
+    yield f"Latency: forward pass, mean ± std ({meaning}), CPU threads: {threads}. [ ]: 95 % interval."
+    if any(report.unstable for report in reports) and len(reports) > 1:
+        yield "unstable: the machine was not quiet at these batch sizes; the reasons stand in each run."
     if any(report.data.source == "sample" for report in reports):
-        notes.append("sample: the small data set in the package; its accuracies say nothing of the real one.")
+        yield "sample: the small data set in the package; its accuracies say nothing of the real one."
     if any(report.calibration == "test" for report in reports):
-        notes.append("Calibrated on the test split, as the lab allows.")
-    return " ".join(notes)
+        yield "Calibrated on the test split, as the lab allows."

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from quantexp.config import CalibrationSplit, DataRequest
 from quantexp.errors import ConfigError
+from quantexp.host import give_way
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,13 @@ class Split:
         raise NotImplementedError
 
     def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (inputs, labels) in batches of `size`, the last one smaller, in the given order of rows."""
+        """Yield (inputs, labels) in batches of `size`, the last one smaller, in the given order of rows.
+
+        Between two batches the process stands still while another one on this host measures.
+        """
         order = torch.arange(len(self)) if order is None else order
         for rows in torch.split(order, size):
+            give_way()
             yield self.inputs(rows), self.labels[rows]
 
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 import csv
 import getpass
 import json
+import logging
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from quantexp import __version__, storage
-from quantexp.environment import describe
+from quantexp import __version__, environment, storage
 from quantexp.errors import TrackingError
 from quantexp.experiment import Outcome
-from quantexp.report.results import Latency, Report, Training, metrics
+from quantexp.report.details import tables
+from quantexp.report.metrics import metrics
+from quantexp.report.plots import pictures
+from quantexp.report.results import Report, Training
 from quantexp.report.table import comparison_table
 from quantexp.tracking.labels import without_password
 from quantexp.tracking.store import Store, resolve_uri
 from quantexp.tracking.views import link as view_link
+
+log = logging.getLogger(__name__)
 
 PARAM_LENGTH = 6000  # MLflow cuts longer values without a word
 
@@ -81,6 +86,11 @@ class Recorder:
         tags = {"mlflow.note.content": comparison_table(report).markdown(), "data_fingerprint": report.data.fingerprint}
         if report.calibration is not None:
             tags["calibration"] = report.calibration
+        if report.unstable:
+            tags["unstable"] = "; ".join(report.unstable)
+        if report.comparison:
+            tags |= {f"verdict_b{one.batch_size}": one.verdict for one in report.comparison.speedups}
+            tags["verdict_accuracy"] = report.comparison.accuracy_verdict
         self.store.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def _dataset(self, report: Report) -> None:
@@ -102,8 +112,12 @@ class Recorder:
             folder = Path(scratch)
             (folder / "report.json").write_text(outcome.report.to_json(), encoding="utf-8")
             (folder / "table.md").write_text(comparison_table(outcome.report).markdown(), encoding="utf-8")
-            (folder / "environment.json").write_text(json.dumps(describe().to_dict(), indent=1), encoding="utf-8")
-            _write_samples(folder / "samples.csv", outcome.report)
+            (folder / "environment.json").write_text(json.dumps(environment.record(), indent=1), encoding="utf-8")
+            for name, lines in tables(outcome.report).items():
+                _write_csv(folder / f"{name}.csv", lines)
+            for name, picture in pictures(outcome.report).items():
+                (folder / "pictures").mkdir(exist_ok=True)
+                (folder / "pictures" / name).write_bytes(picture)
             storage.save(folder / "model", outcome.model, outcome.recipe)
             self.store.client.log_artifacts(self.run_id, str(folder))
 
@@ -127,13 +141,16 @@ def recording(store: Store, name: str, parameters: Mapping[str, Any], config_yam
     except BaseException as error:
         _end(recorder, "FAILED", f"{type(error).__name__}: {error}")
         raise
-    store.client.set_terminated(recorder.run_id, "FINISHED")
+    try:
+        store.client.set_terminated(recorder.run_id, "FINISHED")
+    except Exception as error:  # all is recorded; only its end is not
+        log.warning("the run %s is recorded, but could not be marked as finished (%s)", name, error)
 
 
 def _start(store: Store, name: str, parameters: Mapping[str, Any], config_yaml: str) -> Recorder:
     from mlflow.entities import Param, RunTag
 
-    machine = describe()
+    machine = environment.describe()
     tags = {
         "quantexp.version": __version__,
         "host": machine.host,
@@ -187,18 +204,6 @@ def _shown(value: Any) -> str:
     return json.dumps(value) if isinstance(value, list | dict) else str(value)
 
 
-def _write_samples(path: Path, report: Report) -> None:
-    """Write every timed sample: model, batch size, placement, round, milliseconds a call."""
-
-    def rows(model: str, of_model: tuple[Latency, ...]) -> Iterator[tuple[str, int, int, int, float]]:
-        for one in of_model:
-            rounds = len(one.samples_ms) // one.placements
-            for index, sample in enumerate(one.samples_ms):
-                yield model, one.batch_size, index // rounds, index % rounds, sample
-
+def _write_csv(path: Path, lines: Iterable[Sequence[object]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["model", "batch_size", "placement", "round", "ms_per_call"])
-        writer.writerows(rows("float", report.baseline.latency))
-        if report.quantized is not None:
-            writer.writerows(rows(f"{report.quant} {report.precision}", report.quantized.latency))
+        csv.writer(file).writerows(lines)

@@ -103,6 +103,11 @@ def _open(uri: str, name: str, artifacts: Path | None) -> Store:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             experiment = client.get_experiment_by_name(name)  # another process was faster
+    if not experiment.experiment_id:
+        raise TrackingError(
+            f"{without_password(uri)} does not answer as an MLflow server does; "
+            "correct tracking.uri, or use tracking=local"
+        )
     if experiment.lifecycle_stage != "active":
         raise TrackingError(
             f"the experiment {name!r} in {uri} is deleted; restore it with "
@@ -121,7 +126,10 @@ def _check_alive(uri: str) -> None:
                 return
         except urllib.error.HTTPError as error:
             if error.code not in (401, 403, 404):  # a guarded server may not show its health
-                raise TrackingError(f"the tracking server {shown} answers {error.code} {error.reason}") from error
+                raise TrackingError(
+                    f"the tracking server {shown} must be well, it answers {error.code} {error.reason}; "
+                    "look at its log, correct tracking.uri, or use tracking=local"
+                ) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise TrackingError(

@@ -8,19 +8,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantexp.benchmark.latency import MIN_ROUNDS, time_models
+from quantexp.benchmark.latency import Timing, time_models
 from quantexp.benchmark.subject import Subject
 from quantexp.config import Benchmark, Dynamic, Engine, Lab, Paired
 from quantexp.environment import threads
 from quantexp.errors import BenchmarkError
 from quantexp.models.mlp import MLP
 from quantexp.quant.engine import supported_engines
-from quantexp.report.results import Latency
+from quantexp.report.results import Evidence, Latency
+from quantexp.storage import Recipe
 from quantexp.tasks.base import Dense
 
 EXAMPLES, FEATURES = 20, 5
 ENGINES = [Engine(name) for name in supported_engines()]
-WARM_UP = 2  # passes over the inputs before the calls of a block are counted
+BATCHES = 8  # distinct ones that the calls rotate over
+RECIPE = Recipe(1, {}, {}, {}, "fp32", FEATURES, 2)
 
 
 def split() -> Dense:
@@ -54,10 +56,19 @@ class Recorded(nn.Module):
         return logits
 
 
-def timed(batch_size: int, protocol: Benchmark, models: int = 2) -> tuple[list[Latency], list[Recorder]]:
+def subject(model: nn.Module, precision: str = "fp32", engine: Engine | None = None) -> Subject:
+    return Subject(model, precision, Evidence((), (), ()), RECIPE, engine=engine)
+
+
+def timing(batch_size: int, protocol: Benchmark, models: int = 2) -> tuple[Timing, list[Recorder]]:
     recorders = [Recorder() for _ in range(models)]
-    subjects = [Subject(Recorded(one).eval(), "fp32") for one in recorders]
+    subjects = [subject(Recorded(one).eval()) for one in recorders]
     return time_models(subjects, split(), batch_size, protocol), recorders
+
+
+def timed(batch_size: int, protocol: Benchmark, models: int = 2) -> tuple[tuple[Latency, ...], list[Recorder]]:
+    found, recorders = timing(batch_size, protocol, models)
+    return found.latencies, recorders
 
 
 @pytest.fixture
@@ -71,31 +82,73 @@ def two_threads() -> Iterator[None]:
 # Samples
 
 
-@pytest.mark.parametrize("placements", [2, 3])
-def test_paired_takes_the_same_number_of_rounds_in_every_placement_for_every_model(placements: int) -> None:
-    latencies, _ = timed(4, Paired(placements=placements, seconds=0.01), models=3)
-    counts = {len(one.samples_ms) for one in latencies}
-    assert len(counts) == 1
-    (count,) = counts
+def test_paired_takes_the_same_number_of_rounds_in_every_placement_for_every_model() -> None:
+    latencies, _ = timed(4, Paired(placements=3, seconds=0.1), models=3)
+    (placements,) = {one.placements for one in latencies}
+    (count,) = {len(one.samples_ms) for one in latencies}
+    assert placements >= 2
     assert count % placements == 0
-    assert count >= MIN_ROUNDS * placements
-    assert {one.placements for one in latencies} == {placements}
+    assert count // placements % 2 == 0, "rounds in opposite orders come in pairs"
+    assert len({one.calls_per_sample for one in latencies}) == 1
     assert {one.batch_size for one in latencies} == {4}
 
 
-def test_paired_goes_on_while_there_is_time() -> None:
-    (short, _), _ = timed(1, Paired(placements=2, seconds=1e-9))
-    assert len(short.samples_ms) == MIN_ROUNDS * 2, "no time, so only the least number of rounds"
-    (long, _), _ = timed(1, Paired(placements=2, seconds=1.0))
-    assert len(long.samples_ms) > MIN_ROUNDS * 2
+def test_paired_ends_when_the_interval_is_narrow_and_says_so() -> None:
+    found, _ = timing(4, Paired(placements=4, narrow=1000.0, seconds=60.0))
+    assert found.conditions.ended_by == "narrow"
+    assert {one.placements for one in found.latencies} == {4}, "the least number, as any interval is narrow enough"
 
 
-def test_paired_keeps_a_sample_of_every_block_it_runs() -> None:
-    latencies, recorders = timed(4, Paired(placements=3, seconds=0.01))
-    batches = 8
-    for one, recorder in zip(latencies, recorders, strict=True):
-        blocks = 3 + len(one.samples_ms)  # a warm-up in each placement
-        assert len(recorder.inputs) == WARM_UP * batches + blocks * one.calls_per_sample
+def test_paired_ends_when_the_seconds_are_spent_and_says_so() -> None:
+    found, _ = timing(4, Paired(placements=1000, seconds=0.05))
+    assert found.conditions.ended_by == "budget"
+    assert 2 <= found.latencies[0].placements < 1000
+    assert found.conditions.seconds >= 0.05
+
+
+def test_with_no_time_at_all_there_still_is_an_interval() -> None:
+    found, _ = timing(4, Paired(seconds=1e-9))
+    assert {one.placements for one in found.latencies} == {2}, "two placements are the least that have a spread"
+
+
+def test_a_model_without_another_to_compare_with_is_measured_by_the_protocol_alone() -> None:
+    found, _ = timing(4, Paired(placements=3, seconds=60.0), models=1)
+    assert found.conditions.ended_by == "protocol"
+    assert found.latencies[0].placements == 3
+
+
+@pytest.mark.parametrize("calls", [1, 7, 1000])
+def test_a_block_has_at_least_the_calls_that_were_asked_for(calls: int) -> None:
+    latencies, _ = timed(4, Paired(placements=2, seconds=0.01, calls=calls))
+    assert all(one.calls_per_sample >= calls for one in latencies)
+
+
+def test_the_first_call_is_measured_apart() -> None:
+    class Lazy(nn.Module):
+        """Sets itself up in its first call, in whichever copy."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.ready = Recorder()
+
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.ready.inputs:
+                self.ready.inputs.append(torch.linalg.svd(torch.rand(400, 400)).S)
+            return x
+
+    for protocol in (Paired(placements=2, seconds=0.01), Lab()):
+        (one,) = time_models([subject(Lazy())], split(), 4, protocol).latencies
+        assert one.first_call_ms > 10 * one.median_ms, "a decomposition against nothing at all"
+
+
+def test_what_goes_on_beside_is_recorded() -> None:
+    with threads(1):
+        found, _ = timing(4, Paired(placements=2, seconds=0.2))
+    assert found.conditions.batch_size == 4
+    assert found.conditions.threads == 1
+    assert found.conditions.cores_used > 0
+    assert found.conditions.others_load >= 0
+    assert 0 <= found.conditions.steal <= 1
 
 
 def test_lab_takes_exactly_its_repeats_after_one_warm_up() -> None:
@@ -121,7 +174,7 @@ def test_one_model_can_be_timed_alone(protocol: Benchmark) -> None:
     assert len(latencies) == 1
 
 
-def test_the_models_take_turns_and_none_is_always_first() -> None:
+def test_the_models_take_turns_and_each_comes_first_as_often_as_the_other() -> None:
     order: list[int] = []
 
     class Turn(nn.Module):
@@ -133,16 +186,15 @@ def test_the_models_take_turns_and_none_is_always_first() -> None:
             order.append(self.number)
             return x
 
-    latencies = time_models(
-        [Subject(Turn(number), "fp32") for number in (0, 1)], split(), 4, Paired(placements=2, seconds=1e-9)
-    )
-    first_calls, second_calls = (one.calls_per_sample for one in latencies)
-    # Warm-ups aside, each round is a block of one model and a block of the other.
-    rounds = order[2 * WARM_UP * 8 + first_calls + second_calls :][: MIN_ROUNDS * (first_calls + second_calls)]
-    assert rounds.count(0) == MIN_ROUNDS * first_calls
-    assert rounds.count(1) == MIN_ROUNDS * second_calls
-    starts = {rounds[index * (first_calls + second_calls)] for index in range(MIN_ROUNDS)}
-    assert starts == {0, 1}
+    found = time_models(
+        [subject(Turn(number)) for number in (0, 1)], split(), 4, Paired(placements=2, seconds=1e-9)
+    ).latencies
+    calls, rounds = found[0].calls_per_sample, len(found[0].samples_ms) // 2
+    last = order[-2 * calls * rounds :]  # the rounds of the last placement
+    blocks = [last[start : start + calls] for start in range(0, len(last), calls)]
+    assert all(len(set(block)) == 1 for block in blocks), "a block is of one model"
+    turns = [(blocks[index][0], blocks[index + 1][0]) for index in range(0, len(blocks), 2)]
+    assert turns.count((0, 1)) == turns.count((1, 0)) == rounds / 2
 
 
 # Inputs
@@ -174,7 +226,7 @@ def test_a_batch_that_exceeds_the_split_begins_again_at_its_first_row(protocol: 
 
 def test_a_batch_that_does_not_divide_the_split_wraps_around() -> None:
     _, recorders = timed(7, Paired(placements=2, seconds=0.01))
-    rows = [batch[:, 0].long().tolist() for batch in recorders[0].inputs[:3]]
+    rows = [batch[:, 0].long().tolist() for batch in recorders[0].inputs[1:4]]  # behind the first call
     assert rows == [list(range(7)), list(range(7, 14)), [14, 15, 16, 17, 18, 19, 0]]
 
 
@@ -193,7 +245,7 @@ def test_the_models_are_left_as_they_were(protocol: Benchmark) -> None:
     models = [MLP(FEATURES, [4], 2).eval() for _ in range(2)]
     before = [copy.deepcopy(model.state_dict()) for model in models]
     storages = [[tensor.data_ptr() for tensor in model.parameters()] for model in models]
-    time_models([Subject(model, "fp32") for model in models], split(), 4, protocol)
+    time_models([subject(model) for model in models], split(), 4, protocol)
     for model, state, places in zip(models, before, storages, strict=True):
         assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
         assert [tensor.data_ptr() for tensor in model.parameters()] == places
@@ -221,8 +273,8 @@ def test_paired_copies_the_models_afresh_in_every_placement() -> None:
             return x
 
     model = Copied()
-    time_models([Subject(model, "fp32")], split(), 4, Paired(placements=4, seconds=0.01))
-    assert model.count.copies == 4
+    (found,) = time_models([subject(model)], split(), 4, Paired(placements=4, seconds=60.0)).latencies
+    assert model.count.copies == found.placements == 4
 
 
 @pytest.mark.filterwarnings("ignore:Currently, qnnpack incorrectly ignores reduce_range:UserWarning")  # once a process
@@ -246,8 +298,8 @@ def test_what_is_timed_computes_as_the_model_does_with_the_engine_it_was_convert
     with torch.no_grad():
         expected = model(split().values)
     model.given.inputs.clear()
-    time_models([Subject(model, "int8", engine=engine)], split(), EXAMPLES, Paired(placements=2, seconds=1e-9))
-    assert len(model.given.inputs) > WARM_UP
+    time_models([subject(model, "int8", engine)], split(), EXAMPLES, Paired(placements=2, seconds=1e-9))
+    assert len(model.given.inputs) > BATCHES
     assert all(torch.equal(given, expected) for given in model.given.inputs)
 
 

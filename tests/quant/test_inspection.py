@@ -1,24 +1,46 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from itertools import pairwise
 
 import pytest
 import torch
-from torch import nn
-from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
+from torch import Tensor, nn
+from torch.ao.quantization import (
+    QConfigMapping,
+    default_dynamic_qconfig,
+    get_default_qconfig_mapping,
+    quantize_dynamic,
+)
+from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_fx
 
-from quantexp.config import Engine
+from quantexp.benchmark.size import parameter_count
+from quantexp.config import METHODS, Dynamic, Engine, Granularity, NoQuant, Qat, Quant, Static
 from quantexp.errors import QuantizationError
 from quantexp.models.mlp import MLP
 from quantexp.quant.base import Promise, Quantized
 from quantexp.quant.casting import Autocast, Cast
-from quantexp.quant.engine import supported_engines
+from quantexp.quant.engine import supported_engines, use_engine
 from quantexp.quant.flows.torch_ao import torch_ao
-from quantexp.quant.inspection import inspect, parameter_count
-from quantexp.report.results import Evidence, Layer, Operator
+from quantexp.quant.inspection import float_operations, inspect, profile
+from quantexp.report.results import Evidence, Layer, LeftInFloat, Operator
 
-ENGINE = Engine(next(name for name in supported_engines() if name != "qnnpack"))
+ENGINES = [Engine(name) for name in supported_engines()]
+ENGINE = next(engine for engine in Engine if engine in ENGINES)
 EXAMPLE = torch.linspace(-1.0, 1.0, 8).view(2, 4)
+MACS = 4 * 3 + 3 * 5 + 5 * 2  # of the network below, on one example
+PAIRS = [(method, precision) for method in METHODS for precision in method.precisions]
+INT8 = [Dynamic(engine=ENGINE), *(cls(engine=ENGINE, weights=kind) for cls in (Static, Qat) for kind in Granularity)]
+
+
+def of_pair(value: object) -> str:
+    return value.name if isinstance(value, type) and issubclass(value, Quant) else str(value)
+
+
+def of_option(option: Quant) -> str:
+    return f"{option.name} {getattr(option, 'weights', '')}".strip()
 
 
 @pytest.fixture
@@ -32,6 +54,20 @@ def dynamically(model: nn.Module, *names: str) -> nn.Module:
     with torch_ao(ENGINE):
         quantized: nn.Module = quantize_dynamic(copy.deepcopy(model), dict.fromkeys(names, default_dynamic_qconfig))
     return quantized
+
+
+def lowered(option: Quant, model: nn.Module, precision: str = "int8", example: Tensor = EXAMPLE) -> Evidence:
+    """Quantize a copy of the model, its ranges those of `example`, and look at what is left and at what runs."""
+    quantized = option.skeleton(copy.deepcopy(model), precision, example)
+    promise = Promise("what it handles", operators=precision) if precision != "fp32" else None
+    return inspect(Quantized(quantized, promise), example, option.packs_for)
+
+
+def observed(model: nn.Module, mapping: QConfigMapping) -> nn.Module:
+    """Return a copy with observers where the mapping says so, that have seen the example."""
+    prepared: nn.Module = prepare_fx(copy.deepcopy(model), mapping, (EXAMPLE,))
+    prepared(EXAMPLE)
+    return prepared
 
 
 # Promises
@@ -75,8 +111,8 @@ def test_layers_that_are_quantized_but_never_run_do_not_keep_a_promise_of_operat
             self.unused = dynamically(network, "layers.0", "layers.2", "layers.4")
             self.used = network
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = self.used(x)
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.used(x)
             return logits
 
     with pytest.raises(QuantizationError, match="must run int8 operators, it ran fp32"):
@@ -89,13 +125,67 @@ def test_without_a_promise_the_float_model_passes(network: nn.Module) -> None:
     assert evidence.left_in_float == ()
 
 
+class Multiplies(nn.Module):
+    """A product with a parameter that is no layer's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(4, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.table
+
+
+class Pairs(nn.Module):
+    """A layer that no method has kernels for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bilinear = nn.Bilinear(4, 4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.bilinear(x, x)
+        return logits
+
+
+@pytest.mark.parametrize("model", [Pairs(), Multiplies()], ids=["bilinear", "product"])
+@pytest.mark.parametrize("option", INT8, ids=of_option)
+def test_a_network_of_layers_that_a_method_does_not_handle_is_an_error(option: Quant, model: nn.Module) -> None:
+    quantized = option.skeleton(copy.deepcopy(model).eval(), "int8", EXAMPLE)
+    with pytest.raises(QuantizationError, match=r"must leave int8 layers, it left (fp32|none); it handles some layers"):
+        inspect(Quantized(quantized, Promise("some layers", "int8", "int8")), EXAMPLE, ENGINE)
+
+
+def test_a_method_that_was_pointed_at_no_layer_is_an_error(network: nn.Module) -> None:
+    promise = Promise("nn.Linear", "int8", "int8")
+    with torch_ao(ENGINE):
+        converted = convert_fx(observed(network, QConfigMapping()))
+    for model in (dynamically(network, "layers.1", "no.such.layer"), converted):
+        with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
+            inspect(Quantized(model, promise), EXAMPLE, ENGINE)
+
+
+def test_a_model_that_only_pretends_to_compute_in_int8_is_an_error(network: nn.Module) -> None:
+    # Observers alone, and float layers between the conversions to int8 and back: both give the numbers of a quantized
+    # model, or near them, at the speed of the float one.
+    with torch_ao(ENGINE):
+        prepared = observed(network, get_default_qconfig_mapping(ENGINE.value))
+        dequantized = convert_to_reference_fx(copy.deepcopy(prepared))
+    assert not torch.equal(dequantized(EXAMPLE), network(EXAMPLE))
+    for model in (prepared, dequantized):
+        with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
+            inspect(Quantized(model, Promise("what FX lowers", "int8", "int8")), EXAMPLE, ENGINE)
+        with pytest.raises(QuantizationError, match="must run int8 operators, it ran fp32"):
+            inspect(Quantized(model, Promise("what FX lowers", operators="int8")), EXAMPLE, ENGINE)
+
+
 # Evidence
 
 
 def test_the_float_network_shows_its_layers_and_the_operators_that_multiply(network: nn.Module) -> None:
     assert inspect(Quantized(network, None), EXAMPLE) == Evidence(
-        layers=tuple(Layer(f"layers.{index}", "Linear", "fp32") for index in (0, 2, 4)),
-        operators=(Operator("aten.addmm", "fp32", 3),),
+        layers=tuple(Layer(f"layers.{index}", "Linear", "fp32", 32) for index in (0, 2, 4)),
+        operators=(Operator("aten.addmm", "fp32", 3, MACS),),
         left_in_float=(),
     )
 
@@ -103,7 +193,7 @@ def test_the_float_network_shows_its_layers_and_the_operators_that_multiply(netw
 def test_autocast_shows_float32_layers_and_operators_in_less(network: nn.Module) -> None:
     evidence = inspect(Quantized(Autocast(network, torch.bfloat16), Promise("some", operators="bf16")), EXAMPLE)
     assert {layer.precision for layer in evidence.layers} == {"fp32"}
-    assert evidence.operators == (Operator("aten.addmm", "bf16", 3),)
+    assert evidence.operators == (Operator("aten.addmm", "bf16", 3, MACS),)
     assert evidence.left_in_float == (), "of layers nothing was promised"
 
 
@@ -115,22 +205,205 @@ def test_layers_that_were_left_in_float_are_listed(network: nn.Module) -> None:
         "layers.2": "int8",
         "layers.4": "fp32",
     }
-    assert evidence.left_in_float == ("layers.0", "layers.4")
+    reason = "it is a Linear, the method handles nn.Linear"
+    assert evidence.left_in_float == (LeftInFloat("layers.0", reason), LeftInFloat("layers.4", reason))
     calls = {operator.precision: operator.calls for operator in evidence.operators}
     assert calls == {"fp32": 2, "int8": 1}
 
 
-def test_convolutions_are_layers_and_operators_too() -> None:
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 2)).eval()
-    evidence = inspect(Quantized(model, None), torch.zeros(2, 1, 4, 4))
-    assert [(layer.name, layer.kind) for layer in evidence.layers] == [("0", "Conv2d"), ("2", "Linear")]
-    assert sum(operator.calls for operator in evidence.operators) == 2
-    assert {operator.precision for operator in evidence.operators} == {"fp32"}
+def test_a_layer_left_in_float_is_said_with_its_kind_and_what_the_method_handles(
+    network: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pairs = nn.Bilinear(4, 4, 4)
+            self.rest = copy.deepcopy(network)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.rest(self.pairs(x, x))
+            return logits
+
+    quantized = Dynamic(engine=ENGINE).skeleton(Mixed().eval(), "int8", EXAMPLE)
+    evidence = inspect(Quantized(quantized, Promise("nn.Linear", "int8", "int8")), EXAMPLE, ENGINE)
+    reason = "it is a Bilinear, the method handles nn.Linear"
+    assert evidence.left_in_float == (LeftInFloat("pairs", reason),)
+    assert [one.getMessage() for one in caplog.records] == [f"pairs is left in float: {reason}"]
+
+
+SCHEMES = {
+    "dynamic": "per_tensor_affine",
+    "static per_channel": "per_channel_affine",
+    "static per_tensor": "per_tensor_affine",
+    "qat per_channel": "per_channel_affine",
+    "qat per_tensor": "per_tensor_affine",
+}
+
+
+@pytest.mark.parametrize("option", INT8, ids=of_option)
+def test_a_layer_in_int8_tells_its_bits_its_scheme_and_its_engine(network: nn.Module, option: Quant) -> None:
+    layers = lowered(option, network).layers
+    assert [layer.name for layer in layers] == ["layers.0", "layers.2", "layers.4"]
+    assert {(layer.precision, layer.bits) for layer in layers} == {("int8", 8)}
+    assert {(layer.qscheme, layer.engine) for layer in layers} == {(SCHEMES[of_option(option)], ENGINE.value)}
+
+
+@pytest.mark.filterwarnings("ignore:Currently, qnnpack incorrectly ignores reduce_range:UserWarning")  # once a process
+@pytest.mark.filterwarnings("ignore:Default qconfig of oneDNN backend:UserWarning")  # on CPUs without VNNI
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_layer_tells_the_engine_that_its_weights_are_packed_for(network: nn.Module, engine: Engine) -> None:
+    with use_engine(engine):
+        layers = lowered(Static(engine=engine), network).layers
+    assert {layer.engine for layer in layers} == {engine.value}
+
+
+@pytest.mark.parametrize(
+    ("option", "precision", "bits"), [(NoQuant(), "fp32", 32), (NoQuant(), "bf16", 16), (Dynamic(), "fp16", 16)]
+)
+def test_a_layer_that_is_held_in_a_float_has_bits_but_neither_scheme_nor_engine(
+    network: nn.Module, option: Quant, precision: str, bits: int
+) -> None:
+    layers = lowered(option, network, precision).layers
+    assert [(one.precision, one.bits, one.qscheme, one.engine) for one in layers] == [(precision, bits, None, None)] * 3
+
+
+# Multiply-accumulates
+
+
+@pytest.mark.parametrize("hidden", [[], [3, 5], [64, 16, 8]], ids=str)
+def test_the_float_operations_of_an_mlp_are_two_for_each_weight(hidden: list[int]) -> None:
+    model = MLP(20, hidden, 10).eval()
+    macs = sum(inputs * outputs for inputs, outputs in pairwise([20, *hidden, 10]))
+    for examples in (1, 2, 7):  # of one example, whatever the batch
+        assert float_operations(model, torch.ones(examples, 20)) == 2 * macs
+        evidence = inspect(Quantized(model, None), torch.ones(examples, 20))
+        assert sum(operator.macs for operator in evidence.operators) == macs
+
+
+@pytest.mark.parametrize(("method", "precision"), PAIRS, ids=of_pair)
+def test_every_method_multiplies_as_often_as_the_float_network_and_all_of_it_in_its_precision(
+    network: nn.Module, method: type[Quant], precision: str
+) -> None:
+    evidence = lowered(method(), network, precision)
+    assert sum(operator.macs for operator in evidence.operators) == MACS
+    assert sum(operator.calls for operator in evidence.operators) == 3
+    assert evidence.mac_share(precision) == 1.0
+    assert float_operations(network, EXAMPLE) == 2 * MACS
+
+
+@pytest.mark.parametrize("option", INT8, ids=of_option)
+def test_the_share_of_int8_is_one_for_a_network_that_is_quantized_as_a_whole(network: nn.Module, option: Quant) -> None:
+    evidence = lowered(option, network)
+    assert evidence.mac_share("int8") == 1.0
+    assert evidence.mac_share("fp32") == evidence.mac_share("bf16") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("names", "macs"), [(["layers.0"], 4 * 3), (["layers.2"], 3 * 5), (["layers.0", "layers.4"], 4 * 3 + 5 * 2)]
+)
+def test_the_share_of_int8_is_that_of_the_layers_that_are_quantized(
+    network: nn.Module, names: list[str], macs: int
+) -> None:
+    evidence = inspect(Quantized(dynamically(network, *names), Promise("nn.Linear", "int8", "int8")), EXAMPLE)
+    assert evidence.mac_share("int8") == macs / MACS
+    assert evidence.mac_share("fp32") == pytest.approx(1 - macs / MACS)
+
+
+def test_a_network_that_never_multiplies_has_a_share_of_nothing() -> None:
+    evidence = inspect(Quantized(nn.Sequential(nn.ReLU()), None), EXAMPLE)
+    assert evidence.operators == ()
+    assert evidence.mac_share("fp32") == 0.0
+
+
+IMAGES = torch.linspace(-1.0, 1.0, 2 * 3 * 8 * 8).view(2, 3, 8, 8)
+CONVOLUTIONS = (3 * 3 * 3) * 4 * 8 * 8 + (2 * 3 * 3) * 6 * 3 * 3  # weights of a value, channels, height, width
+LINEAR = 6 * 3 * 3 * 5
+
+
+@pytest.fixture
+def images_network() -> nn.Module:
+    """A convolution that keeps the size, one in two groups that halves it, and a linear layer behind them."""
+    first, second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 3, stride=2, groups=2)
+    return nn.Sequential(first, nn.ReLU(), second, nn.Flatten(), nn.Linear(6 * 3 * 3, 5)).eval()
+
+
+def test_convolutions_are_layers_and_operators_too(images_network: nn.Module) -> None:
+    evidence = inspect(Quantized(images_network, None), IMAGES)
+    assert [(layer.name, layer.kind) for layer in evidence.layers] == [
+        ("0", "Conv2d"),
+        ("2", "Conv2d"),
+        ("4", "Linear"),
+    ]
+    assert evidence.operators == (
+        Operator("aten.convolution", "fp32", 2, CONVOLUTIONS),
+        Operator("aten.addmm", "fp32", 1, LINEAR),
+    )
+    assert float_operations(images_network, IMAGES) == 2 * (CONVOLUTIONS + LINEAR)
+
+
+@pytest.mark.parametrize("weights", Granularity)
+def test_convolutions_in_int8_multiply_as_often(images_network: nn.Module, weights: Granularity) -> None:
+    evidence = lowered(Static(engine=ENGINE, weights=weights), images_network, example=IMAGES)
+    convolutions = [one for one in evidence.operators if one.name.startswith("quantized.conv2d")]
+    assert sum(one.macs for one in convolutions) == CONVOLUTIONS
+    assert sum(one.macs for one in evidence.operators) == CONVOLUTIONS + LINEAR
+    assert evidence.mac_share("int8") == 1.0
+    assert {(layer.bits, layer.qscheme) for layer in evidence.layers} == {(8, f"{weights.value}_affine")}
+
+
+def test_where_only_the_linear_layer_is_quantized_its_share_is_told(images_network: nn.Module) -> None:
+    evidence = lowered(Dynamic(engine=ENGINE), images_network, example=IMAGES)
+    assert evidence.mac_share("int8") == LINEAR / (CONVOLUTIONS + LINEAR)
+
+
+def test_products_without_a_layer_are_counted_too() -> None:
+    class Attends(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            sequence = x.view(len(x), 2, 2)
+            return torch.bmm(sequence, sequence)  # two rows by two columns, two products each
+
+    assert inspect(Quantized(Attends(), None), EXAMPLE).operators == (Operator("aten.bmm", "fp32", 1, 2 * 2 * 2),)
+    assert inspect(Quantized(Multiplies(), None), EXAMPLE).operators == (Operator("aten.mm", "fp32", 1, 4 * 2),)
+
+
+# Where the time goes
+
+
+@pytest.mark.parametrize(("method", "precision"), PAIRS, ids=of_pair)
+def test_a_profile_names_operators_of_torch_and_the_greatest_share_of_the_time_first(
+    network: nn.Module, method: type[Quant], precision: str
+) -> None:
+    option = method()
+    model = option.skeleton(copy.deepcopy(network), precision, EXAMPLE)
+    found = profile(model, EXAMPLE)
+    assert found.batch_size == 2
+    shares = [one.share for one in found.shares]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) <= 1 + 1e-9
+    assert sum(shares) > 0.8, "only operators of less than a two hundredth are left out"
+    known = {name.split(".")[0] for name in torch._C._dispatch_get_all_op_names()}
+    assert {one.operator for one in found.shares} <= known
+    multiplied = {one.operator for one in found.shares if one.operator.split("::")[1].startswith(("addmm", "linear"))}
+    ran = {one.name.replace(".", "::") for one in inspect(Quantized(model, None), EXAMPLE).operators}
+    assert ran <= multiplied
+
+
+def test_a_profile_writes_nothing_on_the_screen() -> None:
+    code = (
+        "import torch; from quantexp.quant.inspection import profile; profile(torch.nn.Linear(4, 2), torch.ones(2, 4))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+# Left as it was
 
 
 def test_looking_at_a_model_does_not_change_it(network: nn.Module) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     inspect(Quantized(network, None), EXAMPLE)
+    float_operations(network, EXAMPLE)
+    profile(network, EXAMPLE)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
 

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable
 from itertools import pairwise, product
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.ao.nn.quantized import Linear
+from torch.ao.quantization import QConfigMapping
+from torch.ao.quantization.quantize_fx import convert_to_reference_fx
 
 from quantexp.baselines import Baseline
-from quantexp.benchmark.size import state_bytes
+from quantexp.benchmark.size import parameter_count, state_bytes
 from quantexp.benchmark.statistics import flips
 from quantexp.config import (
     METHODS,
@@ -24,6 +28,7 @@ from quantexp.config import (
     Granularity,
     Mlp,
     Mnist,
+    Model,
     NoQuant,
     Observer,
     Qat,
@@ -39,8 +44,8 @@ from quantexp.errors import QuantizationError
 from quantexp.experiment import run
 from quantexp.quant.base import Quantized
 from quantexp.quant.engine import supported_engines
-from quantexp.quant.flows import fx
-from quantexp.quant.inspection import inspect, parameter_count
+from quantexp.quant.flows import eager, fx
+from quantexp.quant.inspection import inspect
 from quantexp.report.results import Evidence
 from quantexp.tasks.base import TaskData
 from quantexp.train import predict
@@ -82,7 +87,7 @@ def quantize(experiment: Experiment) -> tuple[Baseline, Quantized, Evidence]:
     data = data_of(experiment.task.name)
     baseline = experiment.baseline(data)
     quantized = experiment.quant.apply(baseline, data, experiment.train, str(experiment.precision))
-    return baseline, quantized, inspect(quantized, data.example)
+    return baseline, quantized, inspect(quantized, data.example, experiment.quant.packs_for)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +171,10 @@ def test_every_layer_and_every_operator_is_what_the_method_promises(
     assert {operator.precision for operator in evidence.operators} == {operators}
     assert sum(operator.calls for operator in evidence.operators) == linear
     assert evidence.left_in_float == ()
+    data = data_of(task)
+    widths = [data.features, *HIDDEN, data.classes]
+    assert sum(operator.macs for operator in evidence.operators) == sum(a * b for a, b in pairwise(widths))
+    assert evidence.mac_share(operators) == 1.0
     assert (quantized.promise is None) == (precision == "fp32")
 
 
@@ -242,6 +251,11 @@ def test_casting_halves_the_bytes(sample: Sample, precision: str) -> None:
 # Static and its settings
 
 
+NO_VNNI = pytest.mark.filterwarnings("ignore:Default qconfig of oneDNN backend:UserWarning")  # on CPUs without VNNI
+REDUCED = pytest.mark.filterwarnings("ignore:Currently, qnnpack incorrectly ignores reduce_range:UserWarning")  # once
+
+
+@NO_VNNI
 @pytest.mark.parametrize(
     ("engine", "weights", "observer"), list(product(ENGINES, Granularity, Observer)), ids=lambda value: str(value)
 )
@@ -253,15 +267,18 @@ def test_static_works_with_every_engine_granularity_and_observer(
     baseline, quantized, evidence = quantize(small(quant=quant))
     assert {layer.precision for layer in evidence.layers} == {"int8"}
     assert {operator.precision for operator in evidence.operators} == {"int8"}
+    assert {(layer.qscheme, layer.engine) for layer in evidence.layers} == {(f"{weights.value}_affine", engine.value)}
     assert disagreement(baseline, quantized, data) <= 0.05
 
 
-@pytest.mark.filterwarnings("ignore:Currently, qnnpack incorrectly ignores reduce_range:UserWarning")  # once a process
+@REDUCED
+@NO_VNNI
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("method", [Dynamic, Qat], ids=of_pair)
 def test_dynamic_and_qat_work_with_every_engine(small: Sample, method: type[Dynamic | Qat], engine: Engine) -> None:
     _, _, evidence = quantize(small(quant=method(engine=engine)))
     assert {layer.precision for layer in evidence.layers} == {"int8"}
+    assert {layer.engine for layer in evidence.layers} == {engine.value}
     assert {operator.precision for operator in evidence.operators} == {"int8"}
 
 
@@ -304,7 +321,8 @@ def test_a_method_that_does_not_calibrate_reports_no_split(small: Sample) -> Non
 # The engine
 
 
-@pytest.mark.filterwarnings("ignore:Currently, qnnpack incorrectly ignores reduce_range:UserWarning")  # once a process
+@REDUCED
+@NO_VNNI
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("method", [Dynamic, Static, Qat], ids=of_pair)
 def test_the_engine_of_the_process_is_put_back(
@@ -331,6 +349,70 @@ def test_an_engine_that_the_machine_lacks_is_an_error_that_lists_those_it_has(
     with pytest.raises(QuantizationError, match=r"quant\.engine must be one .* got x86; it has qnnpack, onednn$"):
         experiment.quant.apply(baseline, data, experiment.train, "int8")
     assert machine.engine == "qnnpack"
+    with pytest.raises(QuantizationError, match=r"quant\.engine must be one .* got x86"):
+        run(experiment)
+
+
+# Nothing quantized is an error, and without a result there is no speedup
+
+
+@dataclasses.dataclass
+class OnlyPairs(Model):
+    """A network of the one layer that no method has int8 kernels for."""
+
+    name: ClassVar[str] = "pairs"
+
+    def build(self, inputs: int, classes: int) -> nn.Module:
+        return Pairs(inputs, classes)
+
+
+class Pairs(nn.Module):
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.bilinear = nn.Bilinear(inputs, inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.bilinear(x, x)
+        return logits
+
+
+@pytest.mark.parametrize("method", [Dynamic, Static, Qat], ids=of_pair)
+def test_a_network_without_a_layer_that_the_method_handles_ends_the_run(
+    sample: Sample, method: type[Dynamic | Static | Qat]
+) -> None:
+    experiment = sample(model=OnlyPairs(), quant=method(), train=Train(epochs=1))
+    with pytest.raises(QuantizationError, match=r"must leave int8 layers, it left (fp32|none); it handles"):
+        run(experiment)
+
+
+def test_a_method_that_finds_no_layer_to_lower_ends_the_run(small: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fx, "_mapping", lambda *parts: QConfigMapping())
+    monkeypatch.setattr(eager, "quantize_dynamic", lambda model, precision: model)
+    for quant in (Dynamic(), Static(), Qat()):
+        with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
+            run(small(quant=quant))
+
+
+@pytest.mark.parametrize("stripped", [lambda prepared: prepared, convert_to_reference_fx], ids=["prepared", "float"])
+@pytest.mark.parametrize("method", [Static, Qat], ids=of_pair)
+def test_a_model_whose_int8_part_is_stripped_ends_the_run(
+    small: Sample,
+    monkeypatch: pytest.MonkeyPatch,
+    method: type[Static | Qat],
+    stripped: Callable[[nn.Module], nn.Module],
+) -> None:
+    monkeypatch.setattr(fx, "convert", lambda prepared: stripped(prepared.eval()))
+    with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
+        run(small(quant=method()))
+
+
+def test_a_run_that_kept_its_promise_reports_speedups(small: Sample) -> None:
+    report = run(small(quant=Static())).report
+    assert report.comparison is not None
+    assert [one.batch_size for one in report.comparison.speedups] == [1, 8]
+    assert report.quantized is not None
+    assert report.quantized.evidence.mac_share("int8") == 1.0
+    assert report.flops == 2 * (400 * 16 + 16 * 10)
 
 
 # Quantization-aware training

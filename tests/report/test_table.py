@@ -3,65 +3,70 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+from collections.abc import Mapping
 
+import pytest
+from builders import accuracy, comparison, compiled, conditions, data, latency, lone, measured, report, speedup
 from rich.console import Console
 
-from quantexp.report.results import Accuracy, Comparison, Data, Evidence, Latency, Measured, Report, Speedup
+from quantexp.report.results import Evidence, Layer, LeftInFloat, Measured, NotFaster, Operator, Report, Speedup
 from quantexp.report.table import Table, comparison_table, sweep_csv, sweep_table
 
-
-def latency(batch_size: int, mean_ms: float) -> Latency:
-    return Latency(batch_size, (mean_ms,), 1, 1, mean_ms, mean_ms, 0.25, mean_ms, mean_ms)
+COLUMNS = ("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy")
 
 
-def measured(precision: str, *, correct: int, size_bytes: int, ms: dict[int, float], seconds: float | None) -> Measured:
-    return Measured(
-        precision=precision,
-        accuracy=Accuracy(correct / 1000, correct / 1000 - 0.02, correct / 1000 + 0.01, correct, 1000),
-        size_bytes=size_bytes,
-        parameters=1_470_474,
-        latency=tuple(latency(size, mean_ms) for size, mean_ms in ms.items()),
-        train_seconds=seconds,
-    )
+def model(precision: str, *, correct: int, megabytes: float, ms: Mapping[int, float]) -> Measured:
+    """A model with round figures: the deviation is a tenth of the mean, the first call takes ten of them."""
+    size = dataclasses.replace(measured().size, state_bytes=int(1e6 * megabytes))
+    times = tuple(latency(at, mean, mean_ms=mean, std_ms=mean / 10, first_call_ms=10 * mean) for at, mean in ms.items())
+    right = dataclasses.replace(accuracy(correct), low=correct / 1000 - 0.02, high=correct / 1000 + 0.01)
+    return measured(precision, accuracy=right, size=size, latency=times)
 
 
-REPORT = Report(
-    task="mnist",
-    model="mlp",
-    quant="qat",
-    precision="int8",
-    data=Data("full", "data_dir /data", "f" * 64, 60_000, 512, 1000),
-    seed=0,
-    benchmark="paired",
-    threads=1,
-    baseline=measured("fp32", correct=980, size_bytes=5_884_000, ms={1: 0.5, 64: 4.0}, seconds=10.0),
-    quantized=measured("int8", correct=976, size_bytes=1_471_000, ms={1: 0.2, 64: 2.0}, seconds=15.04),
-    comparison=Comparison(
-        accuracy_drop=0.004,
-        flips_gained=2,
-        flips_lost=6,
-        compression=4.0,
-        speedups=(Speedup(1, 2.5, 2.4, 2.6), Speedup(64, 2.0, None, None)),
-        training_ratio=1.5,
-    ),
-    evidence=Evidence((), (), ()),
-    calibration=None,
-    calibration_seconds=None,
-    float_training=None,
-    quantized_training=None,
+BASELINE = model("fp32", correct=980, megabytes=5.884, ms={1: 0.5, 64: 4.0})
+QUANTIZED = model("int8", correct=976, megabytes=1.471, ms={1: 0.2, 64: 2.0})
+COMPARISON = comparison(
+    accuracy_drop=0.004,
+    flips_gained=2,
+    flips_lost=6,
+    p_value=0.2890625,
+    detectable_drop=0.0125,
+    compression=4.0,
+    speedups=(Speedup(1, 2.5, 2.4, 2.6, 0.01), Speedup(64, 2.0, 1.9, 2.1, 0.01)),
+    training_ratio=1.5,
 )
-FLOAT = dataclasses.replace(REPORT, quant="none", precision="fp32", quantized=None, comparison=None)
-SAMPLE = dataclasses.replace(REPORT, data=dataclasses.replace(REPORT.data, source="sample"))
+REPORT = report(
+    quant="qat",
+    baseline=BASELINE,
+    quantized=dataclasses.replace(QUANTIZED, train_seconds=15.04),
+    comparison=COMPARISON,
+    calibration=None,
+)
+FLOAT = lone(baseline=BASELINE)
+SAMPLE = dataclasses.replace(REPORT, data=data("sample"))
+SHAKY = dataclasses.replace(REPORT, conditions=(conditions(1), conditions(64, unstable=("it shook", "it rattled"))))
 
 
 def at_sizes(*sizes: int) -> Report:
     """The float model's report, measured at these batch sizes, a millisecond an example."""
-    one = dataclasses.replace(FLOAT.baseline, latency=tuple(latency(size, float(size)) for size in sizes))
-    return dataclasses.replace(FLOAT, baseline=one)
+    return lone(baseline=model("fp32", correct=980, megabytes=1.0, ms={size: float(size) for size in sizes}))
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
+
+
+def changes(made: Report) -> dict[str, str]:
+    """What changed, by row."""
+    return {row[0]: row[-1] for row in comparison_table(made).rows}
+
+
+def with_comparison(**parts: object) -> Report:
+    return dataclasses.replace(REPORT, comparison=dataclasses.replace(COMPARISON, **parts))  # type: ignore[arg-type]
+
+
+def note(table: Table) -> str:
+    return "\n".join(table.notes)
 
 
 # One run
@@ -69,15 +74,17 @@ def rows_of(text: str) -> list[dict[str, str]]:
 
 def test_one_run_shows_both_models_and_what_changed() -> None:
     table = comparison_table(REPORT)
-    assert table.columns == ("mnist", "", "", "quantized against float")
+    assert table.columns == ("mnist", "", "", "against float")
     assert table.rows == (
         ("Quantization", "none", "qat", ""),
         ("dtype", "fp32", "int8", ""),
         ("Size (MB)", "5.88", "1.47", "4.00x smaller"),
         ("Params", "1,470,474", "1,470,474", ""),
         ("Accuracy (%)", "98.00 [96.00, 99.00]", "97.60 [95.60, 98.60]", "-0.40 points: 2 gained, 6 lost"),
-        ("Latency B1 (ms)", "0.500 ± 0.250", "0.200 ± 0.250", "2.50x as fast [2.40, 2.60]"),
-        ("Latency B64 (ms)", "4.000 ± 0.250", "2.000 ± 0.250", "2.00x as fast"),
+        ("Latency B1 (ms)", "0.500 ± 0.050", "0.200 ± 0.020", "2.50x [2.40, 2.60] faster"),
+        ("Latency B64 (ms)", "4.000 ± 0.400", "2.000 ± 0.200", "2.00x [1.90, 2.10] faster"),
+        ("First call (ms)", "5.00", "2.00", ""),
+        ("Load (ms)", "12", "12", ""),
         ("Training (s)", "10.0", "15.0", "1.50x the time"),
     )
 
@@ -88,24 +95,146 @@ def test_one_run_without_a_quantized_model_shows_the_float_model_alone() -> None
     assert {len(row) for row in table.rows} == {2}
     assert ("Accuracy (%)", "98.00 [96.00, 99.00]") in table.rows
     assert ("Quantization", "none") in table.rows
+    assert table.notes == (
+        "Latency: forward pass, mean ± std (paired: over timed blocks of calls), CPU threads: 1. [ ]: 95 % interval.",
+    )
 
 
 def test_no_change_of_the_accuracy_has_no_minus_sign() -> None:
-    assert REPORT.comparison is not None
-    comparison = dataclasses.replace(REPORT.comparison, accuracy_drop=0.0, flips_gained=3, flips_lost=3)
-    changes = {row[0]: row[-1] for row in comparison_table(dataclasses.replace(REPORT, comparison=comparison)).rows}
-    assert changes["Accuracy (%)"] == "+0.00 points: 3 gained, 3 lost"
+    same = with_comparison(accuracy_drop=0.0, flips_gained=3, flips_lost=3)
+    assert changes(same)["Accuracy (%)"] == "+0.00 points: 3 gained, 3 lost"
+
+
+def test_a_gain_of_accuracy_has_a_plus_sign() -> None:
+    better = with_comparison(accuracy_drop=-0.004, flips_gained=6, flips_lost=2)
+    assert changes(better)["Accuracy (%)"] == "+0.40 points: 6 gained, 2 lost"
+
+
+@pytest.mark.parametrize(
+    ("one", "told"),
+    [
+        (Speedup(1, 2.5, 2.4, 2.6, 0.01), "2.50x [2.40, 2.60] faster"),
+        (Speedup(1, 0.5, 0.4, 0.6, 0.01), "0.50x [0.40, 0.60] slower"),
+        (Speedup(1, 1.0, 0.97, 1.02, 0.01), "1.00x [0.97, 1.02] no difference"),
+        (Speedup(1, 2.5, None, None, 0.01), "2.50x as fast"),
+    ],
+    ids=["faster", "slower", "no difference", "no interval"],
+)
+def test_a_speedup_is_called_faster_or_slower_only_where_its_interval_says_so(one: Speedup, told: str) -> None:
+    assert changes(with_comparison(speedups=(one,)))["Latency B1 (ms)"] == told
 
 
 def test_a_time_that_is_not_known_is_left_blank() -> None:
-    assert REPORT.quantized is not None
-    assert REPORT.comparison is not None
-    untrained = dataclasses.replace(
-        REPORT,
-        quantized=dataclasses.replace(REPORT.quantized, train_seconds=None),
-        comparison=dataclasses.replace(REPORT.comparison, training_ratio=None),
-    )
+    untrained = dataclasses.replace(with_comparison(training_ratio=None), quantized=QUANTIZED)
+    untrained = dataclasses.replace(untrained, quantized=dataclasses.replace(QUANTIZED, train_seconds=None))
     assert comparison_table(untrained).rows[-1] == ("Training (s)", "10.0", "", "")
+
+
+def test_memory_has_a_row_where_it_was_measured_and_only_there() -> None:
+    assert "Memory (MB)" not in changes(REPORT)
+    heavy = dataclasses.replace(
+        REPORT,
+        baseline=dataclasses.replace(BASELINE, memory_bytes=41_600_000),
+        quantized=dataclasses.replace(QUANTIZED, memory_bytes=12_400_000),
+    )
+    assert comparison_table(heavy).rows[-1] == ("Memory (MB)", "42", "12", "")
+
+
+# The compiled float model
+
+
+def test_the_compiled_float_model_stands_below_the_eager_one_at_each_batch_size() -> None:
+    over = (Speedup(1, 1.8, 1.7, 1.9, 0.01), Speedup(64, 1.0, 0.99, 1.01, 0.01))
+    made = dataclasses.replace(
+        with_comparison(speedups_over_compiled=over),
+        compiled=compiled(
+            latency=tuple(latency(at, ms, mean_ms=ms, std_ms=ms / 10) for at, ms in ((1, 0.36), (64, 2.0))),
+            speedups=(Speedup(1, 1.39, 1.3, 1.5, 0.01), Speedup(64, 2.0, 1.9, 2.1, 0.01)),
+        ),
+    )
+    rows = comparison_table(made).rows
+    assert rows[5:9] == (
+        ("Latency B1 (ms)", "0.500 ± 0.050", "0.200 ± 0.020", "2.50x [2.40, 2.60] faster"),
+        ("  compiled B1", "0.360 ± 0.036", "", "against compiled: 1.80x [1.70, 1.90] faster"),
+        ("Latency B64 (ms)", "4.000 ± 0.400", "2.000 ± 0.200", "2.00x [1.90, 2.10] faster"),
+        ("  compiled B64", "2.000 ± 0.200", "", "against compiled: 1.00x [0.99, 1.01] no difference"),
+    )
+    assert {len(row) for row in rows} == {4}
+
+
+def test_without_a_quantized_model_the_compiled_one_is_set_against_the_eager_one() -> None:
+    made = lone(baseline=BASELINE, compiled=compiled(speedups=(speedup(1, 2.0, spread=0.1), speedup(64, 1.0))))
+    table = comparison_table(made)
+    assert table.columns == ("mnist", "", "against float")
+    told = changes(made)
+    assert told["  compiled B1"] == "compiled against eager: 2.00x [1.90, 2.10] faster"
+    assert told["  compiled B64"] == "compiled against eager: 1.00x [0.99, 1.00] no difference"
+
+
+def test_without_the_compiled_model_there_is_no_row_for_it() -> None:
+    assert not [name for name in changes(REPORT) if "compiled" in name]
+
+
+# What the figures do not say by themselves
+
+
+def test_what_the_test_of_the_accuracy_says_is_a_sentence() -> None:
+    assert comparison_table(REPORT).notes[0] == (
+        "Accuracy: no detectable loss (exact McNemar test, p = 0.289); "
+        "a true drop of 1.25 points would be told in 4 of 5 such test sets."
+    )
+    lost = comparison_table(with_comparison(p_value=0.03125, flips_gained=0, flips_lost=6))
+    assert lost.notes[0].startswith("Accuracy: a loss (exact McNemar test, p = 0.031);")
+    gained = comparison_table(with_comparison(p_value=1e-9, flips_gained=99, flips_lost=1))
+    assert gained.notes[0].startswith("Accuracy: a gain (exact McNemar test, p < 0.001);")
+
+
+def evidence(*left: LeftInFloat) -> Evidence:
+    layers = tuple(Layer(f"layers.{at}", "Linear", "fp32" if at == 0 and left else "int8", 8) for at in (0, 2, 4))
+    ran = (Operator("quantized.linear", "int8", 2, 750), Operator("aten.addmm", "fp32", 1, 250))
+    return Evidence(layers, ran if left else ran[:1], left)
+
+
+def test_what_was_lowered_is_a_sentence() -> None:
+    whole = dataclasses.replace(REPORT, quantized=dataclasses.replace(QUANTIZED, evidence=evidence()))
+    assert comparison_table(whole).notes[1] == (
+        "Evidence: 3 of 3 layers hold int8, 100% of the multiply-accumulates ran in int8."
+    )
+
+
+def test_a_layer_left_in_float_is_named_with_its_reason() -> None:
+    left = LeftInFloat("layers.0", "it is a Bilinear, the method handles nn.Linear")
+    part = dataclasses.replace(REPORT, quantized=dataclasses.replace(QUANTIZED, evidence=evidence(left)))
+    assert comparison_table(part).notes[1] == (
+        "Evidence: 2 of 3 layers hold int8, 75% of the multiply-accumulates ran in int8; "
+        "left in float: layers.0 (it is a Bilinear, the method handles nn.Linear)."
+    )
+
+
+def test_why_a_model_is_not_faster_is_said_for_each_batch_size_at_which_it_is_not() -> None:
+    made = with_comparison(
+        speedups=(Speedup(1, 0.5, 0.4, 0.6, 0.01), Speedup(64, 1.0, 0.98, 1.04, 0.01)),
+        not_faster=(NotFaster(1, ("the calls decide", "no VNNI")), NotFaster(64, ("no VNNI",))),
+    )
+    assert comparison_table(made).notes[2:4] == (
+        "Latency at batch 1: slower. Why not faster: the calls decide; no VNNI.",
+        "Latency at batch 64: no difference of more than 4 %. Why not faster: no VNNI.",
+    )
+    assert "not faster" not in note(comparison_table(REPORT))
+    one = with_comparison(not_faster=(NotFaster(64, ("no VNNI",)),))
+    assert [text for text in comparison_table(one).notes if "Why not" in text] == [
+        "Latency at batch 64: faster. Why not faster: no VNNI."
+    ]
+
+
+def test_each_reason_not_to_trust_the_latencies_is_a_sentence_and_what_to_do_is_said_once() -> None:
+    told = note(comparison_table(SHAKY))
+    assert "UNSTABLE at batch 64: it shook.\nUNSTABLE at batch 64: it rattled.\nMeasure again on a quiet" in told
+    assert told.count("Measure again") == 1
+    assert "UNSTABLE" not in note(comparison_table(REPORT))
+    alone = note(comparison_table(dataclasses.replace(FLOAT, conditions=SHAKY.conditions)))
+    assert "UNSTABLE at batch 64: it shook." in alone
+    assert "Measure again" not in note(comparison_table(FLOAT))
 
 
 # A sweep
@@ -113,13 +242,10 @@ def test_a_time_that_is_not_known_is_left_blank() -> None:
 
 def test_a_sweep_has_the_columns_of_the_lab_and_a_row_for_each_run() -> None:
     table = sweep_table([FLOAT, REPORT])
-    assert table.columns == (
-        *("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy"),
-        *("Latency B1 (ms)", "Latency B64 (ms)"),
-    )
+    assert table.columns == (*COLUMNS, "Latency B1 (ms)", "Latency B64 (ms)")
     assert table.rows == (
-        ("mnist", "none", "fp32", "5.88", "1,470,474", "98.00 %", "0.500 ± 0.250", "4.000 ± 0.250"),
-        ("mnist", "qat", "int8", "1.47", "1,470,474", "97.60 %", "0.200 ± 0.250", "2.000 ± 0.250"),
+        ("mnist", "none", "fp32", "5.88", "1,470,474", "98.00 %", "0.500 ± 0.050", "4.000 ± 0.400"),
+        ("mnist", "qat", "int8", "1.47", "1,470,474", "97.60 %", "0.200 ± 0.020", "2.000 ± 0.200"),
     )
 
 
@@ -135,10 +261,21 @@ def test_a_batch_size_that_a_run_did_not_measure_is_left_blank() -> None:
     table = sweep_table([at_sizes(1, 8), at_sizes(64, 8), at_sizes(64)])
     assert table.columns[6:] == ("Latency B1 (ms)", "Latency B8 (ms)", "Latency B64 (ms)")
     assert [row[6:] for row in table.rows] == [
-        ("1.000 ± 0.250", "8.000 ± 0.250", ""),
-        ("", "8.000 ± 0.250", "64.000 ± 0.250"),
-        ("", "", "64.000 ± 0.250"),
+        ("1.000 ± 0.100", "8.000 ± 0.800", ""),
+        ("", "8.000 ± 0.800", "64.000 ± 6.400"),
+        ("", "", "64.000 ± 6.400"),
     ]
+
+
+def test_a_sweep_notes_which_latencies_were_unstable_only_where_one_was() -> None:
+    both = tuple(conditions(size, unstable=("it shook",)) for size in (1, 64))
+    table = sweep_table([REPORT, SHAKY, dataclasses.replace(FLOAT, conditions=both, seed=3)])
+    assert table.columns[-2:] == ("Seed", "Notes")
+    assert [row[-1] for row in table.rows] == ["", "unstable B64", "unstable B1, B64"]
+    assert "unstable: the machine was not quiet" in note(table)
+    quiet = sweep_table([REPORT, FLOAT])
+    assert "Notes" not in quiet.columns
+    assert "unstable" not in note(quiet)
 
 
 # Sample data, mixed conditions
@@ -149,46 +286,47 @@ def test_rows_of_the_sample_data_are_labelled_and_the_note_says_what_they_are_wo
     assert [row[0] for row in sweep_table([SAMPLE, REPORT]).rows] == ["mnist (sample)", "mnist"]
     assert [row["Task"] for row in rows_of(sweep_csv([SAMPLE, REPORT]))] == ["mnist (sample)", "mnist"]
     for table in (comparison_table(SAMPLE), sweep_table([REPORT, SAMPLE])):
-        assert "sample: the small data set in the package" in table.note
-    assert "sample" not in sweep_table([REPORT, FLOAT]).note
+        assert "sample: the small data set in the package" in note(table)
+    assert "sample" not in note(sweep_table([REPORT, FLOAT]))
 
 
 def test_the_note_names_the_protocol_and_the_threads() -> None:
-    assert "(paired: over timed blocks of calls), CPU threads: 1." in comparison_table(REPORT).note
+    assert "(paired: over timed blocks of calls), CPU threads: 1." in note(comparison_table(REPORT))
     lab = dataclasses.replace(REPORT, benchmark="lab", threads=4)
-    assert "(lab: over single calls), CPU threads: 4." in comparison_table(lab).note
+    assert "(lab: over single calls), CPU threads: 4." in note(comparison_table(lab))
 
 
 def test_the_note_names_every_protocol_and_every_number_of_threads_of_a_sweep() -> None:
     lab = dataclasses.replace(REPORT, benchmark="lab", threads=10)
     several = [REPORT, lab, dataclasses.replace(REPORT, threads=2)]
-    note = sweep_table(several).note
-    assert "(lab: over single calls; paired: over timed blocks of calls), CPU threads: 1, 2, 10." in note
+    told = "(lab: over single calls; paired: over timed blocks of calls), CPU threads: 1, 2, 10."
+    assert told in note(sweep_table(several))
 
 
 def test_the_note_says_when_the_test_split_was_calibrated_on() -> None:
     tested = dataclasses.replace(REPORT, calibration="test")
-    assert "Calibrated on the test split" in comparison_table(tested).note
-    assert "Calibrated on the test split" in sweep_table([REPORT, tested]).note
-    assert "Calibrated" not in comparison_table(dataclasses.replace(REPORT, calibration="train")).note
+    assert "Calibrated on the test split" in note(comparison_table(tested))
+    assert "Calibrated on the test split" in note(sweep_table([REPORT, tested]))
+    assert "Calibrated" not in note(comparison_table(dataclasses.replace(REPORT, calibration="train")))
 
 
 # Markdown, CSV, the terminal
 
 
-def test_markdown_is_a_table_with_a_rule_and_the_note_below() -> None:
-    lines = sweep_table([REPORT]).markdown().splitlines()
+def test_markdown_is_a_table_with_a_rule_and_each_note_below() -> None:
+    made = sweep_table([SAMPLE, dataclasses.replace(REPORT, calibration="test")])
+    lines = made.markdown().splitlines()
     assert lines[0].startswith("| Task | Quantization | dtype | Size (MB) |")
     assert lines[1] == "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |"
-    assert lines[2].startswith("| mnist | qat | int8 | 1.47 |")
-    assert lines[3] == ""
-    assert lines[4].startswith("Latency: forward pass")
+    assert lines[2].startswith("| mnist (sample) | qat | int8 | 1.47 |")
+    assert lines[4] == ""
+    assert lines[5:] == [f"- {text}" for text in made.notes]
+    assert len(made.notes) == 3
 
 
 def test_pipes_and_line_breaks_do_not_break_a_row_of_markdown() -> None:
-    table = Table(("Task", "Accuracy"), (("mine|yours", "two\nlines"),), "note")
-    row = table.markdown().splitlines()[2]
-    assert row == "| mine\\|yours | two lines |"
+    table = Table(("Task", "Accuracy"), (("mine|yours", "two\nlines"),), ("note",))
+    assert table.markdown().splitlines()[2:] == ["| mine\\|yours | two lines |", "", "- note"]
 
 
 def test_csv_holds_plain_numbers() -> None:
@@ -201,9 +339,9 @@ def test_csv_holds_plain_numbers() -> None:
         "Params": "1470474",
         "Accuracy": "0.976",
         "Latency B1 mean (ms)": "0.2",
-        "Latency B1 std (ms)": "0.25",
+        "Latency B1 std (ms)": "0.02",
         "Latency B64 mean (ms)": "2.0",
-        "Latency B64 std (ms)": "0.25",
+        "Latency B64 std (ms)": "0.2",
         "Seed": "0",
         "Benchmark": "paired",
         "Threads": "1",
@@ -213,8 +351,8 @@ def test_csv_holds_plain_numbers() -> None:
 def test_csv_leaves_a_batch_size_blank_that_a_run_did_not_measure() -> None:
     small, large = rows_of(sweep_csv([at_sizes(1), at_sizes(64)]))
     columns = ["Latency B1 mean (ms)", "Latency B1 std (ms)", "Latency B64 mean (ms)", "Latency B64 std (ms)"]
-    assert [small[name] for name in columns] == ["1.0", "0.25", "", ""]
-    assert [large[name] for name in columns] == ["", "", "64.0", "0.25"]
+    assert [small[name] for name in columns] == ["1.0", "0.1", "", ""]
+    assert [large[name] for name in columns] == ["", "", "64.0", "6.4"]
     assert (large["Seed"], large["Benchmark"], large["Threads"]) == ("0", "paired", "1")
 
 
@@ -224,11 +362,15 @@ def test_csv_quotes_what_needs_it() -> None:
     assert row["Task"] == 'mine, "yours"'
 
 
-def test_the_terminal_shows_every_cell_and_takes_none_for_markup() -> None:
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(comparison_table(dataclasses.replace(REPORT, task="[red]mine")).rich())
+def test_the_terminal_shows_every_cell_and_every_note_and_takes_none_for_markup() -> None:
+    odd = dataclasses.replace(SHAKY, task="[red]mine", compiled=compiled())
+    console = Console(width=250, record=True, file=io.StringIO())
+    table = comparison_table(odd)
+    console.print(table.rich())
     shown = console.export_text()
     assert "[red]mine" in shown
-    for cell in (cell for row in comparison_table(REPORT).rows for cell in row):
+    for cell in (cell for row in table.rows for cell in row):
         assert cell in shown
-    assert "Latency: forward pass" in shown
+    unfolded = " ".join(shown.split())
+    for text in table.notes:
+        assert text in unfolded

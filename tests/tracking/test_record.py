@@ -14,7 +14,8 @@ from quantexp.config import Amp, Dynamic, Experiment, Mlp, Mnist, NoQuant, Qat, 
 from quantexp.config.tracking import Local
 from quantexp.errors import TrackingError, TrainingError
 from quantexp.experiment import run
-from quantexp.report.results import metrics, read_report
+from quantexp.report.metrics import metrics
+from quantexp.report.results import read_report
 from quantexp.tracking.labels import parameters, run_name
 from quantexp.tracking.record import Recorder, recording
 from quantexp.tracking.store import Store, open_store
@@ -197,6 +198,22 @@ def test_all_of_a_result_is_recorded(store: Store, sample: Callable[..., Experim
                 (str(placement), str(number)) for placement in range(one.placements) for number in range(rounds)
             ]
     assert len(rows) == sum(len(one.samples_ms) for _, measured in models for one in measured.latency)
+
+    with (folder / "confusion.csv").open(encoding="utf-8", newline="") as file:
+        confusion = list(csv.DictReader(file))
+    for name, measured in models:
+        of_one = [row for row in confusion if row["model"] == name]
+        assert sum(int(row["examples"]) for row in of_one) == report.data.test
+        right = sum(int(row["examples"]) for row in of_one if row["label"] == row["predicted"])
+        assert right == measured.accuracy.correct
+    assert {"layers.csv", "operators.csv", "time.csv", "classes.csv"} <= {path.name for path in folder.iterdir()}
+    machine = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    assert {"cpu", "cores", "packages", "load_average", "threads"} <= machine.keys()
+    assert {"size.png", "time.png"} <= {path.name for path in (folder / "pictures").iterdir()}
+    verdicts = {name for name in kept.data.tags if name.startswith("verdict")}
+    asked = {"verdict_accuracy", "verdict_b1", "verdict_b8"} if report.comparison else set()
+    assert verdicts == asked
+    assert ("unstable" in kept.data.tags) == bool(report.unstable)
 
 
 def test_a_result_that_cannot_be_written_is_told_with_the_name_of_the_run(

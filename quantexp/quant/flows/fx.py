@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,7 +25,10 @@ from torch.ao.quantization.fake_quantize import default_fused_wt_fake_quant
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
 
 from quantexp.config import Engine, Granularity, Observer
+from quantexp.environment import describe
 from quantexp.quant.flows.fake_quant import weight_fake_quant
+
+log = logging.getLogger(__name__)
 
 OBSERVERS: dict[Observer, Any] = {
     Observer.histogram: HistogramObserver,
@@ -37,6 +41,7 @@ def prepare_static(
     model: nn.Module, example: Tensor, *, engine: Engine, observer: Observer, weights: Granularity
 ) -> nn.Module:
     """Insert observers into `model`, which must be in evaluation mode. `example` is one batch of inputs."""
+    _warn_of_saturation(engine)
     # torch's own choice for the engine says whether activations leave one bit unused (reduce_range),
     # without which instruction sets before VNNI overflow.
     reduce_range = get_default_qconfig(engine.value).activation().reduce_range  # type: ignore[no-untyped-call]
@@ -50,6 +55,7 @@ def prepare_static(
 
 def prepare_qat(model: nn.Module, example: Tensor, *, engine: Engine, weights: Granularity) -> nn.Module:
     """Insert fake quant into `model`, which must be in training mode."""
+    _warn_of_saturation(engine)
     default = get_default_qat_qconfig(engine.value)  # type: ignore[no-untyped-call]
     weight = weight_fake_quant if weights is Granularity.per_channel else default_fused_wt_fake_quant
     return prepare_qat_fx(model, _mapping(default.activation, weight, engine), (example,))
@@ -71,6 +77,11 @@ def convert(prepared: nn.Module) -> nn.Module:
     """Replace what was observed by integer kernels."""
     converted: nn.Module = convert_fx(prepared.eval())  # type: ignore[arg-type]
     return converted
+
+
+def _warn_of_saturation(engine: Engine) -> None:
+    if engine is Engine.onednn and not set(describe().instruction_sets) & {"avx512_vnni", "avx_vnni", "amx_int8"}:
+        log.warning("onednn uses all bits of the activations: without VNNI sums may saturate and cost accuracy")
 
 
 def _mapping(activation: Any, weight: Any, engine: Engine) -> QConfigMapping:

@@ -1,0 +1,81 @@
+"""Why a quantized model is not faster, as far as it can be told from what was seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quantexp.report.results import Evidence, Profile
+
+MULTIPLIERS = (
+    "linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "convolution",
+    "mkldnn_convolution",
+    "addmm",
+    "mm",
+    "bmm",
+    "matmul",
+)
+CONVERSIONS = ("quantize", "dequantize", "_to_copy", "copy_", "to", "choose_qparams")
+INT8_SETS = ("avx_vnni", "avx512_vnni", "amx_int8")
+BF16_SETS = ("avx512_bf16", "amx_bf16")
+FP16_SETS = ("avx512_fp16", "amx_fp16")
+FEW = 0.5  # of the time in matrix products: the rest decides
+MUCH = 0.2  # of the time in conversions
+
+
+def not_faster(
+    evidence: Evidence,
+    profile: Profile,
+    *,
+    precision: str,
+    engine: str | None,
+    threads: int,
+    cores: int,
+    instruction_sets: Sequence[str],
+) -> tuple[str, ...]:
+    """Return the reasons, the surest first; never none: that none is known is said too."""
+    found = []
+    if threads > cores:
+        found.append(f"{threads} threads share {cores} cores")
+    lowered = evidence.mac_share(precision)
+    if lowered < 0.995:
+        names = ", ".join(one.name for one in evidence.left_in_float[:5])
+        found.append(
+            f"only {lowered:.0%} of the multiply-accumulates run in {precision}{f': {names} in float' * bool(names)}"
+        )
+    found += _instructions(precision, instruction_sets)
+    if engine == "qnnpack":
+        found.append("the kernels of qnnpack are made for ARM")
+    products = _share(profile, MULTIPLIERS)
+    conversions = _share(profile, CONVERSIONS)
+    if conversions > MUCH:
+        found.append(
+            f"converting between precisions takes {conversions:.0%} of the time: it is not fused into the products"
+        )
+    if products < FEW:
+        found.append(
+            f"only {products:.0%} of the time goes to matrix products: the overhead of the calls decides, "
+            "as the batch is small"
+        )
+    return tuple(found) or ("no reason is known",)
+
+
+def _instructions(precision: str, sets: Sequence[str]) -> list[str]:
+    needed = {"int8": INT8_SETS, "bf16": BF16_SETS, "fp16": FP16_SETS}.get(precision, ())
+    if not needed or set(needed) & set(sets):
+        return []
+    if precision == "int8":
+        return ["this CPU has neither VNNI nor AMX: an int8 product takes several instructions"]
+    return [f"this CPU has no instructions for {precision}: products are computed in fp32 after a conversion"]
+
+
+def _share(profile: Profile, names: Sequence[str]) -> float:
+    """Return the share of the operators of these names, or of such a name and a suffix: `linear`, `linear_relu`."""
+    return sum(one.share for one in profile.shares if _is_one_of(one.operator.split("::")[-1].split(".")[0], names))
+
+
+def _is_one_of(operator: str, names: Sequence[str]) -> bool:
+    return operator in names or operator.startswith(tuple(f"{name}_" for name in names))

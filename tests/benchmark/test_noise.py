@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from quantexp.benchmark import noise
+from quantexp.benchmark.noise import Clock, Load, reasons
+from quantexp.report.results import Latency
+
+CORES = 4
+QUIET = Load(seconds=2.0, cores_used=1.0, others_load=0.0, steal=0.0)
+SPIN = "import time\nwhile time.process_time() < 0.5: pass"
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine of four cores."""
+    monkeypatch.setattr(noise, "usable_cores", lambda: CORES)
+
+
+def timed(spread: float = 0.1) -> Latency:
+    """A latency whose blocks spread by this share of their median."""
+    return Latency(
+        batch_size=1,
+        samples_ms=(2.0,) * 4,
+        calls_per_sample=1,
+        placements=2,
+        median_ms=2.0,
+        mean_ms=2.0,
+        std_ms=0.1,
+        p10_ms=2.0 * (1 - spread / 2),
+        p90_ms=2.0 * (1 + spread / 2),
+        p99_ms=None,
+        first_call_ms=9.0,
+    )
+
+
+def load(**changes: float) -> Load:
+    return Load(**{**vars(QUIET), **changes})
+
+
+# The reasons
+
+
+def test_on_a_quiet_machine_there_is_no_reason() -> None:
+    assert reasons(QUIET, 1, [timed(), timed()]) == ()
+    assert reasons(load(cores_used=4.2, others_load=0.39, steal=0.009), 4, [timed(0.49)]) == ()
+
+
+def test_other_processes_are_a_reason_if_they_keep_more_than_a_tenth_of_the_cores_busy() -> None:
+    assert reasons(load(others_load=0.41), 1, [timed()]) == ("other processes kept 0.4 of 4 cores busy",)
+    assert reasons(load(others_load=2.96), 1, [timed()]) == ("other processes kept 3.0 of 4 cores busy",)
+
+
+def test_a_tenth_is_of_the_cores_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "usable_cores", lambda: 64)
+    assert reasons(load(others_load=6.3), 1, [timed()]) == ()
+    assert reasons(load(others_load=6.5), 1, [timed()]) == ("other processes kept 6.5 of 64 cores busy",)
+
+
+def test_what_the_hypervisor_takes_is_a_reason_from_one_per_cent_on() -> None:
+    assert reasons(load(steal=0.01), 1, [timed()]) == ()
+    assert reasons(load(steal=0.034), 1, [timed()]) == ("the hypervisor took 3% of the CPU time",)
+
+
+def test_more_threads_than_cores_are_a_reason() -> None:
+    assert reasons(load(cores_used=4.0), 5, [timed()]) == ("5 threads share 4 cores",)
+    assert reasons(load(cores_used=4.0), 4, [timed()]) == ()
+
+
+def test_more_cores_in_use_than_threads_were_asked_for_are_a_reason() -> None:
+    assert reasons(load(cores_used=1.29), 1, [timed()]) == ()
+    assert reasons(load(cores_used=2.4), 2, [timed()]) == ("this process used 2.4 cores for 2 threads",)
+
+
+def test_blocks_that_spread_by_more_than_half_of_their_median_are_a_reason_whichever_model_they_are_of() -> None:
+    assert reasons(QUIET, 1, [timed(0.5)]) == ()
+    told = ("the timed blocks spread by 80% of their median",)
+    assert reasons(QUIET, 1, [timed(0.8), timed(0.1)]) == told
+    assert reasons(QUIET, 1, [timed(0.1), timed(0.6), timed(0.8)]) == told
+
+
+def test_every_reason_is_told() -> None:
+    found = reasons(load(cores_used=9.0, others_load=3.0, steal=0.5), 8, [timed(0.9)])
+    begins = ["other processes", "the hypervisor", "8 threads share", "this process used 9.0", "the timed blocks"]
+    assert [reason.startswith(begin) for reason, begin in zip(found, begins, strict=True)] == [True] * 5
+
+
+# The clock
+
+
+def test_a_clock_tells_the_work_of_this_process_from_its_rest() -> None:
+    rest = Clock()
+    time.sleep(0.05)
+    rested = rest.read()
+    work = Clock()
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+    worked = work.read()
+    assert worked.cores_used * worked.seconds == pytest.approx(0.2, abs=0.05)
+    assert rested.cores_used * rested.seconds < 0.05
+    assert 0 <= rested.steal <= 1
+    assert rested.others_load >= 0
+
+
+def test_a_clock_tells_the_work_of_another_process() -> None:
+    clock = Clock()
+    subprocess.run([sys.executable, "-c", SPIN], check=True, timeout=120)
+    found = clock.read()
+    assert found.others_load * found.seconds > 0.4, "the other process computed for half a second"
+    assert found.cores_used * found.seconds < 0.4
