@@ -464,6 +464,13 @@ def test_a_disk_too_full_for_the_cache_costs_the_entry_and_not_the_run(workdir: 
     assert left == {".lock"}  # neither half an entry nor a scratch file
 
 
+def test_a_network_beyond_any_memory_is_refused_in_words(workdir: Path, quantexp: Command) -> None:
+    done = quantexp(*SMALL[:-1], "quant=none", "task.hidden=[100000000000]")
+    told = refused(done, "the run must fit into memory, it does not", "choose a smaller network (task.hidden", status=1)
+    assert told.splitlines()[-1].startswith("quantexp: the run must fit into memory")
+    assert "please report it" not in told
+
+
 # -- the store -------------------------------------------------------------------------------------------
 
 
@@ -528,6 +535,17 @@ def test_a_store_of_plain_files_is_refused(workdir: Path, quantexp: Command) -> 
 def test_a_store_in_a_folder_that_is_not_there_is_refused(workdir: Path, quantexp: Command) -> None:
     done = quantexp("-m", *SMALL, "tracking=server", "tracking.uri=sqlite:////no/such/folder/mlflow.db")
     refused(done, "/no/such/folder/mlflow.db", "cannot be written", "tracking.uri=sqlite:///")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="this system has no folder in which nobody can make a file")
+@pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["run", "sweep"])
+def test_a_store_in_a_folder_in_which_no_file_can_be_made_is_refused_at_once(
+    workdir: Path, quantexp: Command, sweep: list[str]
+) -> None:
+    done = quantexp(*sweep, *SMALL, "tracking=server", "tracking.uri=sqlite:////proc/a.db", timeout=60)
+    told = refused(done, "/proc/a.db", "tracking.uri=", status=1)
+    assert "train  " not in told
+    assert "cache_dir" not in told, "it is not the cache that cannot be written"
 
 
 def test_a_store_that_is_no_sqlite_file_is_refused_and_left_alone(

@@ -13,7 +13,6 @@ import sysconfig
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,8 @@ LAB_COLUMNS = [
     *(f"Latency B{size} (ms)" for size in SIZES),
 ]
 SMALL = ("data=sample", "benchmark=quick", "batch_size=1", "train.epochs=5", "task.hidden=[8]")
-ARTIFACTS = {"config.yaml", "environment.json", "model", "report.json", "samples.csv", "table.md"}
+FIGURES = {f"{name}.csv" for name in ("classes", "confusion", "layers", "operators", "samples", "time")}
+ARTIFACTS = {"config.yaml", "environment.json", "model", "pictures", "report.json", "table.md"} | FIGURES
 PATIENCE = 300  # seconds until a command that hangs is given up
 
 
@@ -222,7 +222,7 @@ def test_tags_say_where_and_with_what_a_run_took_place(swept: Sweep) -> None:
         tags = run.data.tags
         assert tags["host"] == machine.host
         assert tags["cpu"] == machine.cpu
-        assert tags["torch"] == version("torch")
+        assert tags["torch"] == torch.__version__
         assert tags["quantexp.version"] == quantexp.__version__
         assert "error" not in tags
 
@@ -237,7 +237,7 @@ def test_each_run_keeps_its_artifacts(swept: Sweep, task: str, quant: str) -> No
     run_id = swept.runs()[task, quant].info.run_id
     assert {entry.path for entry in client_of(swept.folder).list_artifacts(run_id)} == ARTIFACTS
     assert json.loads(swept.artifact(run_id, "model/recipe.json"))["quant"]["name"] == quant
-    assert json.loads(swept.artifact(run_id, "environment.json"))["packages"]["torch"] == version("torch")
+    assert json.loads(swept.artifact(run_id, "environment.json"))["packages"]["torch"] == torch.__version__
     config = swept.artifact(run_id, "config.yaml")
     assert config.startswith(f"# python -m quantexp data=sample benchmark=quick task={task} quant={quant} ")
     assert "epochs: 2" in config

@@ -256,6 +256,26 @@ def test_a_mistyped_argument_ends_the_command_with_status_2(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="this system has no folder in which nobody can make a file")
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-m", "hydra.sweep.dir=/proc/x"], "hydra.sweep.dir=FOLDER"),
+        (["hydra.run.dir=/proc/x"], "hydra.run.dir=FOLDER"),
+    ],
+    ids=["sweep", "run"],
+)
+def test_a_folder_that_hydra_cannot_make_is_named_with_its_setting(
+    quantexp: Command, workdir: Path, arguments: list[str], told: str
+) -> None:
+    done = quantexp(*arguments, "data=sample", "benchmark=quick")
+    assert done.returncode == 2
+    assert "/proc/x cannot be written" in done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
 def test_hydras_own_words_can_be_had(quantexp: Command, folder: Path) -> None:
     done = quantexp("precison=int8", HYDRA_FULL_ERROR="1")
     assert done.returncode == 1

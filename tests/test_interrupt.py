@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -58,6 +59,16 @@ def seen_until(child: subprocess.Popen[str], *stages: str) -> str:
             assert line, f"it ended before {stage!r}:\n{said}"
             said += line
     return said
+
+
+def wait_until_it_listens(child: subprocess.Popen[str]) -> None:
+    """Wait until the child handles SIGTERM itself, where the system tells: before that Python is still starting."""
+    status, until = Path(f"/proc/{child.pid}/status"), time.monotonic() + PATIENCE
+    while status.is_file() and time.monotonic() < until:
+        caught = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("SigCgt:"))
+        if int(caught, 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.01)
 
 
 def ended(child: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -127,6 +138,36 @@ def test_a_signal_ends_a_run_with_130_and_closes_it_as_killed(
     assert run.info.end_time is not None
     assert entries(workdir / "cache") == []
     assert {path.suffix for path in (workdir / "cache" / "models").iterdir()} <= {".lock"}
+
+
+@pytest.mark.parametrize("sweep", [(), ("-m",)], ids=["run", "sweep"])
+@pytest.mark.parametrize("after", [0.3, 1.5])
+def test_a_command_that_is_interrupted_in_its_imports_ends_in_one_line(
+    workdir: Path, start: Command, after: float, sweep: tuple[str, ...]
+) -> None:
+    child = start(*sweep, *LONG, f"cache_dir={workdir}/cache")
+    time.sleep(after)
+    wait_until_it_listens(child)
+    child.send_signal(signal.SIGINT)
+    status, stdout, stderr = ended(child)
+    assert status == 130
+    assert stderr.splitlines()[-1] == "quantexp: interrupted"
+    assert "Traceback" not in stderr
+    assert stdout == ""
+
+
+def test_an_interrupt_inside_generated_code_ends_with_130_too(tmp_path: Path) -> None:
+    # What dataclasses and others generate runs in exec(): Python notes that an interrupt left it, and at its end would
+    # kill itself with the signal, unless something else ran in exec() since.
+    (tmp_path / "hydra.py").write_text("exec('raise KeyboardInterrupt')")
+    done = subprocess.run(
+        [sys.executable, "-m", "quantexp"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stderr) == (130, "quantexp: interrupted\n")
 
 
 def test_a_sweep_that_is_interrupted_shows_what_it_has(workdir: Path, start: Command) -> None:

@@ -31,7 +31,7 @@ from quantexp.report.results import Conditions, Latency
 from quantexp.tasks.base import Split
 
 SLICE_SECONDS = 2e-4  # about the least of a slice: short, as what the machine does to one it then does to the next
-PLACEMENTS = 20  # that share the budget, if the models are fast enough
+PLACEMENTS = 30  # that share the budget, if the models are fast enough
 MOST_ROUNDS = 100  # in a placement, an even number; beyond that another placement tells more
 WARM_UP_BLOCKS = 5  # at most
 IMPROVEMENT = 0.98  # a block that takes more of the best before it no longer improves

@@ -108,8 +108,6 @@ def _timings(
                 contestants.append(compilations[-1])
             log.info("measure   latency at batch %d (%s)", batch_size, benchmark.name)
             timings.append(time_models(contestants, data.test, batch_size, benchmark))
-        for reason in timings[-1].conditions.unstable:
-            log.warning("unstable at batch %d: %s", batch_size, reason)
     return timings, compilations
 
 

@@ -148,19 +148,15 @@ def sweep_table(reports: Sequence[Report]) -> Table:
     seeds = {report.seed for report in reports}
     if len(seeds) > 1:
         columns = (*columns, "Seed")
-    shaky = any(report.unstable for report in reports)
-    if shaky:
-        columns = (*columns, "Notes")
     rows = []
     for report in reports:
         model = report.result
         cells = (_task(report), report.quant, model.precision, f"{model.size_mb:.2f}", f"{model.size.parameters:,}")
-        latencies = {one.batch_size: _mean_std(one) for one in model.latency}
+        unstable = {one.batch_size for one in report.conditions if one.unstable}
+        latencies = {one.batch_size: _mean_std(one) + "*" * (one.batch_size in unstable) for one in model.latency}
         seed = (str(report.seed),) if len(seeds) > 1 else ()
         accuracy = f"{100 * model.accuracy.value:.2f} %"
-        at = ", ".join(f"B{one.batch_size}" for one in report.conditions if one.unstable)
-        notes = (f"unstable {at}" if at else "",) if shaky else ()
-        rows.append((*cells, accuracy, *(latencies.get(size, "") for size in sizes), *seed, *notes))
+        rows.append((*cells, accuracy, *(latencies.get(size, "") for size in sizes), *seed))
     return Table(columns, tuple(rows), tuple(_notes(reports)))
 
 
@@ -224,7 +220,7 @@ def _notes(reports: Sequence[Report]) -> Iterator[str]:
     meaning = "; ".join(f"{name}: {over.get(name, 'over timed blocks of calls')}" for name in protocols)
     yield f"Latency: forward pass, mean ± std ({meaning}), CPU threads: {threads}. [ ]: 95 % interval."
     if any(report.unstable for report in reports) and len(reports) > 1:
-        yield "unstable: the machine was not quiet at these batch sizes; the reasons stand in each run."
+        yield "* unstable: the machine was not quiet meanwhile; the reasons stand in each run."
     if any(report.data.source == "sample" for report in reports):
         yield "sample: the small data set in the package; its accuracies say nothing of the real one."
     if any(report.calibration == "test" for report in reports):
