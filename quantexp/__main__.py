@@ -27,6 +27,7 @@ def main() -> None:
             _run_hydra()
     except KeyboardInterrupt:
         print("quantexp: interrupted", file=sys.stderr)  # in no colours: their import may be what was cut short
+        exec("")  # else Python, as the interrupt left generated code, would end by the signal and not by the status
         sys.exit(INTERRUPTED)
 
 

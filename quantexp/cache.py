@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
 import platformdirs
 
-from quantexp.errors import CacheError
+from quantexp.errors import CacheError, QuantexpError
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,14 @@ def cache_folder(cache_dir: str | None, part: str) -> Path:
 
 
 @contextmanager
-def locked(path: Path, waiting_for: str) -> Iterator[None]:
-    """Hold the lock file `path`; the operating system frees it if its holder dies."""
+def locked(
+    path: Path, waiting_for: str, unusable: Callable[[Path, OSError], QuantexpError] | None = None
+) -> Iterator[None]:
+    """Hold the lock file `path`; the operating system frees it if its holder dies.
+
+    Raises:
+        CacheError: If its folder takes no file; what `unusable` makes of the folder and the error, if it is given.
+    """
     lock = filelock.FileLock(path)
     try:
         path.touch()  # filelock would try for ever where no file can be made
@@ -40,7 +46,7 @@ def locked(path: Path, waiting_for: str) -> Iterator[None]:
             log.info("waiting   %s", waiting_for)
             lock.acquire()
     except OSError as error:
-        raise _unusable(path.parent, error) from error
+        raise (unusable or _unusable)(path.parent, error) from error
     try:
         yield
     finally:

@@ -122,7 +122,13 @@ def usable_cores() -> int:
     """Count the cores that this process may use; hyperthreads of one core count once."""
     logical = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     physical = psutil.cpu_count(logical=False) or logical
-    return min(logical, physical)
+    return max(1, min(logical, physical, thread_limit() or logical))
+
+
+def thread_limit() -> int | None:
+    """Return how many threads OpenMP may start at all, which torch does not know of; None where it is not limited."""
+    limit = os.environ.get("OMP_THREAD_LIMIT", "")
+    return int(limit) if limit.isdigit() else None
 
 
 def caches(folder: Path = CPU_FOLDER) -> dict[str, int]:
@@ -166,6 +172,10 @@ def threads(count: int) -> Iterator[None]:
     """
     before = torch.get_num_threads()
     try:
+        if (limit := thread_limit()) is not None and limit < count:
+            raise BenchmarkError(
+                f"torch must compute with {count} threads, OMP_THREAD_LIMIT={limit} allows fewer; unset it"
+            )
         torch.set_num_threads(count)
         if (taken := torch.get_num_threads()) != count:
             raise BenchmarkError(f"torch must compute with {count} threads, it uses {taken}; ask for another number")

@@ -50,9 +50,9 @@ def compiled(model: nn.Module, inputs: Tensor) -> Iterator[CompiledModel]:
 
     torch.compiler.reset()
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA, which nothing here needs
+    candidate = copy.deepcopy(model)
     with fresh_cache(), torch.inference_mode():
         expected = model(inputs)
-        candidate = copy.deepcopy(model)
         candidate.compile(fullgraph=True, dynamic=False)
         started = time.perf_counter()
         try:

@@ -119,18 +119,25 @@ def _profiles(subject: Subject, data: TaskData, batch_sizes: Sequence[int]) -> t
 
 
 @contextmanager
-def _stored(subject: Subject) -> Iterator[tuple[Path, float]]:
-    """Store the subject in a folder that is gone afterwards; also give the milliseconds to load it from there."""
+def _stored(subject: Subject) -> Iterator[tuple[Path | None, float | None]]:
+    """Store the subject in a folder that is gone afterwards; also give the milliseconds to load it from there.
+
+    Where no folder takes it both are None: a disk that is full costs these figures, not the run.
+    """
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
-        folder = Path(scratch)
-        storage.save(folder, subject.model, subject.recipe)
+        try:
+            storage.save(Path(scratch), subject.model, subject.recipe)
+        except Exception as error:  # the writers of torch and safetensors raise errors of their own
+            log.warning("the size of the stored model and its time to load stay unknown: %s", error)
+            yield None, None
+            return
         started = time.perf_counter()
-        storage.load(folder)
-        yield folder, (time.perf_counter() - started) * 1e3
+        storage.load(scratch)
+        yield Path(scratch), (time.perf_counter() - started) * 1e3
 
 
-def _memory(folder: Path, benchmark: Benchmark, batch_sizes: Sequence[int]) -> int | None:
-    return memory_bytes(folder, max(batch_sizes), benchmark.threads) if benchmark.memory else None
+def _memory(folder: Path | None, benchmark: Benchmark, batch_sizes: Sequence[int]) -> int | None:
+    return memory_bytes(folder, max(batch_sizes), benchmark.threads) if benchmark.memory and folder else None
 
 
 def _compiled(

@@ -13,9 +13,9 @@ from quantexp.quant.inspection import NAMES, held_weights
 from quantexp.report.results import Size
 
 
-def size(model: nn.Module, stored: Path) -> Size:
-    """Return the size of `model`, which is stored in the folder `stored`."""
-    stored_bytes = sum(path.stat().st_size for path in stored.iterdir())
+def size(model: nn.Module, stored: Path | None) -> Size:
+    """Return the size of `model`, which is stored in the folder `stored` if any took it."""
+    stored_bytes = sum(path.stat().st_size for path in stored.iterdir()) if stored else None
     return Size(state_bytes(model), stored_bytes, weight_bytes(model), parameter_count(model))
 
 

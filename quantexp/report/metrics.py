@@ -65,7 +65,7 @@ def _details(model: Measured) -> dict[str, Any]:
         "accuracy_low": model.accuracy.low,
         "accuracy_high": model.accuracy.high,
         "int8_mac_share": model.evidence.mac_share("int8"),
-        "stored_mb": model.size.stored_bytes / 1e6,
+        "stored_mb": None if model.size.stored_bytes is None else model.size.stored_bytes / 1e6,
         "weights_mb": sum(model.size.weight_bytes.values()) / 1e6,
         "load_ms": model.load_ms,
         "memory_mb": None if memory is None else memory / 1e6,

@@ -101,7 +101,7 @@ class Size:
     """The size of a model: as the lab saves it, as quantexp stores it, and its weights in memory by dtype."""
 
     state_bytes: int  # of the file that torch.save(model.state_dict()) writes
-    stored_bytes: int  # of the folder that quantexp.load reads
+    stored_bytes: int | None  # of the folder that quantexp.load reads; None where no disk took it
     weight_bytes: dict[str, int]  # parameters, scales and zero points, by the dtype they are held in
     parameters: int
 
@@ -173,8 +173,9 @@ class Evidence:
 class Measured:
     """What was measured on one model.
 
-    `train_seconds` is None where it was not trained by quantexp; `memory_bytes`, the peak resident memory of
-    a fresh process that loads the model and predicts, above one that only imports torch, is None unless asked for.
+    `train_seconds` is None where it was not trained by quantexp, `load_ms` where no disk took it; `memory_bytes`,
+    the peak resident memory of a fresh process that loads the model and predicts, above one that only imports
+    torch, is None unless asked for.
     """
 
     precision: str
@@ -183,7 +184,7 @@ class Measured:
     evidence: Evidence
     profiles: tuple[Profile, ...]
     latency: tuple[Latency, ...]
-    load_ms: float
+    load_ms: float | None
     train_seconds: float | None
     memory_bytes: int | None
 

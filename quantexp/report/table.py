@@ -71,8 +71,8 @@ def comparison_table(report: Report) -> Table:
     rows += [
         *([["Compile (s)", f"{report.compiled.compile_seconds:.1f}"]] if report.compiled else []),
         ["First call (ms)", *(f"{model.latency[0].first_call_ms:.2f}" for _, model in models)],
-        ["Load (ms)", *(f"{model.load_ms:.0f}" for _, model in models)],
-        ["Training (s)", *("" if (it := model.train_seconds) is None else f"{it:.1f}" for _, model in models)],
+        ["Load (ms)", *(_known(model.load_ms, 0) for _, model in models)],
+        ["Training (s)", *(_known(model.train_seconds, 1) for _, model in models)],
     ]
     if any(model.memory_bytes is not None for _, model in models):
         rows.append(["Memory (MB)", *(f"{(model.memory_bytes or 0) / 1e6:.0f}" for _, model in models)])
@@ -188,6 +188,10 @@ def _accuracy(model: Measured) -> str:
 
 def _task(report: Report) -> str:
     return report.task if report.data.source == "full" else f"{report.task} ({report.data.source})"
+
+
+def _known(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 def _mean_std(one: Latency) -> str:

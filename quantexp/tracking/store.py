@@ -14,6 +14,7 @@ import sqlite3
 import urllib.error
 import urllib.request
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HEALTH_SECONDS = 2.0
+ELSEWHERE = "start in another directory, or use tracking=server tracking.uri=sqlite:////path/to/mlflow.db"
 ARTIFACTS = "mlartifacts"
 
 
@@ -50,7 +52,8 @@ def open_store(tracking: Tracking) -> Store:
     _check_alive(uri)
     try:
         if path := sqlite_path(uri):
-            with locked(path.with_name(f".{path.name}.lock"), "another process makes the tracking store"):
+            lock = path.with_name(f".{path.name}.lock")
+            with locked(lock, "another process makes the tracking store", partial(_takes_no_file, path)):
                 return _open(uri, tracking.experiment, path.parent / ARTIFACTS)
         return _open(uri, tracking.experiment, None)
     except TrackingError:
@@ -146,12 +149,15 @@ def _check_alive(uri: str) -> None:
         )
 
 
+def _takes_no_file(store: Path, folder: Path, error: OSError) -> TrackingError:
+    return TrackingError(f"records go to {store}, but {folder} takes no file ({error.strerror or error}); {ELSEWHERE}")
+
+
 def _check_sqlite(path: Path) -> None:
-    repair = "start in another directory, or use tracking=server tracking.uri=sqlite:////path/to/mlflow.db"
     if "?" in str(path):
-        raise TrackingError(f"the path of a SQLite store must not hold a question mark, {path} does; {repair}")
+        raise TrackingError(f"the path of a SQLite store must not hold a question mark, {path} does; {ELSEWHERE}")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise TrackingError(f"records go to {path}, but its folder cannot be written; {repair}")
+        raise TrackingError(f"records go to {path}, but its folder cannot be written; {ELSEWHERE}")
     if not path.exists():
         return
     try:
@@ -159,4 +165,4 @@ def _check_sqlite(path: Path) -> None:
             connection.execute("SELECT count(*) FROM sqlite_master")
     except sqlite3.Error as error:
         rule = f"{path} must be a SQLite store that can be written"
-        raise TrackingError(f"{rule} ({error}); move it away, or {repair}") from error
+        raise TrackingError(f"{rule} ({error}); move it away, or {ELSEWHERE}") from error

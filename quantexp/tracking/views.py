@@ -32,6 +32,9 @@ COLUMNS = (
             "speedup_b1",
             "speedup_b64",
             "train_seconds",
+            "int8_mac_share",
+            "mcnemar_p",
+            "unstable",
         )
     ),
 )

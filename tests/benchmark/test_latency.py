@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from quantexp.benchmark.latency import Timing, time_models
 from quantexp.benchmark.subject import Subject
 from quantexp.config import Benchmark, Dynamic, Engine, Lab, Paired
-from quantexp.environment import threads
+from quantexp.environment import threads, usable_cores
 from quantexp.errors import BenchmarkError
 from quantexp.models.mlp import MLP
 from quantexp.quant.engine import supported_engines
@@ -346,3 +346,12 @@ def test_threads_are_put_back_when_torch_computes_with_others(told: list[int]) -
     with pytest.raises(BenchmarkError), threads(5):
         pytest.fail("nothing may be measured")
     assert told == [5, 3]
+
+
+def test_a_limit_of_openmp_below_the_threads_asked_for_is_an_error_that_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
+    with pytest.raises(BenchmarkError, match="with 2 threads, OMP_THREAD_LIMIT=1 allows fewer"), threads(2):
+        pytest.fail("nothing may be measured")
+    assert usable_cores() == 1

@@ -128,6 +128,12 @@ def test_what_is_stored_is_counted_with_everything_that_is_read_again(tmp_path: 
     assert found.parameters == WEIGHTS + BIASES
 
 
+def test_what_no_folder_took_has_no_stored_size() -> None:
+    found = size(network(), None)
+    assert found.stored_bytes is None
+    assert (found.state_bytes, found.parameters) == (state_bytes(network()), WEIGHTS + BIASES)
+
+
 # Memory, of processes of its own
 
 

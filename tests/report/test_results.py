@@ -91,6 +91,12 @@ def test_memory_is_named_only_where_it_was_asked_for() -> None:
     assert metrics(lone(baseline=measured(memory_bytes=9_000_000)))["memory_mb"] == 9.0
 
 
+def test_a_model_that_no_disk_took_has_neither_a_stored_size_nor_a_time_to_load() -> None:
+    unstored = dataclasses.replace(measured().size, stored_bytes=None)
+    names = set(metrics(lone(baseline=measured(size=unstored, load_ms=None))))
+    assert names == OF_ONE_MODEL - {"stored_mb", "load_ms"} | OF_THE_RUN
+
+
 def test_the_ninety_ninth_percentile_is_named_only_where_it_is_known() -> None:
     known = measured(latency=(latency(1, 0.2, p99_ms=0.3), latency(64, 2.0)))
     named = metrics(lone(baseline=known))

@@ -130,6 +130,11 @@ def test_a_time_that_is_not_known_is_left_blank() -> None:
     assert comparison_table(untrained).rows[-1] == ("Training (s)", "10.0", "", "")
 
 
+def test_a_time_to_load_that_is_not_known_is_left_blank() -> None:
+    full = dataclasses.replace(REPORT, quantized=dataclasses.replace(QUANTIZED, load_ms=None))
+    assert ("Load (ms)", "12", "", "") in comparison_table(full).rows
+
+
 def test_memory_has_a_row_where_it_was_measured_and_only_there() -> None:
     assert "Memory (MB)" not in changes(REPORT)
     heavy = dataclasses.replace(

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from quantexp.config import Dynamic, Experiment, Lab, NoQuant, Paired, Static
+from quantexp.experiment import run
+from quantexp.report.results import Report
+
+WIDTHS = [400, 1024, 1024, 10]
+MACS = sum(before * after for before, after in pairwise(WIDTHS))
+
+
+@pytest.fixture(scope="module")
+def reports() -> dict[str, Report]:
+    return {}
+
+
+@pytest.fixture
+def static(reports: dict[str, Report], sample: Callable[..., Experiment]) -> Report:
+    """A static run on the sample, made once."""
+    if "static" not in reports:
+        reports["static"] = run(sample(quant=Static())).report
+    return reports["static"]
+
+
+def test_multiply_accumulates_are_those_of_the_closed_form(static: Report) -> None:
+    assert static.flops == 2 * MACS
+    for model in (static.baseline, static.quantized):
+        assert model is not None
+        assert sum(one.macs for one in model.evidence.operators) == MACS
+    assert static.baseline.evidence.mac_share("int8") == 0.0
+    assert static.result.evidence.mac_share("int8") == 1.0
+
+
+def test_a_stored_model_is_as_large_as_its_weights_and_a_little_more(static: Report) -> None:
+    for model in (static.baseline, static.result):
+        weights = sum(model.size.weight_bytes.values())
+        assert weights < model.size.stored_bytes < 1.1 * weights
+        assert model.load_ms > 0
+    assert static.baseline.size.weight_bytes == {"fp32": 4 * static.baseline.size.parameters}
+
+
+def test_every_batch_size_has_its_profile_its_conditions_and_its_speedup(static: Report) -> None:
+    assert static.comparison is not None
+    sizes = [1, 8]
+    assert [one.batch_size for one in static.conditions] == sizes
+    assert [one.batch_size for one in static.comparison.speedups] == sizes
+    for model in (static.baseline, static.result):
+        assert [one.batch_size for one in model.profiles] == sizes
+    shares = {one.operator: one.share for one in static.baseline.profiles[1].shares}
+    assert max(shares, key=lambda name: shares[name]) == "aten::addmm", "matrix products are most of an MLP"
+
+
+def test_accuracies_and_flips_are_those_of_the_confusions(static: Report) -> None:
+    comparison = static.comparison
+    assert comparison is not None
+    for model in (static.baseline, static.result):
+        assert sum(map(sum, model.accuracy.confusion)) == model.accuracy.total == static.data.test
+        assert sum(row[label] for label, row in enumerate(model.accuracy.confusion)) == model.accuracy.correct
+    change = static.baseline.accuracy.correct - static.result.accuracy.correct
+    assert comparison.flips_lost - comparison.flips_gained == change
+    disagreements = round((1 - comparison.agreement) * static.data.test)
+    assert disagreements >= comparison.flips_lost + comparison.flips_gained
+
+
+def test_a_batch_size_at_which_it_is_not_faster_has_reasons_and_no_other(static: Report) -> None:
+    assert static.comparison is not None
+    slow = [one.batch_size for one in static.comparison.speedups if one.verdict != "faster"]
+    assert [one.batch_size for one in static.comparison.not_faster] == slow
+    assert all(one.reasons for one in static.comparison.not_faster)
+
+
+def test_the_float_model_alone_has_no_comparison_and_no_speedup(sample: Callable[..., Experiment]) -> None:
+    report = run(sample(quant=NoQuant())).report
+    assert (report.quantized, report.comparison, report.compiled) == (None, None, None)
+
+
+def test_lab_gives_ratios_without_intervals(sample: Callable[..., Experiment]) -> None:
+    report = run(sample(quant=Dynamic(), benchmark=Lab())).report
+    assert report.comparison is not None
+    assert {one.verdict for one in report.comparison.speedups} == {"no interval"}
+    assert {one.ended_by for one in report.conditions} == {"protocol"}
+
+
+def test_memory_is_measured_only_when_asked_for(sample: Callable[..., Experiment], static: Report) -> None:
+    assert static.result.memory_bytes is None
+    protocol = Paired(placements=2, seconds=0.02, memory=True)
+    report = run(sample(quant=Dynamic(), batch_size=[1], benchmark=protocol)).report
+    for model in (report.baseline, report.result):
+        assert model.memory_bytes is not None
+        assert model.memory_bytes > sum(model.size.weight_bytes.values()), "the weights lie in it, and more"
