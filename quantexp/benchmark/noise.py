@@ -43,10 +43,10 @@ class Clock:
 
 def reasons(load: Load, threads: int, latencies: Sequence[Latency]) -> tuple[str, ...]:
     """Return why the latencies taken under `load` are not to be trusted, nothing if there is no reason."""
-    cores = usable_cores()
+    cores, whole = usable_cores(), psutil.cpu_count() or usable_cores()  # the load is that of the whole host
     found = []
-    if load.others_load > OTHERS_SHARE * cores:
-        found.append(f"other processes kept {load.others_load:.1f} of {cores} cores busy")
+    if load.others_load > OTHERS_SHARE * whole:
+        found.append(f"other processes kept {load.others_load:.1f} of {whole} cores busy")
     if load.steal > STEAL_SHARE:
         found.append(f"the hypervisor took {load.steal:.0%} of the CPU time")
     if threads > cores:

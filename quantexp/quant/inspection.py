@@ -146,7 +146,9 @@ def _layers(model: nn.Module, engine: Engine | None) -> Iterator[Layer]:
 def _left_in_float(layers: tuple[Layer, ...], handles: str) -> Iterator[LeftInFloat]:
     for layer in layers:
         if layer.precision == "fp32":
-            yield LeftInFloat(layer.name, f"it is a {layer.kind}, the method handles {handles}")
+            handled = f"nn.{layer.kind}" in handles
+            rule = f"the method handles {handles}"
+            yield LeftInFloat(layer.name, f"left out, though {rule}" if handled else f"it is a {layer.kind}, {rule}")
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

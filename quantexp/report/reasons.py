@@ -57,15 +57,15 @@ def not_faster(
         )
     if products < FEW:
         found.append(
-            f"only {products:.0%} of the time goes to matrix products: the overhead of the calls decides, "
-            "as the batch is small"
+            f"only {products:.0%} of the time goes to matrix products, the rest to the overhead of the calls, "
+            "which weighs less in larger batches"
         )
     return tuple(found) or ("no reason is known",)
 
 
 def _instructions(precision: str, sets: Sequence[str]) -> list[str]:
     needed = {"int8": INT8_SETS, "bf16": BF16_SETS, "fp16": FP16_SETS}.get(precision, ())
-    if not needed or set(needed) & set(sets):
+    if not needed or not sets or set(needed) & set(sets):  # none at all: this system does not list them
         return []
     if precision == "int8":
         return ["this CPU has neither VNNI nor AMX: an int8 product takes several instructions"]

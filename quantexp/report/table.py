@@ -114,7 +114,8 @@ def _findings(report: Report) -> Iterator[str]:
         reasons = {one.batch_size: "; ".join(one.reasons) for one in comparison.not_faster}
         for one in comparison.speedups:
             if one.batch_size in reasons:
-                yield f"Latency at batch {one.batch_size}: {one.verdict}. Why not faster: {reasons[one.batch_size]}."
+                verdict = "not faster" if one.low is None else one.verdict
+                yield f"Latency at batch {one.batch_size}: {verdict}. Why not faster: {reasons[one.batch_size]}."
     for reason in report.unstable:
         yield f"UNSTABLE at {reason}."
     if report.unstable:

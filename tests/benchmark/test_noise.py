@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from quantexp.benchmark import noise
@@ -19,6 +20,7 @@ SPIN = "import time\nwhile time.process_time() < 0.5: pass"
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of four cores."""
     monkeypatch.setattr(noise, "usable_cores", lambda: CORES)
+    monkeypatch.setattr(psutil, "cpu_count", lambda: CORES)
 
 
 def timed(spread: float = 0.1) -> Latency:
@@ -55,8 +57,10 @@ def test_other_processes_are_a_reason_if_they_keep_more_than_a_tenth_of_the_core
     assert reasons(load(others_load=2.96), 1, [timed()]) == ("other processes kept 3.0 of 4 cores busy",)
 
 
-def test_a_tenth_is_of_the_cores_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise, "usable_cores", lambda: 64)
+def test_a_tenth_is_of_the_cores_of_the_host_not_of_those_that_this_process_may_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 64)
     assert reasons(load(others_load=6.3), 1, [timed()]) == ()
     assert reasons(load(others_load=6.5), 1, [timed()]) == ("other processes kept 6.5 of 64 cores busy",)
 

@@ -205,7 +205,7 @@ def test_layers_that_were_left_in_float_are_listed(network: nn.Module) -> None:
         "layers.2": "int8",
         "layers.4": "fp32",
     }
-    reason = "it is a Linear, the method handles nn.Linear"
+    reason = "left out, though the method handles nn.Linear"
     assert evidence.left_in_float == (LeftInFloat("layers.0", reason), LeftInFloat("layers.4", reason))
     calls = {operator.precision: operator.calls for operator in evidence.operators}
     assert calls == {"fp32": 2, "int8": 1}

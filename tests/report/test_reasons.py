@@ -119,7 +119,7 @@ def test_an_operator_whose_name_only_begins_like_a_conversion_converts_nothing()
 def test_time_that_does_not_go_to_products_is_a_reason_if_it_is_more_than_half() -> None:
     shares = {"quantized::linear_relu": 0.3, "quantized::linear": 0.15, "aten::empty": 0.4, "aten::relu": 0.15}
     (reason,) = told(shares=shares)
-    assert reason.startswith("only 45% of the time goes to matrix products: the overhead of the calls decides")
+    assert reason.startswith("only 45% of the time goes to matrix products, the rest to the overhead of the calls")
     assert told(shares={"quantized::linear_relu": 0.5, "aten::empty": 0.5}) == NONE_KNOWN
 
 
