@@ -30,7 +30,8 @@ from quantexp.errors import BenchmarkError
 from quantexp.report.results import Conditions, Latency
 from quantexp.tasks.base import Split
 
-SLICE_SECONDS = 2e-4  # about the least of a slice: short, as what the machine does to one it then does to the next
+BLOCK_SECONDS = 2e-4  # about the least of a block: short, as what the machine does to one it then does to the next
+SLICE_SECONDS = 2.5e-3  # about the most that one model is timed before another has its turn
 PLACEMENTS = 30  # that share the budget, if the models are fast enough
 MOST_ROUNDS = 100  # in a placement, an even number; beyond that another placement tells more
 WARM_UP_BLOCKS = 5  # at most
@@ -135,10 +136,11 @@ class _Block:
 
     @classmethod
     def of(cls, least_calls: int, call_seconds: float) -> _Block:
-        """Return the block for models that take `call_seconds`; the clock resolves a hundredth of a slice."""
-        least_seconds = max(SLICE_SECONDS, 100 * time.get_clock_info("perf_counter").resolution)
-        slice_calls = max(1, round(least_seconds / call_seconds))
-        return cls(slice_calls, max(1, math.ceil(least_calls / slice_calls)))
+        """Return the block for models that take `call_seconds`; the clock resolves a hundredth of it, or better."""
+        least_seconds = max(BLOCK_SECONDS, 100 * time.get_clock_info("perf_counter").resolution)
+        calls = max(least_calls, round(least_seconds / call_seconds))
+        slice_calls = min(calls, max(1, round(SLICE_SECONDS / call_seconds)))
+        return cls(slice_calls, math.ceil(calls / slice_calls))
 
     @property
     def calls(self) -> int:
