@@ -233,15 +233,18 @@ def concerns(environment: Environment, load: Load, stolen: float, free_gb: float
         free_gb: Memory that is free now.
     """
     from quantexp.benchmark.noise import OTHERS_SHARE, STEAL_SHARE
-    from quantexp.report.reasons import BF16_SETS, FP16_SETS, INT8_SETS
+    from quantexp.environment import FOR_PRECISION
 
     cores, quota, governor = environment.cores, environment.cpu_quota or math.inf, environment.governor
     busy, steal = load.others_load, max(load.steal, stolen)
     sets = set(environment.instruction_sets)  # empty where they cannot be told: then nothing is said of them
-    halves = [name for name, needed in (("bf16", BF16_SETS), ("fp16", FP16_SETS)) if not sets & set(needed)]
+    halves = [name for name in ("bf16", "fp16") if not sets & set(FOR_PRECISION[name])]
     steady = "or trust speedups, which are paired, more than latencies"
     checks = (
-        (sets and not sets & set(INT8_SETS), "The CPU has neither VNNI nor AMX: int8 gains less speed without them."),
+        (
+            sets and not sets & set(FOR_PRECISION["int8"]),
+            "The CPU has neither VNNI nor AMX: int8 gains less speed without them.",
+        ),
         (sets and halves, f"The CPU has no instructions for {' and '.join(halves)}: they save memory, and cost time."),
         (cores < 2, "There is one core only: whatever else runs is timed along with the models."),
         (quota < cores, f"A quota of {quota:g} cores throttles what runs on these {cores}: keep threads within it."),

@@ -30,6 +30,11 @@ CPU_FOLDER = Path("/sys/devices/system/cpu")
 DMI_FOLDER = Path("/sys/class/dmi/id")
 CGROUP_FOLDER = Path("/sys/fs/cgroup")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+FOR_PRECISION = {  # the instruction sets that multiply in it, any of which will do
+    "int8": ("avx_vnni", "avx512_vnni", "amx_int8"),
+    "bf16": ("avx512_bf16", "amx_bf16"),
+    "fp16": ("avx512_fp16", "amx_fp16"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quantexp.environment import FOR_PRECISION
 from quantexp.report.results import Evidence, Profile
 
 MULTIPLIERS = (
@@ -19,9 +20,6 @@ MULTIPLIERS = (
     "matmul",
 )
 CONVERSIONS = ("quantize", "dequantize", "_to_copy", "copy_", "to", "choose_qparams")
-INT8_SETS = ("avx_vnni", "avx512_vnni", "amx_int8")
-BF16_SETS = ("avx512_bf16", "amx_bf16")
-FP16_SETS = ("avx512_fp16", "amx_fp16")
 FEW = 0.5  # of the time in matrix products: the rest decides
 MUCH = 0.2  # of the time in conversions
 
@@ -64,7 +62,7 @@ def not_faster(
 
 
 def _instructions(precision: str, sets: Sequence[str]) -> list[str]:
-    needed = {"int8": INT8_SETS, "bf16": BF16_SETS, "fp16": FP16_SETS}.get(precision, ())
+    needed = FOR_PRECISION.get(precision, ())
     if not needed or not sets or set(needed) & set(sets):  # none at all: this system does not list them
         return []
     if precision == "int8":

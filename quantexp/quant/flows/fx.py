@@ -25,7 +25,7 @@ from torch.ao.quantization.fake_quantize import default_fused_wt_fake_quant
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
 
 from quantexp.config import Engine, Granularity, Observer
-from quantexp.environment import describe
+from quantexp.environment import FOR_PRECISION, describe
 from quantexp.quant.flows.fake_quant import weight_fake_quant
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def convert(prepared: nn.Module) -> nn.Module:
 
 
 def _warn_of_saturation(engine: Engine) -> None:
-    if engine is Engine.onednn and not set(describe().instruction_sets) & {"avx512_vnni", "avx_vnni", "amx_int8"}:
+    if engine is Engine.onednn and not set(describe().instruction_sets) & set(FOR_PRECISION["int8"]):
         log.warning("onednn uses all bits of the activations: without VNNI sums may saturate and cost accuracy")
 
 
