@@ -31,7 +31,7 @@ from quantexp.report.results import Conditions, Latency
 from quantexp.tasks.base import Split
 
 BLOCK_SECONDS = 2e-4  # about the least of a block: short, as what the machine does to one it then does to the next
-SLICE_SECONDS = 2.5e-3  # about the most that one model is timed before another has its turn
+SLICE_SECONDS = 5e-3  # about the most that one model is timed before another has its turn
 PLACEMENTS = 30  # that share the budget, if the models are fast enough
 MOST_ROUNDS = 100  # in a placement, an even number; beyond that another placement tells more
 WARM_UP_BLOCKS = 5  # at most
