@@ -1,94 +1,60 @@
 """Pictures of a report, one question each, to be looked at at full size and as a thumbnail.
 
 A colour stands for one role in every picture: grey for the float model, blue for the compiled one, red for
-the quantized one. The colours are those of Okabe and Ito (jfly.uni-koeln.de/color, 2008), which the colour
-blind can tell apart; markers, hatches and words say the same again. A picture is a function from the report
-to a figure, or to None where the report does not hold what it shows.
-
-Matplotlib is used without pyplot, which keeps figures and chooses windows for the whole process.
+the quantized one. A picture is a function from the report to a figure, or to None where the report does not
+hold what it shows.
 """
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from threading import Lock
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from quantexp.report.results import Latency, Measured, Profile, Report, Speedup
+from quantexp.report.style import (
+    COMPILED,
+    FLOAT,
+    FOOT,
+    HEAD,
+    INK,
+    LARGE,
+    LETTER,
+    NORMAL,
+    QUANTIZED,
+    SMALL,
+    WIDTH,
+    Role,
+    lay_out,
+    literal,
+    page,
+    png,
+    round_ticks,
+    styled,
+    threads,
+)
+from quantexp.report.table import task_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Role:
-    """How a model is drawn wherever it appears."""
-
-    colour: str
-    marker: str
-    line: str
-
-
-FLOAT = Role("#5A5A5A", "o", "-")
-COMPILED = Role("#56B4E9", "s", "--")
-QUANTIZED = Role("#D55E00", "D", "-")
-
 # Colours and hatches of what is no role; the five largest operators have one, all others share the last.
 PARTS = (("#0072B2", "//"), ("#E69F00", ""), ("#009E73", "\\\\"), ("#F0E442", ".."), ("#CC79A7", "xx"))
 OTHER = ("#D9D9D9", "")
 DARK = (FLOAT.colour, QUANTIZED.colour, "#0072B2", "#009E73")  # what is written on these is white
 
-INK = "#222222"
-FAINT = "#E6E6E6"
-WIDTH = 8.0  # inches at DPI dots: 960 pixels, of which a thumbnail shows each third
-DPI = 120
-HEAD = 0.88  # inches for the title
-FOOT = 0.36  # inches for the note
-LARGE, NORMAL, SMALL = 19, 14, 11.5  # points: 10, 7 and 6 pixels in the thumbnail
-STYLE: dict[Any, Any] = {
-    "font.size": NORMAL,
-    "axes.titlesize": NORMAL,
-    "axes.titleweight": "bold",
-    "legend.frameon": False,
-    "legend.handletextpad": 0.5,
-    "legend.columnspacing": 1.2,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": FAINT,
-    "hatch.linewidth": 0.7,
-    "text.parse_math": False,  # names are drawn as they are, with their dollars and underscores
-}
-_STYLING = Lock()  # Matplotlib's style belongs to the whole process
-
 NARROW = 4  # times the smallest batch size: up to there both axes of two sizes are linear
 ROOM = 1.05  # inches that a speedup takes; of sizes that lie closer one has none written
 BARS = 5.4  # inches that the longest bar is drawn at least
-LETTER = 0.6  # of the font size that a letter is wide on average, or less
 
 
 def pictures(report: Report) -> dict[str, bytes]:
     """Return the pictures of a report as PNG by file name; those that it has no figures for are left out."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    drawn = {}
-    with _style():
-        for name, figure in figures(report).items():
-            buffer = io.BytesIO()
-            FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]  # savefig would draw it twice
-            drawn[name] = buffer.getvalue()
-    return drawn
+    with styled():
+        return {name: png(figure) for name, figure in figures(report).items()}
 
 
 def figures(report: Report) -> dict[str, Figure]:
@@ -99,7 +65,7 @@ def figures(report: Report) -> dict[str, Figure]:
         "size.png": size_figure,
         "time.png": time_figure,
     }
-    return {name: figure for name, page in pages.items() if (figure := page(report)) is not None}
+    return {name: figure for name, draw in pages.items() if (figure := draw(report)) is not None}
 
 
 def latency_figure(report: Report) -> Figure | None:
@@ -207,65 +173,22 @@ def time_figure(report: Report) -> Figure | None:
 # The page
 
 
-@contextmanager
-def _style() -> Iterator[None]:
-    """Draw in our style whatever style the caller has set, and leave the caller's as it was."""
-    import matplotlib
-
-    with _STYLING, matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        yield
-
-
 def _page(report: Report, title: str, note: str, *, width: float = WIDTH, height: float = 5.0) -> Figure:
     """Return a figure, its size in inches, with what is shown and compared above the axes and a note below."""
-    from matplotlib.figure import Figure
-
-    figure = Figure((width, height), dpi=DPI, facecolor="white")
-    _lay_out(figure, HEAD)
-    compared = _compared(report)
-    left = 0.15 / width
-    figure.text(left, 1 - 0.12 / height, title, va="top", size=_fitting(title, LARGE, width), weight="bold")
-    figure.text(left, 1 - 0.53 / height, compared, va="top", size=_fitting(compared, NORMAL, width))
-    figure.text(left, 0.12 / height, note, size=_fitting(note, SMALL, width), color="#555555")
-    return figure
-
-
-def _lay_out(figure: Figure, head: float) -> None:
-    """Give the axes the room between `head` inches at the top and the note at the bottom."""
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    height = figure.get_figheight()
-    between = (0.01, FOOT / height, 0.98, 1 - (head + FOOT) / height)
-    figure.set_layout_engine(ConstrainedLayoutEngine(rect=between))
+    return page(title, _compared(report), note, width=width, height=height)
 
 
 def _compared(report: Report) -> str:
     """Say what is compared: `mnist (sample), mlp: static int8 against fp32, 1 thread`."""
-    task = report.task if report.data.source == "full" else f"{report.task} ({report.data.source})"
     against = f"{_quantized(report)} against " if report.quantized else ""
-    threads = f"{report.threads} thread{'s' * (report.threads != 1)}"
-    return f"{_literal(f'{task}, {report.model}')}: {against}{report.baseline.precision}, {threads}"
+    compared = f"{against}{report.baseline.precision}, {threads(report.threads)}"
+    return f"{literal(f'{task_name(report)}, {report.model}')}: {compared}"
 
 
 def _doubts(report: Report) -> str:
     """Name the batch sizes whose latencies are not to be trusted."""
     sizes = ", ".join(str(one.batch_size) for one in report.conditions if one.unstable)
     return f" (unstable at {sizes})" if sizes else ""
-
-
-def _fitting(text: str, size: float, width: float) -> float:
-    """Return the font size in points, at most `size`, at which `text` is no wider than a page of `width` inches."""
-    return min(size, 72 * (width - 0.3) / (LETTER * max(len(text), 1)))
-
-
-def _literal(text: str) -> str:
-    """Replace the characters that the font lacks: drawing one raises a warning."""
-    from matplotlib.font_manager import findfont, get_font
-
-    known = get_font(findfont("DejaVu Sans")).get_charmap()
-    return "".join(letter if ord(letter) in known else "?" for letter in text)
 
 
 def _models(report: Report) -> list[tuple[str, Measured]]:
@@ -319,9 +242,7 @@ def _latency_axis(axes: Axes, latencies: Sequence[Latency], *, logarithmic: bool
         axes.set_ylim(0, 1.15 * high)
         return
     axes.set_yscale("log")
-    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
-    steps = (1, 2, 5) if high < 300 * low else (1,)
-    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    ticks = round_ticks(low, high)
     top = min(tick for tick in ticks if tick > 1.05 * high)
     bottom = low / (top / low) ** 0.25  # room for what is written below the lowest marker
     shown = [tick for tick in ticks if bottom <= tick <= top]
@@ -458,12 +379,12 @@ def _key(figure: Figure, looks: Mapping[str, tuple[str, str]]) -> None:
     ]
     corner = (0.1 / figure.get_figwidth(), 1 - (HEAD + 0.04) / figure.get_figheight())
     figure.legend(handles=key, loc="upper left", bbox_to_anchor=corner, ncols=columns, fontsize=SMALL, borderaxespad=0)
-    _lay_out(figure, HEAD + 0.1 + 0.25 * math.ceil(len(key) / columns))
+    lay_out(figure, HEAD + 0.1 + 0.25 * math.ceil(len(key) / columns))
 
 
 def _short(part: str) -> str:
     """Return the name of a model, dtype or operator, the end of a long one, without the namespace that most have."""
-    name = _literal(part.removeprefix("aten::"))
+    name = literal(part.removeprefix("aten::"))
     return name if len(name) <= 24 else f"...{name[-21:]}"
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 
@@ -291,7 +290,8 @@ class Report:
     """All that one run found out. `quantized` and `comparison` are None where nothing is lowered.
 
     `flops` counts the floating-point operations of the float network on one example with torch's counter,
-    which sees matrix products and convolutions: two a multiply-accumulate.
+    which sees matrix products and convolutions: two a multiply-accumulate. `host` names the machine, `machine`
+    says in a line what latencies depend on there: CPU, cores, instruction sets, torch, Python.
     """
 
     task: str
@@ -300,6 +300,8 @@ class Report:
     precision: str
     data: Data
     seed: int
+    host: str
+    machine: str
     benchmark: str
     threads: int
     flops: int
@@ -324,14 +326,14 @@ class Report:
         return tuple(f"batch {one.batch_size}: {reason}" for one in self.conditions for reason in one.unstable)
 
     def to_json(self) -> str:
-        """Return the report as JSON, which `read_report` reads back."""
+        """Return the report as JSON, which `parse_report` reads back."""
         from pydantic import TypeAdapter
 
         return TypeAdapter(Report).dump_json(self, indent=1).decode()
 
 
-def read_report(path: Path) -> Report:
-    """Read a report that was written with `to_json`. Raises OSError, pydantic.ValidationError."""
+def parse_report(content: bytes) -> Report:
+    """Read a report that was written with `to_json`. Raises pydantic.ValidationError, a ValueError."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Report).validate_json(path.read_bytes())
+    return TypeAdapter(Report).validate_json(content)

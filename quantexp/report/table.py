@@ -1,13 +1,8 @@
-"""Tables: the two models of one run side by side, and the runs of a sweep in the lab's columns.
-
-A table is text in cells; the screen and Markdown show the same one. CSV holds numbers, so mean
-and deviation stand in columns of their own there.
-"""
+"""Tables: text in cells, the same on the screen and in Markdown; and that of one run, its two models side by side."""
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +12,7 @@ from quantexp.report.results import Comparison, Latency, Measured, Report, Speed
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-TEXT_COLUMNS = ("Task", "Quantization", "dtype")
+TEXT_COLUMNS = ("Task", "Quantization", "dtype", "Settings", "Setup", "Compared", "Verdict", "Failed")
 
 
 @dataclass(frozen=True)
@@ -31,9 +26,8 @@ class Table:
     def markdown(self) -> str:
         """Return the table as Markdown."""
         rule = ("---" if index == 0 or name in TEXT_COLUMNS else "---:" for index, name in enumerate(self.columns))
-        cells = (tuple(cell.replace("|", "\\|").replace("\n", " ") for cell in row) for row in self.rows)
-        lines = [f"| {' | '.join(row)} |" for row in (self.columns, tuple(rule), *cells)]
-        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes), ""])
+        lines = [f"| {' | '.join(row)} |" for row in (_cells(self.columns), tuple(rule), *map(_cells, self.rows))]
+        return "\n".join([*lines, "", *(f"- {plain(note)}" for note in self.notes), ""])
 
     def rich(self) -> RichTable:
         """Return the table for the terminal."""
@@ -52,6 +46,15 @@ class Table:
         return table
 
 
+def plain(text: str) -> str:
+    """Return text in one line in which Markdown finds neither HTML nor links."""
+    return re.sub(r"<(?=[A-Za-z/!?])|](?=\()", r"\\\g<0>", text.replace("\n", " "))
+
+
+def _cells(row: Sequence[str]) -> tuple[str, ...]:
+    return tuple(plain(cell).replace("|", "\\|") for cell in row)
+
+
 def comparison_table(report: Report) -> Table:
     """Return the float model and the quantized one side by side, a quantity a row, and what changed."""
     models = [("none", report.baseline)]
@@ -62,12 +65,12 @@ def comparison_table(report: Report) -> Table:
         ["dtype", *(model.precision for _, model in models)],
         ["Size (MB)", *(f"{model.size_mb:.2f}" for _, model in models)],
         ["Params", *(f"{model.size.parameters:,}" for _, model in models)],
-        ["Accuracy (%)", *(_accuracy(model) for _, model in models)],
+        ["Accuracy (%)", *(accuracy_text(model) for _, model in models)],
     ]
     for at, one in enumerate(report.baseline.latency):
-        rows.append([_latency_row(one), *(_mean_std(model.latency[at]) for _, model in models)])
+        rows.append([_latency_row(one), *(mean_std(model.latency[at]) for _, model in models)])
         if report.compiled:
-            rows.append([_compiled_row(one), _mean_std(report.compiled.latency[at])])
+            rows.append([_compiled_row(one), mean_std(report.compiled.latency[at])])
     rows += [
         *([["Compile (s)", f"{report.compiled.compile_seconds:.1f}"]] if report.compiled else []),
         ["First call (ms)", *(f"{model.latency[0].first_call_ms:.2f}" for _, model in models)],
@@ -77,12 +80,12 @@ def comparison_table(report: Report) -> Table:
     if any(model.memory_bytes is not None for _, model in models):
         rows.append(["Memory (MB)", *(f"{(model.memory_bytes or 0) / 1e6:.0f}" for _, model in models)])
     rows = [[*row, *[""] * (len(models) + 1 - len(row))] for row in rows]
-    columns: tuple[str, ...] = (_task(report), *[""] * len(models))
+    columns: tuple[str, ...] = (task_name(report), *[""] * len(models))
     changes = _changes(report)
     if changes:
         columns = (*columns, "against float")
         rows = [[*row, changes.get(row[0], "")] for row in rows]
-    return Table(columns, tuple(map(tuple, rows)), (*_findings(report), *_notes([report])))
+    return Table(columns, tuple(map(tuple, rows)), (*_findings(report), *notes([report])))
 
 
 def _changes(report: Report) -> dict[str, str]:
@@ -90,7 +93,7 @@ def _changes(report: Report) -> dict[str, str]:
     changes: dict[str, str] = {}
     if report.compiled:
         for one in report.compiled.speedups:
-            changes[_compiled_row(one)] = f"compiled against eager: {_speedup(one)}"
+            changes[_compiled_row(one)] = f"compiled against eager: {speedup_text(one)}"
     comparison = report.comparison
     if comparison is None:
         return changes
@@ -99,8 +102,10 @@ def _changes(report: Report) -> dict[str, str]:
         "Size (MB)": f"{comparison.compression:.2f}x smaller",
         "Accuracy (%)": f"{change:+.2f} points: {comparison.flips_gained} gained, {comparison.flips_lost} lost",
     }
-    changes |= {_latency_row(one): _speedup(one) for one in comparison.speedups}
-    changes |= {_compiled_row(one): f"against compiled: {_speedup(one)}" for one in comparison.speedups_over_compiled}
+    changes |= {_latency_row(one): speedup_text(one) for one in comparison.speedups}
+    changes |= {
+        _compiled_row(one): f"against compiled: {speedup_text(one)}" for one in comparison.speedups_over_compiled
+    }
     if comparison.training_ratio is not None:
         changes["Training (s)"] = f"{comparison.training_ratio:.2f}x the time"
     return changes
@@ -139,55 +144,13 @@ def _evidence_sentence(report: Report) -> str:
     )
 
 
-def sweep_table(reports: Sequence[Report]) -> Table:
-    """Return one row a run, in the lab's columns."""
-    sizes = _batch_sizes(reports)
-    columns = (
-        *("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy"),
-        *(f"Latency B{size} (ms)" for size in sizes),
-    )
-    seeds = {report.seed for report in reports}
-    if len(seeds) > 1:
-        columns = (*columns, "Seed")
-    rows = []
-    for report in reports:
-        model = report.result
-        cells = (_task(report), report.quant, model.precision, f"{model.size_mb:.2f}", f"{model.size.parameters:,}")
-        unstable = {one.batch_size for one in report.conditions if one.unstable}
-        latencies = {one.batch_size: _mean_std(one) + "*" * (one.batch_size in unstable) for one in model.latency}
-        seed = (str(report.seed),) if len(seeds) > 1 else ()
-        accuracy = f"{100 * model.accuracy.value:.2f} %"
-        rows.append((*cells, accuracy, *(latencies.get(size, "") for size in sizes), *seed))
-    return Table(columns, tuple(rows), tuple(_notes(reports)))
-
-
-def sweep_csv(reports: Sequence[Report]) -> str:
-    """Return the sweep's table as CSV, with plain numbers: accuracy in [0, 1], milliseconds, MB."""
-    sizes = _batch_sizes(reports)
-    latency_columns = [f"Latency B{size} {what} (ms)" for size in sizes for what in ("mean", "std")]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    columns = ("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy")
-    writer.writerow([*columns, *latency_columns, "Seed", "Benchmark", "Threads"])
-    for report in reports:
-        model = report.result
-        of_size = {one.batch_size: one for one in model.latency}
-        times = [
-            round(value, 6) if value is not None else ""
-            for size in sizes
-            for value in ((of_size[size].mean_ms, of_size[size].std_ms) if size in of_size else (None, None))
-        ]
-        figures = [round(model.size_mb, 6), model.size.parameters, round(model.accuracy.value, 6)]
-        label = [_task(report), report.quant, report.precision]
-        writer.writerow([*label, *figures, *times, report.seed, report.benchmark, report.threads])
-    return buffer.getvalue()
-
-
-def _accuracy(model: Measured) -> str:
+def accuracy_text(model: Measured) -> str:
+    """Return the accuracy in per cent with its interval."""
     return f"{100 * model.accuracy.value:.2f} [{100 * model.accuracy.low:.2f}, {100 * model.accuracy.high:.2f}]"
 
 
-def _task(report: Report) -> str:
+def task_name(report: Report) -> str:
+    """Return the task, and the data where they are not the full set."""
     return report.task if report.data.source == "full" else f"{report.task} ({report.data.source})"
 
 
@@ -195,7 +158,8 @@ def _known(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def _mean_std(one: Latency) -> str:
+def mean_std(one: Latency) -> str:
+    """Return the latency in milliseconds with its deviation."""
     return f"{one.mean_ms:.3f} ± {one.std_ms:.3f}"
 
 
@@ -207,17 +171,14 @@ def _compiled_row(one: Latency | Speedup) -> str:
     return f"  compiled B{one.batch_size}"
 
 
-def _speedup(one: Speedup) -> str:
+def speedup_text(one: Speedup) -> str:
+    """Return the speedup with its interval and the verdict in short."""
     if one.low is None:
         return f"{one.ratio:.2f}x as fast"
     return f"{one.ratio:.2f}x [{one.low:.2f}, {one.high:.2f}] {one.verdict.partition(' of ')[0]}"
 
 
-def _batch_sizes(reports: Sequence[Report]) -> list[int]:
-    return sorted({one.batch_size for report in reports for one in report.result.latency})
-
-
-def _notes(reports: Sequence[Report]) -> Iterator[str]:
+def notes(reports: Sequence[Report]) -> Iterator[str]:
     """Say what the cells mean: over what the deviation is taken, at how many threads, on which data."""
     protocols = sorted({report.benchmark for report in reports})
     threads = ", ".join(str(count) for count in sorted({report.threads for report in reports}))

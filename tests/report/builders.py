@@ -29,6 +29,7 @@ from quantexp.report.results import (
     TimeShare,
     Training,
 )
+from quantexp.report.sweep import Entry, Sweep
 
 FLOAT_MS = {1: 0.227, 64: 1.921}
 QUANTIZED_MS = {1: 0.093, 64: 0.467}
@@ -165,6 +166,8 @@ def report(**changes: Any) -> Report:
         precision="int8",
         data=data(),
         seed=0,
+        host="here",
+        machine="EPYC, 2 cores (avx512_vnni), torch 2.15.0, Python 3.11.7",
         benchmark="paired",
         threads=1,
         flops=2_940_928,
@@ -185,3 +188,60 @@ def lone(**changes: Any) -> Report:
     """A run of one float model: nothing is lowered, nothing compared."""
     alone = {"quant": "none", "precision": "fp32", "quantized": None, "comparison": None}
     return report(**(alone | {"calibration": None, "calibration_seconds": None} | changes))
+
+
+def entry(made: Report | None, /, *, error: str | None = None, **settings: str) -> Entry:
+    """A combination of a sweep; its settings are the report's, and what is given: `model__hidden="[64]"`."""
+    chosen = made or report()
+    known = {
+        "task": chosen.task,
+        "model": chosen.model,
+        "quant": chosen.quant,
+        "precision": chosen.precision,
+        "data": chosen.data.source,
+        "benchmark": chosen.benchmark,
+        "seed": str(chosen.seed),
+    }
+    given = known | {name.replace("__", "."): value for name, value in settings.items()}
+    name = " ".join(given.values())
+    return Entry(f"run of {name} on {chosen.host}", name, given, made, error)
+
+
+def sweep(*entries: Entry | Report, **changes: Any) -> Sweep:
+    """A sweep of these combinations."""
+    made = tuple(entry(one) if isinstance(one, Report) else one for one in entries)
+    return dataclasses.replace(Sweep("night", "python -m quantexp -m quant=none,static", made), **changes)
+
+
+def method(
+    quant: str,
+    precision: str = "int8",
+    *,
+    correct: int = 976,
+    megabytes: float = 1.5,
+    float_ms: Mapping[int, float] | None = None,
+    speedups: Sequence[Speedup] = (speedup(1, 2.0), speedup(64, 4.0)),
+    gained: int = 2,
+    lost: int = 4,
+    p_value: float = 0.6875,
+    **changes: Any,
+) -> Report:
+    """A run of a method, as much faster than the float model as `speedups` say; 978 of 1000 right without it."""
+    slow = dict(float_ms or {one.batch_size: 0.2 * one.batch_size**0.5 for one in speedups})
+    fast = {one.batch_size: slow[one.batch_size] / one.ratio for one in speedups}
+    small = Size(round(1e6 * megabytes), round(1e6 * megabytes), {precision: round(1e6 * megabytes)}, 1_470_474)
+    compared = comparison(
+        speedups=speedups,
+        accuracy_drop=(978 - correct) / 1000,
+        flips_gained=gained,
+        flips_lost=lost,
+        p_value=p_value,
+        compression=5.883896 / megabytes,
+    )
+    parts = {
+        "baseline": measured(ms=slow),
+        "quantized": measured(precision, correct=correct, size=small, ms=fast),
+        "comparison": compared,
+        "conditions": tuple(conditions(one.batch_size) for one in speedups),
+    }
+    return report(quant=quant, precision=precision, **(parts | changes))

@@ -18,7 +18,7 @@ from builders import (
 from pydantic import ValidationError
 
 from quantexp.report.metrics import metrics
-from quantexp.report.results import Accuracy, Evidence, Operator, Report, Speedup, read_report
+from quantexp.report.results import Accuracy, Evidence, Operator, Report, Speedup, parse_report
 
 STATIC = report()
 QAT = report(
@@ -269,7 +269,7 @@ def test_the_accuracy_of_a_class_is_the_share_of_its_own_examples() -> None:
 def test_a_report_that_is_written_and_read_again_is_equal(tmp_path: Path, made: Report) -> None:
     path = tmp_path / "report.json"
     path.write_text(made.to_json(), encoding="utf-8")
-    assert read_report(path) == made
+    assert parse_report(path.read_bytes()) == made
 
 
 def test_a_report_keeps_every_digit_of_a_sample(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_report_keeps_every_digit_of_a_sample(tmp_path: Path) -> None:
     made = lone(baseline=measured(latency=(latency(1, 1.0, samples_ms=samples),)))
     path = tmp_path / "report.json"
     path.write_text(made.to_json(), encoding="utf-8")
-    assert read_report(path).baseline.latency[0].samples_ms == samples
+    assert parse_report(path.read_bytes()).baseline.latency[0].samples_ms == samples
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"task": "mnist"}'])
@@ -285,7 +285,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "report.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ValidationError):
-        read_report(path)
+        parse_report(path.read_bytes())
 
 
 # Trainings

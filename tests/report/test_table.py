@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from builders import accuracy, comparison, compiled, conditions, data, latency, 
 from rich.console import Console
 
 from quantexp.report.results import Evidence, Layer, LeftInFloat, Measured, NotFaster, Operator, Report, Speedup
-from quantexp.report.table import Table, comparison_table, sweep_csv, sweep_table
+from quantexp.report.table import Table, comparison_table, notes
 
 COLUMNS = ("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy")
 
@@ -45,15 +44,6 @@ REPORT = report(
 FLOAT = lone(baseline=BASELINE)
 SAMPLE = dataclasses.replace(REPORT, data=data("sample"))
 SHAKY = dataclasses.replace(REPORT, conditions=(conditions(1), conditions(64, unstable=("it shook", "it rattled"))))
-
-
-def at_sizes(*sizes: int) -> Report:
-    """The float model's report, measured at these batch sizes, a millisecond an example."""
-    return lone(baseline=model("fp32", correct=980, megabytes=1.0, ms={size: float(size) for size in sizes}))
-
-
-def rows_of(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 def changes(made: Report) -> dict[str, str]:
@@ -242,59 +232,13 @@ def test_each_reason_not_to_trust_the_latencies_is_a_sentence_and_what_to_do_is_
     assert "Measure again" not in note(comparison_table(FLOAT))
 
 
-# A sweep
-
-
-def test_a_sweep_has_the_columns_of_the_lab_and_a_row_for_each_run() -> None:
-    table = sweep_table([FLOAT, REPORT])
-    assert table.columns == (*COLUMNS, "Latency B1 (ms)", "Latency B64 (ms)")
-    assert table.rows == (
-        ("mnist", "none", "fp32", "5.88", "1,470,474", "98.00 %", "0.500 ± 0.050", "4.000 ± 0.400"),
-        ("mnist", "qat", "int8", "1.47", "1,470,474", "97.60 %", "0.200 ± 0.020", "2.000 ± 0.200"),
-    )
-
-
-def test_a_sweep_names_the_seed_only_where_there_are_several() -> None:
-    other = dataclasses.replace(REPORT, seed=7)
-    assert "Seed" not in sweep_table([REPORT, FLOAT]).columns
-    table = sweep_table([REPORT, other])
-    assert table.columns[-1] == "Seed"
-    assert [row[-1] for row in table.rows] == ["0", "7"]
-
-
-def test_a_batch_size_that_a_run_did_not_measure_is_left_blank() -> None:
-    table = sweep_table([at_sizes(1, 8), at_sizes(64, 8), at_sizes(64)])
-    assert table.columns[6:] == ("Latency B1 (ms)", "Latency B8 (ms)", "Latency B64 (ms)")
-    assert [row[6:] for row in table.rows] == [
-        ("1.000 ± 0.100", "8.000 ± 0.800", ""),
-        ("", "8.000 ± 0.800", "64.000 ± 6.400"),
-        ("", "", "64.000 ± 6.400"),
-    ]
-
-
-def test_a_sweep_marks_the_latencies_that_were_unstable_and_says_what_the_mark_means() -> None:
-    both = tuple(conditions(size, unstable=("it shook",)) for size in (1, 64))
-    table = sweep_table([REPORT, SHAKY, dataclasses.replace(FLOAT, conditions=both, seed=3)])
-    assert [[cell.endswith("*") for cell in row[6:8]] for row in table.rows] == [
-        [False, False],
-        [False, True],
-        [True, True],
-    ]
-    assert "unstable: the machine was not quiet" in note(table)
-    quiet = sweep_table([REPORT, FLOAT])
-    assert "unstable" not in note(quiet)
-
-
 # Sample data, mixed conditions
 
 
-def test_rows_of_the_sample_data_are_labelled_and_the_note_says_what_they_are_worth() -> None:
+def test_the_sample_data_are_labelled_and_the_note_says_what_they_are_worth() -> None:
     assert comparison_table(SAMPLE).columns[0] == "mnist (sample)"
-    assert [row[0] for row in sweep_table([SAMPLE, REPORT]).rows] == ["mnist (sample)", "mnist"]
-    assert [row["Task"] for row in rows_of(sweep_csv([SAMPLE, REPORT]))] == ["mnist (sample)", "mnist"]
-    for table in (comparison_table(SAMPLE), sweep_table([REPORT, SAMPLE])):
-        assert "sample: the small data set in the package" in note(table)
-    assert "sample" not in note(sweep_table([REPORT, FLOAT]))
+    assert "sample: the small data set in the package" in note(comparison_table(SAMPLE))
+    assert "sample" not in note(comparison_table(FLOAT))
 
 
 def test_the_note_names_the_protocol_and_the_threads() -> None:
@@ -303,32 +247,34 @@ def test_the_note_names_the_protocol_and_the_threads() -> None:
     assert "(lab: over single calls), CPU threads: 4." in note(comparison_table(lab))
 
 
-def test_the_note_names_every_protocol_and_every_number_of_threads_of_a_sweep() -> None:
+def test_the_note_names_every_protocol_and_every_number_of_threads_of_several_runs() -> None:
     lab = dataclasses.replace(REPORT, benchmark="lab", threads=10)
     several = [REPORT, lab, dataclasses.replace(REPORT, threads=2)]
     told = "(lab: over single calls; paired: over timed blocks of calls), CPU threads: 1, 2, 10."
-    assert told in note(sweep_table(several))
+    assert told in " ".join(notes(several))
 
 
 def test_the_note_says_when_the_test_split_was_calibrated_on() -> None:
     tested = dataclasses.replace(REPORT, calibration="test")
     assert "Calibrated on the test split" in note(comparison_table(tested))
-    assert "Calibrated on the test split" in note(sweep_table([REPORT, tested]))
+    assert "Calibrated on the test split, as the lab allows." in notes([REPORT, tested])
     assert "Calibrated" not in note(comparison_table(dataclasses.replace(REPORT, calibration="train")))
 
 
-# Markdown, CSV, the terminal
+# Markdown, the terminal
 
 
 def test_markdown_is_a_table_with_a_rule_and_each_note_below() -> None:
-    made = sweep_table([SAMPLE, dataclasses.replace(REPORT, calibration="test")])
+    made = Table(("Task", "Quantization", "Size (MB)"), (("mnist", "qat", "1.47"),), ("one", "two"))
     lines = made.markdown().splitlines()
-    assert lines[0].startswith("| Task | Quantization | dtype | Size (MB) |")
-    assert lines[1] == "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |"
-    assert lines[2].startswith("| mnist (sample) | qat | int8 | 1.47 |")
-    assert lines[4] == ""
-    assert lines[5:] == [f"- {text}" for text in made.notes]
-    assert len(made.notes) == 3
+    assert lines == [
+        "| Task | Quantization | Size (MB) |",
+        "| --- | --- | ---: |",
+        "| mnist | qat | 1.47 |",
+        "",
+        "- one",
+        "- two",
+    ]
 
 
 def test_pipes_and_line_breaks_do_not_break_a_row_of_markdown() -> None:
@@ -336,37 +282,12 @@ def test_pipes_and_line_breaks_do_not_break_a_row_of_markdown() -> None:
     assert table.markdown().splitlines()[2:] == ["| mine\\|yours | two lines |", "", "- note"]
 
 
-def test_csv_holds_plain_numbers() -> None:
-    (row,) = rows_of(sweep_csv([REPORT]))
-    assert row == {
-        "Task": "mnist",
-        "Quantization": "qat",
-        "dtype": "int8",
-        "Size (MB)": "1.471",
-        "Params": "1470474",
-        "Accuracy": "0.976",
-        "Latency B1 mean (ms)": "0.2",
-        "Latency B1 std (ms)": "0.02",
-        "Latency B64 mean (ms)": "2.0",
-        "Latency B64 std (ms)": "0.2",
-        "Seed": "0",
-        "Benchmark": "paired",
-        "Threads": "1",
-    }
-
-
-def test_csv_leaves_a_batch_size_blank_that_a_run_did_not_measure() -> None:
-    small, large = rows_of(sweep_csv([at_sizes(1), at_sizes(64)]))
-    columns = ["Latency B1 mean (ms)", "Latency B1 std (ms)", "Latency B64 mean (ms)", "Latency B64 std (ms)"]
-    assert [small[name] for name in columns] == ["1.0", "0.1", "", ""]
-    assert [large[name] for name in columns] == ["", "", "64.0", "6.4"]
-    assert (large["Seed"], large["Benchmark"], large["Threads"]) == ("0", "paired", "1")
-
-
-def test_csv_quotes_what_needs_it() -> None:
-    odd = dataclasses.replace(REPORT, task='mine, "yours"')
-    (row,) = rows_of(sweep_csv([odd]))
-    assert row["Task"] == 'mine, "yours"'
+def test_markdown_finds_neither_html_nor_links_in_what_a_table_holds() -> None:
+    table = Table(("<b>", "Accuracy"), (("[x](http://y)", "<script>"),), ("<img src=x>, p < 0.001",))
+    shown = table.markdown().splitlines()
+    assert shown[0] == "| \\<b> | Accuracy |"
+    assert shown[2] == "| [x\\](http://y) | \\<script> |"
+    assert shown[-1] == "- \\<img src=x>, p < 0.001"
 
 
 def test_the_terminal_shows_every_cell_and_every_note_and_takes_none_for_markup() -> None:
