@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quantexp.experiment import run
+    from quantexp.prediction import Prediction, StoredModel
     from quantexp.storage import load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "run"]
+__all__ = ["Prediction", "StoredModel", "__version__", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load` and `run` when they are first used: both need torch, `--help` does not."""
+    """Import what needs torch when it is first used: `--help` does not."""
     if name == "load":
         from quantexp.storage import load
 
@@ -22,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from quantexp.experiment import run
 
         return run
+    if name in ("Prediction", "StoredModel"):
+        from quantexp import prediction
+
+        return getattr(prediction, name)
     raise AttributeError(f"module 'quantexp' has no attribute {name!r}")

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from quantexp.cache import cache_folder, locked, write_atomically
 from quantexp.config import Experiment, Train
-from quantexp.errors import TrainingError
+from quantexp.errors import ModelError, TrainingError
 from quantexp.report.results import Training
+from quantexp.storage import SAFE_STATE, float_weights
 from quantexp.tasks.base import TaskData
 from quantexp.train import fit, resolve_device, resolve_threads
 
@@ -103,11 +104,16 @@ class Baseline:
         return self.trained_once("float", recipe, {}, self.fresh, train)
 
     def _from_checkpoint(self) -> Trained:
-        path = Path(str(self._experiment.train.checkpoint)).expanduser()
+        recipe = self._experiment.train
         model = self.fresh()
-        fill_from_checkpoint(model, path)
-        self.key = {"checkpoint": hashlib.sha256(path.read_bytes()).hexdigest()}
-        log.info("train     nothing: weights from %s", path)
+        if run_id := recipe.checkpoint_run:
+            content = fill_from_run(model, run_id, self._experiment.tracking.uri)
+        else:
+            path = Path(str(recipe.checkpoint)).expanduser()
+            fill_from_checkpoint(model, path)
+            content = path.read_bytes()
+        self.key = {"checkpoint": hashlib.sha256(content).hexdigest()}
+        log.info("train     nothing: weights from %s", recipe.checkpoint)
         return Trained(model.eval(), None)
 
     def _key(self, kind: str, recipe: Train, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +123,7 @@ class Baseline:
             "kind": kind,
             "task": {"name": experiment.task.name, **asdict(experiment.task)},
             "data": {"source": experiment.data.value, "fingerprint": self._data.fingerprint},
-            "model": {"name": experiment.model.name, **asdict(experiment.model)},
+            "model": {"name": experiment.model.name, **asdict(experiment.model), **experiment.model.source()},
             "train": {
                 "epochs": recipe.epochs,
                 "batch_size": recipe.batch_size,
@@ -217,18 +223,41 @@ def fill_from_checkpoint(model: nn.Module, path: Path) -> None:
     rule = "train.checkpoint must be a .safetensors file or a .pt state dict"
     if not path.is_file():
         raise TrainingError(f"{rule}, there is no file {path}")
-    state = _read_state(path, rule)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    _fill(model, _read_state(path, rule), str(path))
+
+
+def fill_from_run(model: nn.Module, run_id: str, tracking_uri: str | None) -> bytes:
+    """Fill `model` with the float32 weights that a run stored; return the bytes of the file they were in.
+
+    Raises:
+        TrainingError: If its model is quantized or cast, damaged, or has other layers.
+        TrackingError: If the run cannot be read.
+    """
+    from quantexp.tracking.artifacts import model_folder
+
+    with model_folder(run_id, tracking_uri) as folder:
+        try:
+            state = float_weights(folder)
+        except ModelError as error:
+            raise TrainingError(f"train.checkpoint={run_id}: {error}") from error
+        _fill(model, state, f"train.checkpoint={run_id}")
+        return (folder / SAFE_STATE).read_bytes()
+
+
+def _fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    own = model.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if found != expected:
         wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
         shown = "; ".join(f"{name}: expected {expected.get(name)}, found {found.get(name)}" for name in wrong[:4])
-        raise TrainingError(f"{path} does not fit the model ({shown}); choose model and task as it was trained")
+        raise TrainingError(f"{source} does not fit the model ({shown}); choose model and task as it was trained")
     for name, tensor in state.items():
-        plain = tensor.is_floating_point() and tensor.layout is torch.strided and tensor.device.type == "cpu"
+        kind = tensor.is_floating_point() or tensor.dtype is own[name].dtype  # a network may count batches, say
+        plain = kind and tensor.layout is torch.strided and tensor.device.type == "cpu"
         if not plain or tensor.is_quantized or not bool(torch.isfinite(tensor).all()):
             raise TrainingError(
-                f"{path}: weights must be plain tensors of finite floating-point numbers, {name} is not"
+                f"{source}: weights must be plain tensors of finite floating-point numbers, {name} is not"
             )
     model.load_state_dict(state)
 

@@ -17,28 +17,32 @@ import quantexp.baselines
 import quantexp.quant.amp
 import quantexp.quant.qat
 import quantexp.train
+from quantexp import storage
 from quantexp.baselines import Baseline, fill_from_checkpoint
 from quantexp.config import (
     Amp,
     Dynamic,
     Experiment,
     Lab,
+    Local,
     Mlp,
     Mnist,
     NoQuant,
     Optimizer,
     Paired,
     Qat,
+    Quant,
     Server,
     Sst2,
     Start,
     Static,
     Train,
 )
-from quantexp.errors import CacheError, TrainingError
+from quantexp.errors import CacheError, TrackingError, TrainingError
 from quantexp.models.mlp import MLP
 from quantexp.report.results import Training
 from quantexp.tasks.base import TaskData
+from quantexp.tracking.store import open_store
 
 Sample = Callable[..., Experiment]
 
@@ -367,6 +371,104 @@ def test_qat_from_scratch_does_not_follow_the_float_model(small: Sample, trainin
     assert [label.split()[0] for label in trainings] == ["train", "qat", "train"]
 
 
+# The weights of a run
+
+
+@pytest.fixture
+def recorded(small: Sample, workdir: Path, tmp_path: Path) -> Callable[..., tuple[str, Path]]:
+    """Store what a method makes of the float model as the model of a run; its id, and the folder in the store."""
+
+    def record(quant: Quant, precision: str | None = None) -> tuple[str, Path]:
+        experiment = small(quant=quant, precision=precision)
+        data = experiment.load()
+        model = quant.apply(experiment.baseline(data), data, experiment.train, str(experiment.precision)).model
+        store = open_store(Local())
+        run_id = store.client.create_run(store.experiment_id).info.run_id
+        storage.save(tmp_path / "model", model, storage.Recipe.of(experiment, data))
+        store.client.log_artifacts(run_id, str(tmp_path / "model"), "model")
+        return run_id, workdir / "mlartifacts" / run_id / "artifacts" / "model"
+
+    return record
+
+
+from_run = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow's own query
+
+
+@from_run
+@pytest.mark.parametrize("reference", ["{}", "runs:/{}"])
+@pytest.mark.parametrize("quant", [NoQuant(), Amp()], ids=["none", "amp"])
+def test_the_float32_weights_of_a_run_are_used_instead_of_training(
+    small: Sample,
+    trainings: list[str],
+    recorded: Callable[..., tuple[str, Path]],
+    quant: Quant,
+    reference: str,
+) -> None:
+    run_id, folder = recorded(quant)
+    trainings.clear()
+    taken = baseline(small(train=Train(checkpoint=reference.format(run_id))))
+    weights = storage.float_weights(folder)
+    assert all(torch.equal(weights[name], value) for name, value in taken.model.state_dict().items())
+    assert taken.training is None
+    assert taken.key == {"checkpoint": hashlib.sha256((folder / "state.safetensors").read_bytes()).hexdigest()}
+    assert trainings == []
+
+
+@from_run
+@pytest.mark.parametrize(("quant", "precision"), [(Dynamic(), "int8"), (NoQuant(), "bf16"), (Static(), "int8")])
+def test_a_run_whose_weights_are_not_float32_is_refused_in_words(
+    small: Sample, recorded: Callable[..., tuple[str, Path]], quant: Quant, precision: str
+) -> None:
+    run_id, _ = recorded(quant, precision)
+    told = f"quant=none with fp32 and quant=amp leave them; got those of quant={quant.name} with '{precision}'"
+    with pytest.raises(TrainingError, match=f"train.checkpoint={run_id}: .*{told}"):
+        baseline(small(train=Train(checkpoint=f"runs:/{run_id}")))
+
+
+@from_run
+def test_a_run_of_another_network_is_an_error_that_names_the_layer(
+    small: Sample, recorded: Callable[..., tuple[str, Path]]
+) -> None:
+    run_id, _ = recorded(NoQuant())
+    with pytest.raises(TrainingError, match=rf"train.checkpoint={run_id} does not fit .*expected \(9, 400\), found"):
+        baseline(small(train=Train(checkpoint=run_id), model=Mlp(hidden=[9])))
+
+
+@from_run
+def test_a_run_that_is_not_there_is_told_before_anything_is_trained(
+    small: Sample, trainings: list[str], workdir: Path
+) -> None:
+    with pytest.raises(TrackingError, match="no model of run nowhere can be read"):
+        baseline(small(train=Train(checkpoint="runs:/nowhere")))
+    assert trainings == []
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "run_id"),
+    [
+        ("runs:/nowhere", "nowhere"),
+        (f"runs:/{'0a' * 16}", "0a" * 16),
+        ("0a" * 16, "0a" * 16),
+        ("0a" * 15, None),
+        ("0A" * 16, None),
+        ("runs:/", None),
+        ("runs:/../x", None),
+        ("runs:/one/model", None),
+        ("own.safetensors", None),
+        (None, None),
+    ],
+)
+def test_a_checkpoint_names_a_run_in_two_ways(checkpoint: str | None, run_id: str | None) -> None:
+    assert Train(checkpoint=checkpoint).checkpoint_run == run_id
+
+
+def test_what_is_neither_a_file_nor_a_run_is_refused_before_torch_is_needed(small: Sample) -> None:
+    small(train=Train(checkpoint="runs:/nowhere")).check_inputs()  # whether it exists shows when it is read
+    for checkpoint in ("runs:/one/model", "lost.pt", "0a" * 15):
+        with pytest.raises(TrainingError, match=rf"there is none at {checkpoint}; .* or give a run as runs:/RUN_ID"):
+            small(train=Train(checkpoint=checkpoint)).check_inputs()
+
+
 # The user's own weights
 
 
@@ -492,6 +594,20 @@ def test_a_checkpoint_of_weights_that_are_no_plain_tensors_is_an_error(
     torch.save({**network.state_dict(), "layers.0.weight": kind(network.state_dict()["layers.0.weight"])}, path)
     with pytest.raises(TrainingError, match=r"layers\.0\.weight"):
         fill_from_checkpoint(network, path)
+
+
+@pytest.mark.parametrize(
+    ("count", "fits"), [(torch.tensor(7), True), (torch.tensor(7.0), True), (torch.tensor(1, dtype=torch.int8), False)]
+)
+def test_a_count_in_a_checkpoint_is_a_count_in_the_network(tmp_path: Path, count: Tensor, fits: bool) -> None:
+    normed = nn.Sequential(nn.BatchNorm1d(4))  # counts its batches
+    save_file({**normed.state_dict(), "0.num_batches_tracked": count}, tmp_path / "own.safetensors")
+    if fits:
+        fill_from_checkpoint(normed, tmp_path / "own.safetensors")
+        assert int(normed.state_dict()["0.num_batches_tracked"]) == 7
+    else:
+        with pytest.raises(TrainingError, match="num_batches_tracked is not"):
+            fill_from_checkpoint(normed, tmp_path / "own.safetensors")
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, 100, 1000])

@@ -10,10 +10,23 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from quantexp.config import METHODS, Dynamic, Engine, Experiment, Granularity, Mlp, NoQuant, Qat, Quant, Static, Train
+from quantexp.config import (
+    METHODS,
+    Dynamic,
+    Engine,
+    Experiment,
+    Granularity,
+    Mlp,
+    NoQuant,
+    Qat,
+    Quant,
+    Sst2,
+    Static,
+    Train,
+)
 from quantexp.errors import ModelError
 from quantexp.quant.engine import supported_engines
-from quantexp.storage import Recipe, load, save
+from quantexp.storage import FILES, Recipe, float_weights, load, save
 
 Sample = Callable[..., Experiment]
 
@@ -29,8 +42,9 @@ def of_pair(value: object) -> str:
 def saved(sample: Sample, tmp_path: Path) -> Callable[..., tuple[Path, nn.Module, Tensor]]:
     """Quantize a small network and save it; the folder, the network, and a batch of test inputs."""
 
-    def build(quant: Quant, precision: str | None = None) -> tuple[Path, nn.Module, Tensor]:
-        experiment = sample(quant=quant, precision=precision, model=Mlp(hidden=[16]), train=Train(epochs=1, threads=1))
+    def build(quant: Quant, precision: str | None = None, **parts: object) -> tuple[Path, nn.Module, Tensor]:
+        small = {"model": Mlp(hidden=[16]), "train": Train(epochs=1, threads=1), **parts}
+        experiment = sample(quant=quant, precision=precision, **small)
         data = experiment.load()
         baseline = experiment.baseline(data)
         model = quant.apply(baseline, data, experiment.train, str(experiment.precision)).model
@@ -144,13 +158,20 @@ def test_a_method_that_is_not_known_is_an_error_that_lists_those_that_are(stored
 
 def test_a_network_that_is_not_known_is_an_error_that_lists_those_that_are(stored: Path) -> None:
     rewrite(stored, model={"name": "os.system"})
-    with pytest.raises(ModelError, match=r"may use mlp, got 'os\.system'"):
+    with pytest.raises(ModelError, match=r"may use mlp, custom, got 'os\.system'"):
         load(stored)
 
 
-def test_a_format_from_the_future_is_an_error_that_names_both_formats(stored: Path) -> None:
-    rewrite(stored, format=2)
-    with pytest.raises(ModelError, match=r"has format 2, this quantexp reads 1"):
+def test_a_task_that_is_not_known_is_an_error_that_lists_those_that_are(stored: Path) -> None:
+    rewrite(stored, task={"name": "imagenet"})
+    with pytest.raises(ModelError, match=r"may use mnist, sst2, got 'imagenet'"):
+        load(stored)
+
+
+@pytest.mark.parametrize("other", [1, 3, None, "2"])
+def test_a_model_of_another_format_is_an_error_that_names_both_and_the_way_out(stored: Path, other: object) -> None:
+    rewrite(stored, format=other, whatever="a format from the future holds")
+    with pytest.raises(ModelError, match=rf"has format {other!r}, this quantexp reads 2; make the run again"):
         load(stored)
 
 
@@ -167,6 +188,9 @@ DAMAGED: dict[str, dict[str, Any]] = {
     "more inputs than there is memory": {"inputs": 10**15},
     "another method than the state's": {"quant": {"name": "none"}, "precision": "fp32"},
     "a field that is not known": {"owner": "me"},
+    "a vocabulary of its own": {"vocabulary": ["a"]},
+    "a crop that is not the network's": {"task": {"name": "mnist", "hidden": [], "crop": 21}},
+    "a task that counts words": {"task": {"name": "sst2", "hidden": [], "vocabulary": 400}},
 }
 
 
@@ -175,6 +199,84 @@ def test_a_recipe_with_wrong_values_is_an_error(stored: Path, changes: dict[str,
     rewrite(stored, **changes)
     with pytest.raises(ModelError):
         load(stored)
+
+
+def test_a_network_wider_than_its_state_is_refused_before_memory_is_taken_for_it(stored: Path) -> None:
+    rewrite(stored, model={"name": "mlp", "hidden": [10**6, 10**6]})  # 4 TB
+    with pytest.raises(ModelError, match=r"asks for 1,000,4\d\d,\d{3},\d{3} parameters, its state has"):
+        load(stored)
+
+
+# The words that are counted
+
+
+@pytest.fixture
+def worded(saved: Callable[..., tuple[Path, nn.Module, Tensor]]) -> Path:
+    """A stored model of sentences."""
+    return saved(NoQuant(), task=Sst2(vocabulary=50))[0]
+
+
+def test_the_words_lie_in_a_file_of_their_own_in_the_order_of_the_features(worded: Path, sample: Sample) -> None:
+    words = (worded / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
+    assert tuple(words) == sample(task=Sst2(vocabulary=50)).load().vocabulary
+    assert len(words) == 50
+    assert "vocabulary" not in json.loads((worded / "recipe.json").read_text(encoding="utf-8"))
+    assert {path.name for path in worded.iterdir()} <= FILES.keys()
+
+
+def test_words_of_any_script_are_read_as_they_were_written(worded: Path) -> None:
+    words = ["naïve", "映画", "🎬", "\ufeffbom", "it's", *(f"w{i}" for i in range(45))]
+    (worded / "vocabulary.txt").write_bytes("\n".join(words).encode())
+    assert load(worded).vocabulary == tuple(words)
+
+
+VOCABULARIES: dict[str, tuple[bytes, str]] = {
+    "one word less": (b"\n".join(b"w%d" % i for i in range(49)), "sst2 gives 49 values, it takes 50"),
+    "one word more": (b"\n".join(b"w%d" % i for i in range(51)), "sst2 gives 51 values, it takes 50"),
+    "a word twice": (b"\n".join([b"w", b"w", *(b"w%d" % i for i in range(48))]), "must hold each word once"),
+    "a space in a word": (b"\n".join([b"a b", *(b"w%d" % i for i in range(49))]), "one word a line, it has 'a b'"),
+    "an empty line": (b"\n".join([b"", *(b"w%d" % i for i in range(49))]), "one word a line, it has ''"),
+    "nothing": (b"", "one word a line, it has ''"),
+    "not UTF-8": (b"\xff", "UnicodeDecodeError"),
+}
+
+
+@pytest.mark.parametrize(("content", "told"), VOCABULARIES.values(), ids=VOCABULARIES.keys())
+def test_words_that_are_not_those_of_the_model_are_an_error(worded: Path, content: bytes, told: str) -> None:
+    (worded / "vocabulary.txt").write_bytes(content)
+    with pytest.raises(ModelError, match=rf"is damaged .*{told}"):
+        load(worded)
+
+
+def test_a_model_of_more_classes_than_its_task_names_is_an_error(worded: Path) -> None:
+    rewrite(worded, classes=3)
+    with pytest.raises(ModelError, match="sst2 has 2 classes, it gives 3"):
+        load(worded)
+
+
+def test_a_model_of_sentences_without_its_words_is_an_error(worded: Path) -> None:
+    (worded / "vocabulary.txt").unlink()
+    with pytest.raises(ModelError, match="sst2 gives 0 values, it takes 50"):
+        load(worded)
+
+
+# Weights to start from
+
+
+@pytest.mark.parametrize(("method", "precision"), PAIRS, ids=of_pair)
+def test_only_float32_weights_are_given_to_start_from(
+    saved: Callable[..., tuple[Path, nn.Module, Tensor]], method: type[Quant], precision: str
+) -> None:
+    folder, model, _ = saved(method(), precision)
+    if method.name == "amp" or precision == "fp32":
+        weights = float_weights(folder)
+        assert list(weights) == ["layers.0.bias", "layers.0.weight", "layers.2.bias", "layers.2.weight"]
+        assert {weight.dtype for weight in weights.values()} == {torch.float32}
+        own = [value for name, value in model.state_dict().items() if name.endswith("layers.2.weight")]
+        assert torch.equal(own[0], weights["layers.2.weight"])
+    else:
+        with pytest.raises(ModelError, match=rf"quant=none with fp32 and quant=amp .* quant={method.name} with "):
+            float_weights(folder)
 
 
 # Damaged states

@@ -17,8 +17,9 @@ from quantexp.config import (
     Sst2,
     Train,
 )
+from quantexp.config.model import Custom
 
-OPTIONS: tuple[type[Option], ...] = (Mnist, Sst2, Mlp, *METHODS, Train, Paired, Lab, Local, Server)
+OPTIONS: tuple[type[Option], ...] = (Mnist, Sst2, Mlp, Custom, *METHODS, Train, Paired, Lab, Local, Server)
 
 
 def conf_dir() -> Path:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from quantexp.config.option import Option, option
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from quantexp.tasks.base import TaskData
+    from quantexp.tasks.files import DataFiles
 
 
 class Source(StrEnum):
@@ -43,15 +47,33 @@ class Task(Option):
     """A data set with its preparation and its three splits: train, calibration and test."""
 
     group: ClassVar[str] = "task"
+    class_names: ClassVar[tuple[str, ...]] = ()  # where classes have names beside their numbers
 
     hidden: list[int] = option("widths of the default network's hidden layers", [], at_least=1)
 
+    @property
+    def files(self) -> DataFiles:
+        """Where the files of the data set are looked for; needs no torch."""
+        raise NotImplementedError
+
     def check(self, request: DataRequest) -> None:
         """Make sure, in seconds and without torch, that the data can be had. Raises DataError."""
-        raise NotImplementedError
+        self.files.check(request)
+
+    def stamp(self, request: DataRequest) -> object:
+        """Return what changes when the files of the data set do. Raises DataError as `load`."""
+        return self.files.stamp(request)
 
     def load(self, request: DataRequest) -> TaskData:
         """Load the three splits. Raises DataError if files are missing, damaged or out of reach."""
+        raise NotImplementedError
+
+    def features(self, vocabulary: Sequence[str]) -> int:
+        """Return how many values one input has, given the words that are counted."""
+        raise NotImplementedError
+
+    def encode(self, raw: Any, vocabulary: Sequence[str]) -> Tensor:
+        """Prepare raw inputs as `load` does: one gives (features,), many give (n, features). Raises ModelError."""
         raise NotImplementedError
 
 
@@ -64,15 +86,24 @@ class Mnist(Task):
     hidden: list[int] = option("widths of the default network's hidden layers", [1024, 1024], at_least=1)
     crop: int = option("side of the centre crop, in pixels; the input has crop² values", 20, at_least=4, at_most=28)
 
-    def check(self, request: DataRequest) -> None:
+    @property
+    def files(self) -> DataFiles:
         from quantexp.tasks.sources import MNIST
 
-        MNIST.check(request)
+        return MNIST
 
     def load(self, request: DataRequest) -> TaskData:
         from quantexp.tasks import mnist
 
         return mnist.load(self, request)
+
+    def features(self, vocabulary: Sequence[str]) -> int:
+        return self.crop**2
+
+    def encode(self, raw: Any, vocabulary: Sequence[str]) -> Tensor:
+        from quantexp.tasks import mnist
+
+        return mnist.encode(raw, self.crop)
 
 
 @dataclass
@@ -80,16 +111,26 @@ class Sst2(Task):
     """Movie-review sentences, positive or negative: 67,349 to train on, 872 to test, as bags of words."""
 
     name: ClassVar[str] = "sst2"
+    class_names: ClassVar[tuple[str, ...]] = ("negative", "positive")
 
     hidden: list[int] = option("widths of the default network's hidden layers", [256, 256, 256], at_least=1)
     vocabulary: int = option("how many of the most frequent training words are counted", 5000, at_least=1)
 
-    def check(self, request: DataRequest) -> None:
+    @property
+    def files(self) -> DataFiles:
         from quantexp.tasks.sources import SST2
 
-        SST2.check(request)
+        return SST2
 
     def load(self, request: DataRequest) -> TaskData:
         from quantexp.tasks import sst2
 
         return sst2.load(self, request)
+
+    def features(self, vocabulary: Sequence[str]) -> int:
+        return len(vocabulary)
+
+    def encode(self, raw: Any, vocabulary: Sequence[str]) -> Tensor:
+        from quantexp.tasks import sst2
+
+        return sst2.encode(raw, vocabulary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -38,5 +39,11 @@ class Train(Option):
     device: Device = option("auto (a GPU if there is one), cpu or cuda", Device.auto)
     threads: int | None = option("CPU threads while training; null takes every core", None, at_least=1, at_most=1024)
     checkpoint: str | None = option(
-        "your own float weights instead of training: a .safetensors file, or a .pt state dict", None
+        "float weights instead of training: a .safetensors file, a .pt state dict, or runs:/RUN_ID of a run", None
     )
+
+    @property
+    def checkpoint_run(self) -> str | None:
+        """The id of the run that `checkpoint` names, as runs:/RUN_ID or as 32 hex digits; None for a file."""
+        found = re.fullmatch(r"runs:/([A-Za-z0-9][\w-]{0,255})|([0-9a-f]{32})", self.checkpoint or "")
+        return (found[1] or found[2]) if found else None

@@ -89,7 +89,8 @@ class TaskData:
     """The splits of a task. `calibration` is drawn from `train` unless the run says otherwise.
 
     `features` and `classes` are the sizes of the network's input and output; `fingerprint` is a
-    SHA-256 over the bytes that were read; `origin` says in words where they came from.
+    SHA-256 over the bytes that were read; `origin` says in words where they came from. `vocabulary`
+    holds the words that are counted, in the order of the features; empty where a task counts none.
     """
 
     train: Split
@@ -99,6 +100,7 @@ class TaskData:
     classes: int
     fingerprint: str
     origin: str
+    vocabulary: tuple[str, ...] = ()
 
     @property
     def example(self) -> Tensor:
@@ -109,7 +111,13 @@ class TaskData:
 def three_splits(
     train: Split, test: Split, request: DataRequest, *, features: int, classes: int, fingerprint: str, origin: str
 ) -> TaskData:
-    """Draw the calibration examples, seeded, and put the three splits together."""
+    """Put the three splits together, the calibration examples drawn as requested."""
+    calibration = calibration_split(train, test, request)
+    return TaskData(train, calibration, test, features, classes, fingerprint, origin)
+
+
+def calibration_split(train: Split, test: Split, request: DataRequest) -> Split:
+    """Draw the calibration examples, seeded. Raises ConfigError if more are requested than there are."""
     pool = test if request.calibration is CalibrationSplit.test else train
     count = request.calibration_examples
     if count > len(pool):
@@ -118,7 +126,7 @@ def three_splits(
             f"got {count}"
         )
     rows = torch.randperm(len(pool), generator=torch.Generator().manual_seed(request.seed))[:count]
-    return TaskData(train, pool.take(rows), test, features, classes, fingerprint, origin)
+    return pool.take(rows)
 
 
 def digest(parts: Mapping[str, bytes]) -> str:

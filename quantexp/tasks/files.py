@@ -75,6 +75,14 @@ class DataFiles:
                     self._fetch(folder)
         return folder, f"cache {folder}"
 
+    def stamp(self, request: DataRequest) -> tuple[object, ...]:
+        """Return what changes when the files do: where they lie, their sizes and times. Raises as `locate`."""
+        if request.source is Source.sample:
+            return ("sample",)
+        folder, origin = self.locate(request)
+        known = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+        return (origin, *((str(path), one.st_size, one.st_mtime_ns, one.st_ino) for path, one in known))
+
     def _fetch(self, folder: Path) -> None:
         self._check_hosts()
         log.info("download  %s into %s", self.name, folder)

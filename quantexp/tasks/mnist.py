@@ -11,12 +11,14 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from quantexp.config import DataRequest, Mnist, Source
-from quantexp.errors import DataError
+from quantexp.errors import DataError, ModelError
 from quantexp.tasks.base import Dense, TaskData, digest, three_splits
 from quantexp.tasks.files import read_bytes
 from quantexp.tasks.sources import MNIST, MNIST_NAMES, MNIST_RAW
@@ -56,6 +58,32 @@ def prepare(images: Tensor, crop: int) -> Tensor:
     edge = round((SIDE - crop) / 2)  # rounds as torchvision's CenterCrop does
     centre = images[:, edge : edge + crop, edge : edge + crop]
     return centre.reshape(len(images), -1).float().div_(255).sub_(MEAN).div_(STD)
+
+
+def encode(raw: Any, crop: int) -> Tensor:
+    """Prepare raw images: (28, 28) gives (crop²,), (n, 28, 28) gives (n, crop²).
+
+    Args:
+        raw: An array, a tensor or nested lists of whole numbers from 0 to 255, ink bright on a dark ground.
+        crop: Side of the centre that the network sees.
+
+    Raises:
+        ModelError: If `raw` is something else.
+    """
+    rule = f"raw inputs of mnist are an image of {SIDE}x{SIDE} numbers from 0 to 255, or at least one of them stacked"
+    try:
+        pixels = np.asarray(raw.detach().cpu() if isinstance(raw, Tensor) else raw)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{rule}; got {type(raw).__name__} that is no array ({error})") from error
+    if pixels.dtype.kind not in "uif":
+        raise ModelError(f"{rule}; got {type(raw).__name__} of {pixels.dtype}; convert it to uint8")
+    if pixels.ndim not in (2, 3) or pixels.shape[-2:] != (SIDE, SIDE) or not len(pixels):
+        raise ModelError(f"{rule}; got shape {pixels.shape}; bring it to ({SIDE}, {SIDE}) or (n, {SIDE}, {SIDE})")
+    wrong = pixels[~((pixels >= 0) & (pixels <= 255) & (pixels == np.round(pixels)))]
+    if wrong.size:
+        raise ModelError(f"{rule}, whole ones; got {wrong[0]}; scale and round your values to 0 .. 255")
+    inputs = prepare(torch.from_numpy(pixels.astype(np.uint8)).view(-1, SIDE, SIDE), crop)
+    return inputs[0] if pixels.ndim == 2 else inputs
 
 
 def parse_idx(content: bytes, path: Path) -> Tensor:

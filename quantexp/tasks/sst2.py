@@ -7,13 +7,17 @@ vocabulary is the same everywhere. The sample is a set of sentences written for 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from quantexp.config import DataRequest, Source, Sst2
-from quantexp.errors import DataError
+from quantexp.errors import DataError, ModelError
 from quantexp.tasks.base import BagOfWords, TaskData, digest, three_splits
 from quantexp.tasks.files import read_bytes
 from quantexp.tasks.sources import SST2
@@ -34,7 +38,7 @@ def load(task: Sst2, request: DataRequest) -> TaskData:
     train, dev = (parse_tsv(content[name], folder / f"{name}.tsv") for name in ("train", "dev"))
     counts = Counter(word for sentence, _ in train for word in sentence.split())
     vocabulary = {word: index for index, (word, _) in enumerate(counts.most_common(task.vocabulary))}
-    return three_splits(
+    splits = three_splits(
         bag_of_words(train, vocabulary),
         bag_of_words(dev, vocabulary),
         request,
@@ -43,6 +47,20 @@ def load(task: Sst2, request: DataRequest) -> TaskData:
         fingerprint=digest(content),
         origin=origin,
     )
+    return replace(splits, vocabulary=tuple(vocabulary))
+
+
+def encode(raw: Any, vocabulary: Sequence[str]) -> Tensor:
+    """Count the words of raw sentences: one gives (words,), a list gives (n, words). Raises ModelError."""
+    sentences = [raw] if isinstance(raw, str) else raw
+    rule = "raw inputs of sst2 are a sentence, or a list of at least one sentence, each a str"
+    if not isinstance(sentences, list | tuple) or not sentences:
+        raise ModelError(f"{rule}; got {repr(raw)[:80]}")
+    if wrong := [one for one in sentences if not isinstance(one, str)]:
+        raise ModelError(f"{rule}; got {repr(wrong[0])[:80]} among them")
+    counted = bag_of_words([(sentence, 0) for sentence in sentences], {w: n for n, w in enumerate(vocabulary)})
+    inputs = counted.inputs(torch.arange(len(sentences)))
+    return inputs[0] if isinstance(raw, str) else inputs
 
 
 def bag_of_words(rows: Rows, vocabulary: dict[str, int]) -> BagOfWords:

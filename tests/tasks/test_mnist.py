@@ -8,13 +8,14 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision import transforms
 
 from quantexp.config import CalibrationSplit, DataRequest, Mnist, Source
-from quantexp.errors import ConfigError, DataError
+from quantexp.errors import ConfigError, DataError, ModelError
 from quantexp.tasks import mnist
 from quantexp.tasks.base import Dense, Split, TaskData
 
@@ -232,6 +233,60 @@ def test_preparation_leaves_the_images_as_they_were() -> None:
     images = torch.full((1, 28, 28), 7, dtype=torch.uint8)
     mnist.prepare(images, 28)
     assert torch.equal(images, torch.full((1, 28, 28), 7, dtype=torch.uint8))
+
+
+# --- raw inputs ------------------------------------------------------------------------------------
+
+
+PIXELS = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+RAW: dict[str, object] = {
+    "a tensor": PIXELS,
+    "an array": PIXELS.numpy(),
+    "nested lists": PIXELS.tolist(),
+    "a list of tensors": list(PIXELS),
+    "a list of images": [Image.fromarray(image.numpy()) for image in PIXELS],
+    "whole numbers as floats": PIXELS.double().requires_grad_(),
+    "large integers": PIXELS.numpy().astype(np.uint64),
+    "an array seen from behind": PIXELS.numpy()[::-1, ::-1, ::-1][::-1, ::-1, ::-1],
+}
+
+
+@pytest.mark.parametrize("raw", RAW.values(), ids=RAW.keys())
+def test_images_of_any_kind_are_prepared_as_the_data_are(raw: object) -> None:
+    assert torch.equal(mnist.encode(raw, 20), mnist.prepare(PIXELS, 20))
+
+
+def test_one_image_gives_one_input() -> None:
+    assert torch.equal(mnist.encode(PIXELS[1], 5), mnist.prepare(PIXELS, 5)[1])
+    assert mnist.encode(PIXELS[:1], 5).shape == (1, 25)
+
+
+REFUSED: dict[str, tuple[object, str]] = {
+    "too large": (np.full((28, 28), 256), "got 256; scale and round"),
+    "negative": (np.full((28, 28), -1), "got -1; scale"),
+    "between whole numbers": (np.full((1, 28, 28), 0.5), "got 0.5; scale and round your values to 0 .. 255"),
+    "not a number": (np.full((28, 28), np.nan), "got nan"),
+    "infinite": (torch.full((28, 28), float("inf")), "got inf"),
+    "truth values": (np.zeros((28, 28), dtype=bool), "ndarray of bool"),
+    "too small": (np.zeros((20, 20)), r"got shape \(20, 20\); bring it to \(28, 28\)"),
+    "flat": (np.zeros(784), r"got shape \(784,\)"),
+    "in colour": (np.zeros((28, 28, 3)), r"got shape \(28, 28, 3\)"),
+    "with a channel": (np.zeros((1, 1, 28, 28)), r"got shape \(1, 1, 28, 28\)"),
+    "none": ([], r"got shape \(0,\)"),
+    "none of the right shape": (np.zeros((0, 28, 28)), r"got shape \(0, 28, 28\)"),
+    "bytes": (bytes(784), "got bytes of"),
+    "text": ("digit.png", "got str of"),
+    "nothing": (None, "got NoneType of object"),
+    "of unequal rows": ([[1, 2], [3]], "got list that is no array"),
+    "sparse": (torch.zeros(28, 28).to_sparse(), "got Tensor that is no array"),
+}
+
+
+@pytest.mark.parametrize(("raw", "told"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
+def test_what_is_no_image_is_refused(raw: object, told: str) -> None:
+    with pytest.raises(ModelError, match=rf"^raw inputs of mnist are an image of 28x28 numbers .*{told}"):
+        mnist.encode(raw, 20)
 
 
 def test_the_crop_decides_the_number_of_features(load: Callable[..., TaskData]) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from quantexp.config import CalibrationSplit, DataRequest, Source, Sst2
-from quantexp.errors import ConfigError, DataError
+from quantexp.errors import ConfigError, DataError, ModelError
 from quantexp.tasks.base import BagOfWords, Split, TaskData
-from quantexp.tasks.sst2 import bag_of_words, parse_tsv
+from quantexp.tasks.sst2 import bag_of_words, encode, parse_tsv
 
 HERE = Path("reviews.tsv")  # named in errors, never read
 HEADER = "sentence\tlabel\n"
@@ -196,6 +196,28 @@ def test_counts_stay_sparse_until_a_batch_is_made(load: Callable[..., TaskData])
         tensors = [value for value in held if isinstance(value, Tensor)]
         assert len(tensors) == 3
         assert max(tensor.numel() for tensor in tensors) == 3 * sentences  # its words
+
+
+# --- raw inputs ------------------------------------------------------------------------------------
+
+
+def test_a_sentence_is_counted_as_in_the_data() -> None:
+    assert encode("b a  b unknown", ("a", "b")).tolist() == [1, 2]
+    assert encode(["b", "", "A a\n"], ("a", "b")).tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert encode(("b",), ("a", "b")).tolist() == [[0, 1]]
+
+
+def test_test_sentences_are_encoded_to_the_inputs_of_the_test_split() -> None:
+    data = load_sample()
+    sentences = [sentence for sentence, _ in sample_rows("dev")]
+    assert torch.equal(encode(sentences, data.vocabulary), data.test.inputs(torch.arange(160)))
+    assert len(data.vocabulary) == data.features
+
+
+@pytest.mark.parametrize("raw", [b"fine", [], (), 3, None, {"fine"}, ["fine", b"fine"], [["fine"]]], ids=repr)
+def test_what_is_no_sentence_is_refused(raw: object) -> None:
+    with pytest.raises(ModelError, match=r"a sentence, or a list of at least one sentence, each a str; got "):
+        encode(raw, ("fine",))
 
 
 # --- calibration -----------------------------------------------------------------------------------
