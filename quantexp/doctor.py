@@ -50,6 +50,9 @@ class Toy(Task):
 
     name: ClassVar[str] = "toy"
 
+    def stamp(self, request: DataRequest) -> object:
+        return None  # drawn, and always the same
+
     def load(self, request: DataRequest) -> TaskData:
         import torch
 

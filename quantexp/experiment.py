@@ -10,6 +10,7 @@ from quantexp.baselines import Baseline
 from quantexp.benchmark.measure import Measurements, measure
 from quantexp.benchmark.subject import Subject
 from quantexp.config import Experiment, Static
+from quantexp.environment import describe
 from quantexp.quant.base import Quantized
 from quantexp.quant.inspection import float_operations, inspect
 from quantexp.report.results import Data, Report
@@ -70,6 +71,8 @@ def _report(
         precision=str(experiment.precision),
         data=Data(experiment.data.value, data.origin, data.fingerprint, *rows),
         seed=experiment.seed,
+        host=describe().host,
+        machine=describe().summary,
         benchmark=experiment.benchmark.name,
         threads=experiment.benchmark.threads,
         flops=float_operations(baseline.model, data.example),

@@ -1,37 +1,170 @@
-"""The end of a sweep: the reports and failures that its jobs left, as one table."""
+"""A sweep from its first job to its table, across processes: launchers may run its jobs wherever they like.
+
+What the jobs must know stands in `sweep.json` of the sweep's directory; each job leaves its outcome in a file of
+its own folder. What was found out stands in the store, from where the table is made.
+"""
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
+import shlex
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from quantexp.errors import CacheError
+import filelock
+
+from quantexp.config import Experiment, Retry, Tracking
+from quantexp.config import Sweep as Settings
+from quantexp.errors import CacheError, ConfigError, QuantexpError
 from quantexp.screen import show
+from quantexp.tracking.labels import without_password
+
+if TYPE_CHECKING:
+    from quantexp.report.sweep import Sweep
+    from quantexp.tracking.store import Store
 
 log = logging.getLogger(__name__)
 
-REPORT, FAILURE = "report.json", "failure.json"
+STATE, OUTCOME, LOCK = "sweep.json", "outcome.json", ".sweep.lock"
+
+_held: filelock.BaseFileLock | None = None  # as long as this process lives
 
 
-def sum_up(folder: Path) -> int:
-    """Print the sweep's table, write it as Markdown and CSV, list what failed; return how many failed."""
-    from quantexp.report.results import read_report
-    from quantexp.report.table import sweep_csv, sweep_table
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job: "done", "skipped" or "failed", what was asked for, and the error if it failed."""
 
-    reports = [read_report(path) for path in _in_order(folder, REPORT)]
-    failures = [json.loads(path.read_text(encoding="utf-8")) for path in _in_order(folder, FAILURE)]
-    if reports:
-        table = sweep_table(reports)
-        show(table.rich())
-        write_text(folder / "table.md", table.markdown())
-        write_text(folder / "table.csv", sweep_csv(reports))
-        show(f"this table: {folder / 'table.md'} and table.csv")
+    state: str
+    asked: str
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Ongoing:
+    """A sweep that goes on: its parent run, how many combinations it has, and what stood in the store before.
+
+    `done` has the name of each finished run by its identity, `failed` the configurations whose last run failed.
+    """
+
+    name: str
+    parent: str
+    total: int
+    retry: Retry
+    done: dict[str, str]
+    failed: list[str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Ongoing:
+        """Read what the process that began the sweep wrote."""
+        values: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        return cls(**{**values, "retry": Retry(values["retry"])})
+
+    def reason_to_skip(self, experiment: Experiment) -> str | None:
+        """Say why the combination need not be run, None if it must be. Raises DataError."""
+        from quantexp.identity import Identity, configuration_digest
+
+        if self.done:
+            identity = Identity.of(experiment, experiment.load().fingerprint)
+            if name := self.done.get(identity.digest):
+                return f"done before: {name}"
+        if self.retry is Retry.failed and configuration_digest(experiment) not in self.failed:
+            return "left: sweep.retry=failed repeats only what failed"
+        return None
+
+
+def begin(folder: Path, tracking: Tracking, settings: Settings, total: int, command: str) -> None:
+    """Open the sweep in the store, and write down what its jobs must know.
+
+    Raises:
+        ConfigError: If its directory cannot be written.
+        CacheError: If another process runs the sweep.
+        TrackingError: If the store cannot be used.
+    """
+    from quantexp.tracking import sweeps
+    from quantexp.tracking.processes import close_orphans
+    from quantexp.tracking.store import open_store
+    from quantexp.tracking.views import save_view
+
+    store = open_store(tracking)
+    _hold(folder)
+    for left in folder.glob(f"*/{OUTCOME}"):
+        left.unlink()
+    name = settings.name or folder.name
+    close_orphans(store)
+    save_view(store)
+    parent, before = sweeps.begin(store, name, command, settings.resume)
+    ongoing = Ongoing(name, parent, total, settings.retry, before.done, sorted(before.failed))
+    write_text(folder / STATE, json.dumps(asdict(ongoing), indent=1))
+    atexit.register(_close, store, parent)
+    known = f", {len(before.done)} runs of it are done" if before.done else ""
+    log.info("sweep     %s: %d combinations%s", name, total, known)
+
+
+def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: Outcome) -> None:
+    """Write down what became of a job, and on the parent run how far the sweep is."""
+    write_text(job / OUTCOME, json.dumps(asdict(outcome), indent=1))
+    from quantexp.tracking import sweeps
+    from quantexp.tracking.store import open_store
+
+    ongoing, outcomes = Ongoing.read(folder), _outcomes(folder)
+    failed = sum(one.state == "failed" for one in outcomes)
+    with suppress(Exception):  # the runs themselves are recorded; how far the sweep is can be counted from them
+        store = open_store(tracking)
+        done = len(outcomes) - failed
+        sweeps.log_state(store, ongoing.parent, done=done, failed=failed, left=ongoing.total - len(outcomes))
+
+
+def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> int:
+    """Print the sweep's report, write it into its directory and its parent run; return how many jobs failed."""
+    from quantexp.report import page
+    from quantexp.tracking import sweeps
+    from quantexp.tracking.store import open_store
+
+    outcomes = _outcomes(folder)
+    failures = [one for one in outcomes if one.state == "failed"]
+    ongoing = Ongoing.read(folder)
+    status = "KILLED" if interrupted else "FAILED" if failures else "FINISHED"
+    try:
+        store = open_store(tracking)
+        found = sweeps.read(store, ongoing.name)
+        with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
+            note = _write_report(found, Path(scratch))
+            sweeps.end(store, ongoing.parent, status, note, Path(scratch))
+            shutil.copytree(scratch, folder, dirs_exist_ok=True)
+        show(f"the whole report: {folder / page.PAGE}")
+    except QuantexpError as error:
+        log.error("the sweep cannot be summed up: %s", error)
+    except Exception as error:  # MLflow raises whatever its stores raise, a full disk an OSError
+        log.error("the sweep cannot be summed up (%s: %s)", type(error).__name__, error)
     if failures:
-        log.error("%d of %d runs failed:", len(failures), len(failures) + len(reports))
+        log.error("%d of %d combinations failed:", len(failures), ongoing.total)
         for failure in failures:
-            log.error("  %s\n    %s", " ".join(failure["overrides"]), failure["error"])
+            log.error("  %s\n    %s", failure.asked, failure.error)
+    if left := ongoing.total - len(outcomes):
+        show(
+            f"{left} of {ongoing.total} combinations are left; the same command with sweep.name={ongoing.name} goes on"
+        )
     return len(failures)
+
+
+def _write_report(sweep: Sweep, folder: Path) -> str:
+    """Show the lab's table and what follows from it, write the report; return a description of the sweep."""
+    from quantexp.report import page
+    from quantexp.report.advice import which_when
+    from quantexp.report.sweep_table import lab_table
+
+    table, paragraph = lab_table(sweep), which_when(sweep)
+    show(table.rich())
+    show(paragraph)
+    page.write(sweep, folder)
+    return f"{table.markdown()}\n{paragraph}\n\n    {sweep.command}"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,6 +179,42 @@ def write_text(path: Path, text: str) -> None:
         ) from error
 
 
-def _in_order(folder: Path, name: str) -> list[Path]:
-    """Return the files of this name that the jobs left, by the number of the job."""
-    return sorted(folder.glob(f"*/{name}"), key=lambda path: (len(path.parent.name), path.parent.name))
+def command_line(arguments: Sequence[str]) -> str:
+    """Return the command as it can be typed again, without passwords."""
+    return str(without_password(shlex.join(["python", "-m", "quantexp", *arguments])))
+
+
+def _hold(folder: Path) -> None:
+    """Keep other processes from running the same sweep as long as this one lives."""
+    global _held
+    if _held is not None:
+        _held.release()  # this process began another sweep, or this one, before
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOCK).touch()  # filelock would try for ever where no file can be made
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be written ({error.strerror or error}); a sweep keeps its report there: "
+            "choose another folder with hydra.sweep.dir=FOLDER"
+        ) from error
+    lock = filelock.FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise CacheError(
+            f"another process runs the sweep in {folder}; wait for it, or choose another sweep.name"
+        ) from None
+    _held = lock
+
+
+def _close(store: Store, parent: str) -> None:
+    """Close the parent run as KILLED if the process ends before its sweep does."""
+    with suppress(Exception):
+        if store.client.get_run(parent).info.status == "RUNNING":
+            store.client.set_terminated(parent, "KILLED")
+
+
+def _outcomes(folder: Path) -> list[Outcome]:
+    """Return what the jobs left, by the number of the job."""
+    paths = sorted(folder.glob(f"*/{OUTCOME}"), key=lambda path: (len(path.parent.name), path.parent.name))
+    return [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]

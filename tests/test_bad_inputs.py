@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 
 from quantexp.config import DataRequest, Engine, Experiment, Mnist, Source, Train
 from quantexp.errors import DataError
-from quantexp.report.results import read_report
+from quantexp.report.results import parse_report
 from quantexp.tasks import sources
 
 # MLflow's own query; it is SQLAlchemy that speaks.
@@ -599,7 +599,7 @@ def test_a_result_that_cannot_be_recorded_is_shown_and_kept_in_a_file(workdir: P
     assert "Accuracy (%)" in stdout  # the table stands there all the same
     (kept,) = workdir.glob("quantexp-report-*.json")
     assert f"The result is kept in {kept}" in stderr
-    report = read_report(kept)
+    report = parse_report(kept.read_bytes())
     assert f"{100 * report.baseline.accuracy.value:.2f} [" in stdout
 
     from mlflow import MlflowClient

@@ -39,7 +39,7 @@ LAB_COLUMNS = [
 ]
 SMALL = ("data=sample", "benchmark=quick", "batch_size=1", "train.epochs=5", "task.hidden=[8]")
 FIGURES = {f"{name}.csv" for name in ("classes", "confusion", "layers", "operators", "samples", "time")}
-ARTIFACTS = {"config.yaml", "environment.json", "model", "pictures", "report.json", "table.md"} | FIGURES
+ARTIFACTS = {"config.yaml", "environment.json", "identity.json", "model", "report.json", "table.md"} | FIGURES
 PATIENCE = 300  # seconds until a command that hangs is given up
 
 
@@ -56,7 +56,7 @@ class Sweep:
 
     @property
     def table_folder(self) -> Path:
-        (found,) = self.folder.glob("multirun/*/*")
+        (found,) = self.folder.glob("multirun/*")
         return found
 
     def runs(self) -> dict[tuple[str, str], Any]:
@@ -79,9 +79,10 @@ def client_of(folder: Path) -> Any:
     return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
 
 
-def runs_in(folder: Path, experiment: str = "quantexp") -> list[Any]:
+def runs_in(folder: Path) -> list[Any]:
+    """The runs of combinations: the parent of a sweep has no parameters."""
     client = client_of(folder)
-    return list(client.search_runs([client.get_experiment_by_name(experiment).experiment_id]))
+    return list(client.search_runs([client.get_experiment_by_name("quantexp").experiment_id], "params.quant != ''"))
 
 
 def table_rows(text: str) -> list[list[str]]:
@@ -128,8 +129,8 @@ def test_the_table_has_a_row_for_each_run_and_says_that_it_is_of_the_sample(swep
     assert "its accuracies say nothing of the real one" in swept.done.stdout
 
 
-def test_the_sweep_says_where_its_table_lies_and_the_markdown_there_is_the_one_printed(swept: Sweep) -> None:
-    assert f"{swept.table_folder.relative_to(swept.folder)}/table.md and table.csv" in swept.done.stdout
+def test_the_sweep_says_where_its_report_lies_and_the_markdown_there_is_the_one_printed(swept: Sweep) -> None:
+    assert f"{swept.table_folder.relative_to(swept.folder)}/report.html" in swept.done.stdout
     lines = (swept.table_folder / "table.md").read_text(encoding="utf-8").splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     assert cells[0] == LAB_COLUMNS
@@ -338,7 +339,7 @@ def test_a_sweep_makes_no_noise(swept: Sweep, noise: str) -> None:
 
 
 def test_stderr_holds_the_stages_and_stdout_the_results(swept: Sweep) -> None:
-    assert swept.done.stderr.startswith("sweep     10 runs\n")
+    assert re.match(r"sweep     [\d_-]{26}: 10 combinations\n", swept.done.stderr)
     stages = {line.split()[0] for line in swept.done.stderr.splitlines() if line}
     assert stages == {"sweep", "run", "data", "train", "calibrate", "inspect", "measure"}
     assert "measure   " not in swept.done.stdout
@@ -403,10 +404,10 @@ def test_a_combination_that_fails_does_not_take_the_others_with_it(workdir: Path
     done = quantexp("-m", "quant=static", *SMALL, "seed=0,1", sweep)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert [(row[0], row[1], row[-1]) for row in table_rows(done.stdout)] == [
-        ("mnist (sample)", "static", seed) for seed in ("0", "1")
-    ]
-    summary = done.stderr[done.stderr.index("2 of 4 runs failed") :].splitlines()
+    (table,) = workdir.glob("multirun/*/table.csv")
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    assert [row["Seed"] for row in rows if row["Accuracy"]] == ["0", "1"]
+    summary = done.stderr[done.stderr.index("2 of 4 combinations failed") :].splitlines()
     assert [bad in line.replace("+", "") for line in summary[1::2]] == [True, True]
     assert [told in line for line in summary[2::2]] == [True, True]
 

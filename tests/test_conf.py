@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
@@ -21,7 +23,9 @@ COMMITTED = sorted(
     for path in conf_dir().rglob("*.yaml")
     if path.stem != "config"
 )
-OURS = [(group, value) for group, value in COMMITTED if not group.startswith("hydra/")]
+OURS = [(group, value) for group, value in COMMITTED if not group.startswith(("hydra/", "experiment"))]
+STUDIES = [value for group, value in COMMITTED if group == "experiment"]
+VARIANTS = [f"+{group}={value}" for group, value in COMMITTED if group.startswith("experiment/")]
 HYDRAS = [(group, value) for group, value in COMMITTED if group.startswith("hydra/")]
 ADDRESS = "http://localhost:5000"
 
@@ -44,14 +48,43 @@ def test_the_folder_holds_every_option() -> None:
 
 
 def test_the_defaults_are_those_of_python() -> None:
-    assert to_experiment(composed()) == Experiment()
+    config = composed()
+    assert re.fullmatch(r"[\d_-]{26}", config.sweep.name)  # after its moment
+    assert to_experiment(composed("sweep.name=null")) == Experiment()
 
 
 @pytest.mark.parametrize(("group", "value"), OURS, ids=map("=".join, OURS))
 def test_every_committed_value_composes_to_a_checked_experiment(group: str, value: str) -> None:
-    experiment = to_experiment(composed(f"{group}={value}"))
+    required = ["model.target=quantexp.models.mlp.MLP"] if value == "custom" else []  # it has no other default
+    experiment = to_experiment(composed(f"{group}={value}", *required))
     classes: dict[tuple[str, str], Any] = {(option.group, option.name): option for option in OPTIONS}
     assert type(getattr(experiment, group)) is classes.get((group, value), Paired)  # quick is a preset of paired
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_committed_study_is_a_sweep_of_its_own_name(study: str) -> None:
+    config = composed(f"experiment={study}", hydra=True)
+    assert config.hydra.mode is RunMode.MULTIRUN
+    assert to_experiment(config).sweep.name == study
+    assert config.hydra.sweep.dir == f"multirun/{study}"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_of_a_study_composes_to_a_checked_experiment(variant: str) -> None:
+    experiment = to_experiment(composed(variant))
+    named = variant.partition("=")[2]
+    if "precision" in variant:
+        assert named == f"{experiment.quant.name}_{experiment.precision}"
+    else:
+        assert (
+            named
+            == f"{experiment.task.name}_{getattr(experiment.task, 'crop', getattr(experiment.task, 'vocabulary', 0))}"
+        )
+
+
+def test_the_study_of_precisions_holds_every_pair_there_is() -> None:
+    pairs = {f"+experiment/precision={method.name}_{name}" for method in METHODS for name in method.precisions}
+    assert pairs == {variant for variant in VARIANTS if "precision" in variant}
 
 
 @pytest.mark.parametrize(("group", "value"), HYDRAS, ids=map("=".join, HYDRAS))
@@ -143,4 +176,4 @@ def test_the_composed_config_is_left_as_it_was() -> None:
     to_experiment(config)
     assert config.hydra.sweep.dir == "sweeps/quantexp"
     assert "hydra" in config
-    assert to_experiment(config) == Experiment()
+    assert to_experiment(config).quant == Experiment().quant

@@ -81,7 +81,7 @@ def runs_in(folder: Path) -> list[Any]:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-    return list(client.search_runs([client.get_experiment_by_name("quantexp").experiment_id]))
+    return list(client.search_runs([client.get_experiment_by_name("quantexp").experiment_id], "params.quant != ''"))
 
 
 def entries(cache: Path) -> list[Path]:
@@ -117,7 +117,7 @@ def test_after_a_run_was_killed_the_same_command_runs(workdir: Path, start: Comm
     assert LOADED.search(stderr)
     assert "Accuracy (%)" in stdout
     assert len(entries(cache)) == 1
-    assert Counter(run.info.status for run in runs_in(workdir)) == {"RUNNING": 2, "FINISHED": 1}  # none closed the dead
+    assert Counter(run.info.status for run in runs_in(workdir)) == {"KILLED": 2, "FINISHED": 1}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
@@ -178,9 +178,10 @@ def test_a_sweep_that_is_interrupted_shows_what_it_has(workdir: Path, start: Com
     status, stdout, stderr = ended(child)
     assert status == 130
     assert stderr == "quantexp: interrupted\n"
-    (table,) = workdir.glob("multirun/*/*/table.csv")
+    (table,) = workdir.glob("multirun/*/table.csv")
     assert len(table.read_text().splitlines()) == 2  # the header and the one run that ended
-    assert f"this table: {table.parent.relative_to(workdir)}/table.md" in stdout
+    assert f"the whole report: {table.parent.relative_to(workdir)}/report.html" in stdout
+    assert f"1 of 2 combinations are left; the same command with sweep.name={table.parent.name} goes on" in stdout
     assert Counter(run.info.status for run in runs_in(workdir)) == {"FINISHED": 1, "KILLED": 1}
     assert len(entries(workdir / "cache")) == 1
 

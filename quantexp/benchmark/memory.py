@@ -52,7 +52,7 @@ def _load_and_predict(folder: Path, batch_size: int, threads: int) -> None:
     from quantexp.storage import input_width, load
 
     torch.set_num_threads(threads)
-    model = load(folder)
+    model = load(folder, trust=True)
     with torch.inference_mode():
         model(torch.zeros(batch_size, input_width(folder)))
 

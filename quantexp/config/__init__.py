@@ -2,8 +2,8 @@
 
 from quantexp.config.benchmark import Benchmark, FloatModel, Lab, Paired
 from quantexp.config.experiment import Experiment
-from quantexp.config.model import Mlp, Model
-from quantexp.config.option import Option
+from quantexp.config.model import Custom, Mlp, Model
+from quantexp.config.option import Option, Settings
 from quantexp.config.quant import (
     METHODS,
     Amp,
@@ -17,6 +17,7 @@ from quantexp.config.quant import (
     Start,
     Static,
 )
+from quantexp.config.sweep import Retry, Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Sst2, Task
 from quantexp.config.tracking import Local, Server, Tracking
 from quantexp.config.train import Device, Optimizer, Train
@@ -26,6 +27,7 @@ __all__ = [
     "Amp",
     "Benchmark",
     "CalibrationSplit",
+    "Custom",
     "DataRequest",
     "Device",
     "Dynamic",
@@ -45,11 +47,14 @@ __all__ = [
     "Paired",
     "Qat",
     "Quant",
+    "Retry",
     "Server",
+    "Settings",
     "Source",
     "Sst2",
     "Start",
     "Static",
+    "Sweep",
     "Task",
     "Tracking",
     "Train",

@@ -7,12 +7,13 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from quantexp.config.benchmark import Benchmark, Paired
 from quantexp.config.model import Mlp, Model
-from quantexp.config.option import Option, option
+from quantexp.config.option import Settings, option
 from quantexp.config.quant import METHODS, Qat, Quant, Start, Static
+from quantexp.config.sweep import Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Task
 from quantexp.config.tracking import Local, Tracking
 from quantexp.config.train import Train
@@ -27,10 +28,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Experiment(Option):
+class Experiment(Settings):
     """One run: a task, a model, a quantization method and how it is measured and recorded."""
-
-    group: ClassVar[str] = ""
 
     task: Task = field(default_factory=Mnist)
     model: Model = field(default_factory=Mlp)
@@ -44,6 +43,7 @@ class Experiment(Option):
     train: Train = field(default_factory=Train)
     benchmark: Benchmark = field(default_factory=Paired)
     tracking: Tracking = field(default_factory=Local)
+    sweep: Sweep = field(default_factory=Sweep)
 
     def __post_init__(self) -> None:
         if self.precision is None:
@@ -58,7 +58,7 @@ class Experiment(Option):
     def faults(self) -> Iterator[str]:
         """Yield every fault of this combination; each option has checked its own values before."""
         yield from (fault.removeprefix(".") for fault in super().faults())
-        chosen = (self.task, self.model, self.quant, self.train, self.benchmark, self.tracking)
+        chosen = (self.task, self.model, self.quant, self.train, self.benchmark, self.tracking, self.sweep)
         for name in (extra for one in chosen for extra in one.extras()):
             yield f"there is no setting {name}; leave out the + and see `python -m quantexp --help`"
         yield from self._precision_faults()
@@ -106,17 +106,22 @@ class Experiment(Option):
         """Make sure, before anything heavy starts, that what is read from outside is there.
 
         Raises:
-            QuantexpError: DataError, TrainingError or CacheError.
+            QuantexpError: DataError, TrainingError, CacheError or ConfigError.
         """
         self.task.check(self.data_request)
-        if self.train.checkpoint and not Path(self.train.checkpoint).expanduser().is_file():
+        self.model.check()
+        checkpoint = self.train.checkpoint
+        if checkpoint and not self.train.checkpoint_run and not Path(checkpoint).expanduser().is_file():
             raise TrainingError(
-                f"train.checkpoint must name a file with weights, there is none at {self.train.checkpoint}"
+                f"train.checkpoint must name a file with weights, there is none at {checkpoint}; "
+                "correct the path, or give a run as runs:/RUN_ID"
             )
 
     def load(self) -> TaskData:
-        """Load the splits of the task."""
-        data = self.task.load(self.data_request)
+        """Load the splits of the task; it reads them once for runs that follow each other."""
+        from quantexp.tasks import recent
+
+        data = recent.load(self.task, self.data_request)
         rows = f"{len(data.train):,} train, {len(data.calibration):,} calibration, {len(data.test):,} test"
         log.info("data      %s, %s: %s", self.task.name, data.origin, rows)
         return data

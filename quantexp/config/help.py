@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from enum import Enum
+from pathlib import Path
 from textwrap import wrap
 from typing import get_type_hints
 
 from quantexp.config.experiment import Experiment
-from quantexp.config.option import Option
+from quantexp.config.option import Option, Settings
 from quantexp.config.quant import Quant
+from quantexp.config.sweep import Sweep
 
 WIDTH = 110
 
@@ -27,8 +29,15 @@ examples:
   python -m quantexp quant=static quant.engine=onednn quant.observer=minmax batch_size=[1,8,64]
   python -m quantexp -m task=mnist,sst2 quant=none,dynamic,static,qat,amp
   python -m quantexp -m seed=0,1,2 quant=static,qat     compare over seeds
+  python -m quantexp -m sweep.name=night quant=static,qat   a sweep with a name: typed again, it goes on
+  python -m quantexp experiment=lab                     a committed study, here the whole lab
   python -m quantexp data_dir=/data/sets task=mnist     read data from your own folder
   mlflow ui                                             look at the records
+
+afterwards:
+  python -m quantexp.report SWEEP                       tables, pictures and a page of a sweep, by its name
+  python -m quantexp.reproduce RUN_ID                   make a run again, and compare
+  python -m quantexp.doctor                             what this machine can and cannot do
 """
 
 FOOTER = """\
@@ -42,6 +51,7 @@ all flags of Hydra:              --hydra-help
 def help_text() -> str:
     """Return the whole help: usage, examples, every key with its values, every setting of every option."""
     blocks = [HEADER, "", "settings of a run (KEY=VALUE)\n", *_fields("", Experiment)]
+    blocks += ["\nsettings of a sweep (with -m)\n", *_fields("  sweep.", Sweep)]
     for group, presets in _groups().items():
         blocks.append(f"\n{group}={'|'.join(name for name, _, _ in presets)}\n")
         shown: set[str] = set()
@@ -63,15 +73,21 @@ def _groups() -> dict[str, list[tuple[str, str, type[Option] | None]]]:
 
     classes = {(option.group, option.name): option for option in OPTIONS}
     groups: dict[str, list[tuple[str, str, type[Option] | None]]] = {}
-    for group in dict.fromkeys(option.group for option in OPTIONS):
+    for group in dict.fromkeys([*(option.group for option in OPTIONS), "experiment"]):
         names = [path.stem for path in sorted((conf_dir() / group).glob("*.yaml"))]
         names.sort(key=lambda name: list(classes).index((group, name)) if (group, name) in classes else len(classes))
         groups[group] = []
         for name in names:
             cls = classes.get((group, name))
-            comment = (conf_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
-            groups[group].append((name, _summary(cls) if cls else comment.lstrip("# "), cls))
+            summary = _summary(cls) if cls else _comment(conf_dir() / group / f"{name}.yaml")
+            groups[group].append((name, summary, cls))
     return groups
+
+
+def _comment(path: Path) -> str:
+    """Return the first comment of a config that is meant for people: `# @package` is Hydra's."""
+    lines = (line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+    return next(line for line in lines if not line.startswith("@package"))
 
 
 def _summary(cls: type[Option]) -> str:
@@ -81,7 +97,7 @@ def _summary(cls: type[Option]) -> str:
     return text
 
 
-def _fields(prefix: str, cls: type[Option]) -> list[str]:
+def _fields(prefix: str, cls: type[Settings]) -> list[str]:
     types = get_type_hints(cls)
     lines = []
     for field in dataclasses.fields(cls):

@@ -2,7 +2,7 @@
 
     epochs: int = option("passes over the training split", 2, at_least=1)
 
-The type is checked by Hydra while it composes, the bounds by `Option.__post_init__`, and `--help`
+The type is checked by Hydra while it composes, the bounds by `Settings.__post_init__`, and `--help`
 prints the text. Options are plain dataclasses: usable from Python without Hydra, and not frozen,
 because Hydra could not override a frozen one.
 """
@@ -34,11 +34,10 @@ def option(
 
 
 @dataclasses.dataclass
-class Option:
-    """One value of a config group. `group` is its key in the config, `name` what one types."""
+class Settings:
+    """Values that are checked together. `group` is their key in the config, empty at the top."""
 
     group: ClassVar[str] = ""
-    name: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         faults = [*self._name_faults(), *self.faults()]
@@ -58,7 +57,7 @@ class Option:
                 yield f"{self.group}.{field} must be one of {names}, got {value!r}".removeprefix(".")
 
     def faults(self) -> Iterator[str]:
-        """Yield what is wrong with the values of this option, one sentence a fault."""
+        """Yield what is wrong with the values, one sentence a fault."""
         for field in dataclasses.fields(self):
             yield from bound_faults(f"{self.group}.{field.name}", getattr(self, field.name), field)
 
@@ -66,6 +65,13 @@ class Option:
         """Yield the keys that were forced in with `+key=value` and that no field declares."""
         declared = {field.name for field in dataclasses.fields(self)}
         yield from (f"{self.group}.{key}" for key in vars(self) if key not in declared)
+
+
+@dataclasses.dataclass
+class Option(Settings):
+    """One value of a config group; `name` is what one types."""
+
+    name: ClassVar[str] = ""
 
 
 def bound_faults(path: str, value: Any, field: dataclasses.Field[Any]) -> Iterator[str]:

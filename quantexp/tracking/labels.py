@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +14,16 @@ from quantexp.config import Experiment, Source
 
 GROUPS = ("task", "model", "quant", "train", "benchmark", "tracking")
 IN_THE_NAME = ("task", "quant", "precision", "data", "seed")
-NOT_IN_THE_NAME = ("data_dir", "cache_dir", "tracking", "hydra")  # what tells no two results apart
+NOT_IN_THE_NAME = (
+    "data_dir",
+    "cache_dir",
+    "tracking",
+    "hydra",
+    "sweep",
+    "experiment",
+)  # what tells no two results apart
+
+PARAM_LENGTH = 6000  # MLflow cuts longer values without a word
 
 
 def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequence[str]) -> str:
@@ -32,8 +42,16 @@ def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequ
 def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, Any]:
     """Return the flat configuration: the chosen names under their groups, every setting under its path."""
     tree = OmegaConf.to_container(OmegaConf.structured(experiment), enum_to_str=True)
-    settings = {name: value for name, value in _flat("", tree) if name not in GROUPS}
-    return {name: without_password(value) for name, value in {**{g: choices[g] for g in GROUPS}, **settings}.items()}
+    settings = {
+        name: value for name, value in _flat("", tree) if name not in GROUPS and name.partition(".")[0] != "sweep"
+    }
+    chosen = {group: choices[group] for group in (*GROUPS, "experiment") if choices.get(group, "null") != "null"}
+    return {name: without_password(value) for name, value in {**chosen, **settings}.items()}
+
+
+def as_text(value: object) -> str:
+    """Return a parameter as it is recorded."""
+    return (json.dumps(value) if isinstance(value, list | dict) else str(value))[:PARAM_LENGTH]
 
 
 def yaml_text(config: DictConfig, overrides: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import getpass
 import json
 import logging
@@ -12,23 +13,25 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from quantexp import __version__, environment, storage
 from quantexp.errors import TrackingError
 from quantexp.experiment import Outcome
+from quantexp.identity import Identity
 from quantexp.report.details import tables
 from quantexp.report.metrics import metrics
 from quantexp.report.plots import pictures
 from quantexp.report.results import Report, Training
 from quantexp.report.table import comparison_table
-from quantexp.tracking.labels import without_password
+from quantexp.tracking.labels import as_text, without_password
+from quantexp.tracking.names import CONFIG_FILE, IDENTITY, IDENTITY_FILE, PROCESS, REPORT_FILE
+from quantexp.tracking.processes import mark
 from quantexp.tracking.store import Store, resolve_uri
 from quantexp.tracking.views import link as view_link
 
 log = logging.getLogger(__name__)
-
-PARAM_LENGTH = 6000  # MLflow cuts longer values without a word
 
 
 class Recorder:
@@ -58,14 +61,14 @@ class Recorder:
             f"  all runs side by side: {address}{view_link(self.store)}",
         ]
 
-    def record(self, outcome: Outcome) -> None:
-        """Record everything that the run found out. Raises TrackingError."""
+    def record(self, outcome: Outcome, identity: Identity, *, drawn: bool = True) -> None:
+        """Record everything that the run found out, with its pictures if they are to be drawn. Raises TrackingError."""
         report = outcome.report
         try:
             self._metrics(report)
-            self._tags(report)
+            self._tags(report, identity)
             self._dataset(report)
-            self._artifacts(outcome)
+            self._artifacts(outcome, identity, drawn)
         except Exception as error:  # MLflow raises whatever its stores raise
             raise TrackingError(f"the run {self.name} cannot be recorded ({type(error).__name__}: {error})") from error
 
@@ -80,10 +83,14 @@ class Recorder:
         for start in range(0, len(batch), 1000):  # MLflow's limit for one call
             self.store.client.log_batch(self.run_id, metrics=batch[start : start + 1000])
 
-    def _tags(self, report: Report) -> None:
+    def _tags(self, report: Report, identity: Identity) -> None:
         from mlflow.entities import RunTag
 
-        tags = {"mlflow.note.content": comparison_table(report).markdown(), "data_fingerprint": report.data.fingerprint}
+        tags = {
+            "mlflow.note.content": comparison_table(report).markdown(),
+            "data_fingerprint": report.data.fingerprint,
+            IDENTITY: identity.digest,
+        }
         if report.calibration is not None:
             tags["calibration"] = report.calibration
         if report.unstable:
@@ -107,15 +114,16 @@ class Recorder:
         )
         self.store.client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])])
 
-    def _artifacts(self, outcome: Outcome) -> None:
+    def _artifacts(self, outcome: Outcome, identity: Identity, drawn: bool) -> None:
         with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
             folder = Path(scratch)
-            (folder / "report.json").write_text(outcome.report.to_json(), encoding="utf-8")
+            (folder / IDENTITY_FILE).write_text(identity.to_json(), encoding="utf-8")
+            (folder / REPORT_FILE).write_text(outcome.report.to_json(), encoding="utf-8")
             (folder / "table.md").write_text(comparison_table(outcome.report).markdown(), encoding="utf-8")
             (folder / "environment.json").write_text(json.dumps(environment.record(), indent=1), encoding="utf-8")
             for name, lines in tables(outcome.report).items():
                 _write_csv(folder / f"{name}.csv", lines)
-            for name, picture in pictures(outcome.report).items():
+            for name, picture in pictures(outcome.report).items() if drawn else ():
                 (folder / "pictures").mkdir(exist_ok=True)
                 (folder / "pictures" / name).write_bytes(picture)
             storage.save(folder / "model", outcome.model, outcome.recipe)
@@ -123,14 +131,20 @@ class Recorder:
 
 
 @contextmanager
-def recording(store: Store, name: str, parameters: Mapping[str, Any], config_yaml: str) -> Iterator[Recorder]:
+def recording(
+    store: Store,
+    name: str,
+    parameters: Mapping[str, Any],
+    config_yaml: str,
+    tags: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Recorder]:
     """Open a run and close it by what happens inside: FINISHED, FAILED with the error, or KILLED.
 
     Raises:
         TrackingError: If the run cannot be opened.
     """
     try:
-        recorder = _start(store, name, parameters, config_yaml)
+        recorder = _start(store, name, parameters, config_yaml, tags)
     except Exception as error:  # MLflow raises whatever its stores raise
         raise TrackingError(f"no run can be started in {store.uri} ({type(error).__name__}: {error})") from error
     try:
@@ -147,11 +161,15 @@ def recording(store: Store, name: str, parameters: Mapping[str, Any], config_yam
         log.warning("the run %s is recorded, but could not be marked as finished (%s)", name, error)
 
 
-def _start(store: Store, name: str, parameters: Mapping[str, Any], config_yaml: str) -> Recorder:
+def _start(
+    store: Store, name: str, parameters: Mapping[str, Any], config_yaml: str, tags: Mapping[str, str]
+) -> Recorder:
     from mlflow.entities import Param, RunTag
 
     machine = environment.describe()
-    tags = {
+    told = {
+        **tags,
+        PROCESS: mark(),
         "quantexp.version": __version__,
         "host": machine.host,
         "cpu": machine.cpu,
@@ -161,11 +179,11 @@ def _start(store: Store, name: str, parameters: Mapping[str, Any], config_yaml: 
         "mlflow.source.type": "LOCAL",
     }
     if commit := git_commit():
-        tags["mlflow.source.git.commit"] = commit
-    run = store.client.create_run(store.experiment_id, run_name=name, tags=tags)
-    params = [Param(key, _shown(value)[:PARAM_LENGTH]) for key, value in parameters.items()]
+        told["mlflow.source.git.commit"] = commit
+    run = store.client.create_run(store.experiment_id, run_name=name, tags=told)
+    params = [Param(key, as_text(value)) for key, value in parameters.items()]
     store.client.log_batch(run.info.run_id, params=params, tags=[RunTag("mlflow.user", _user())])
-    store.client.log_text(run.info.run_id, config_yaml, "config.yaml")
+    store.client.log_text(run.info.run_id, config_yaml, CONFIG_FILE)
     return Recorder(store, run.info.run_id, name)
 
 
@@ -176,6 +194,7 @@ def _end(recorder: Recorder, status: str, error: str) -> None:
         recorder.store.client.set_terminated(recorder.run_id, status)
 
 
+@functools.cache
 def git_commit() -> str | None:
     """Return the commit of the working directory, None outside a repository."""
     try:
@@ -198,10 +217,6 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return "unknown"
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, list | dict) else str(value)
 
 
 def _write_csv(path: Path, lines: Iterable[Sequence[object]]) -> None:

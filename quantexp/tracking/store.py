@@ -13,6 +13,7 @@ import re
 import sqlite3
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from quantexp.tracking.labels import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +43,27 @@ class Store:
         self.uri = uri
         self.experiment_id = experiment_id
 
+    def search(self, condition: str) -> Iterator[Run]:
+        """Yield the runs of the experiment that a condition of MLflow's holds for, the latest first."""
+        token = None
+        while True:
+            found = self.client.search_runs([self.experiment_id], condition, max_results=1000, page_token=token)
+            yield from found
+            token = found.token
+            if not token:
+                return
 
-def open_store(tracking: Tracking) -> Store:
-    """Open the store, make it and the experiment if need be.
+
+def open_store(tracking: Tracking, *, must_exist: bool = False) -> Store:
+    """Open the store; unless it must exist, make it and the experiment if need be.
 
     Raises:
-        TrackingError: If it cannot be reached, written or read.
+        TrackingError: If it cannot be reached, written or read, or does not exist though it must.
     """
     uri = resolve_uri(str(tracking.uri))
     _check_alive(uri)
+    if must_exist:
+        _check_exists(uri, tracking.experiment)
     try:
         if path := sqlite_path(uri):
             lock = path.with_name(f".{path.name}.lock")
@@ -64,6 +78,18 @@ def open_store(tracking: Tracking) -> Store:
             f"the tracking store {without_password(uri)} cannot be used ({type(error).__name__}: {reason}); "
             "repair it, or record elsewhere with tracking=server tracking.uri=URI"
         ) from error
+
+
+def _check_exists(uri: str, experiment: str) -> None:
+    path = sqlite_path(uri)
+    if path is not None and not path.is_file():
+        raise TrackingError(f"there is no store {path}; start where it lies, or name another tracking URI")
+    try:
+        found = quiet_client(uri).get_experiment_by_name(experiment)
+    except Exception as error:  # MLflow raises whatever its stores raise
+        raise TrackingError(f"{without_password(uri)} cannot be read ({type(error).__name__}: {error})") from error
+    if found is None:
+        raise TrackingError(f"{without_password(uri)} has no experiment {experiment!r}; name the one that is meant")
 
 
 def resolve_uri(uri: str) -> str:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from quantexp.config.help import WIDTH, help_text
 from quantexp.config.store import OPTIONS, conf_dir, register
 
-GROUPS = sorted({option.group for option in OPTIONS})
+GROUPS = sorted({*(option.group for option in OPTIONS), "experiment"})
 HEAVY = {"torch", "mlflow", "torchvision", "datasets", "sklearn", "scipy", "rich"}
 
 
@@ -72,11 +72,19 @@ def test_every_setting_of_an_option_stands_there_with_the_default_it_composes_to
 
 
 def test_every_setting_of_a_run_stands_there_with_the_default_it_composes_to() -> None:
-    settings = {key: value for key, value in composed().items() if key not in GROUPS}
+    settings = {key: value for key, value in composed().items() if key not in (*GROUPS, "sweep")}
     assert list(settings) == ["precision", "batch_size", "data", "data_dir", "cache_dir", "seed"]
     first_words = [line.split()[0] for line in help_text().splitlines() if line.startswith("  ")]
     for key, value in settings.items():
         assert typed(str(key), value) in first_words
+
+
+def test_the_settings_of_a_sweep_stand_apart() -> None:
+    lines = help_text().splitlines()
+    part = lines[lines.index("settings of a sweep (with -m)") :]
+    first_words = [line.split()[0] for line in part[: part.index(next(line for line in part if "|" in line))] if line]
+    for entry in ("sweep.name=null", "sweep.resume=True", "sweep.retry=unfinished"):
+        assert entry in first_words
 
 
 @pytest.mark.parametrize(
@@ -100,6 +108,12 @@ def test_what_an_option_is_for_stands_beside_it(option: Any) -> None:
 def test_a_preset_is_explained_by_the_comment_in_its_file() -> None:
     [line] = [line for line in help_text().splitlines() if line.startswith("  benchmark=quick")]
     assert line.split(maxsplit=1)[1].startswith("For tests and first looks")
+
+
+def test_a_study_is_explained_by_the_comment_behind_hydras_own() -> None:
+    [line] = [line for line in help_text().splitlines() if line.startswith("  experiment=lab ")]
+    assert line.split(maxsplit=1)[1].startswith("The whole lab")
+    assert "@package" not in help_text()
 
 
 def test_the_precisions_of_each_method_are_named() -> None:

@@ -38,6 +38,7 @@ from quantexp.config import (
     Static,
     Train,
 )
+from quantexp.config.model import Custom
 from quantexp.config.store import OPTIONS
 from quantexp.errors import ConfigError
 
@@ -46,8 +47,8 @@ EVERY_OPTION: tuple[type[Option], ...] = (*OPTIONS, Experiment)
 
 def build(cls: type[Option], **values: Any) -> Option:
     """Build an option; what it cannot do without is given to it."""
-    required = {"uri": "http://localhost:5000"} if cls is Server else {}
-    return cls(**{**required, **values})
+    required = {Server: {"uri": "http://localhost:5000"}, Custom: {"target": "package.module.Class"}}
+    return cls(**{**required.get(cls, {}), **values})
 
 
 def path_of(cls: type[Option], field: str) -> str:

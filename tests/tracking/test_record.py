@@ -14,8 +14,9 @@ from quantexp.config import Amp, Dynamic, Experiment, Mlp, Mnist, NoQuant, Qat, 
 from quantexp.config.tracking import Local
 from quantexp.errors import TrackingError, TrainingError
 from quantexp.experiment import run
+from quantexp.identity import Identity
 from quantexp.report.metrics import metrics
-from quantexp.report.results import read_report
+from quantexp.report.results import parse_report
 from quantexp.tracking.labels import parameters, run_name
 from quantexp.tracking.record import Recorder, recording
 from quantexp.tracking.store import Store, open_store
@@ -176,7 +177,7 @@ def test_a_parameter_longer_than_mlflow_takes_is_cut(store: Store) -> None:
 def test_all_of_a_result_is_recorded(store: Store, sample: Callable[..., Experiment], quant: Quant) -> None:
     outcome = run(sample(task=Mnist(hidden=[8]), model=Mlp(hidden=[8]), quant=quant))
     with recording(store, "whole", {}, "") as recorder:
-        recorder.record(outcome)
+        recorder.record(outcome, Identity.of(Experiment(), outcome.report.data.fingerprint))
     kept = store.client.get_run(recorder.run_id)
     report = outcome.report
     expected = {name: round(value, 6) for name, value in metrics(report).items()}
@@ -185,7 +186,7 @@ def test_all_of_a_result_is_recorded(store: Store, sample: Callable[..., Experim
     assert kept.data.tags["data_fingerprint"] == report.data.fingerprint
 
     folder = Path.cwd() / "mlartifacts" / recorder.run_id / "artifacts"
-    assert read_report(folder / "report.json") == report
+    assert parse_report((folder / "report.json").read_bytes()) == report
     with (folder / "samples.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     models = [("float", report.baseline)] + ([("dynamic int8", report.quantized)] if report.quantized else [])
@@ -222,7 +223,7 @@ def test_a_result_that_cannot_be_written_is_told_with_the_name_of_the_run(
     outcome = run(sample(task=Mnist(hidden=[8]), model=Mlp(hidden=[8]), quant=NoQuant()))
     nowhere = Recorder(store, "0123456789abcdef0123456789abcdef", "lost")
     with pytest.raises(TrackingError, match="the run lost cannot be recorded"):
-        nowhere.record(outcome)
+        nowhere.record(outcome, Identity.of(Experiment(), outcome.report.data.fingerprint))
 
 
 # -- where to look ---------------------------------------------------------------------------------------

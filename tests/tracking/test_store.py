@@ -355,7 +355,8 @@ def test_a_run_is_recorded_on_a_server_and_its_model_read_back(
     assert run.inputs.dataset_inputs[0].dataset.name == "mnist (sample)"
     artifacts = {entry.path for entry in store.client.list_artifacts(run.info.run_id)}
     figures = {f"{name}.csv" for name in ("classes", "confusion", "layers", "operators", "samples", "time")}
-    assert artifacts == {"config.yaml", "environment.json", "model", "pictures", "report.json", "table.md"} | figures
+    files = {"config.yaml", "environment.json", "identity.json", "model", "pictures", "report.json", "table.md"}
+    assert artifacts == files | figures
     assert f"in {server}" in done.stdout
     assert f"open {server}/#/experiments/{store.experiment_id}/runs/{run.info.run_id}" in done.stdout
 

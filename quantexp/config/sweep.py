@@ -1,0 +1,39 @@
+"""What a multirun is called, and whether it goes on where it stopped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from quantexp.config.option import Settings, option
+
+
+class Retry(StrEnum):
+    """Which combinations of a sweep that was started before are run."""
+
+    unfinished = "unfinished"
+    failed = "failed"
+
+
+@dataclass
+class Sweep(Settings):
+    """A sweep: one run for each combination, asked for with -m."""
+
+    group: ClassVar[str] = "sweep"
+
+    name: str | None = option("what it is called; the same name again resumes it; null: after its moment", None)
+    resume: bool = option("whether combinations that are done, here and with the same versions, are skipped", True)
+    retry: Retry = option("unfinished: whatever is not done; failed: only what failed", Retry.unfinished)
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        if self.name is not None and not re.fullmatch(r"\w[\w .,+=-]{0,99}", self.name):
+            yield (
+                "sweep.name must be at most 100 letters, digits, blanks and signs of _ . , + = -, "
+                f"the first a letter or digit, as it names a folder too; got {self.name!r}"
+            )
+        if self.retry is Retry.failed and not self.resume:
+            yield "sweep.retry=failed goes on with a sweep, sweep.resume=false begins it anew; give one of the two"

@@ -1,0 +1,13 @@
+"""Tags and artifacts by which quantexp finds its runs again."""
+
+PROCESS = "quantexp.process"  # whose run it is, see processes.py
+CONFIGURATION = "quantexp.configuration"  # digest of the configuration
+IDENTITY = "quantexp.identity"  # digest of all that the result depends on; only finished runs have it
+KIND = "quantexp.kind"  # "sweep" for the parent run of one
+SWEEP = "quantexp.sweep"  # the name of a sweep, on its parent run
+COMMAND = "quantexp.command"  # what made it
+REPRODUCES = "quantexp.reproduces"  # the run that this one repeats
+PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+
+CONFIG_FILE, IDENTITY_FILE, REPORT_FILE = "config.yaml", "identity.json", "report.json"
