@@ -34,9 +34,6 @@ from quantexp.errors import DataError
 from quantexp.report.results import parse_report
 from quantexp.tasks import sources
 
-# MLflow's own query; it is SQLAlchemy that speaks.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 SMALL = ("data=sample", "benchmark=quick", "batch_size=1", "train.epochs=1", "task.hidden=[8]")

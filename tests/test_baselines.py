@@ -391,10 +391,6 @@ def recorded(small: Sample, workdir: Path, tmp_path: Path) -> Callable[..., tupl
     return record
 
 
-from_run = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow's own query
-
-
-@from_run
 @pytest.mark.parametrize("reference", ["{}", "runs:/{}"])
 @pytest.mark.parametrize("quant", [NoQuant(), Amp()], ids=["none", "amp"])
 def test_the_float32_weights_of_a_run_are_used_instead_of_training(
@@ -414,7 +410,6 @@ def test_the_float32_weights_of_a_run_are_used_instead_of_training(
     assert trainings == []
 
 
-@from_run
 @pytest.mark.parametrize(("quant", "precision"), [(Dynamic(), "int8"), (NoQuant(), "bf16"), (Static(), "int8")])
 def test_a_run_whose_weights_are_not_float32_is_refused_in_words(
     small: Sample, recorded: Callable[..., tuple[str, Path]], quant: Quant, precision: str
@@ -425,7 +420,6 @@ def test_a_run_whose_weights_are_not_float32_is_refused_in_words(
         baseline(small(train=Train(checkpoint=f"runs:/{run_id}")))
 
 
-@from_run
 def test_a_run_of_another_network_is_an_error_that_names_the_layer(
     small: Sample, recorded: Callable[..., tuple[str, Path]]
 ) -> None:
@@ -434,7 +428,6 @@ def test_a_run_of_another_network_is_an_error_that_names_the_layer(
         baseline(small(train=Train(checkpoint=run_id), model=Mlp(hidden=[9])))
 
 
-@from_run
 def test_a_run_that_is_not_there_is_told_before_anything_is_trained(
     small: Sample, trainings: list[str], workdir: Path
 ) -> None:

@@ -24,9 +24,6 @@ from quantexp.config import Engine, Experiment, Mnist, Source, Sst2, Task
 from quantexp.environment import describe
 from quantexp.train import predict
 
-# MLflow's own query; it is SQLAlchemy that speaks.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 TASKS = ("mnist", "sst2")

@@ -18,9 +18,6 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-# MLflow's own query; it is SQLAlchemy that speaks.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 Command = Callable[..., "subprocess.Popen[str]"]
 
 PATIENCE = 240  # seconds until a command that hangs is given up

@@ -24,9 +24,6 @@ from quantexp.tracking.names import IDENTITY, REPRODUCES
 from quantexp.tracking.records import read_record
 from quantexp.tracking.store import Store, open_store
 
-# MLflow's own query; it is SQLAlchemy that speaks.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 CHOICES = dict.fromkeys(("train",), "default") | {
     "task": "mnist",
     "model": "mlp",

@@ -22,9 +22,6 @@ from quantexp.errors import CacheError, ConfigError
 from quantexp.identity import Identity, configuration_digest
 from quantexp.sweep import Ongoing
 
-# MLflow's own query; it is SQLAlchemy that speaks.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 PATIENCE = 240  # seconds until a command that hangs is given up

@@ -27,9 +27,6 @@ from quantexp.tracking import artifacts
 from quantexp.tracking.artifacts import model_folder, read_artifact
 from quantexp.tracking.store import Store, open_store, quiet_client
 
-# MLflow's own query; it is SQLAlchemy that speaks.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 RUN = "0123456789abcdef0123456789abcdef"
 
 

@@ -16,9 +16,6 @@ from quantexp.tracking.processes import close_orphans, is_dead, mark
 from quantexp.tracking.record import recording
 from quantexp.tracking.store import Store, open_store
 
-# MLflow's own query; it is SQLAlchemy that speaks.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 
 @pytest.fixture
 def store(workdir: Path) -> Store:

@@ -22,9 +22,6 @@ from quantexp.tracking.record import Recorder, recording
 from quantexp.tracking.store import Store, open_store
 from quantexp.tracking.views import COLUMNS, save_view
 
-# MLflow's own query; it is SQLAlchemy that speaks.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 CHOICES = {
     "task": "mnist",
     "model": "mlp",

@@ -27,9 +27,6 @@ from quantexp.tracking.labels import parameters, without_password, yaml_text
 from quantexp.tracking.store import open_store, resolve_uri, sqlite_path
 from quantexp.train import predict
 
-# MLflow's own query; it is SQLAlchemy that speaks.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 PATIENCE = 240  # seconds until what hangs is given up
