@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
@@ -44,6 +46,7 @@ def to_experiment(config: DictConfig) -> Experiment:
 def combinations(config: DictConfig) -> Iterator[Combination]:
     """Yield the jobs of a sweep as Hydra's basic sweeper will make them."""
     from hydra import compose
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -52,11 +55,22 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
         yield [], config  # what another sweeper will ask for is not known beforehand
         return
     asked = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    loader = GlobalHydra.instance().config_loader()  # knows the options that a glob stands for
-    parsed = OverridesParser.create(loader).parse_overrides([*asked, *config.hydra.overrides.task])
+    loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())  # knows the options that a glob stands for
+    parser = OverridesParser.create(loader)
+    parsed = parser.parse_overrides([*asked, *config.hydra.overrides.task])
+    bases: dict[tuple[str, ...], DictConfig] = {}  # composed once for each choice of groups: it takes the time
     for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
         try:
-            yield overrides, compose(config.hydra.job.config_name, overrides=overrides)
+            values = parser.parse_overrides(overrides)
+            is_group = [loader.repository.group_exists(one.key_or_group) for one in values]
+            groups = tuple(itertools.compress(overrides, is_group))
+            if groups not in bases:
+                bases[groups] = compose(config.hydra.job.config_name, overrides=list(groups))
+            job = copy.deepcopy(bases[groups])
+            ConfigLoaderImpl._apply_overrides_to_config(
+                [one for one, group in zip(values, is_group, strict=True) if not group], job
+            )
+            yield overrides, job
         except Exception as error:  # Hydra would turn it into a warning, here in its callback
             leave(f"{explain(error)}  (in {' '.join(overrides)})", BAD_VALUES)
 

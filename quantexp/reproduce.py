@@ -117,7 +117,7 @@ def _composed(record: Record, trust: bool) -> Experiment:
 
     values: Any = OmegaConf.to_container(OmegaConf.create(record.config_yaml))  # interpolations stay as they are
     classes: dict[tuple[str, str], type[Option]] = {(option.group, option.name): option for option in OPTIONS}
-    parts: dict[str, Any] = {name: values[name] for name in VALUES}
+    parts: dict[str, Any] = {name: values[name] for name in (*VALUES, *ELSEWHERE)}
     for group in CONFIGURED:
         parts[group] = classes[group, record.identity.configuration[group]["name"]](**values[group])
     model = parts["model"]

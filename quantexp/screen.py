@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -45,23 +46,31 @@ class Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        err().print(prefix + self.format(record), markup=False, soft_wrap=True)
+        err().print(printable(prefix + self.format(record)), markup=False, soft_wrap=True)
 
 
 def show(result: RenderableType | str) -> None:
     """Print a result on stdout. Where that takes nothing, the run goes on: it is still to be recorded."""
     try:
         if isinstance(result, str):
-            out().print(result, markup=False, soft_wrap=True)
+            out().print(printable(result), markup=False, soft_wrap=True)
         else:
             out().print(result)
     except OSError as error:
         log.warning("results cannot be printed (%s)", error.strerror or error)
 
 
+def printable(text: str) -> str:
+    """Return the text without control characters: what comes from a store shall not steer the terminal."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in ("Cc", "Cf") and char not in "\n\t" else char
+        for char in text
+    )
+
+
 def leave(message: str, status: int) -> NoReturn:
     """Say why, and end the process with `status`."""
-    err().print(f"quantexp: {message}", markup=False, soft_wrap=True)
+    err().print(f"quantexp: {printable(message)}", markup=False, soft_wrap=True)
     raise SystemExit(status)
 
 

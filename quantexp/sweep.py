@@ -126,6 +126,7 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> in
     from quantexp.report import page
     from quantexp.tracking import sweeps
     from quantexp.tracking.store import open_store
+    from quantexp.tracking.views import directions
 
     outcomes = _outcomes(folder)
     failures = [one for one in outcomes if one.state == "failed"]
@@ -135,10 +136,14 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> in
         store = open_store(tracking)
         found = sweeps.read(store, ongoing.name)
         with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
-            note = _write_report(found, Path(scratch))
-            sweeps.end(store, ongoing.parent, status, note, Path(scratch))
-            shutil.copytree(scratch, folder, dirs_exist_ok=True)
+            written = Path(scratch) / "report"
+            written.mkdir()
+            note = _write_report(found, written)
+            sweeps.end(store, ongoing.parent, status, note, written)
+            shutil.copytree(written, folder, dirs_exist_ok=True)
         show(f"the whole report: {folder / page.PAGE}")
+        for line in directions(store, f"sweep {ongoing.name}", ongoing.parent):
+            show(line)
     except QuantexpError as error:
         log.error("the sweep cannot be summed up: %s", error)
     except Exception as error:  # MLflow raises whatever its stores raise, a full disk an OSError

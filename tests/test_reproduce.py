@@ -109,6 +109,7 @@ def test_the_experiment_is_composed_from_the_record(run_id: str) -> None:
     assert experiment.model == Mlp(hidden=[16])
     assert experiment.benchmark == Paired(placements=2, seconds=0.02)
     assert experiment.batch_size == [1, 8]
+    assert str(experiment.cache_dir).endswith("cache")  # where data may lie
 
 
 # -- a run that was changed since ------------------------------------------------------------------------

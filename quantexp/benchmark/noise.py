@@ -16,6 +16,7 @@ OTHERS_SHARE = 0.1  # of the cores; an idle system stays below
 STEAL_SHARE = 0.01
 SPREAD = 0.5  # of the median, between the 10th and the 90th percentile of the blocks
 SPARE_CORES = 0.3  # more than the threads asked for: torch's own housekeeping needs less
+LEAST_SECONDS = 0.2  # systems count the work of their cores in hundredths of a second: below, shares are rounding
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,14 @@ def reasons(load: Load, threads: int, latencies: Sequence[Latency]) -> tuple[str
     """Return why the latencies taken under `load` are not to be trusted, nothing if there is no reason."""
     cores, whole = usable_cores(), psutil.cpu_count() or usable_cores()  # the load is that of the whole host
     found = []
-    if load.others_load > OTHERS_SHARE * whole:
+    counted = load.seconds >= LEAST_SECONDS
+    if counted and load.others_load > OTHERS_SHARE * whole:
         found.append(f"other processes kept {load.others_load:.1f} of {whole} cores busy")
-    if load.steal > STEAL_SHARE:
+    if counted and load.steal > STEAL_SHARE:
         found.append(f"the hypervisor took {load.steal:.0%} of the CPU time")
     if threads > cores:
         found.append(f"{threads} threads share {cores} cores")
-    if load.cores_used > threads + SPARE_CORES:
+    if counted and load.cores_used > threads + SPARE_CORES:
         found.append(f"this process used {load.cores_used:.1f} cores for {threads} threads")
     spread = max((one.p90_ms - one.p10_ms) / one.median_ms for one in latencies)
     if spread > SPREAD:

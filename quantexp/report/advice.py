@@ -14,7 +14,7 @@ from quantexp.report.results import Comparison
 from quantexp.report.seeds import difference, spread
 from quantexp.report.sweep import Sweep
 from quantexp.report.sweep_table import sentences
-from quantexp.report.variants import Network, Setup, Variant, networks, settings_text, setup_names
+from quantexp.report.variants import Network, Settings, Setup, Variant, networks, settings_text, setup_names
 
 NEARLY = 1.05  # times the smallest size
 FEW = 3  # networks of a task that each have a paragraph of their own
@@ -29,6 +29,7 @@ def which_when(sweep: Sweep) -> str:
     for one in found:
         together[one.task, one.setup].append(one)
     paragraphs = []
+    told: set[tuple[str, Settings, tuple[str, str]]] = set()
     tasks = list(dict.fromkeys(task for task, _ in together))
     for (task, setup), ones in sorted(together.items(), key=lambda item: tasks.index(item[0][0])):
         if len(ones) > FEW:
@@ -37,7 +38,9 @@ def which_when(sweep: Sweep) -> str:
             continue
         for one in ones:
             where = ", ".join(text for text in (settings_text(one.settings), names[setup]) if text)
-            paragraphs.append(" ".join([f"{task}{f' ({where})' * bool(where)}:", *_advice(one)]))
+            place = task, one.settings, setup.place  # size and accuracy are the same under another protocol
+            paragraphs.append(" ".join([f"{task}{f' ({where})' * bool(where)}:", *_advice(one, place in told)]))
+            told.add(place)
     missing = " ".join(sentences(sweep))
     return "\n\n".join([*(paragraphs or [NOT_TOLD]), *([missing] if missing else [])])
 
@@ -77,17 +80,18 @@ def _centre(pair: tuple[Ratio, Network]) -> float:
     return pair[0].centre
 
 
-def _advice(network: Network) -> Iterator[str]:
-    """Yield the sentences on one network: speed, size, accuracy, and what follows."""
+def _advice(network: Network, again: bool) -> Iterator[str]:
+    """Yield the sentences on one network: speed and, unless it comes again, size, accuracy, and what follows."""
     others = [one for one in network.variants if not one.is_float]
     fastest = {size: _ranked(others, size) for size in network.sizes}
     fastest = {size: ranked for size, ranked in fastest.items() if ranked}
     ratios = {size: ranked[0][1] for size, ranked in fastest.items()}
     yield from _runs({size: _fastest(ranked) for size, ranked in fastest.items()}, ratios)
-    yield _smallest(network, others)
-    losses = [one for one in others if accuracy_verdict(one) == "a loss"]
-    yield from _accuracy(others)
-    yield from _conclusion({size: _take(ranked, losses) for size, ranked in fastest.items()})
+    if not again:
+        yield _smallest(network, others)
+        yield from _accuracy(others)
+        losses = [one for one in others if accuracy_verdict(one) == "a loss"]
+        yield from _conclusion({size: _take(ranked, losses) for size, ranked in fastest.items()})
     shaky = [
         f"{one.method} at batch {size}" for one in network.variants for size in network.sizes if one.unstable(size)
     ]

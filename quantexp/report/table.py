@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from quantexp.report.results import Comparison, Latency, Measured, Report, Speedup
+from quantexp.screen import printable
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -36,13 +37,13 @@ class Table:
         from rich.text import Text
 
         table = RichTable(
-            box=box.SIMPLE_HEAD, caption=Text("\n".join(self.notes)), caption_justify="left", pad_edge=False
+            box=box.SIMPLE_HEAD, caption=Text(printable("\n".join(self.notes))), caption_justify="left", pad_edge=False
         )
         for index, name in enumerate(self.columns):
             justify: Literal["left", "right"] = "left" if index == 0 or name in TEXT_COLUMNS else "right"
-            table.add_column(Text(name), justify=justify, overflow="fold")
+            table.add_column(Text(printable(name)), justify=justify, overflow="fold")
         for row in self.rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         return table
 
 

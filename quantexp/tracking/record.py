@@ -25,11 +25,11 @@ from quantexp.report.metrics import metrics
 from quantexp.report.plots import pictures
 from quantexp.report.results import Report, Training
 from quantexp.report.table import comparison_table
-from quantexp.tracking.labels import as_text, without_password
+from quantexp.tracking.labels import as_text
 from quantexp.tracking.names import CONFIG_FILE, IDENTITY, IDENTITY_FILE, PROCESS, REPORT_FILE
 from quantexp.tracking.processes import mark
-from quantexp.tracking.store import Store, resolve_uri
-from quantexp.tracking.views import link as view_link
+from quantexp.tracking.store import Store
+from quantexp.tracking.views import directions
 
 log = logging.getLogger(__name__)
 
@@ -42,24 +42,9 @@ class Recorder:
         self.run_id = run_id
         self.name = name
 
-    @property
-    def link(self) -> str:
-        """The place of the run in MLflow's UI, behind its address."""
-        return f"#/experiments/{self.store.experiment_id}/runs/{self.run_id}"
-
     def where(self) -> list[str]:
         """Say where the run is recorded and how to look at it."""
-        local = self.store.uri.startswith("sqlite:")
-        shown = without_password(self.store.uri)
-        address = "http://127.0.0.1:5000/" if local else f"{shown.rstrip('/')}/"
-        start = f"  mlflow ui --backend-store-uri {shown}, then open" if local else "  open"
-        if self.store.uri == resolve_uri("sqlite:///mlflow.db"):
-            start = "  type mlflow ui here, then open"
-        return [
-            f"recorded: {self.name} in {shown}",
-            f"{start} {address}{self.link}",
-            f"  all runs side by side: {address}{view_link(self.store)}",
-        ]
+        return directions(self.store, self.name, self.run_id)
 
     def record(self, outcome: Outcome, identity: Identity, *, drawn: bool = True) -> None:
         """Record everything that the run found out, with its pictures if they are to be drawn. Raises TrackingError."""

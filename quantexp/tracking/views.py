@@ -13,7 +13,8 @@ import time
 import zlib
 from typing import Any
 
-from quantexp.tracking.store import Store
+from quantexp.tracking.labels import without_password
+from quantexp.tracking.store import Store, resolve_uri
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +41,20 @@ COLUMNS = (
 )
 
 
-def link(store: Store) -> str:
-    """Return the place of the view in MLflow's UI, behind its address."""
-    return f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={KEY}"
+def directions(store: Store, name: str, run_id: str) -> list[str]:
+    """Say where a run is recorded, and how to look at it and at all runs side by side."""
+    shown = without_password(store.uri)
+    local = store.uri.startswith("sqlite:")
+    address = "http://127.0.0.1:5000/" if local else f"{shown.rstrip('/')}/"
+    start = f"  mlflow ui --backend-store-uri {shown}, then open" if local else "  open"
+    if store.uri == resolve_uri("sqlite:///mlflow.db"):
+        start = "  type mlflow ui here, then open"
+    experiment = f"{address}#/experiments/{store.experiment_id}/runs"
+    return [
+        f"recorded: {name} in {shown}",
+        f"{start} {experiment}/{run_id}",
+        f"  all runs side by side: {experiment}?workflowType=machine_learning&viewStateShareKey={KEY}",
+    ]
 
 
 def save_view(store: Store) -> None:

@@ -87,6 +87,16 @@ def test_blocks_that_spread_by_more_than_half_of_their_median_are_a_reason_which
     assert reasons(QUIET, 1, [timed(0.1), timed(0.6), timed(0.8)]) == told
 
 
+def test_of_a_time_too_short_to_count_the_work_of_cores_only_what_needs_no_counting_is_a_reason() -> None:
+    busy = {"cores_used": 9.0, "others_load": 3.0, "steal": 0.5}
+    assert reasons(load(seconds=0.19, **busy), 1, [timed()]) == ()
+    assert reasons(load(seconds=0.19, **busy), 5, [timed(0.8)]) == (
+        "5 threads share 4 cores",
+        "the timed blocks spread by 80% of their median",
+    )
+    assert len(reasons(load(seconds=0.2, **busy), 1, [timed()])) == 3
+
+
 def test_every_reason_is_told() -> None:
     found = reasons(load(cores_used=9.0, others_load=3.0, steal=0.5), 8, [timed(0.9)])
     begins = ["other processes", "the hypervisor", "8 threads share", "this process used 9.0", "the timed blocks"]

@@ -302,3 +302,12 @@ def test_the_terminal_shows_every_cell_and_every_note_and_takes_none_for_markup(
     unfolded = " ".join(shown.split())
     for text in table.notes:
         assert text in unfolded
+
+
+def test_text_from_a_store_does_not_steer_the_terminal() -> None:
+    table = Table(("name",), (("\x1b[2Jgone \u202e backwards",),), ("\x07",))
+    console = Console(record=True, file=io.StringIO(), width=80)
+    console.print(table.rich())
+    shown = console.export_text()
+    assert "�[2Jgone � backwards" in shown
+    assert not {"\x1b", "\u202e", "\x07"} & set(shown)
