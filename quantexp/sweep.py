@@ -97,9 +97,9 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, total: int, comm
     for left in folder.glob(f"*/{OUTCOME}"):
         left.unlink()
     name = settings.name or folder.name
-    close_orphans(store)
     save_view(store)
     parent, before = sweeps.begin(store, name, command, settings.resume)
+    close_orphans(store)
     ongoing = Ongoing(name, parent, total, settings.retry, before.done, sorted(before.failed))
     write_text(folder / STATE, json.dumps(asdict(ongoing), indent=1))
     atexit.register(_close, store, parent)

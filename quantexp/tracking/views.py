@@ -19,8 +19,9 @@ from quantexp.tracking.store import Store, resolve_uri
 log = logging.getLogger(__name__)
 
 KEY = "quantexp"
+MODE = "workflowType=machine_learning"  # else the UI opens in its mode for language models
 COLUMNS = (
-    *(f"params.`{name}`" for name in ("task", "quant", "precision", "data", "seed")),
+    *(f"params.`{name}`" for name in ("task", "model", "quant", "precision", "benchmark", "data", "seed")),
     *(
         f"metrics.`{name}`"
         for name in (
@@ -52,8 +53,8 @@ def directions(store: Store, name: str, run_id: str) -> list[str]:
     experiment = f"{address}#/experiments/{store.experiment_id}/runs"
     return [
         f"recorded: {name} in {shown}",
-        f"{start} {experiment}/{run_id}",
-        f"  all runs side by side: {experiment}?workflowType=machine_learning&viewStateShareKey={KEY}",
+        f"{start} {experiment}/{run_id}?{MODE}",
+        f"  all runs side by side: {experiment}?{MODE}&viewStateShareKey={KEY}",
     ]
 
 

@@ -79,7 +79,7 @@ def page(address: str) -> Iterator[Any]:
     assert chromium, "install Chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=[*FLAGS, "--no-sandbox"])
-        shown = browser.new_page(viewport={"width": 1600, "height": 900})
+        shown = browser.new_page(viewport={"width": 2400, "height": 1100})
         shown.set_default_timeout(PATIENCE * 1000)
         yield shown
         browser.close()
@@ -99,6 +99,9 @@ def experiment(client: Any) -> str:
 
 def keep(page: Any, name: str) -> None:
     page.wait_for_timeout(2500)  # what is drawn moves into place
+    if (assistant := page.locator("button[aria-label='Close']")).count():
+        assistant.first.click()
+        page.wait_for_timeout(1000)
     if folder := os.environ.get("QUANTEXP_SCREENSHOTS"):
         page.screenshot(path=str(Path(folder) / name))
 
@@ -131,7 +134,7 @@ def test_a_chart_of_accuracy_against_latency_opens(page: Any, address: str, expe
     page.get_by_text("Float against quantized").first.wait_for()
     page.locator(".js-plotly-plot .scatterlayer .points path").first.wait_for()
     keep(page, "charts.png")
-    titles = page.locator(".js-plotly-plot .xtitle, .js-plotly-plot .ytitle").all_inner_texts()
+    titles = page.locator(".js-plotly-plot .xtitle, .js-plotly-plot .ytitle").all_text_contents()
     assert {"latency_b1_ms", "accuracy"} <= set(titles)
 
 

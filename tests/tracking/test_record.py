@@ -230,7 +230,7 @@ def test_the_place_of_a_run_names_the_command_that_shows_it(store: Store, tmp_pa
     here = Recorder(store, "abc", "mine").where()
     assert here[0] == f"recorded: mine in sqlite:///{tmp_path}/mlflow.db"
     assert here[1].startswith("  type mlflow ui here, then open http://127.0.0.1:5000/")
-    assert here[1].endswith(f"#/experiments/{store.experiment_id}/runs/abc")
+    assert here[1].endswith(f"#/experiments/{store.experiment_id}/runs/abc?workflowType=machine_learning")
     elsewhere = Recorder(Store(store.client, "sqlite:////data/runs.db", "1"), "abc", "mine").where()
     assert "mlflow ui --backend-store-uri sqlite:////data/runs.db" in elsewhere[1]
 
