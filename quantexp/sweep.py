@@ -66,6 +66,10 @@ class Ongoing:
         values: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         return cls(**{**values, "retry": Retry(values["retry"])})
 
+    def left(self, outcomes: Sequence[Outcome]) -> int:
+        """Count the combinations that have no outcome; a sweeper of another kind may make more than were foreseen."""
+        return max(0, self.total - len(outcomes))
+
     def reason_to_skip(self, experiment: Experiment) -> str | None:
         """Say why the combination need not be run, None if it must be. Raises DataError."""
         from quantexp.identity import Identity, configuration_digest
@@ -109,7 +113,10 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, total: int, comm
 
 def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: Outcome) -> None:
     """Write down what became of a job, and on the parent run how far the sweep is."""
-    write_text(job / OUTCOME, json.dumps(asdict(outcome), indent=1))
+    try:
+        write_text(job / OUTCOME, json.dumps(asdict(outcome), indent=1))
+    except CacheError as error:  # the others shall go on
+        log.error("%s", error)
     from quantexp.tracking import sweeps
     from quantexp.tracking.store import open_store
 
@@ -118,7 +125,7 @@ def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: Outcome)
     with suppress(Exception):  # the runs themselves are recorded; how far the sweep is can be counted from them
         store = open_store(tracking)
         done = len(outcomes) - failed
-        sweeps.log_state(store, ongoing.parent, done=done, failed=failed, left=ongoing.total - len(outcomes))
+        sweeps.log_state(store, ongoing.parent, done=done, failed=failed, left=ongoing.left(outcomes))
 
 
 def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> int:
@@ -152,7 +159,7 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> in
         log.error("%d of %d combinations failed:", len(failures), ongoing.total)
         for failure in failures:
             log.error("  %s\n    %s", failure.asked, failure.error)
-    if left := ongoing.total - len(outcomes):
+    if left := ongoing.left(outcomes):
         show(
             f"{left} of {ongoing.total} combinations are left; the same command with sweep.name={ongoing.name} goes on"
         )

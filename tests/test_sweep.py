@@ -192,6 +192,23 @@ def test_a_combination_is_skipped_if_its_identity_is_done(experiment: Experiment
     assert other.reason_to_skip(experiment) is None
 
 
+def test_what_no_outcome_tells_of_is_left(experiment: Experiment) -> None:
+    ongoing = Ongoing("night", "p", 3, Retry.unfinished, {}, [])
+    outcomes = [sweep.Outcome("done", "seed=0"), sweep.Outcome("failed", "seed=1", "an error")]
+    assert ongoing.left(outcomes) == 1
+    assert ongoing.left(2 * outcomes) == 0
+
+
+def test_an_outcome_that_cannot_be_written_is_told_and_the_sweep_goes_on(
+    workdir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = workdir / "multirun" / "night"
+    sweep.begin(folder, Local(), Settings(name="night"), 2, "")
+    (folder / "0").write_text("no folder")
+    sweep.leave_outcome(folder, folder / "0", Local(), sweep.Outcome("done", "seed=0"))
+    assert "outcome.json cannot be written" in caplog.text
+
+
 def test_only_what_failed_is_repeated_if_that_is_asked(experiment: Experiment) -> None:
     failed = Ongoing("night", "p", 2, Retry.failed, {}, [configuration_digest(experiment)])
     assert failed.reason_to_skip(experiment) is None

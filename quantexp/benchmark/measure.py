@@ -195,6 +195,9 @@ def _not_faster(subject: Subject, measured: Measured, speedups: Sequence[Speedup
             threads=count,
             cores=usable_cores(),
             instruction_sets=describe().instruction_sets,
+            faster_at=next(
+                (other for other in speedups if other.batch_size > one.batch_size and other.verdict == "faster"), None
+            ),
         )
         yield NotFaster(one.batch_size, reasons)
 

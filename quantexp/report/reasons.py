@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quantexp.environment import FOR_PRECISION
-from quantexp.report.results import Evidence, Profile
+from quantexp.report.results import Evidence, Profile, Speedup
 
 MULTIPLIERS = (
     "linear",
@@ -33,8 +33,12 @@ def not_faster(
     threads: int,
     cores: int,
     instruction_sets: Sequence[str],
+    faster_at: Speedup | None = None,
 ) -> tuple[str, ...]:
-    """Return the reasons, the surest first; never none: that none is known is said too."""
+    """Return the reasons, the surest first; never none: that none is known is said too.
+
+    `faster_at` is the speedup at a larger batch size, if the model is faster there.
+    """
     found = []
     if threads > cores:
         found.append(f"{threads} threads share {cores} cores")
@@ -57,6 +61,11 @@ def not_faster(
         found.append(
             f"only {products:.0%} of the time goes to matrix products, the rest to the overhead of the calls, "
             "which weighs less in larger batches"
+        )
+    elif faster_at:
+        found.append(
+            f"what each call adds to its products weighs too much here: at batch {faster_at.batch_size} it is "
+            f"{faster_at.ratio:.1f}x as fast"
         )
     return tuple(found) or ("no reason is known",)
 

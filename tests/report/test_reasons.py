@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from builders import profile
+from builders import profile, speedup
 
 from quantexp.report.reasons import not_faster
 from quantexp.report.results import Evidence, LeftInFloat, Operator
@@ -36,6 +36,15 @@ def told(evidence: Evidence | None = None, shares: dict[str, float] | None = Non
 
 def test_where_nothing_speaks_against_it_no_reason_is_known() -> None:
     assert told() == NONE_KNOWN
+
+
+def test_what_is_faster_in_larger_batches_is_held_back_by_what_each_call_adds() -> None:
+    assert told(faster_at=speedup(64, 4.26)) == (
+        "what each call adds to its products weighs too much here: at batch 64 it is 4.3x as fast",
+    )
+    overhead = told(shares={"aten::relu": 0.9, "quantized::linear": 0.1}, faster_at=speedup(64, 4.26))
+    assert len(overhead) == 1  # it is told once: by the profile, where that shows it
+    assert overhead[0].startswith("only 10% of the time goes to matrix products")
 
 
 def test_more_threads_than_cores_are_a_reason() -> None:

@@ -14,7 +14,7 @@ from quantexp.errors import TrackingError, TrainingError
 from quantexp.experiment import Outcome, run
 from quantexp.identity import Identity, configuration_digest
 from quantexp.tracking import sweeps
-from quantexp.tracking.names import COMMAND, CONFIGURATION, IDENTITY, PARENT
+from quantexp.tracking.names import COMMAND, CONFIGURATION, IDENTITY, KIND, PARENT, SWEEP
 from quantexp.tracking.record import recording
 from quantexp.tracking.store import Store, open_store
 
@@ -89,6 +89,21 @@ def test_a_sweep_is_read_back_with_reports_and_errors(store: Store, experiment: 
         assert sweep.entries[1].error == "TrainingError: the loss became nan"
         assert sweep.reports == (outcome.report,)
         assert sweep.failed == (sweep.entries[1],)
+
+
+def test_a_sweep_of_two_hosts_is_read_as_one(store: Store, experiment: Experiment, outcome: Outcome) -> None:
+    here, _ = sweeps.begin(store, "night", "", resume=True)
+    first = child(store, here, experiment, outcome)
+    tags = {KIND: "sweep", SWEEP: "night", "host": "elsewhere"}
+    there = store.client.create_run(store.experiment_id, run_name="sweep night", tags=tags).info.run_id
+    elsewhere = replace(outcome, report=replace(outcome.report, host="elsewhere"))
+    second = child(store, there, experiment, elsewhere)
+    sweep = sweeps.read_sweep(Local(), "night")
+    assert {entry.run_id for entry in sweep.entries} == {first, second}
+    assert {report.host for report in sweep.reports} == {outcome.report.host, "elsewhere"}
+    again, before = sweeps.begin(store, "night", "", resume=True)
+    assert again == here  # each host goes on with its own
+    assert list(before.done.values()) == ["seed 0"]
 
 
 def test_a_combination_that_was_repeated_counts_once_by_its_last_success(
