@@ -206,7 +206,7 @@ SST2_DAMAGE: dict[str, tuple[dict[str, bytes], list[str]]] = {
 
 def failures(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
     """The runs that a sweep lists as failed: their overrides and errors."""
-    lines = done.stderr[done.stderr.rindex("runs failed:") :].splitlines()[1:]
+    lines = done.stderr[done.stderr.rindex("combinations failed:") :].splitlines()[1:]
     listed: dict[str, str] = {}
     for line in lines:
         if line.startswith("    ") and listed:
