@@ -70,7 +70,7 @@ class Ongoing:
         """Say why the combination need not be run, None if it must be. Raises DataError."""
         from quantexp.identity import Identity, configuration_digest
 
-        if self.done:
+        if self.done and experiment.study.needs_data:  # what needs none is done again as fast
             identity = Identity.of(experiment, experiment.load().fingerprint)
             if name := self.done.get(identity.digest):
                 return f"done before: {name}"
