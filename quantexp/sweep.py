@@ -161,7 +161,8 @@ def _write_report(sweep: Sweep, folder: Path) -> str:
     from quantexp.report.sweep_table import lab_table
 
     table, paragraph = lab_table(sweep), which_when(sweep)
-    show(table.rich())
+    if table.rows:
+        show(table.rich())
     show(paragraph)
     page.write(sweep, folder)
     return f"{table.markdown()}\n{paragraph}\n\n    {sweep.command}"
