@@ -65,7 +65,7 @@ def outlier_figure(report: AffineReport) -> Figure:
     _error_axis(axes, [value for one in points for value in (one.per_tensor, one.per_channel)])
     if points[-1].per_tensor <= 1.001 * points[-2].per_tensor:  # it has stopped growing: nothing is left to lose
         look: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "top", "color": QUANTIZED.colour}
-        axes.annotate("all others have become 0", (times[-1], points[-1].per_tensor), (8, -12), **look)
+        axes.annotate("all others\nhave become 0", (times[-1], points[-1].per_tensor), (8, -12), **look)
     axes.legend(loc="upper left")
     return figure
 
