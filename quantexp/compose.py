@@ -86,7 +86,8 @@ def refuse_faults(jobs: Sequence[Combination]) -> None:
         try:
             experiment = to_experiment(config)
             request = replace(experiment.data_request, seed=0)
-            place = (experiment.task.name, request, experiment.model, experiment.train.checkpoint)
+            needed = experiment.study.needs_data
+            place = (needed, experiment.task.name, request, experiment.model, experiment.train.checkpoint)
             experiments.setdefault(str(place), (overrides, experiment))
         except ConfigError as error:
             for fault in error.faults:

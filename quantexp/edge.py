@@ -22,7 +22,7 @@ from quantexp import interrupt, sweep
 from quantexp.compose import BAD_VALUES, combinations, refuse_faults, to_experiment
 from quantexp.config import Tracking
 from quantexp.errors import ConfigError, QuantexpError
-from quantexp.perform import Request, perform
+from quantexp.perform import Request
 from quantexp.screen import leave
 from quantexp.tracking.labels import without_password, yaml_text
 
@@ -67,7 +67,8 @@ def job(config: DictConfig) -> None:
     overrides = [without_password(text) for text in hydra.overrides.task]
     if hydra.mode is not RunMode.MULTIRUN:
         with told():
-            perform(to_experiment(config), _request(config, overrides))
+            experiment = to_experiment(config)
+            experiment.study.perform(experiment, _request(config, overrides))
         return
     folder = _folder(config)
     asked = " ".join(overrides)
@@ -80,7 +81,7 @@ def job(config: DictConfig) -> None:
                 log.info("skip      %s", reason)
                 outcome = sweep.Outcome("skipped", asked)
             else:
-                perform(experiment, _request(config, overrides, parent=ongoing.parent))
+                experiment.study.perform(experiment, _request(config, overrides, parent=ongoing.parent))
                 outcome = sweep.Outcome("done", asked)
     except KeyboardInterrupt:
         sweep.sum_up(folder, _tracking(config), interrupted=True)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from quantexp.config import Experiment
+from quantexp.config import Experiment, Single
 
 GROUPS = ("task", "model", "quant", "train", "benchmark")
 VALUES = ("precision", "batch_size", "data", "seed")
@@ -77,6 +77,8 @@ def configuration(experiment: Experiment) -> dict[str, Any]:
     described = {group: {"name": option.name, **asdict(option)} for group, option in options.items()}
     described["model"] |= experiment.model.source()
     described["train"]["checkpoint"] = _weights(experiment.train.checkpoint)
+    if not isinstance(experiment.study, Single):
+        described["study"] = {"name": experiment.study.name, **asdict(experiment.study)}
     values: dict[str, Any] = {name: getattr(experiment, name) for name in VALUES}
     plain: dict[str, Any] = json.loads(json.dumps({**described, **values}))
     return plain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,9 @@ from quantexp.screen import show
 
 if TYPE_CHECKING:
     from quantexp.experiment import Outcome
+    from quantexp.report.findings import Findings
     from quantexp.report.results import Report
+    from quantexp.tracking.record import Recorder
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "not enough memory")
 
@@ -43,26 +45,11 @@ def perform(experiment: Experiment, request: Request) -> Outcome:
         QuantexpError: Whatever `run` raises, or TrackingError.
     """
     from quantexp.experiment import run
-    from quantexp.identity import Identity, configuration_digest
+    from quantexp.identity import Identity
     from quantexp.report.table import comparison_table
-    from quantexp.tracking.labels import parameters, run_name
-    from quantexp.tracking.names import CONFIGURATION, PARENT
-    from quantexp.tracking.processes import close_orphans
-    from quantexp.tracking.record import recording
-    from quantexp.tracking.store import open_store
-    from quantexp.tracking.views import save_view
 
     choices = request.choices
-    store = open_store(experiment.tracking)
-    if request.parent is None:
-        close_orphans(store)
-        save_view(store)
-    name = run_name(experiment, choices, request.overrides)
-    tags = {**request.tags, CONFIGURATION: configuration_digest(experiment)}
-    if request.parent is not None:
-        tags[PARENT] = request.parent
-    record = recording(store, name, parameters(experiment, choices), request.yaml, tags)
-    with record as recorder, interrupt.kept(), enough_memory():
+    with recorded(experiment, request) as recorder:
         outcome = run(experiment)
         report = replace(outcome.report, task=choices["task"], model=choices["model"], quant=choices["quant"])
         outcome = replace(outcome, report=report)
@@ -72,10 +59,43 @@ def perform(experiment: Experiment, request: Request) -> Outcome:
             recorder.record(outcome, identity, drawn=request.parent is None)  # a sweep draws its runs side by side
         except TrackingError as error:
             raise TrackingError(f"{error}\n{rescue(report)}") from error
+    return outcome
+
+
+def perform_study(experiment: Experiment, request: Request, find: Callable[[], Findings]) -> Findings:
+    """Do what the study does, show its table, record. Raises whatever `find` raises, or TrackingError."""
+    with recorded(experiment, request) as recorder:
+        found = find()
+        show(found.table.rich())
+        recorder.record_findings(found)
+    return found
+
+
+@contextmanager
+def recorded(experiment: Experiment, request: Request) -> Iterator[Recorder]:
+    """Open a run in the store and close it by what happens inside; where it stands is shown. Raises TrackingError."""
+    from quantexp.identity import configuration_digest
+    from quantexp.tracking.labels import parameters, run_name
+    from quantexp.tracking.names import CONFIGURATION, PARENT
+    from quantexp.tracking.processes import close_orphans
+    from quantexp.tracking.record import recording
+    from quantexp.tracking.store import open_store
+    from quantexp.tracking.views import save_view
+
+    store = open_store(experiment.tracking)
+    if request.parent is None:
+        close_orphans(store)
+        save_view(store)
+    name = run_name(experiment, request.choices, request.overrides)
+    tags = {**request.tags, CONFIGURATION: configuration_digest(experiment)}
+    if request.parent is not None:
+        tags[PARENT] = request.parent
+    record = recording(store, name, parameters(experiment, request.choices), request.yaml, tags)
+    with record as recorder, interrupt.kept(), enough_memory():
+        yield recorder
     lines = recorder.where()
     for line in lines if request.parent is None else lines[:1]:
         show(line)
-    return outcome
 
 
 def rescue(report: Report) -> str:

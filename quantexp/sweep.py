@@ -74,7 +74,7 @@ class Ongoing:
         """Say why the combination need not be run, None if it must be. Raises DataError."""
         from quantexp.identity import Identity, configuration_digest
 
-        if self.done:
+        if self.done and experiment.study.needs_data:  # what needs none is done again as fast
             identity = Identity.of(experiment, experiment.load().fingerprint)
             if name := self.done.get(identity.digest):
                 return f"done before: {name}"
@@ -173,7 +173,8 @@ def _write_report(sweep: Sweep, folder: Path) -> str:
     from quantexp.report.sweep_table import lab_table
 
     table, paragraph = lab_table(sweep), which_when(sweep)
-    show(table.rich())
+    if table.rows:
+        show(table.rich())
     show(paragraph)
     page.write(sweep, folder)
     return f"{table.markdown()}\n{paragraph}\n\n    {sweep.command}"

@@ -17,6 +17,7 @@ from quantexp.config.quant import (
     Start,
     Static,
 )
+from quantexp.config.study import STUDIES, Affine, Single, Study
 from quantexp.config.sweep import Retry, Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Sst2, Task
 from quantexp.config.tracking import Local, Server, Tracking
@@ -24,6 +25,8 @@ from quantexp.config.train import Device, Optimizer, Train
 
 __all__ = [
     "METHODS",
+    "STUDIES",
+    "Affine",
     "Amp",
     "Benchmark",
     "CalibrationSplit",
@@ -50,10 +53,12 @@ __all__ = [
     "Retry",
     "Server",
     "Settings",
+    "Single",
     "Source",
     "Sst2",
     "Start",
     "Static",
+    "Study",
     "Sweep",
     "Task",
     "Tracking",

@@ -13,6 +13,7 @@ from quantexp.config.benchmark import Benchmark, Paired
 from quantexp.config.model import Mlp, Model
 from quantexp.config.option import Settings, option
 from quantexp.config.quant import METHODS, Qat, Quant, Start, Static
+from quantexp.config.study import Single, Study
 from quantexp.config.sweep import Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Task
 from quantexp.config.tracking import Local, Tracking
@@ -43,6 +44,7 @@ class Experiment(Settings):
     train: Train = field(default_factory=Train)
     benchmark: Benchmark = field(default_factory=Paired)
     tracking: Tracking = field(default_factory=Local)
+    study: Study = field(default_factory=Single)
     sweep: Sweep = field(default_factory=Sweep)
 
     def __post_init__(self) -> None:
@@ -58,7 +60,7 @@ class Experiment(Settings):
     def faults(self) -> Iterator[str]:
         """Yield every fault of this combination; each option has checked its own values before."""
         yield from (fault.removeprefix(".") for fault in super().faults())
-        chosen = (self.task, self.model, self.quant, self.train, self.benchmark, self.tracking, self.sweep)
+        chosen = (self.task, self.model, self.quant, self.train, self.benchmark, self.tracking, self.study, self.sweep)
         for name in (extra for one in chosen for extra in one.extras()):
             yield f"there is no setting {name}; leave out the + and see `python -m quantexp --help`"
         yield from self._precision_faults()
@@ -108,6 +110,8 @@ class Experiment(Settings):
         Raises:
             QuantexpError: DataError, TrainingError, CacheError or ConfigError.
         """
+        if not self.study.needs_data:
+            return
         self.task.check(self.data_request)
         self.model.check()
         checkpoint = self.train.checkpoint

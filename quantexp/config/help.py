@@ -30,7 +30,8 @@ examples:
   python -m quantexp -m task=mnist,sst2 quant=none,dynamic,static,qat,amp
   python -m quantexp -m seed=0,1,2 quant=static,qat     compare over seeds
   python -m quantexp -m sweep.name=night quant=static,qat   a sweep with a name: typed again, it goes on
-  python -m quantexp experiment=lab                     a committed study, here the whole lab
+  python -m quantexp experiment=lab                     a committed sweep, here the whole lab
+  python -m quantexp study=affine                       the arithmetic itself: error, bytes, and why outliers hurt
   python -m quantexp data_dir=/data/sets task=mnist     read data from your own folder
   mlflow ui                                             look at the records
 

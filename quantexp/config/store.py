@@ -6,6 +6,7 @@ from pathlib import Path
 
 from quantexp.config import (
     METHODS,
+    STUDIES,
     Experiment,
     Lab,
     Local,
@@ -19,7 +20,7 @@ from quantexp.config import (
 )
 from quantexp.config.model import Custom
 
-OPTIONS: tuple[type[Option], ...] = (Mnist, Sst2, Mlp, Custom, *METHODS, Train, Paired, Lab, Local, Server)
+OPTIONS: tuple[type[Option], ...] = (Mnist, Sst2, Mlp, Custom, *METHODS, Train, Paired, Lab, Local, Server, *STUDIES)
 
 
 def conf_dir() -> Path:

@@ -18,6 +18,7 @@ from quantexp.report.variants import Network, Settings, Setup, Variant, networks
 
 NEARLY = 1.05  # times the smallest size
 FEW = 3  # networks of a task that each have a paragraph of their own
+NO_MODEL = "No run of this sweep measured a model; what a study found stands in its own record."
 NOT_TOLD = "No two methods of this sweep can be compared: only the float model was measured."
 
 
@@ -42,7 +43,7 @@ def which_when(sweep: Sweep) -> str:
             paragraphs.append(" ".join([f"{task}{f' ({where})' * bool(where)}:", *_advice(one, place in told)]))
             told.add(place)
     missing = " ".join(sentences(sweep))
-    return "\n\n".join([*(paragraphs or [NOT_TOLD]), *([missing] if missing else [])])
+    return "\n\n".join([*(paragraphs or [NOT_TOLD if sweep.entries else NO_MODEL]), *([missing] if missing else [])])
 
 
 def _across(ones: Sequence[Network]) -> Iterator[str]:

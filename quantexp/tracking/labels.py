@@ -10,10 +10,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from quantexp.config import Experiment, Source
+from quantexp.config import Experiment, Single, Source
 
-GROUPS = ("task", "model", "quant", "train", "benchmark", "tracking")
-IN_THE_NAME = ("task", "quant", "precision", "data", "seed")
+GROUPS = ("task", "model", "quant", "train", "benchmark", "tracking", "study")
+IN_THE_NAME = ("task", "quant", "precision", "data", "seed", "study")
 NOT_IN_THE_NAME = (
     "data_dir",
     "cache_dir",
@@ -27,26 +27,35 @@ PARAM_LENGTH = 6000  # MLflow cuts longer values without a word
 
 
 def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequence[str]) -> str:
-    """Return a name that tells the run apart: its axes, then whatever else was asked for."""
+    """Return a name that tells the run apart: its axes, or its study, then whatever else was asked for."""
     sample = ["sample"] if experiment.data is Source.sample else []
-    axes = [choices["task"], *sample, choices["quant"], str(experiment.precision), f"s{experiment.seed}"]
+    axes = (
+        [choices["task"], *sample, choices["quant"], str(experiment.precision)] if experiment.study.needs_data else []
+    )
+    study = [] if isinstance(experiment.study, Single) else [experiment.study.name]
     asked = (text.lstrip("+~") for text in overrides)
     rest = [
         text
         for text in asked
         if text.partition("=")[0] not in IN_THE_NAME and re.split(r"[.=/]", text)[0] not in NOT_IN_THE_NAME
     ]
-    return " ".join(["-".join(axes), *rest])
+    return " ".join(["-".join([*study, *axes, f"s{experiment.seed}"]), *rest])
 
 
 def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, Any]:
-    """Return the flat configuration: the chosen names under their groups, every setting under its path."""
+    """Return the flat configuration: the chosen names under their groups, every setting under its path.
+
+    Of a study that needs no data these are its own settings, the seed and where it is recorded.
+    """
     tree = OmegaConf.to_container(OmegaConf.structured(experiment), enum_to_str=True)
     settings = {
         name: value for name, value in _flat("", tree) if name not in GROUPS and name.partition(".")[0] != "sweep"
     }
     chosen = {group: choices[group] for group in (*GROUPS, "experiment") if choices.get(group, "null") != "null"}
-    return {name: without_password(value) for name, value in {**chosen, **settings}.items()}
+    every = {name: without_password(value) for name, value in {**chosen, **settings}.items()}
+    if experiment.study.needs_data:
+        return every
+    return {name: value for name, value in every.items() if name.partition(".")[0] in ("study", "seed", "tracking")}
 
 
 def as_text(value: object) -> str:

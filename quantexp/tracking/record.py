@@ -21,12 +21,13 @@ from quantexp.errors import TrackingError
 from quantexp.experiment import Outcome
 from quantexp.identity import Identity
 from quantexp.report.details import tables
+from quantexp.report.findings import Findings
 from quantexp.report.metrics import metrics
 from quantexp.report.plots import pictures
 from quantexp.report.results import Report, Training
-from quantexp.report.table import comparison_table
+from quantexp.report.table import Table, comparison_table
 from quantexp.tracking.labels import as_text
-from quantexp.tracking.names import CONFIG_FILE, IDENTITY, IDENTITY_FILE, PROCESS, REPORT_FILE
+from quantexp.tracking.names import CONFIG_FILE, IDENTITY, IDENTITY_FILE, NOTE, PROCESS, REPORT_FILE
 from quantexp.tracking.processes import mark
 from quantexp.tracking.store import Store
 from quantexp.tracking.views import directions
@@ -49,11 +50,29 @@ class Recorder:
     def record(self, outcome: Outcome, identity: Identity, *, drawn: bool = True) -> None:
         """Record everything that the run found out, with its pictures if they are to be drawn. Raises TrackingError."""
         report = outcome.report
-        try:
+        with self._refusals():
             self._metrics(report)
             self._tags(report, identity)
             self._dataset(report)
             self._artifacts(outcome, identity, drawn)
+
+    def record_findings(self, found: Findings) -> None:
+        """Record what a study found out. Raises TrackingError."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        with self._refusals(), tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
+            batch = [Metric(name, float(f"{value:.7g}"), now, 0) for name, value in found.metrics.items()]
+            self.store.client.log_batch(self.run_id, metrics=batch)
+            self.store.client.set_tag(self.run_id, NOTE, found.table.markdown())
+            _write_common(Path(scratch), found.table, found.lines, found.pictures)
+            self.store.client.log_artifacts(self.run_id, scratch)
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Turn whatever a store raises into TrackingError."""
+        try:
+            yield
         except Exception as error:  # MLflow raises whatever its stores raise
             raise TrackingError(f"the run {self.name} cannot be recorded ({type(error).__name__}: {error})") from error
 
@@ -72,7 +91,7 @@ class Recorder:
         from mlflow.entities import RunTag
 
         tags = {
-            "mlflow.note.content": comparison_table(report).markdown(),
+            NOTE: comparison_table(report).markdown(),
             "data_fingerprint": report.data.fingerprint,
             IDENTITY: identity.digest,
         }
@@ -104,13 +123,8 @@ class Recorder:
             folder = Path(scratch)
             (folder / IDENTITY_FILE).write_text(identity.to_json(), encoding="utf-8")
             (folder / REPORT_FILE).write_text(outcome.report.to_json(), encoding="utf-8")
-            (folder / "table.md").write_text(comparison_table(outcome.report).markdown(), encoding="utf-8")
-            (folder / "environment.json").write_text(json.dumps(environment.record(), indent=1), encoding="utf-8")
-            for name, lines in tables(outcome.report).items():
-                _write_csv(folder / f"{name}.csv", lines)
-            for name, picture in pictures(outcome.report).items() if drawn else ():
-                (folder / "pictures").mkdir(exist_ok=True)
-                (folder / "pictures" / name).write_bytes(picture)
+            drawings = pictures(outcome.report) if drawn else {}
+            _write_common(folder, comparison_table(outcome.report), tables(outcome.report), drawings)
             storage.save(folder / "model", outcome.model, outcome.recipe)
             self.store.client.log_artifacts(self.run_id, str(folder))
 
@@ -202,6 +216,19 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return "unknown"
+
+
+def _write_common(
+    folder: Path, table: Table, lines: Mapping[str, Iterable[Sequence[object]]], drawings: Mapping[str, bytes]
+) -> None:
+    """Write what every run leaves: its table, the environment, longer tables as CSV, pictures."""
+    (folder / "table.md").write_text(table.markdown(), encoding="utf-8")
+    (folder / "environment.json").write_text(json.dumps(environment.record(), indent=1), encoding="utf-8")
+    for name, rows in lines.items():
+        _write_csv(folder / f"{name}.csv", rows)
+    for name, picture in drawings.items():
+        (folder / "pictures").mkdir(exist_ok=True)
+        (folder / "pictures" / name).write_bytes(picture)
 
 
 def _write_csv(path: Path, lines: Iterable[Sequence[object]]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from quantexp.config import (
     METHODS,
+    Affine,
     Amp,
     CalibrationSplit,
     Device,
@@ -91,7 +92,9 @@ def beside(number: type, value: float, direction: int) -> float:
 
 
 def as_given(cls: type[Option], field: str, number: float) -> Any:
-    """Return the number as the field takes it: in a list if it holds a list."""
+    """Return the number as the field takes it: in a list if it holds a list, of a shape with another axis."""
+    if (cls, field) == (Affine, "shape"):
+        return [number, 2]
     return [number] if list[int] in flattened(get_type_hints(cls)[field]) else number
 
 
@@ -164,6 +167,7 @@ NAMED = [
     (Qat, "start", Start),
     (Train, "optimizer", Optimizer),
     (Train, "device", Device),
+    (Affine, "granularity", Granularity),
     (Experiment, "data", Source),
 ]
 
