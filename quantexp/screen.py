@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PLAIN_WIDTH = 160  # where no terminal says how wide it is, a table shall not be folded
+PLAIN_WIDTH = 320  # where no terminal says how wide it is, a table shall not be folded
 
 
 @cache

@@ -93,11 +93,9 @@ def _advice(network: Network, again: bool) -> Iterator[str]:
         yield from _accuracy(others)
         losses = [one for one in others if accuracy_verdict(one) == "a loss"]
         yield from _conclusion({size: _take(ranked, losses) for size, ranked in fastest.items()})
-    shaky = [
-        f"{one.method} at batch {size}" for one in network.variants for size in network.sizes if one.unstable(size)
-    ]
-    if shaky:
-        yield f"Unstable, to be measured again on a quiet machine: {_listed(shaky)}."
+    shaky = {one.method: [size for size in network.sizes if one.unstable(size)] for one in network.variants}
+    if told := [f"{method} at {_all(sizes)}" for method, sizes in shaky.items() if sizes]:
+        yield f"Unstable, to be measured again on a quiet machine: {_listed(told)}."
 
 
 def accuracy_verdict(one: Variant) -> str:
@@ -230,6 +228,11 @@ def _sizes(sizes: Sequence[int]) -> str:
     if len(sizes) == 1:
         return f"batch {sizes[0]}"
     return f"batches {sizes[0]} {_and(sizes)} {sizes[-1]}"
+
+
+def _all(sizes: Sequence[int]) -> str:
+    """Name sizes that need not be neighbours; many are only counted."""
+    return f"{len(sizes)} batch sizes" if len(sizes) > 2 else _sizes(sizes)
 
 
 def _and(sizes: Sequence[int]) -> str:
