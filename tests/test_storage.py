@@ -158,7 +158,7 @@ def test_a_method_that_is_not_known_is_an_error_that_lists_those_that_are(stored
 
 def test_a_network_that_is_not_known_is_an_error_that_lists_those_that_are(stored: Path) -> None:
     rewrite(stored, model={"name": "os.system"})
-    with pytest.raises(ModelError, match=r"may use mlp, custom, got 'os\.system'"):
+    with pytest.raises(ModelError, match=r"may use mlp, lenet5, custom, got 'os\.system'"):
         load(stored)
 
 

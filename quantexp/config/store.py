@@ -8,6 +8,7 @@ from quantexp.config import (
     METHODS,
     Experiment,
     Lab,
+    Lenet5,
     Local,
     Mlp,
     Mnist,
@@ -19,7 +20,7 @@ from quantexp.config import (
 )
 from quantexp.config.model import Custom
 
-OPTIONS: tuple[type[Option], ...] = (Mnist, Sst2, Mlp, Custom, *METHODS, Train, Paired, Lab, Local, Server)
+OPTIONS: tuple[type[Option], ...] = (Mnist, Sst2, Mlp, Lenet5, Custom, *METHODS, Train, Paired, Lab, Local, Server)
 
 
 def conf_dir() -> Path:
