@@ -80,7 +80,7 @@ def comparison_table(report: Report) -> Table:
     if any(model.memory_bytes is not None for _, model in models):
         rows.append(["Memory (MB)", *(f"{(model.memory_bytes or 0) / 1e6:.0f}" for _, model in models)])
     rows = [[*row, *[""] * (len(models) + 1 - len(row))] for row in rows]
-    columns: tuple[str, ...] = (task_name(report), *[""] * len(models))
+    columns: tuple[str, ...] = (network_name(report), *[""] * len(models))
     changes = _changes(report)
     if changes:
         columns = (*columns, "against float")
@@ -152,6 +152,11 @@ def accuracy_text(model: Measured) -> str:
 def task_name(report: Report) -> str:
     """Return the task, and the data where they are not the full set."""
     return report.task if report.data.source == "full" else f"{report.task} ({report.data.source})"
+
+
+def network_name(report: Report) -> str:
+    """Return the task and the network: `mnist (sample), mlp`."""
+    return f"{task_name(report)}, {report.model}"
 
 
 def _known(value: float | None, digits: int) -> str:
