@@ -5,6 +5,7 @@ LeCun et al. 1998, Gradient-based learning applied to document recognition, sect
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from quantexp.errors import ConfigError
@@ -42,6 +43,7 @@ class LeNet5(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        images = x.unflatten(1, self.shape)
-        logits: Tensor = self.classifier(self.features(images).flatten(1))
+        images: Tensor = x.unflatten(1, self.shape)  # type: ignore[no-untyped-call]
+        maps = torch.flatten(self.features(images), 1)  # FX takes int8 through this, not through the method flatten
+        logits: Tensor = self.classifier(maps)
         return logits

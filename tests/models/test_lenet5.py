@@ -168,6 +168,13 @@ def test_fx_fuses_each_convolution_with_its_relu_and_runs_the_whole_network_in_i
     assert evidence.mac_share("int8") == 1.0
 
 
+@pytest.mark.parametrize("method", [Static, Qat], ids=of_pair)
+def test_from_its_input_to_its_logits_it_never_goes_back_to_float(method: type[Static | Qat]) -> None:
+    targets = [node.target for node in lowered(method(), 1, "int8").graph.nodes]
+    assert targets.count(torch.quantize_per_tensor) == 1
+    assert targets.count("dequantize") == 1
+
+
 @pytest.mark.parametrize("precision", Dynamic.precisions)
 def test_dynamic_leaves_the_convolutions_in_float_and_says_so(sample: Sample, precision: str) -> None:
     _, _, quantized, evidence = made(sample, Dynamic(), precision)

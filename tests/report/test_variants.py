@@ -75,7 +75,7 @@ def test_widths_that_are_said_twice_are_shown_once() -> None:
 
 def test_networks_of_two_kinds_are_told_apart_by_their_names_and_not_by_what_each_takes_from_its_task() -> None:
     ones = [
-        entry(report(model=model), **own, task__hidden=wide, task__crop=crop)
+        entry(method("static", model=model), **own, task__hidden=wide, task__crop=crop)
         for wide in ("[64]", "[256]")
         for model, crop, own in (("mlp", "20", {"model__hidden": wide}), ("lenet5", "32", {}))
     ]
