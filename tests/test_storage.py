@@ -183,6 +183,7 @@ DAMAGED: dict[str, dict[str, Any]] = {
     "a precision that is not known": {"quant": {"name": "none"}, "precision": "int2"},
     "widths below one": {"model": {"name": "mlp", "hidden": [-3]}},
     "widths that are text": {"model": {"name": "mlp", "hidden": "wide"}},
+    "a network of images for inputs that are none": {"model": {"name": "lenet5"}},
     "inputs that are text": {"inputs": "many"},
     "inputs below zero": {"inputs": -1},
     "more inputs than there is memory": {"inputs": 10**15},

@@ -102,7 +102,7 @@ class Mnist(Task):
 
     @property
     def side(self) -> int:
-        return self.crop or USUAL_CROP
+        return USUAL_CROP if self.crop is None else self.crop
 
     @property
     def files(self) -> DataFiles:

@@ -1,4 +1,4 @@
-"""LeNet-5, as many notebooks teach it: with ReLU and max pooling where the paper has squashing and averages.
+"""LeNet-5, as many notebooks teach it: with ReLU and max pooling where the paper has tanh and averages.
 
 LeCun et al. 1998, Gradient-based learning applied to document recognition, section II.B.
 """

@@ -61,7 +61,7 @@ def not_faster(
 
 
 def _rest(profile: Profile, products: float) -> str:
-    """Say what takes the time that products do not: pooling, which larger batches have more of, or overhead."""
+    """Say what takes the time that products do not: pooling, which grows with the batch, or the overhead of calls."""
     pooling = _share(profile, POOLS)
     if pooling > MUCH:
         return f"only {products:.0%} of the time goes to matrix products, {pooling:.0%} to pooling, which has none"

@@ -235,8 +235,8 @@ def _levers(entries: Iterable[Entry]) -> list[str]:
 
 def _said_twice(name: str, varying: Sequence[str], entries: Iterable[Entry]) -> bool:
     """Tell whether another setting that varies says the same in every entry that has it."""
-    other = SAME_AS.get(name, name)
-    if other == name or other not in varying:
+    other = SAME_AS.get(name, "")
+    if other not in varying:
         return False
     return all(entry.settings.get(name) == entry.settings[other] for entry in entries if other in entry.settings)
 

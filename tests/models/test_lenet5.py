@@ -28,11 +28,13 @@ from quantexp.config import (
     Train,
 )
 from quantexp.errors import ConfigError
+from quantexp.experiment import run
 from quantexp.models.lenet5 import LeNet5
 from quantexp.quant.base import Quantized
 from quantexp.quant.flows import fx
 from quantexp.quant.inspection import float_operations, inspect
 from quantexp.report.results import Evidence, LeftInFloat, Operator
+from quantexp.report.table import comparison_table
 from quantexp.storage import Recipe, load, save
 from quantexp.tasks import mnist
 from quantexp.tasks.base import TaskData
@@ -290,6 +292,19 @@ def test_training_starts_from_weights_of_ones_own(sample: Sample, tmp_path: Path
     with torch.no_grad():
         assert torch.equal(baseline.model(inputs), trained.model(inputs))
     assert share_right(quantized.model, data) > 0.85
+
+
+def test_a_run_reports_the_network_its_operations_and_what_was_left(sample: Sample) -> None:
+    train = Train(epochs=1, threads=1)
+    report = run(sample(model=Lenet5(), quant=Dynamic(), train=train)).report
+    assert (report.model, report.flops) == ("lenet5", 2 * 416_520)
+    table = comparison_table(report)
+    assert table.columns[0] == "mnist (sample), lenet5"
+    assert (
+        "Evidence: 3 of 5 layers hold int8, 14% of the multiply-accumulates ran in int8; left in float: "
+        "features.0 (it is a Conv2d, the method handles nn.Linear), "
+        "features.3 (it is a Conv2d, the method handles nn.Linear)." in table.notes
+    )
 
 
 def test_it_shares_no_cache_entry_with_another_network(sample: Sample, tmp_path: Path) -> None:
