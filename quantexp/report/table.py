@@ -63,7 +63,7 @@ def comparison_table(report: Report) -> Table:
     rows = [
         ["Quantization", *(quant for quant, _ in models)],
         ["dtype", *(model.precision for _, model in models)],
-        ["Size (MB)", *(f"{model.size_mb:.2f}" for _, model in models)],
+        ["Size (MB)", *(size_text(model.size_mb) for _, model in models)],
         ["Params", *(f"{model.size.parameters:,}" for _, model in models)],
         ["Accuracy (%)", *(accuracy_text(model) for _, model in models)],
     ]
@@ -147,6 +147,11 @@ def _evidence_sentence(report: Report) -> str:
 def accuracy_text(model: Measured) -> str:
     """Return the accuracy in per cent with its interval."""
     return f"{100 * model.accuracy.value:.2f} [{100 * model.accuracy.low:.2f}, {100 * model.accuracy.high:.2f}]"
+
+
+def size_text(size_mb: float) -> str:
+    """Return a size in MB with two digits behind the point, with three below 1 MB."""
+    return f"{size_mb:.2f}" if size_mb >= 1 else f"{size_mb:.3f}"
 
 
 def task_name(report: Report) -> str:

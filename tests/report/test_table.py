@@ -9,7 +9,7 @@ from builders import accuracy, comparison, compiled, conditions, data, latency, 
 from rich.console import Console
 
 from quantexp.report.results import Evidence, Layer, LeftInFloat, Measured, NotFaster, Operator, Report, Speedup
-from quantexp.report.table import Table, comparison_table, notes
+from quantexp.report.table import Table, comparison_table, notes, size_text
 
 COLUMNS = ("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy")
 
@@ -302,3 +302,10 @@ def test_the_terminal_shows_every_cell_and_every_note_and_takes_none_for_markup(
     unfolded = " ".join(shown.split())
     for text in table.notes:
         assert text in unfolded
+
+
+@pytest.mark.parametrize(
+    ("size_mb", "text"), [(5.883896, "5.88"), (1.0, "1.00"), (0.250821, "0.251"), (0.076, "0.076")]
+)
+def test_sizes_have_two_digits_behind_the_point_and_three_below_one_megabyte(size_mb: float, text: str) -> None:
+    assert size_text(size_mb) == text
