@@ -22,7 +22,21 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from quantexp.config import METHODS, Amp, Custom, Experiment, Mlp, Mnist, Model, NoQuant, Option, Quant, Sst2, Task
+from quantexp.config import (
+    METHODS,
+    Amp,
+    Custom,
+    Experiment,
+    Lenet5,
+    Mlp,
+    Mnist,
+    Model,
+    NoQuant,
+    Option,
+    Quant,
+    Sst2,
+    Task,
+)
 from quantexp.errors import ConfigError, ModelError, QuantizationError
 from quantexp.models.custom import is_ours
 from quantexp.prediction import StoredModel
@@ -34,7 +48,7 @@ FILES = {RECIPE: 2**20, VOCABULARY: 2**26, SAFE_STATE: 2**33, TORCH_STATE: 2**33
 FORMAT = 2
 T = TypeVar("T", bound=Option)
 TASKS: tuple[type[Task], ...] = (Mnist, Sst2)
-MODELS: tuple[type[Model], ...] = (Mlp, Custom)
+MODELS: tuple[type[Model], ...] = (Mlp, Lenet5, Custom)
 
 
 @dataclass(frozen=True)

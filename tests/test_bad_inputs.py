@@ -60,7 +60,7 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
     [
         pytest.param(["task=cifar"], ["task/cifar", "mnist", "sst2"], id="task-unknown"),
         pytest.param(["quant=int4"], ["quant/int4", "amp", "dynamic", "none", "qat", "static"], id="method-unknown"),
-        pytest.param(["model=resnet"], ["model/resnet", "mlp"], id="model-unknown"),
+        pytest.param(["model=resnet"], ["model/resnet", "lenet5", "mlp"], id="model-unknown"),
         pytest.param(["benchmark=slow"], ["benchmark/slow", "lab", "paired", "quick"], id="benchmark-unknown"),
         pytest.param(["task="], ["task/", "mnist", "sst2"], id="group-without-a-value"),
         pytest.param(["quants=qat"], ["setting quants", "Did you mean quant?"], id="key-unknown"),
@@ -96,7 +96,17 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
         pytest.param(["train.learning_rate=inf"], ["train.learning_rate must be a finite number, got inf"], id="inf"),
         pytest.param(["benchmark.placements=1"], ["benchmark.placements must be at least 2"], id="one-placement"),
         pytest.param(["quant=qat", "quant.freeze_after=1.5"], ["at most 1, got 1.5"], id="share-above-one"),
-        pytest.param(["task.crop=40"], ["task.crop must be at most 28, got 40"], id="crop-beyond-the-image"),
+        pytest.param(["task.crop=40"], ["task.crop must be at most 32, got 40"], id="crop-beyond-the-image"),
+        pytest.param(
+            ["model=lenet5", "task=sst2"],
+            ["model=lenet5 takes images of 32x32, task=sst2 gives none; choose task=mnist"],
+            id="network-for-images",
+        ),
+        pytest.param(
+            ["-m", "model=mlp,lenet5", "task.crop=28"],
+            ["model=lenet5 takes images of 32x32, got task.crop=28", "(in model=lenet5"],
+            id="crop-of-another-network",
+        ),
         pytest.param(["seed=-1"], ["seed must be at least 0, got -1"], id="seed-negative"),
         pytest.param(["seed=99999999999"], ["seed must be at most", "got 99999999999"], id="seed-out-of-range"),
         pytest.param(["task.hidden=[8,0]"], ["task.hidden must be at least 1, got 0"], id="layer-without-units"),

@@ -14,7 +14,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from quantexp.compose import to_experiment
-from quantexp.config import METHODS, Experiment, Paired, Quant, Server
+from quantexp.config import METHODS, Experiment, Mnist, Paired, Quant, Server
 from quantexp.config.store import OPTIONS, conf_dir, register
 from quantexp.errors import ConfigError
 
@@ -87,6 +87,12 @@ def test_the_study_of_precisions_holds_every_pair_there_is() -> None:
     assert pairs == {variant for variant in VARIANTS if "precision" in variant}
 
 
+def test_each_network_brings_its_own_crop_unless_told() -> None:
+    for model, crop in (("mlp", 20), ("lenet5", 32)):
+        assert to_experiment(composed(f"model={model}")).task == Mnist(crop=crop)
+    assert to_experiment(composed("task.crop=28")).task == Mnist(crop=28)
+
+
 @pytest.mark.parametrize(("group", "value"), HYDRAS, ids=map("=".join, HYDRAS))
 def test_every_committed_logging_names_a_handler_that_exists(group: str, value: str) -> None:
     settings = composed(f"{group}={value}", hydra=True).hydra[group.removeprefix("hydra/")]
@@ -152,6 +158,7 @@ def test_batch_sizes_are_typed_as_a_number_or_a_list(given: str, sizes: list[int
         ("+quant.precisions=[int4]", "quant.precisions"),
         ("+train.name=mine", "train.name"),
         ("+task.load=1", "task.load"),
+        ("+model.width=8", "model.width"),
     ],
 )
 def test_a_setting_that_does_not_exist_cannot_be_forced_in(flag: str, setting: str) -> None:

@@ -158,7 +158,7 @@ def test_a_method_that_is_not_known_is_an_error_that_lists_those_that_are(stored
 
 def test_a_network_that_is_not_known_is_an_error_that_lists_those_that_are(stored: Path) -> None:
     rewrite(stored, model={"name": "os.system"})
-    with pytest.raises(ModelError, match=r"may use mlp, custom, got 'os\.system'"):
+    with pytest.raises(ModelError, match=r"may use mlp, lenet5, custom, got 'os\.system'"):
         load(stored)
 
 
@@ -183,6 +183,7 @@ DAMAGED: dict[str, dict[str, Any]] = {
     "a precision that is not known": {"quant": {"name": "none"}, "precision": "int2"},
     "widths below one": {"model": {"name": "mlp", "hidden": [-3]}},
     "widths that are text": {"model": {"name": "mlp", "hidden": "wide"}},
+    "a network of images for inputs that are none": {"model": {"name": "lenet5"}},
     "inputs that are text": {"inputs": "many"},
     "inputs below zero": {"inputs": -1},
     "more inputs than there is memory": {"inputs": 10**15},

@@ -2,7 +2,7 @@
 
 from quantexp.config.benchmark import Benchmark, FloatModel, Lab, Paired
 from quantexp.config.experiment import Experiment
-from quantexp.config.model import Custom, Mlp, Model
+from quantexp.config.model import Custom, Lenet5, Mlp, Model
 from quantexp.config.option import Option, Settings
 from quantexp.config.quant import (
     METHODS,
@@ -39,6 +39,7 @@ __all__ = [
     "FloatModel",
     "Granularity",
     "Lab",
+    "Lenet5",
     "Local",
     "Mlp",
     "Mnist",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -54,7 +53,9 @@ class Experiment(Settings):
             self.batch_size = [self.batch_size]
         self.data_dir = self.data_dir or None  # the environment variable may be set and empty
         if isinstance(self.model, Mlp) and self.model.hidden is None:
-            self.model = dataclasses.replace(self.model, hidden=list(self.task.hidden))
+            self.model = self.model.filled(hidden=list(self.task.hidden))
+        if isinstance(self.task, Mnist) and self.task.crop is None:
+            self.task = self.task.filled(crop=self.model.side or self.task.side)
         super().__post_init__()
 
     def faults(self) -> Iterator[str]:
@@ -65,6 +66,7 @@ class Experiment(Settings):
             yield f"there is no setting {name}; leave out the + and see `python -m quantexp --help`"
         yield from self._precision_faults()
         yield from self._batch_size_faults()
+        yield from self._image_faults()
         if isinstance(self.quant, Qat) and self.quant.start is Start.scratch and self.train.checkpoint:
             yield (
                 "quant.start=scratch would not use the weights of train.checkpoint="
@@ -95,6 +97,16 @@ class Experiment(Settings):
             yield f"batch_size must name each size once, got {sizes!r}"
         elif max(sizes) > 65536:
             yield f"batch_size must be at most 65536, got {max(sizes)}"
+
+    def _image_faults(self) -> Iterator[str]:
+        side, given = self.model.side, self.task.side
+        if side is None or given == side:
+            return
+        rule = f"model={self.model.name} takes images of {side}x{side}"
+        if given is None:
+            yield f"{rule}, task={self.task.name} gives none; choose task=mnist, or another model such as mlp"
+        else:
+            yield f"{rule}, got task.crop={given}; leave task.crop out"
 
     @property
     def data_request(self) -> DataRequest:

@@ -26,6 +26,7 @@ examples:
   python -m quantexp data=sample                        a first look, needs no network
   python -m quantexp task=sst2 quant=qat                train with fake quantization, compare with the float model
   python -m quantexp quant=none precision=bf16          the quick half()
+  python -m quantexp model=lenet5 quant=static          a network with convolutions
   python -m quantexp quant=static quant.engine=onednn quant.observer=minmax batch_size=[1,8,64]
   python -m quantexp -m task=mnist,sst2 quant=none,dynamic,static,qat,amp
   python -m quantexp -m seed=0,1,2 quant=static,qat     compare over seeds

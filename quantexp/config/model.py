@@ -19,6 +19,7 @@ class Model(Option):
     """A network that can be built for any task whose inputs and classes it is told."""
 
     group: ClassVar[str] = "model"
+    side: ClassVar[int | None] = None  # of the square images that it takes, in pixels; None where any inputs do
 
     def check(self) -> None:
         """Make sure, before torch is imported, that the network's code is there. Raises ConfigError."""
@@ -44,6 +45,19 @@ class Mlp(Model):
         from quantexp.models.mlp import MLP
 
         return MLP(inputs, self.hidden or [], classes)
+
+
+@dataclass
+class Lenet5(Model):
+    """LeNet-5: two convolutions and three linear layers, for 1x32x32 images (mnist, padded) and 3x32x32 ones."""
+
+    name: ClassVar[str] = "lenet5"
+    side: ClassVar[int | None] = 32
+
+    def build(self, inputs: int, classes: int) -> nn.Module:
+        from quantexp.models.lenet5 import LeNet5
+
+        return LeNet5(inputs, classes)
 
 
 @dataclass

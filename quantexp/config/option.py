@@ -9,11 +9,12 @@ because Hydra could not override a frozen one.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, Self, get_type_hints
 
 from quantexp.errors import ConfigError
 
@@ -60,6 +61,13 @@ class Settings:
         """Yield what is wrong with the values, one sentence a fault."""
         for field in dataclasses.fields(self):
             yield from bound_faults(f"{self.group}.{field.name}", getattr(self, field.name), field)
+
+    def filled(self, **values: Any) -> Self:
+        """Return a copy with these values. It keeps the keys that were forced in, which `extras` must find."""
+        copied = copy.copy(self)
+        for name, value in values.items():
+            setattr(copied, name, value)
+        return copied
 
     def extras(self) -> Iterator[str]:
         """Yield the keys that were forced in with `+key=value` and that no field declares."""

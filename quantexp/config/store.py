@@ -9,6 +9,7 @@ from quantexp.config import (
     STUDIES,
     Experiment,
     Lab,
+    Lenet5,
     Local,
     Mlp,
     Mnist,
@@ -20,7 +21,9 @@ from quantexp.config import (
 )
 from quantexp.config.model import Custom
 
-OPTIONS: tuple[type[Option], ...] = (Mnist, Sst2, Mlp, Custom, *METHODS, Train, Paired, Lab, Local, Server, *STUDIES)
+OPTIONS: tuple[type[Option], ...] = (
+    *(Mnist, Sst2, Mlp, Lenet5, Custom, *METHODS, Train, Paired, Lab, Local, Server, *STUDIES),
+)
 
 
 def conf_dir() -> Path:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from quantexp.tasks.files import DataFiles
 
 
+USUAL_CROP = 20  # the digit without its margin, as in the lab
+
+
 class Source(StrEnum):
     """Where examples come from: the real data set, or the small one inside the package."""
 
@@ -52,6 +55,11 @@ class Task(Option):
     hidden: list[int] = option("widths of the default network's hidden layers", [], at_least=1)
 
     @property
+    def side(self) -> int | None:
+        """Side of the square images that it gives, in pixels; None where its inputs are no images."""
+        return None
+
+    @property
     def files(self) -> DataFiles:
         """Where the files of the data set are looked for; needs no torch."""
         raise NotImplementedError
@@ -84,7 +92,17 @@ class Mnist(Task):
     name: ClassVar[str] = "mnist"
 
     hidden: list[int] = option("widths of the default network's hidden layers", [1024, 1024], at_least=1)
-    crop: int = option("side of the centre crop, in pixels; the input has crop² values", 20, at_least=4, at_most=28)
+    crop: int | None = option(
+        "side of the centre crop, in pixels, beyond 28 padded with black; the input has crop² values; "
+        "null: what the network takes, 32 for lenet5, or else 20",
+        None,
+        at_least=4,
+        at_most=32,
+    )
+
+    @property
+    def side(self) -> int:
+        return USUAL_CROP if self.crop is None else self.crop
 
     @property
     def files(self) -> DataFiles:
@@ -98,12 +116,12 @@ class Mnist(Task):
         return mnist.load(self, request)
 
     def features(self, vocabulary: Sequence[str]) -> int:
-        return self.crop**2
+        return self.side**2
 
     def encode(self, raw: Any, vocabulary: Sequence[str]) -> Tensor:
         from quantexp.tasks import mnist
 
-        return mnist.encode(raw, self.crop)
+        return mnist.encode(raw, self.side)
 
 
 @dataclass

@@ -161,7 +161,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        name = str(func).removesuffix(".default")
+        name = ".".join(str(func).split(".")[:2])  # without the overload: quantized.conv2d_relu, not .new
         precision = None
         if name.startswith(INTEGER_MULTIPLIERS):
             precision = "fp16" if "fp16" in name else "int8"

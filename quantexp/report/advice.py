@@ -14,6 +14,7 @@ from quantexp.report.results import Comparison
 from quantexp.report.seeds import difference, spread
 from quantexp.report.sweep import Sweep
 from quantexp.report.sweep_table import sentences
+from quantexp.report.table import size_text
 from quantexp.report.variants import Network, Settings, Setup, Variant, networks, settings_text, setup_names
 
 NEARLY = 1.05  # times the smallest size
@@ -149,10 +150,10 @@ def _smallest(network: Network, others: Sequence[Variant]) -> str:
     float_mb = next(iter(network.variants[0].reports.values())).result.size_mb
     method, least = min(sizes_mb.items(), key=lambda pair: pair[1])
     if least * 1.01 >= float_mb:
-        return f"None is smaller than the float model ({float_mb:.2f} MB)."
+        return f"None is smaller than the float model ({size_text(float_mb)} MB)."
     near = [other for other, size_mb in sizes_mb.items() if other != method and size_mb <= NEARLY * least]
     close = f"; {_listed(near)} within 5 % of it" if near else ""
-    return f"The smallest is {method}, {least:.2f} MB, {float_mb / least:.2f}x smaller than float{close}."
+    return f"The smallest is {method}, {size_text(least)} MB, {float_mb / least:.2f}x smaller than float{close}."
 
 
 def _accuracy(others: Sequence[Variant]) -> Iterator[str]:

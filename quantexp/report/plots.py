@@ -34,7 +34,7 @@ from quantexp.report.style import (
     styled,
     threads,
 )
-from quantexp.report.table import task_name
+from quantexp.report.table import network_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -182,7 +182,7 @@ def _compared(report: Report) -> str:
     """Say what is compared: `mnist (sample), mlp: static int8 against fp32, 1 thread`."""
     against = f"{_quantized(report)} against " if report.quantized else ""
     compared = f"{against}{report.baseline.precision}, {threads(report.threads)}"
-    return f"{literal(f'{task_name(report)}, {report.model}')}: {compared}"
+    return f"{literal(network_name(report))}: {compared}"
 
 
 def _doubts(report: Report) -> str:

@@ -14,14 +14,16 @@ MULTIPLIERS = (
     "conv3d",
     "convolution",
     "mkldnn_convolution",
+    "_slow_conv2d",
     "addmm",
     "mm",
     "bmm",
     "matmul",
 )
+POOLS = ("max_pool2d", "quantized_max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
 CONVERSIONS = ("quantize", "dequantize", "_to_copy", "copy_", "to", "choose_qparams")
-FEW = 0.5  # of the time in matrix products: the rest decides
-MUCH = 0.2  # of the time in conversions
+FEW = 0.5  # of the time in matrix products and convolutions: the rest decides
+MUCH = 0.2  # of the time in conversions, or in pooling
 
 
 def not_faster(
@@ -58,16 +60,24 @@ def not_faster(
             f"converting between precisions takes {conversions:.0%} of the time: it is not fused into the products"
         )
     if products < FEW:
-        found.append(
-            f"only {products:.0%} of the time goes to matrix products, the rest to the overhead of the calls, "
-            "which weighs less in larger batches"
-        )
+        found.append(_rest(profile, products))
     elif faster_at:
         found.append(
             f"what each call adds to its products weighs too much here: at batch {faster_at.batch_size} it is "
             f"{faster_at.ratio:.1f}x as fast"
         )
     return tuple(found) or ("no reason is known",)
+
+
+def _rest(profile: Profile, products: float) -> str:
+    """Say what takes the time that products do not: pooling, which grows with the batch, or the overhead of calls."""
+    pooling = _share(profile, POOLS)
+    if pooling > MUCH:
+        return f"only {products:.0%} of the time goes to matrix products, {pooling:.0%} to pooling, which has none"
+    return (
+        f"only {products:.0%} of the time goes to matrix products, the rest to the overhead of the calls, "
+        "which weighs less in larger batches"
+    )
 
 
 def _instructions(precision: str, sets: Sequence[str]) -> list[str]:

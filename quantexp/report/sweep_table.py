@@ -19,7 +19,7 @@ from quantexp.report.ratios import over_seeds
 from quantexp.report.results import NotFaster, Report
 from quantexp.report.seeds import Difference, paired, spread
 from quantexp.report.sweep import Entry, Sweep
-from quantexp.report.table import Table, accuracy_text, mean_std, notes, speedup_text, task_name
+from quantexp.report.table import Table, accuracy_text, mean_std, notes, size_text, speedup_text, task_name
 from quantexp.report.variants import (
     Setup,
     Variant,
@@ -52,7 +52,7 @@ def lab_table(sweep: Sweep) -> Table:
         by_setup = {one.setup: one for one in same}
         cells = [first.task, first.quant, first.precision, settings_text(first.settings)]
         cells += [
-            f"{spread([report.result.size_mb for report in reports]).mean:.2f}",
+            size_text(spread([report.result.size_mb for report in reports]).mean),
             f"{reports[0].result.size.parameters:,}",
         ]
         cells += [_accuracy(one for one in same if one.setup and one.setup.place == place) for place in places]
@@ -172,7 +172,7 @@ def sentences(sweep: Sweep) -> list[str]:
 def _full_rows(cells: list[str], report: Report, said: dict[str, int]) -> Iterator[list[str]]:
     """Yield a row a batch size; what is the same in all of them stands in the first."""
     comparison = report.comparison
-    cells = [*cells, f"{report.result.size_mb:.2f}", accuracy_text(report.result), "", ""]
+    cells = [*cells, size_text(report.result.size_mb), accuracy_text(report.result), "", ""]
     if comparison:
         flips = f"{comparison.flips_gained} gained, {comparison.flips_lost} lost"
         p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"

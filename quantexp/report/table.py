@@ -64,7 +64,7 @@ def comparison_table(report: Report) -> Table:
     rows = [
         ["Quantization", *(quant for quant, _ in models)],
         ["dtype", *(model.precision for _, model in models)],
-        ["Size (MB)", *(f"{model.size_mb:.2f}" for _, model in models)],
+        ["Size (MB)", *(size_text(model.size_mb) for _, model in models)],
         ["Params", *(f"{model.size.parameters:,}" for _, model in models)],
         ["Accuracy (%)", *(accuracy_text(model) for _, model in models)],
     ]
@@ -81,7 +81,7 @@ def comparison_table(report: Report) -> Table:
     if any(model.memory_bytes is not None for _, model in models):
         rows.append(["Memory (MB)", *(f"{(model.memory_bytes or 0) / 1e6:.0f}" for _, model in models)])
     rows = [[*row, *[""] * (len(models) + 1 - len(row))] for row in rows]
-    columns: tuple[str, ...] = (task_name(report), *[""] * len(models))
+    columns: tuple[str, ...] = (network_name(report), *[""] * len(models))
     changes = _changes(report)
     if changes:
         columns = (*columns, "against float")
@@ -150,9 +150,19 @@ def accuracy_text(model: Measured) -> str:
     return f"{100 * model.accuracy.value:.2f} [{100 * model.accuracy.low:.2f}, {100 * model.accuracy.high:.2f}]"
 
 
+def size_text(size_mb: float) -> str:
+    """Return a size in MB with two digits behind the point, with three below 1 MB."""
+    return f"{size_mb:.2f}" if size_mb >= 1 else f"{size_mb:.3f}"
+
+
 def task_name(report: Report) -> str:
     """Return the task, and the data where they are not the full set."""
     return report.task if report.data.source == "full" else f"{report.task} ({report.data.source})"
+
+
+def network_name(report: Report) -> str:
+    """Return the task and the network: `mnist (sample), mlp`."""
+    return f"{task_name(report)}, {report.model}"
 
 
 def _known(value: float | None, digits: int) -> str:

@@ -234,9 +234,11 @@ def _levers(entries: Iterable[Entry]) -> list[str]:
 
 
 def _said_twice(name: str, varying: Sequence[str], entries: Iterable[Entry]) -> bool:
-    """Tell whether another setting that varies says the same in every entry."""
-    other = SAME_AS.get(name)
-    return other in varying and all(entry.settings.get(name) == entry.settings.get(other or "") for entry in entries)
+    """Tell whether another setting that varies says the same in every entry that has it."""
+    other = SAME_AS.get(name, "")
+    if other not in varying:
+        return False
+    return all(entry.settings.get(name) == entry.settings[other] for entry in entries if other in entry.settings)
 
 
 def _digests(entries: Iterable[Entry]) -> dict[str, int]:

@@ -43,10 +43,10 @@ def load(task: Mnist, request: DataRequest) -> TaskData:
         test_images, test_labels = _pair(folder, content, "test")
         fingerprint = digest({name: bytes_ for name, (_, bytes_) in content.items()})
     return three_splits(
-        Dense(train_labels, prepare(train_images, task.crop)),
-        Dense(test_labels, prepare(test_images, task.crop)),
+        Dense(train_labels, prepare(train_images, task.side)),
+        Dense(test_labels, prepare(test_images, task.side)),
         request,
-        features=task.crop**2,
+        features=task.side**2,
         classes=CLASSES,
         fingerprint=fingerprint,
         origin=origin,
@@ -54,8 +54,16 @@ def load(task: Mnist, request: DataRequest) -> TaskData:
 
 
 def prepare(images: Tensor, crop: int) -> Tensor:
-    """Crop the centre, scale to [0, 1], normalise, flatten: (n, 28, 28) uint8 to (n, crop²) float32."""
-    edge = round((SIDE - crop) / 2)  # rounds as torchvision's CenterCrop does
+    """Crop the centre, scale to [0, 1], normalise, flatten: (n, 28, 28) uint8 to (n, crop²) float32.
+
+    A crop beyond the image is padded with black before it is normalised. Odd margins are as torchvision's CenterCrop
+    divides them.
+    """
+    if crop > SIDE:
+        margin = crop - SIDE
+        before, after = margin // 2, margin - margin // 2
+        images = torch.nn.functional.pad(images, (before, after, before, after))
+    edge = round((images.shape[-1] - crop) / 2)
     centre = images[:, edge : edge + crop, edge : edge + crop]
     return centre.reshape(len(images), -1).float().div_(255).sub_(MEAN).div_(STD)
 

@@ -89,7 +89,14 @@ def test_the_settings_of_a_sweep_stand_apart() -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    ["seed=0", "batch_size=[1,64]", "task.crop=20", "quant.freeze_after=0.5", "quant.epochs=null", "train.device=auto"],
+    [
+        "seed=0",
+        "batch_size=[1,64]",
+        "task.crop=null",
+        "quant.freeze_after=0.5",
+        "quant.epochs=null",
+        "train.device=auto",
+    ],
 )
 def test_some_settings_read_as_one_would_type_them(entry: str) -> None:
     assert any(line.strip().startswith(f"{entry} ") for line in help_text().splitlines())

@@ -22,9 +22,11 @@ from quantexp.config import (
     Experiment,
     Granularity,
     Lab,
+    Lenet5,
     Local,
     Mlp,
     Mnist,
+    Model,
     NoQuant,
     Observer,
     Optimizer,
@@ -37,6 +39,7 @@ from quantexp.config import (
     Sst2,
     Start,
     Static,
+    Task,
     Train,
 )
 from quantexp.config.model import Custom
@@ -122,7 +125,7 @@ def test_a_value_just_outside_a_bound_is_refused_with_path_rule_and_value(
 @pytest.mark.parametrize(
     ("build_it", "fault"),
     [
-        (lambda: Mnist(crop=29), "task.crop must be at most 28, got 29"),
+        (lambda: Mnist(crop=33), "task.crop must be at most 32, got 33"),
         (lambda: Mnist(crop=3), "task.crop must be at least 4, got 3"),
         (lambda: Qat(freeze_after=0), "quant.freeze_after must be above 0, got 0"),
         (lambda: Paired(placements=1001), "benchmark.placements must be at most 1000, got 1001"),
@@ -318,6 +321,40 @@ def test_a_network_without_widths_takes_those_of_its_task(task: Mnist | Sst2, hi
 @pytest.mark.parametrize("hidden", [[3], []])
 def test_widths_given_to_a_network_are_kept(hidden: list[int]) -> None:
     assert Experiment(model=Mlp(hidden=hidden)).model == Mlp(hidden=hidden)
+
+
+@pytest.mark.parametrize(
+    ("model", "crop", "taken"),
+    [(Mlp(), None, 20), (Lenet5(), None, 32), (Mlp(), 28, 28), (Mlp(), 32, 32), (Lenet5(), 32, 32)],
+)
+def test_a_crop_that_is_left_open_is_that_of_the_network(model: Model, crop: int | None, taken: int) -> None:
+    task = Mnist(crop=crop)
+    experiment = Experiment(task=task, model=model)
+    assert experiment.task == Mnist(crop=taken)
+    assert experiment.task.features(()) == taken**2
+    assert task.crop == crop  # the task that was handed in can serve the next network
+
+
+def test_a_task_on_its_own_has_the_crop_of_the_lab() -> None:
+    assert Mnist().side == 20
+    assert Mnist().features(()) == 400
+
+
+@pytest.mark.parametrize(
+    ("task", "fault"),
+    [
+        (Mnist(crop=20), "model=lenet5 takes images of 32x32, got task.crop=20; leave task.crop out"),
+        (
+            Sst2(),
+            "model=lenet5 takes images of 32x32, task=sst2 gives none; choose task=mnist, or another model such as mlp",
+        ),
+    ],
+    ids=["crop", "words"],
+)
+def test_a_network_for_images_refuses_what_is_none_of_its_size(task: Task, fault: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Experiment(task=task, model=Lenet5())
+    assert error.value.faults == (fault,)
 
 
 def test_training_from_scratch_refuses_a_checkpoint_it_would_not_use() -> None:

@@ -137,10 +137,20 @@ def test_time_that_does_not_go_to_products_is_a_reason_if_it_is_more_than_half()
     [
         *("quantized::linear", "quantized::linear_relu", "quantized::linear_dynamic", "quantized::conv2d.new"),
         *("aten::addmm", "aten::mm", "aten::bmm", "aten::mkldnn_convolution", "aten::convolution", "aten::linear"),
+        *("quantized::conv2d_relu", "aten::_slow_conv2d_forward"),
     ],
 )
 def test_what_multiplies_is_known_by_its_operator(name: str) -> None:
     assert told(shares={name: 0.9, "aten::relu": 0.1}) == NONE_KNOWN
+
+
+@pytest.mark.parametrize("name", ["aten::max_pool2d_with_indices", "aten::quantized_max_pool2d", "aten::avg_pool2d"])
+def test_time_that_goes_to_pooling_is_no_overhead_of_calls(name: str) -> None:
+    (reason,) = told(shares={"quantized::conv2d_relu": 0.42, name: 0.5, "aten::empty": 0.08})
+    assert reason == "only 42% of the time goes to matrix products, 50% to pooling, which has none"
+    assert told(shares={"quantized::conv2d_relu": 0.5, name: 0.5}) == NONE_KNOWN
+    (reason,) = told(shares={"quantized::conv2d_relu": 0.42, name: 0.2, "aten::empty": 0.38})
+    assert "the overhead of the calls" in reason
 
 
 def test_reasons_stand_side_by_side_the_surest_first() -> None:

@@ -9,7 +9,7 @@ from builders import accuracy, comparison, compiled, conditions, data, latency, 
 from rich.console import Console
 
 from quantexp.report.results import Evidence, Layer, LeftInFloat, Measured, NotFaster, Operator, Report, Speedup
-from quantexp.report.table import Table, comparison_table, notes
+from quantexp.report.table import Table, comparison_table, notes, size_text
 
 COLUMNS = ("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy")
 
@@ -64,7 +64,7 @@ def note(table: Table) -> str:
 
 def test_one_run_shows_both_models_and_what_changed() -> None:
     table = comparison_table(REPORT)
-    assert table.columns == ("mnist", "", "", "against float")
+    assert table.columns == ("mnist, mlp", "", "", "against float")
     assert table.rows == (
         ("Quantization", "none", "qat", ""),
         ("dtype", "fp32", "int8", ""),
@@ -81,7 +81,7 @@ def test_one_run_shows_both_models_and_what_changed() -> None:
 
 def test_one_run_without_a_quantized_model_shows_the_float_model_alone() -> None:
     table = comparison_table(FLOAT)
-    assert table.columns == ("mnist", "")
+    assert table.columns == ("mnist, mlp", "")
     assert {len(row) for row in table.rows} == {2}
     assert ("Accuracy (%)", "98.00 [96.00, 99.00]") in table.rows
     assert ("Quantization", "none") in table.rows
@@ -160,7 +160,7 @@ def test_the_compiled_float_model_stands_below_the_eager_one_at_each_batch_size(
 def test_without_a_quantized_model_the_compiled_one_is_set_against_the_eager_one() -> None:
     made = lone(baseline=BASELINE, compiled=compiled(speedups=(speedup(1, 2.0, spread=0.1), speedup(64, 1.0))))
     table = comparison_table(made)
-    assert table.columns == ("mnist", "", "against float")
+    assert table.columns == ("mnist, mlp", "", "against float")
     told = changes(made)
     assert told["  compiled B1"] == "compiled against eager: 2.00x [1.90, 2.10] faster"
     assert told["  compiled B64"] == "compiled against eager: 1.00x [0.99, 1.00] no difference"
@@ -236,7 +236,7 @@ def test_each_reason_not_to_trust_the_latencies_is_a_sentence_and_what_to_do_is_
 
 
 def test_the_sample_data_are_labelled_and_the_note_says_what_they_are_worth() -> None:
-    assert comparison_table(SAMPLE).columns[0] == "mnist (sample)"
+    assert comparison_table(SAMPLE).columns[0] == "mnist (sample), mlp"
     assert "sample: the small data set in the package" in note(comparison_table(SAMPLE))
     assert "sample" not in note(comparison_table(FLOAT))
 
@@ -311,3 +311,10 @@ def test_text_from_a_store_does_not_steer_the_terminal() -> None:
     shown = console.export_text()
     assert "�[2Jgone � backwards" in shown
     assert not {"\x1b", "\u202e", "\x07"} & set(shown)
+
+
+@pytest.mark.parametrize(
+    ("size_mb", "text"), [(5.883896, "5.88"), (1.0, "1.00"), (0.250821, "0.251"), (0.076, "0.076")]
+)
+def test_sizes_have_two_digits_behind_the_point_and_three_below_one_megabyte(size_mb: float, text: str) -> None:
+    assert size_text(size_mb) == text

@@ -73,6 +73,20 @@ def test_widths_that_are_said_twice_are_shown_once() -> None:
     assert [settings for _, settings in shown(*ones)] == ["hidden=[64]", "hidden=[256]"]
 
 
+def test_networks_of_two_kinds_are_told_apart_by_their_names_and_not_by_what_each_takes_from_its_task() -> None:
+    ones = [
+        entry(method("static", model=model), **own, task__hidden=wide, task__crop=crop)
+        for wide in ("[64]", "[256]")
+        for model, crop, own in (("mlp", "20", {"model__hidden": wide}), ("lenet5", "32", {}))
+    ]
+    assert [settings for _, settings in shown(*ones)] == [
+        "model=mlp, hidden=[64]",
+        "model=lenet5",
+        "model=mlp, hidden=[256]",
+    ]
+    assert len(networks(sweep(*ones))) == 3
+
+
 def test_a_setting_of_the_protocol_belongs_to_the_setup() -> None:
     found = variants(sweep(entry(STATIC, benchmark__seconds="1"), entry(STATIC, benchmark__seconds="5")))
     assert [one.settings for one in found] == [(), ()]

@@ -219,7 +219,7 @@ def test_a_pixel_is_scaled_to_one_and_normalised_with_mean_and_deviation() -> No
     torch.testing.assert_close(prepared, expected)
 
 
-@pytest.mark.parametrize("crop", [4, 5, 7, 19, 20, 21, 27, 28])
+@pytest.mark.parametrize("crop", [4, 5, 7, 19, 20, 21, 27, 28, 29, 31, 32])
 def test_preparation_equals_the_transforms_of_torchvision(crop: int) -> None:
     images = torch.randint(0, 256, (3, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(crop))
     reference = transforms.Compose(
@@ -227,6 +227,15 @@ def test_preparation_equals_the_transforms_of_torchvision(crop: int) -> None:
     )
     expected = torch.stack([reference(Image.fromarray(image.numpy())).flatten() for image in images])
     assert torch.equal(mnist.prepare(images, crop), expected)
+
+
+def test_a_crop_of_32_sets_the_image_in_a_black_margin_of_two_pixels() -> None:
+    images = torch.full((2, 28, 28), 255, dtype=torch.uint8)
+    prepared = mnist.prepare(images, 32).view(2, 32, 32)
+    inside = torch.zeros(32, 32, dtype=torch.bool)
+    inside[2:30, 2:30] = True
+    torch.testing.assert_close(prepared[:, inside], torch.full((2, 784), (1 - 0.1307) / 0.3081))
+    torch.testing.assert_close(prepared[:, ~inside], torch.full((2, 1024 - 784), -0.1307 / 0.3081))
 
 
 def test_preparation_leaves_the_images_as_they_were() -> None:
