@@ -150,4 +150,5 @@ def test_the_files_of_a_run_and_of_its_sweep_are_shown(page: Any, address: str, 
     page.goto(f"{address}/#/experiments/{experiment}/runs/{parent.info.run_id}/artifacts")
     page.get_by_text("report", exact=True).first.click()
     page.get_by_text("report.html", exact=True).first.wait_for()
+    assert page.get_by_text("table.csv", exact=True).first.is_visible()
     keep(page, "artifacts.png")
