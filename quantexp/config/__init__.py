@@ -2,21 +2,10 @@
 
 from quantexp.config.benchmark import Benchmark, FloatModel, Lab, Paired
 from quantexp.config.experiment import Experiment
+from quantexp.config.levers import Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.model import Custom, Mlp, Model
 from quantexp.config.option import Option, Settings
-from quantexp.config.quant import (
-    METHODS,
-    Amp,
-    Dynamic,
-    Engine,
-    Granularity,
-    NoQuant,
-    Observer,
-    Qat,
-    Quant,
-    Start,
-    Static,
-)
+from quantexp.config.quant import METHODS, Amp, ByLayer, Dynamic, NoQuant, Qat, Quant, Static
 from quantexp.config.sweep import Retry, Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Sst2, Task
 from quantexp.config.tracking import Local, Server, Tracking
@@ -26,6 +15,7 @@ __all__ = [
     "METHODS",
     "Amp",
     "Benchmark",
+    "ByLayer",
     "CalibrationSplit",
     "Custom",
     "DataRequest",
@@ -34,6 +24,7 @@ __all__ = [
     "Engine",
     "Experiment",
     "FloatModel",
+    "Flow",
     "Granularity",
     "Lab",
     "Local",
@@ -48,6 +39,7 @@ __all__ = [
     "Qat",
     "Quant",
     "Retry",
+    "Scheme",
     "Server",
     "Settings",
     "Source",

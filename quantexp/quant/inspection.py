@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from quantexp.config import Engine
 from quantexp.errors import QuantizationError
-from quantexp.quant.base import Promise, Quantized
+from quantexp.quant.base import Promise, Quantized, Wrapper
 from quantexp.report.results import Evidence, Layer, LeftInFloat, Operator, Profile, TimeShare
 
 log = logging.getLogger(__name__)
@@ -59,13 +59,14 @@ def inspect(quantized: Quantized, example: Tensor, engine: Engine | None = None)
     promise = quantized.promise
     layers = tuple(_layers(quantized.model, engine))
     lowers_layers = promise is not None and promise.layers is not None
-    left = tuple(_left_in_float(layers, promise.handles)) if promise and lowers_layers else ()
+    left = tuple(_left_in_float(layers, promise)) if promise and lowers_layers else ()
     evidence = Evidence(layers, _operators(quantized.model, example), left)
     if promise is not None:
         _hold(promise, evidence)
         log.info("inspect   %s", _summary(evidence))
     for one in left:
-        log.warning("%s is left in float: %s", one.name, one.reason)
+        asked = promise is not None and one.name in promise.kept
+        log.log(logging.INFO if asked else logging.WARNING, "%s is left in float: %s", one.name, one.reason)
     return evidence
 
 
@@ -94,14 +95,22 @@ def float_operations(model: nn.Module, example: Tensor) -> int:
 
 def held_weights(model: nn.Module, *, packed: bool = False) -> Iterator[HeldWeights]:
     """Yield the weights of the layers; of those alone that pack them where `packed`."""
-    for name, module in model.named_modules():
+    network = model.model if isinstance(model, Wrapper) else model
+    for name, module in network.named_modules():
         weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
         if callable(weight):  # quantized layers unpack theirs on request
             unpacked = weight()
             held = getattr(getattr(module, "_packed_params", None), "dtype", unpacked.dtype)
             yield HeldWeights(name, module, unpacked, bias() if callable(bias) else None, held)
         elif isinstance(weight, Tensor) and not packed:
-            yield HeldWeights(name, module, weight, bias, weight.dtype)
+            yield HeldWeights(_unfused(name, network), module, weight, bias, weight.dtype)
+
+
+def _unfused(name: str, network: nn.Module) -> str:
+    """Return the name that a layer had before torch.ao fused it with its activation: `0` for `0.0`."""
+    parent, _, index = name.rpartition(".")
+    fused = index == "0" and type(network.get_submodule(parent)).__module__.startswith("torch.ao.nn.intrinsic")
+    return parent if fused else name
 
 
 def _hold(promise: Promise, evidence: Evidence) -> None:
@@ -143,12 +152,13 @@ def _layers(model: nn.Module, engine: Engine | None) -> Iterator[Layer]:
             yield Layer(one.name, kind, precision, bits)
 
 
-def _left_in_float(layers: tuple[Layer, ...], handles: str) -> Iterator[LeftInFloat]:
+def _left_in_float(layers: tuple[Layer, ...], promise: Promise) -> Iterator[LeftInFloat]:
     for layer in layers:
         if layer.precision == "fp32":
-            handled = f"nn.{layer.kind}" in handles
-            rule = f"the method handles {handles}"
-            yield LeftInFloat(layer.name, f"left out, though {rule}" if handled else f"it is a {layer.kind}, {rule}")
+            rule = f"the method handles {promise.handles}"
+            handled = f"nn.{layer.kind}" in promise.handles
+            unasked = f"left out, though {rule}" if handled else f"it is a {layer.kind}, {rule}"
+            yield LeftInFloat(layer.name, promise.kept.get(layer.name, unasked))
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

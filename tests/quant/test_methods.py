@@ -387,7 +387,7 @@ def test_a_network_without_a_layer_that_the_method_handles_ends_the_run(
 
 def test_a_method_that_finds_no_layer_to_lower_ends_the_run(small: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fx, "_mapping", lambda *parts: QConfigMapping())
-    monkeypatch.setattr(eager, "quantize_dynamic", lambda model, precision: model)
+    monkeypatch.setattr(eager, "quantize_dynamic", lambda model, *_: model)
     for quant in (Dynamic(), Static(), Qat()):
         with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
             run(small(quant=quant))
