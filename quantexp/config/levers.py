@@ -10,6 +10,7 @@ class Flow(StrEnum):
 
     fx = "fx"
     eager = "eager"
+    torchao = "torchao"
 
 
 class Engine(StrEnum):

@@ -109,11 +109,12 @@ class ByLayer(Quant):
             return
         for name, flows in self.levers.items():
             value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-            if self.flow not in flows and value != default:
-                yield (
-                    f"quant.{name} cannot be chosen in quant.flow={self.flow}, got {value}; "
-                    f"leave it out or use quant.flow={' or '.join(flow for flow in flows if flow in self.flows)}"
-                )
+            if (
+                self.flow not in flows and value != default and type(value) is not str
+            ):  # a wrong name is a fault already
+                having = [flow for flow in flows if flow in self.flows]
+                repair = f" or use quant.flow={' or '.join(having)}" if having else ""
+                yield f"quant.{name} cannot be chosen in quant.flow={self.flow}, got {value}; leave it out{repair}"
 
 
 @dataclass
@@ -122,7 +123,11 @@ class Dynamic(ByLayer):
 
     name: ClassVar[str] = "dynamic"
     precisions: ClassVar[tuple[str, ...]] = ("int8", "fp16")
-    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.eager: ("int8", "fp16"), Flow.fx: ("int8", "fp16")}
+    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {
+        Flow.eager: ("int8", "fp16"),
+        Flow.fx: ("int8", "fp16"),
+        Flow.torchao: ("int8",),
+    }
 
     flow: Flow = option("API that quantizes", Flow.eager)
 
@@ -135,6 +140,33 @@ class Dynamic(ByLayer):
         from quantexp.quant import dynamic
 
         return dynamic.skeleton(self, model, precision, example)
+
+
+@dataclass
+class WeightOnly(ByLayer):
+    """Weights of Linear layers quantized and expanded where they are multiplied: smaller, in float arithmetic."""
+
+    name: ClassVar[str] = "weight_only"
+    precisions: ClassVar[tuple[str, ...]] = ("int8", "int4")
+    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.torchao: ("int8", "int4")}
+
+    flow: Flow = option("API that quantizes", Flow.torchao)
+    group_size: int = option("weights of a row that share a scale in int4: 32, 64 or 128", 32, at_least=32, at_most=128)
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        if 32 < self.group_size < 128 and self.group_size != 64:
+            yield f"quant.group_size must be 32, 64 or 128, got {self.group_size}"
+
+    def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
+        from quantexp.quant import weight_only
+
+        return weight_only.apply(self, baseline, precision)
+
+    def skeleton(self, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
+        from quantexp.quant import weight_only
+
+        return weight_only.skeleton(self, model, precision)
 
 
 @dataclass
@@ -220,4 +252,4 @@ class Amp(Quant):
         return amp.skeleton(model, precision)
 
 
-METHODS: tuple[type[Quant], ...] = (NoQuant, Dynamic, Static, Qat, Amp)
+METHODS: tuple[type[Quant], ...] = (NoQuant, Dynamic, WeightOnly, Static, Qat, Amp)

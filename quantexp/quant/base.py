@@ -15,8 +15,8 @@ class Promise:
     """What must be found in a quantized model: layers with weights, or operators that run, in a precision.
 
     `layers` and `operators` name a precision ("int8", "bf16", ...) or are None where nothing is
-    promised of them; `handles` says in words what the method can lower, `kept` which layers are left in
-    float because the user asked for it, and how.
+    promised of them; `handles` says in words what the method can lower, `kept` which layers it leaves in
+    float on purpose, and why.
     """
 
     handles: str

@@ -32,22 +32,28 @@ NAMES = {
     torch.qint8: "int8",
     torch.quint8: "int8",
     torch.int8: "int8",
+    torch.int4: "int4",  # type: ignore[attr-defined]
 }
 FLOAT_MULTIPLIERS = ("aten.addmm", "aten.mm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten.linear")
-INTEGER_MULTIPLIERS = ("quantized.linear", "quantized.conv", "onednn.qlinear", "onednn.qconv")
+INTEGER_MULTIPLIERS = ("quantized.linear", "quantized.conv", "onednn.qlinear", "onednn.qconv", "aten._int_mm")
+INT4_MULTIPLIER = "aten._weight_int4pack_mm_for_cpu"
 PROFILED_CALLS = 5
 SHOWN_SHARE = 0.005  # of the time; operators below are left out
 
 
 @dataclass(frozen=True)
 class HeldWeights:
-    """The weight and bias of one layer, and the dtype that the weight is held in: packed ones unpack to another."""
+    """The weight and bias of one layer, and the dtype that the weight is held in: packed ones unpack to another.
+
+    `qscheme` is None for a layer that is not quantized.
+    """
 
     name: str
     module: nn.Module
     weight: Tensor
     bias: Tensor | None
     dtype: torch.dtype
+    qscheme: str | None = None
 
 
 def inspect(quantized: Quantized, example: Tensor, engine: Engine | None = None) -> Evidence:
@@ -65,8 +71,7 @@ def inspect(quantized: Quantized, example: Tensor, engine: Engine | None = None)
         _hold(promise, evidence)
         log.info("inspect   %s", _summary(evidence))
     for one in left:
-        asked = promise is not None and one.name in promise.kept
-        log.log(logging.INFO if asked else logging.WARNING, "%s is left in float: %s", one.name, one.reason)
+        log.warning("%s is left in float: %s", one.name, one.reason)
     return evidence
 
 
@@ -101,9 +106,27 @@ def held_weights(model: nn.Module, *, packed: bool = False) -> Iterator[HeldWeig
         if callable(weight):  # quantized layers unpack theirs on request
             unpacked = weight()
             held = getattr(getattr(module, "_packed_params", None), "dtype", unpacked.dtype)
-            yield HeldWeights(name, module, unpacked, bias() if callable(bias) else None, held)
+            qscheme = str(unpacked.qscheme()).removeprefix("torch.") if unpacked.is_quantized else None
+            yield HeldWeights(name, module, unpacked, bias() if callable(bias) else None, held, qscheme)
         elif isinstance(weight, Tensor) and not packed:
-            yield HeldWeights(_unfused(name, network), module, weight, bias, weight.dtype)
+            yield HeldWeights(_unfused(name, network), module, weight, bias, *held_as(weight))
+
+
+def held_as(weight: Tensor) -> tuple[torch.dtype, str | None]:
+    """Return the dtype that the values of a weight are held in, and its qscheme; None if it is not quantized.
+
+    A weight of torchao passes for a float one: its values are in `qdata`, two to a byte in int4.
+    """
+    values = getattr(weight, "qdata", None)
+    if values is None:
+        return weight.dtype, None
+    rows, columns = weight.block_size  # type: ignore[attr-defined]
+    granularity = "per_tensor" if rows > 1 else "per_channel" if columns == weight.shape[1] else "per_group"
+    shifted = getattr(weight, "zero_point", None) if hasattr(weight, "zero_point") else values
+    affine = shifted is not None and bool(shifted.any())
+    halves = 2 * values.nbytes == weight.numel()
+    dtype = torch.int4 if halves else values.dtype  # type: ignore[attr-defined]
+    return dtype, f"{granularity}_{'affine' if affine else 'symmetric'}"
 
 
 def _unfused(name: str, network: nn.Module) -> str:
@@ -116,10 +139,11 @@ def _unfused(name: str, network: nn.Module) -> str:
 def _hold(promise: Promise, evidence: Evidence) -> None:
     layers = sorted({layer.precision for layer in evidence.layers}) or ["none"]
     ran = sorted({operator.precision for operator in evidence.operators}) or ["none"]
+    kept = "".join(f"; {name}: {reason}" for name, reason in promise.kept.items())
     if promise.layers is not None and promise.layers not in layers:
         raise QuantizationError(
             f"the method must leave {promise.layers} layers, it left {', '.join(layers)}; "
-            f"it handles {promise.handles}: choose a model that has them"
+            f"it handles {promise.handles}: choose a model that has them{kept}"
         )
     if promise.operators is not None and promise.operators not in ran:
         raise QuantizationError(
@@ -143,13 +167,10 @@ def _summary(evidence: Evidence) -> str:
 
 def _layers(model: nn.Module, engine: Engine | None) -> Iterator[Layer]:
     for one in held_weights(model):
-        precision, bits = NAMES.get(one.dtype, str(one.dtype)), 8 * one.dtype.itemsize
-        kind = type(one.module).__name__
-        if one.weight.is_quantized:
-            qscheme = str(one.weight.qscheme()).removeprefix("torch.")
-            yield Layer(one.name, kind, precision, bits, qscheme, engine.value if engine else None)
-        else:
-            yield Layer(one.name, kind, precision, bits)
+        precision = NAMES.get(one.dtype, str(one.dtype))
+        bits = 4 if precision == "int4" else 8 * one.dtype.itemsize
+        packed_for = engine.value if engine and one.qscheme else None
+        yield Layer(one.name, type(one.module).__name__, precision, bits, one.qscheme, packed_for)
 
 
 def _left_in_float(layers: tuple[Layer, ...], promise: Promise) -> Iterator[LeftInFloat]:
@@ -175,6 +196,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         precision = None
         if name.startswith(INTEGER_MULTIPLIERS):
             precision = "fp16" if "fp16" in name else "int8"
+        elif name == INT4_MULTIPLIER:
+            precision = "int4"
         elif name.startswith(FLOAT_MULTIPLIERS) and isinstance(result, Tensor):
             precision = NAMES.get(result.dtype, str(result.dtype))
         if precision is not None:

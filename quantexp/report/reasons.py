@@ -18,6 +18,10 @@ MULTIPLIERS = (
     "mm",
     "bmm",
     "matmul",
+    "_int_mm",
+    "_weight_int4pack_mm_for_cpu",
+    "qlinear_pointwise",
+    "qconv_pointwise",
 )
 CONVERSIONS = ("quantize", "dequantize", "_to_copy", "copy_", "to", "choose_qparams")
 FEW = 0.5  # of the time in matrix products: the rest decides

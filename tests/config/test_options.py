@@ -38,6 +38,7 @@ from quantexp.config import (
     Start,
     Static,
     Train,
+    WeightOnly,
 )
 from quantexp.config.model import Custom
 from quantexp.config.option import names_of
@@ -178,6 +179,7 @@ def test_every_field_that_takes_a_name_is_tested_here() -> None:
         for cls in EVERY_OPTION
         for name, kind in get_type_hints(cls).items()
         if names_of(kind) and name != "flow"  # a method takes some of them only; tests/config/test_pairs.py
+        if (cls, name) != (WeightOnly, "engine")  # it takes none
     }
     assert found == set(NAMED)
 
@@ -224,6 +226,7 @@ def test_the_pairs_of_method_and_precision_are_these() -> None:
     assert {method.name: set(method.precisions) for method in METHODS} == {
         "none": {"fp32", "bf16", "fp16"},
         "dynamic": {"int8", "fp16"},
+        "weight_only": {"int8", "int4"},
         "static": {"int8"},
         "qat": {"int8"},
         "amp": {"bf16", "fp16"},
@@ -245,8 +248,8 @@ def test_an_impossible_pair_is_refused_with_all_possible_pairs(method: type[Quan
     [fault] = error.value.faults
     assert fault.startswith(f"precision={precision} does not exist for quant={method.name}, which has ")
     assert fault.endswith(
-        "All pairs: quant=none: fp32, bf16, fp16; quant=dynamic: int8, fp16; quant=static: int8; "
-        "quant=qat: int8; quant=amp: bf16, fp16"
+        "All pairs: quant=none: fp32, bf16, fp16; quant=dynamic: int8, fp16; quant=weight_only: int8, int4; "
+        "quant=static: int8; quant=qat: int8; quant=amp: bf16, fp16"
     )
 
 

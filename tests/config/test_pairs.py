@@ -17,7 +17,7 @@ PAIRS = [(method, flow) for method in BY_LAYER for flow in Flow]
 @pytest.mark.parametrize("method", BY_LAYER)
 def test_the_flow_of_a_method_is_the_first_that_it_has(method: type[ByLayer]) -> None:
     assert method().flow is next(iter(method.flows))
-    assert method().flow is {"dynamic": Flow.eager}.get(method.name, Flow.fx)
+    assert method().flow is {"dynamic": Flow.eager, "weight_only": Flow.torchao}.get(method.name, Flow.fx)
 
 
 @pytest.mark.parametrize(("method", "flow"), PAIRS)

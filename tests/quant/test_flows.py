@@ -35,6 +35,7 @@ TRIPLES = [
     if issubclass(method, ByLayer)
     for flow, precisions in method.flows.items()
     for precision in precisions
+    if precision != "int4"  # wants wider layers: tests/quant/test_weight_only.py
 ]
 EVERY = pytest.mark.parametrize(
     ("method", "flow", "precision"), TRIPLES, ids=lambda one: getattr(one, "name", str(one))
@@ -82,6 +83,7 @@ def test_each_flow_keeps_what_its_method_promises_and_the_float_model(
     assert sum(operator.macs for operator in evidence.operators) == MACS
     assert parameter_count(quantized.model) == parameter_count(baseline.model) == 401 * 16 + 17 * 10
     assert torch.equal(logits(baseline.model, data), before)
+    assert {type(one) for one in baseline.model.parameters()} == {nn.Parameter}
     assert {type(one) for one in baseline.model.modules()} == {nn.Linear, nn.ReLU, nn.Sequential, type(baseline.model)}
     changed = (predict(baseline.model, data.test) != predict(quantized.model, data.test)).float().mean()
     assert changed <= (1.0 if method is Qat else 0.05)
@@ -95,7 +97,8 @@ def test_each_flow_makes_the_weights_as_small_as_their_bits(
 ) -> None:
     _, baseline, quantized = lowered(method(flow=flow), precision)
     held = size(quantized.model, None).weight_bytes
-    assert held[precision] == MACS * int(precision.strip("intfp")) // 8
+    zero_points = 16 + 10 if flow is Flow.torchao else 0  # a byte a channel
+    assert held[precision] == MACS * int(precision.strip("intfp")) // 8 + zero_points
     if precision.startswith("int"):  # torch stores the halves of dynamic fp16 as float32
         assert state_bytes(quantized.model) < state_bytes(baseline.model)
 

@@ -1,6 +1,6 @@
 """The APIs that quantize, a file each, with the same functions as far as the API goes.
 
-    dynamic(option, model, precision, example)      quantize what needs no calibration
+    dynamic(option, model, precision, example)      quantize what needs no calibration, as does `weight_only`
     prepare_static(option, model, example)          insert observers; `calibrate` shows them batches
     prepare_qat(option, model, example)             insert fake quant; `freeze_observers` keeps its ranges
     convert(prepared)                               put integer kernels in
@@ -10,6 +10,7 @@ Each may change the model it is given. Only `fx` and `eager` import torch.ao, wh
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import Any
 
@@ -21,6 +22,7 @@ OVER_TORCH_AO = (Flow.fx, Flow.eager)
 
 def flow_of(option: ByLayer) -> Any:
     """Return the module of the flow that `option` names. Raises QuantizationError if this torch lacks its API."""
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # torchao registers an Enum in an outdated way
     try:
         return import_module(f"quantexp.quant.flows.{option.flow.value}")
     except ImportError as error:
