@@ -2,7 +2,7 @@
 
 from quantexp.config.benchmark import Benchmark, FloatModel, Lab, Paired
 from quantexp.config.experiment import Experiment
-from quantexp.config.levers import Engine, Flow, Granularity, Observer, Scheme, Start
+from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.model import Custom, Mlp, Model
 from quantexp.config.option import Option, Settings
 from quantexp.config.quant import METHODS, Amp, ByLayer, Dynamic, NoQuant, Qat, Quant, Static, WeightOnly
@@ -13,6 +13,7 @@ from quantexp.config.train import Device, Optimizer, Train
 
 __all__ = [
     "METHODS",
+    "OVER_TORCH_AO",
     "Amp",
     "Benchmark",
     "ByLayer",

@@ -10,7 +10,11 @@ class Flow(StrEnum):
 
     fx = "fx"
     eager = "eager"
+    pt2e = "pt2e"
     torchao = "torchao"
+
+
+OVER_TORCH_AO = (Flow.fx, Flow.eager)  # whose end torch has announced
 
 
 class Engine(StrEnum):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from quantexp.config.levers import Engine, Flow, Granularity, Observer, Scheme, Start
+from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.option import Option, option
 from quantexp.config.task import CalibrationSplit
 from quantexp.config.train import Train
@@ -75,7 +75,7 @@ class ByLayer(Quant):
     """
 
     flows: ClassVar[dict[Flow, tuple[str, ...]]] = {}
-    levers: ClassVar[dict[str, tuple[Flow, ...]]] = {"engine": (Flow.fx, Flow.eager)}
+    levers: ClassVar[dict[str, tuple[Flow, ...]]] = {"engine": OVER_TORCH_AO}
 
     flow: Flow = option("API that quantizes", Flow.fx)
     engine: Engine | None = option(
@@ -126,6 +126,7 @@ class Dynamic(ByLayer):
     flows: ClassVar[dict[Flow, tuple[str, ...]]] = {
         Flow.eager: ("int8", "fp16"),
         Flow.fx: ("int8", "fp16"),
+        Flow.pt2e: ("int8",),
         Flow.torchao: ("int8",),
     }
 
@@ -175,7 +176,8 @@ class Static(ByLayer):
 
     name: ClassVar[str] = "static"
     precisions: ClassVar[tuple[str, ...]] = ("int8",)
-    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.fx: ("int8",), Flow.eager: ("int8",)}
+    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.fx: ("int8",), Flow.eager: ("int8",), Flow.pt2e: ("int8",)}
+    levers: ClassVar[dict[str, tuple[Flow, ...]]] = dict.fromkeys(("engine", "weights", "activations"), OVER_TORCH_AO)
 
     weights: Granularity = option("which weights share a scale: per_channel or per_tensor", Granularity.per_channel)
     observer: Observer = option("how activation ranges are chosen", Observer.histogram)
@@ -209,7 +211,8 @@ class Qat(ByLayer):
 
     name: ClassVar[str] = "qat"
     precisions: ClassVar[tuple[str, ...]] = ("int8",)
-    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.fx: ("int8",), Flow.eager: ("int8",)}
+    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.fx: ("int8",), Flow.eager: ("int8",), Flow.pt2e: ("int8",)}
+    levers: ClassVar[dict[str, tuple[Flow, ...]]] = dict.fromkeys(("engine", "weights", "activations"), OVER_TORCH_AO)
 
     weights: Granularity = option("which weights share a scale: per_channel or per_tensor", Granularity.per_channel)
     activations: Scheme = option("how activation ranges lie around zero: affine or symmetric", Scheme.affine)

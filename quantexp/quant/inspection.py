@@ -7,6 +7,7 @@ and below every module, where only what the CPU is asked to do passes by.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -34,7 +35,10 @@ NAMES = {
     torch.int8: "int8",
     torch.int4: "int4",  # type: ignore[attr-defined]
 }
-FLOAT_MULTIPLIERS = ("aten.addmm", "aten.mm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten.linear")
+FLOAT_MULTIPLIERS = (
+    *("aten.addmm", "aten.mm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten.linear"),
+    *("mkldnn._linear", "mkldnn._convolution"),
+)
 INTEGER_MULTIPLIERS = ("quantized.linear", "quantized.conv", "onednn.qlinear", "onednn.qconv", "aten._int_mm")
 INT4_MULTIPLIER = "aten._weight_int4pack_mm_for_cpu"
 PROFILED_CALLS = 5
@@ -49,6 +53,7 @@ class HeldWeights:
     """
 
     name: str
+    kind: str
     module: nn.Module
     weight: Tensor
     bias: Tensor | None
@@ -101,15 +106,19 @@ def float_operations(model: nn.Module, example: Tensor) -> int:
 def held_weights(model: nn.Module, *, packed: bool = False) -> Iterator[HeldWeights]:
     """Yield the weights of the layers; of those alone that pack them where `packed`."""
     network = model.model if isinstance(model, Wrapper) else model
+    if own := getattr(network, "held_weights", None):  # a graph knows its layers itself, and packs none out of sight
+        yield from () if packed else own()
+        return
     for name, module in network.named_modules():
+        kind = type(module).__name__
         weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
         if callable(weight):  # quantized layers unpack theirs on request
             unpacked = weight()
             held = getattr(getattr(module, "_packed_params", None), "dtype", unpacked.dtype)
             qscheme = str(unpacked.qscheme()).removeprefix("torch.") if unpacked.is_quantized else None
-            yield HeldWeights(name, module, unpacked, bias() if callable(bias) else None, held, qscheme)
+            yield HeldWeights(name, kind, module, unpacked, bias() if callable(bias) else None, held, qscheme)
         elif isinstance(weight, Tensor) and not packed:
-            yield HeldWeights(_unfused(name, network), module, weight, bias, *held_as(weight))
+            yield HeldWeights(_unfused(name, network), kind, module, weight, bias, *held_as(weight))
 
 
 def held_as(weight: Tensor) -> tuple[torch.dtype, str | None]:
@@ -170,7 +179,7 @@ def _layers(model: nn.Module, engine: Engine | None) -> Iterator[Layer]:
         precision = NAMES.get(one.dtype, str(one.dtype))
         bits = 4 if precision == "int4" else 8 * one.dtype.itemsize
         packed_for = engine.value if engine and one.qscheme else None
-        yield Layer(one.name, type(one.module).__name__, precision, bits, one.qscheme, packed_for)
+        yield Layer(one.name, one.kind, precision, bits, one.qscheme, packed_for)
 
 
 def _left_in_float(layers: tuple[Layer, ...], promise: Promise) -> Iterator[LeftInFloat]:
@@ -213,7 +222,7 @@ def _depth(name: str, args: Any) -> int:
     if hasattr(args[1], "unpack"):  # weights packed for a kernel: (output channels, ...)
         return int(args[1].unpack()[0][0].numel())
     if "conv" in name:
-        return int(args[1][0].numel())
+        return math.prod(args[3 if name.startswith("onednn") else 1].shape[1:])
     return int(args[0].shape[-1])
 
 

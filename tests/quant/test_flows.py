@@ -17,10 +17,23 @@ from quantexp import baselines, storage
 from quantexp.baselines import Baseline
 from quantexp.benchmark.size import parameter_count, size, state_bytes
 from quantexp.benchmark.subject import Subject
-from quantexp.config import METHODS, ByLayer, DataRequest, Experiment, Flow, Mlp, Mnist, Qat, Source, Static, Train
+from quantexp.config import (
+    METHODS,
+    OVER_TORCH_AO,
+    ByLayer,
+    DataRequest,
+    Experiment,
+    Flow,
+    Mlp,
+    Mnist,
+    Qat,
+    Source,
+    Static,
+    Train,
+)
 from quantexp.errors import QuantizationError
 from quantexp.quant.base import Quantized
-from quantexp.quant.flows import OVER_TORCH_AO, flow_of
+from quantexp.quant.flows import flow_of
 from quantexp.quant.inspection import inspect
 from quantexp.report.results import Evidence
 from quantexp.storage import Recipe

@@ -14,10 +14,8 @@ import logging
 from importlib import import_module
 from typing import Any
 
-from quantexp.config import ByLayer, Flow
+from quantexp.config import OVER_TORCH_AO, ByLayer
 from quantexp.errors import QuantizationError
-
-OVER_TORCH_AO = (Flow.fx, Flow.eager)
 
 
 def flow_of(option: ByLayer) -> Any:
