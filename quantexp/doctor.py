@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from quantexp.config import METHODS, DataRequest, Device, Engine, Experiment, Mlp, NoQuant, Quant, Task, Train
+from quantexp.config import METHODS, ByLayer, DataRequest, Device, Engine, Experiment, Mlp, NoQuant, Quant, Task, Train
 from quantexp.errors import BenchmarkError, QuantexpError, QuantizationError
 from quantexp.screen import err, leave, show
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 USAGE = """usage: python -m quantexp.doctor
 
-Prints this machine as it is recorded with every run, tries each method, precision and engine on a toy model,
+Prints this machine as it is recorded with every run, tries each method, flow, precision and engine on a toy model,
 torch.compile and a GPU, and says what works here and what will make numbers unreliable. It takes half a minute,
 no options and no data, and leaves nothing behind. The exit status is 0 unless not even the float model runs."""
 
@@ -106,7 +106,7 @@ def examine() -> int:
     load, free_gb, times = clock.read(), psutil.virtual_memory().available / 1e9, psutil.cpu_times()
     environment = describe()
     show(_table("This machine", ("", ""), facts(environment, load_average(), free_gb)))
-    err().print("trying each method, precision and engine on a toy model ...")
+    err().print("trying each method, flow, precision and engine on a toy model ...")
     with threads(1), tempfile.TemporaryDirectory(prefix="quantexp-") as folder:  # several wait for busy cores
         found = list(trials(folder, environment))
     rows = ((one.what, one.precision, one.engine, "yes" if one.works else "no", one.note) for one in found)
@@ -140,22 +140,25 @@ def facts(environment: Environment, load: tuple[float, ...] | None, free_gb: flo
 
 
 def trials(folder: str, environment: Environment) -> Iterator[Trial]:
-    """Try the float model first, every other method, precision and engine, then what does not depend on them."""
+    """Try the float model first, every other method, flow, precision and engine, then what does not depend on them."""
     for one in experiments(folder):
-        yield attempt((one.quant.name, str(one.precision), one.quant.packs_for or ""), partial(quantize, one))
+        method = f"{one.quant.name} {getattr(one.quant, 'flow', '')}".strip()
+        yield attempt((method, str(one.precision), one.quant.packs_for or ""), partial(quantize, one))
     yield attempt(("training", "fp32", "GPU"), partial(train_on_gpu, folder))
     yield attempt(("torch.compile", "fp32", ""), partial(compile_float, folder, environment))
 
 
 def experiments(folder: str) -> Iterator[Experiment]:
-    """Yield one a method and precision, int8 with every engine; what they train is kept in `folder`."""
+    """Yield one a method, flow and precision, int8 with every engine; what they train is kept in `folder`."""
     for method in METHODS:
-        make: Any = method  # a Quant as such has no engine
-        for precision in method.precisions:
-            if precision == "int8":
-                yield from (experiment(folder, make(engine=engine), precision) for engine in Engine)
-            else:
-                yield experiment(folder, make(), precision)
+        make: Any = method  # a Quant as such has neither flow nor engine
+        if not issubclass(method, ByLayer):
+            yield from (experiment(folder, make(), precision) for precision in method.precisions)
+            continue
+        for flow, precisions in method.flows.items():
+            for precision in precisions:
+                engines = list(Engine) if precision == "int8" and make(flow=flow).packs_for else [None]
+                yield from (experiment(folder, make(flow=flow, engine=engine), precision) for engine in engines)
 
 
 def experiment(folder: str, quant: Quant, precision: str, device: Device = Device.cpu) -> Experiment:

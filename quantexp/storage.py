@@ -41,6 +41,7 @@ from quantexp.errors import ConfigError, ModelError, QuantizationError
 from quantexp.models.custom import is_ours
 from quantexp.prediction import StoredModel
 from quantexp.quant.engine import use_engine
+from quantexp.state import fill, flat_state
 from quantexp.tasks.base import TaskData
 
 RECIPE, VOCABULARY, SAFE_STATE, TORCH_STATE = "recipe.json", "vocabulary.txt", "state.safetensors", "state.pt"
@@ -79,7 +80,7 @@ def save(folder: Path, model: nn.Module, recipe: Recipe) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = model.state_dict()
+    state = flat_state(model)
     plain = {name: value for name, value in state.items() if isinstance(value, Tensor) and not value.is_quantized}
     if len(plain) == len(state):
         save_file({name: value.detach().clone().contiguous() for name, value in plain.items()}, folder / SAFE_STATE)
@@ -172,7 +173,7 @@ def _read(folder: Path, trust: bool) -> StoredModel:
             if not trust:
                 _refuse_more_than_is_stored(network, recipe, folder)
             model = _structure(quant, network, recipe)
-            model.load_state_dict(state)
+            fill(model, state)
     return StoredModel(model.eval(), task, recipe.vocabulary).eval()
 
 

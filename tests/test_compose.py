@@ -57,8 +57,9 @@ def without_torch(tmp_path: Path) -> str:
         ),
         (
             "quant.calibrate=test",
-            "there is no setting quant.calibrate. Did you mean calibration? Possible here: calibration, "
-            "calibration_examples, engine, observer, weights",
+            "there is no setting quant.calibrate. Did you mean calibration? Possible here: activations, calibration, "
+            "calibration_examples, calibration_seed, engine, exclude, flow, include, observer, percentile, "
+            "reduce_range, weights",
         ),
         (
             "train.zzz=1",
@@ -73,7 +74,7 @@ def test_an_unknown_setting_is_answered_with_the_nearest_and_all_possible_ones(o
 
 def test_a_setting_of_another_method_is_answered_with_those_of_the_chosen_one() -> None:
     told = explained("quant=dynamic", "quant.observer=minmax")
-    assert told == "there is no setting quant.observer. Possible here: engine"
+    assert told == "there is no setting quant.observer. Possible here: engine, exclude, flow, include"
 
 
 def test_an_unknown_value_of_a_group_is_answered_with_the_possible_ones() -> None:

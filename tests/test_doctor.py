@@ -15,7 +15,7 @@ import torch
 from quantexp import doctor
 from quantexp.baselines import Baseline
 from quantexp.benchmark.noise import Load
-from quantexp.config import METHODS, Dynamic, Engine, NoQuant, Train
+from quantexp.config import METHODS, ByLayer, Dynamic, Engine, NoQuant, Train
 from quantexp.doctor import attempt, concerns, experiment, experiments, quantize
 from quantexp.environment import Environment, describe
 from quantexp.errors import QuantizationError
@@ -89,14 +89,29 @@ def test_an_argument_is_refused_with_what_was_given() -> None:
     assert "takes no arguments, got quant=qat" in done.stderr
 
 
-def test_every_method_and_precision_is_tried_and_int8_with_every_engine(tmp_path: Path) -> None:
-    tried = [(one.quant.name, one.precision, one.quant.packs_for) for one in experiments(str(tmp_path))]
-    assert {(name, precision) for name, precision, _ in tried} == {
-        (method.name, precision) for method in METHODS for precision in method.precisions
+def test_every_method_flow_and_precision_is_tried_and_int8_with_every_engine(tmp_path: Path) -> None:
+    tried = [
+        (one.quant.name, getattr(one.quant, "flow", None), one.precision, one.quant.packs_for)
+        for one in experiments(str(tmp_path))
+    ]
+    by_layer = [method for method in METHODS if issubclass(method, ByLayer)]
+    assert {one[:3] for one in tried} == {
+        *(
+            (method.name, None, precision)
+            for method in METHODS
+            for precision in method.precisions
+            if method not in by_layer
+        ),
+        *((method.name, *pair) for method in by_layer for pair in pairs(method)),
     }
     for method in ("dynamic", "static", "qat"):
-        assert [engine for name, precision, engine in tried if (name, precision) == (method, "int8")] == list(Engine)
-    assert tried[0][:2] == ("none", "fp32")  # the exit status is that of the first
+        for flow in ("fx", "eager"):
+            assert [one[3] for one in tried if one[:3] == (method, flow, "int8")] == list(Engine)
+    assert tried[0][:3] == ("none", None, "fp32")  # the exit status is that of the first
+
+
+def pairs(method: type[ByLayer]) -> list[tuple[str, str]]:
+    return [(flow, precision) for flow, precisions in method.flows.items() for precision in precisions]
 
 
 def test_an_engine_that_this_torch_lacks_does_not_work_and_the_row_says_which_it_has(

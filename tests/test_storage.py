@@ -30,7 +30,9 @@ from quantexp.storage import FILES, Recipe, float_weights, load, save
 
 Sample = Callable[..., Experiment]
 
-PAIRS = [(method, precision) for method in METHODS for precision in method.precisions]
+PAIRS = [
+    (method, precision) for method in METHODS for precision in method.precisions if precision != "int4"
+]  # int4 wants wider layers: tests/quant/test_weight_only.py
 ENGINES = [Engine(name) for name in supported_engines()]
 
 
@@ -152,7 +154,7 @@ def test_a_recipe_that_is_damaged_is_an_error_that_names_the_folder(stored: Path
 
 def test_a_method_that_is_not_known_is_an_error_that_lists_those_that_are(stored: Path) -> None:
     rewrite(stored, quant={"name": "ternary"})
-    with pytest.raises(ModelError, match="may use none, dynamic, static, qat, amp, got 'ternary'"):
+    with pytest.raises(ModelError, match="may use none, dynamic, weight_only, static, qat, amp, got 'ternary'"):
         load(stored)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from quantexp.quant.inspection import NAMES, held_weights
+from quantexp.quant.inspection import NAMES, held_as, held_weights
 from quantexp.report.results import Size
+from quantexp.state import parts
 
 
 def size(model: nn.Module, stored: Path | None) -> Size:
@@ -32,8 +33,10 @@ def weight_bytes(model: nn.Module) -> dict[str, int]:
     What a kernel library pads when it packs weights is not known and not counted.
     """
     held: Counter[str] = Counter()
-    for tensor in [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.numel())]:
-        held[_name(tensor.dtype)] += tensor.nbytes
+    for whole in [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.numel())]:
+        for name, tensor in parts("", whole):
+            dtype = held_as(whole)[0] if name == "/qdata" else tensor.dtype
+            held[_name(dtype)] += tensor.nbytes
     for one in held_weights(model, packed=True):
         held[_name(one.dtype)] += one.weight.numel() * one.dtype.itemsize
         if one.bias is not None:

@@ -2,21 +2,10 @@
 
 from quantexp.config.benchmark import Benchmark, FloatModel, Lab, Paired
 from quantexp.config.experiment import Experiment
+from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.model import Custom, Lenet5, Mlp, Model
 from quantexp.config.option import Option, Settings
-from quantexp.config.quant import (
-    METHODS,
-    Amp,
-    Dynamic,
-    Engine,
-    Granularity,
-    NoQuant,
-    Observer,
-    Qat,
-    Quant,
-    Start,
-    Static,
-)
+from quantexp.config.quant import METHODS, Amp, ByLayer, Dynamic, NoQuant, Qat, Quant, Static, WeightOnly
 from quantexp.config.study import STUDIES, Affine, Single, Study
 from quantexp.config.sweep import Retry, Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Sst2, Task
@@ -25,10 +14,12 @@ from quantexp.config.train import Device, Optimizer, Train
 
 __all__ = [
     "METHODS",
+    "OVER_TORCH_AO",
     "STUDIES",
     "Affine",
     "Amp",
     "Benchmark",
+    "ByLayer",
     "CalibrationSplit",
     "Custom",
     "DataRequest",
@@ -37,6 +28,7 @@ __all__ = [
     "Engine",
     "Experiment",
     "FloatModel",
+    "Flow",
     "Granularity",
     "Lab",
     "Lenet5",
@@ -52,6 +44,7 @@ __all__ = [
     "Qat",
     "Quant",
     "Retry",
+    "Scheme",
     "Server",
     "Settings",
     "Single",
@@ -64,4 +57,5 @@ __all__ = [
     "Task",
     "Tracking",
     "Train",
+    "WeightOnly",
 ]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantexp.config.benchmark import Benchmark, Paired
+from quantexp.config.levers import Start
 from quantexp.config.model import Mlp, Model
 from quantexp.config.option import Settings, option
-from quantexp.config.quant import METHODS, Qat, Quant, Start, Static
+from quantexp.config.quant import METHODS, ByLayer, Qat, Quant, Static
 from quantexp.config.study import Single, Study
 from quantexp.config.sweep import Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Task
@@ -48,7 +49,7 @@ class Experiment(Settings):
 
     def __post_init__(self) -> None:
         if self.precision is None:
-            self.precision = self.quant.precisions[0]
+            self.precision = type(self.quant).precisions[0]
         if isinstance(self.batch_size, int) and not isinstance(self.batch_size, bool):
             self.batch_size = [self.batch_size]
         self.data_dir = self.data_dir or None  # the environment variable may be set and empty
@@ -74,8 +75,9 @@ class Experiment(Settings):
             )
 
     def _precision_faults(self) -> Iterator[str]:
-        possible = self.quant.precisions
+        possible = type(self.quant).precisions
         if self.precision in possible:
+            yield from self._flow_faults()
             return
         if str(self.precision).isdigit():
             yield f"precision is a name such as {possible[0]}, got the bare number {self.precision}"
@@ -84,6 +86,16 @@ class Experiment(Settings):
         yield (
             f"precision={self.precision} does not exist for quant={self.quant.name}, "
             f"which has {' and '.join(possible)}. All pairs: {pairs}"
+        )
+
+    def _flow_faults(self) -> Iterator[str]:
+        """Yield the fault of a precision that the method has, but not in this flow."""
+        if not isinstance(self.quant, ByLayer) or self.precision in self.quant.flows.get(self.quant.flow, ()):
+            return
+        having = [f"quant.flow={flow}: {', '.join(names)}" for flow, names in self.quant.flows.items()]
+        yield (
+            f"precision={self.precision} does not exist for quant={self.quant.name} in quant.flow={self.quant.flow}. "
+            f"All pairs of quant={self.quant.name}: {'; '.join(having)}"
         )
 
     def _batch_size_faults(self) -> Iterator[str]:
@@ -111,10 +123,11 @@ class Experiment(Settings):
     @property
     def data_request(self) -> DataRequest:
         """Which examples this experiment needs."""
-        calibration, examples = CalibrationSplit.train, DataRequest.calibration_examples
+        calibration, examples, seed = CalibrationSplit.train, DataRequest.calibration_examples, self.seed
         if isinstance(self.quant, Static):
             calibration, examples = self.quant.calibration, self.quant.calibration_examples
-        return DataRequest(self.data, self.data_dir, self.cache_dir, calibration, examples, self.seed)
+            seed = seed if self.quant.calibration_seed is None else self.quant.calibration_seed
+        return DataRequest(self.data, self.data_dir, self.cache_dir, calibration, examples, seed)
 
     def check_inputs(self) -> None:
         """Make sure, before anything heavy starts, that what is read from outside is there.

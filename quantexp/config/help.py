@@ -9,8 +9,8 @@ from textwrap import wrap
 from typing import get_type_hints
 
 from quantexp.config.experiment import Experiment
-from quantexp.config.option import Option, Settings
-from quantexp.config.quant import Quant
+from quantexp.config.option import Option, Settings, names_of
+from quantexp.config.quant import ByLayer, Quant
 from quantexp.config.sweep import Sweep
 
 WIDTH = 110
@@ -108,10 +108,9 @@ def _fields(prefix: str, cls: type[Settings]) -> list[str]:
         factory = field.default_factory
         default = field.default if factory is dataclasses.MISSING else factory()
         text = field.metadata["help"]
-        kind = types[field.name]
-        if isinstance(kind, type) and issubclass(kind, Enum):
-            names = ", ".join(member.value for member in kind)
-            text += "" if all(member.value in text for member in kind) else f": {names}"
+        if members := cls.flows if field.name == "flow" and issubclass(cls, ByLayer) else names_of(types[field.name]):
+            names = [member.value for member in members]
+            text += "" if all(name in text for name in names) else f": {', '.join(names)}"
         lines.append(_entry(f"{prefix or '  '}{field.name}={_shown(default)}", text))
     return lines
 

@@ -14,7 +14,8 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from enum import Enum
-from typing import Any, ClassVar, Self, get_type_hints
+from types import NoneType
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
 from quantexp.errors import ConfigError
 
@@ -48,14 +49,14 @@ class Settings:
     def _name_faults(self) -> Iterator[str]:
         """Turn names that were given as text into members of their Enum; yield those that are none."""
         for field, kind in get_type_hints(type(self)).items():
-            value = getattr(self, field, None)
-            if not (isinstance(kind, type) and issubclass(kind, Enum)) or isinstance(value, kind):
+            value, names = getattr(self, field, None), names_of(kind)
+            if names is None or isinstance(value, names) or (value is None and names is not kind):
                 continue
             try:
-                setattr(self, field, kind(value))
+                setattr(self, field, names(value))
             except ValueError:
-                names = ", ".join(member.value for member in kind)
-                yield f"{self.group}.{field} must be one of {names}, got {value!r}".removeprefix(".")
+                listed = ", ".join(member.value for member in names)
+                yield f"{self.group}.{field} must be one of {listed}, got {value!r}".removeprefix(".")
 
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with the values, one sentence a fault."""
@@ -80,6 +81,13 @@ class Option(Settings):
     """One value of a config group; `name` is what one types."""
 
     name: ClassVar[str] = ""
+
+
+def names_of(kind: Any) -> type[Enum] | None:
+    """Return the Enum that a field of this type takes a name from, be it optional or not; None for others."""
+    kinds = [one for one in get_args(kind) if one is not NoneType] or [kind]
+    single = kinds[0] if len(kinds) == 1 and get_origin(kind) is not list else None
+    return single if isinstance(single, type) and issubclass(single, Enum) else None
 
 
 def bound_faults(path: str, value: Any, field: dataclasses.Field[Any]) -> Iterator[str]:

@@ -7,10 +7,11 @@ stored model is built again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
+from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.option import Option, option
 from quantexp.config.task import CalibrationSplit
 from quantexp.config.train import Train
@@ -23,37 +24,6 @@ if TYPE_CHECKING:
     from quantexp.tasks.base import TaskData
 
 
-class Engine(StrEnum):
-    """The kernel library that executes int8; which of them exist depends on the machine."""
-
-    x86 = "x86"
-    fbgemm = "fbgemm"
-    onednn = "onednn"
-    qnnpack = "qnnpack"
-
-
-class Granularity(StrEnum):
-    """Which weights share a scale: those of one output channel, or all of a layer."""
-
-    per_channel = "per_channel"
-    per_tensor = "per_tensor"
-
-
-class Observer(StrEnum):
-    """How the range of activations is chosen from what calibration shows."""
-
-    histogram = "histogram"
-    minmax = "minmax"
-    moving_average = "moving_average"
-
-
-class Start(StrEnum):
-    """The weights that quantization-aware training begins with."""
-
-    trained = "trained"
-    scratch = "scratch"
-
-
 @dataclass
 class Quant(Option):
     """A quantization method."""
@@ -64,7 +34,7 @@ class Quant(Option):
     @property
     def packs_for(self) -> Engine | None:
         """The engine that the weights are packed for; None where nothing is packed."""
-        return getattr(self, "engine", None)
+        return None
 
     def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
         """Return the quantized model and what it cost. Raises QuantizationError, TrainingError."""
@@ -97,39 +67,132 @@ class NoQuant(Quant):
 
 
 @dataclass
-class Dynamic(Quant):
+class ByLayer(Quant):
+    """A method that quantizes layers one by one: which of them, by which API and for which kernels.
+
+    `flows` says which precisions each flow has, the method's own choice first; `levers` names the settings
+    that only some flows have, and those flows. The engine is chosen only where torch.ao packs the weights.
+    """
+
+    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {}
+    levers: ClassVar[dict[str, tuple[Flow, ...]]] = {"engine": OVER_TORCH_AO}
+
+    flow: Flow = option("API that quantizes", Flow.fx)
+    engine: Engine | None = option(
+        "kernel library that executes the layers: x86, fbgemm, onednn, qnnpack; null: x86 in flows fx and eager", None
+    )
+    include: list[str] = option("patterns of layer names that are quantized, as [layers.*]; none: every layer", [])
+    exclude: list[str] = option("patterns of layer names that are left in float, as [layers.4]", [])
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.engine is None and self.flow in self.levers["engine"]:
+            self.engine = Engine.x86
+
+    @property
+    def packs_for(self) -> Engine | None:
+        return self.engine
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong with the values, a flow that this method does not have, levers that the flow lacks."""
+        yield from super().faults()
+        if self.flow not in list(Flow):
+            return  # a wrong name is a fault already
+        if self.flow not in self.flows:
+            pairs = "; ".join(
+                f"quant={method.name}: {', '.join(method.flows)}" for method in METHODS if issubclass(method, ByLayer)
+            )
+            yield (
+                f"quant.flow={self.flow} does not exist for quant={self.name}, "
+                f"which has {' and '.join(self.flows)}. All pairs: {pairs}"
+            )
+            return
+        for name, flows in self.levers.items():
+            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if (
+                self.flow not in flows and value != default and type(value) is not str
+            ):  # a wrong name is a fault already
+                having = [flow for flow in flows if flow in self.flows]
+                repair = f" or use quant.flow={' or '.join(having)}" if having else ""
+                yield f"quant.{name} cannot be chosen in quant.flow={self.flow}, got {value}; leave it out{repair}"
+
+
+@dataclass
+class Dynamic(ByLayer):
     """Weights of Linear layers quantized beforehand, the range of their inputs found at each call."""
 
     name: ClassVar[str] = "dynamic"
     precisions: ClassVar[tuple[str, ...]] = ("int8", "fp16")
+    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {
+        Flow.eager: ("int8", "fp16"),
+        Flow.fx: ("int8", "fp16"),
+        Flow.pt2e: ("int8",),
+        Flow.torchao: ("int8",),
+    }
 
-    engine: Engine = option("kernel library that executes the layers", Engine.x86)
+    flow: Flow = option("API that quantizes", Flow.eager)
 
     def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
         from quantexp.quant import dynamic
 
-        return dynamic.apply(self, baseline, precision)
+        return dynamic.apply(self, baseline, data, precision)
 
     def skeleton(self, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
         from quantexp.quant import dynamic
 
-        return dynamic.skeleton(self, model, precision)
+        return dynamic.skeleton(self, model, precision, example)
 
 
 @dataclass
-class Static(Quant):
+class WeightOnly(ByLayer):
+    """Weights of Linear layers quantized and expanded where they are multiplied: smaller, in float arithmetic."""
+
+    name: ClassVar[str] = "weight_only"
+    precisions: ClassVar[tuple[str, ...]] = ("int8", "int4")
+    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.torchao: ("int8", "int4")}
+
+    flow: Flow = option("API that quantizes", Flow.torchao)
+    group_size: int = option("weights of a row that share a scale in int4: 32, 64 or 128", 32, at_least=32, at_most=128)
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        if 32 < self.group_size < 128 and self.group_size != 64:
+            yield f"quant.group_size must be 32, 64 or 128, got {self.group_size}"
+
+    def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
+        from quantexp.quant import weight_only
+
+        return weight_only.apply(self, baseline, precision)
+
+    def skeleton(self, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
+        from quantexp.quant import weight_only
+
+        return weight_only.skeleton(self, model, precision)
+
+
+@dataclass
+class Static(ByLayer):
     """Weights and activations quantized after training, with ranges seen on calibration examples."""
 
     name: ClassVar[str] = "static"
     precisions: ClassVar[tuple[str, ...]] = ("int8",)
+    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.fx: ("int8",), Flow.eager: ("int8",), Flow.pt2e: ("int8",)}
+    levers: ClassVar[dict[str, tuple[Flow, ...]]] = dict.fromkeys(("engine", "weights", "activations"), OVER_TORCH_AO)
 
-    engine: Engine = option("kernel library that executes the layers", Engine.x86)
     weights: Granularity = option("which weights share a scale: per_channel or per_tensor", Granularity.per_channel)
     observer: Observer = option("how activation ranges are chosen", Observer.histogram)
+    percentile: float = option(
+        "of the values that observer=percentile keeps in range, in per cent", 99.99, above=50, at_most=100
+    )
+    activations: Scheme = option("how activation ranges lie around zero: affine or symmetric", Scheme.affine)
+    reduce_range: bool | None = option(
+        "7 bits for activations, so that sums cannot saturate; null: where the CPU needs it", None
+    )
     calibration: CalibrationSplit = option(
         "split to calibrate on; test is what the lab allows, and is tagged", CalibrationSplit.train
     )
     calibration_examples: int = option("examples to calibrate on", 512, at_least=1)
+    calibration_seed: int | None = option("draws the calibration examples; null: seed", None, at_least=0)
 
     def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
         from quantexp.quant import static
@@ -143,14 +206,19 @@ class Static(Quant):
 
 
 @dataclass
-class Qat(Quant):
+class Qat(ByLayer):
     """Trained on with fake quantization in the loop, then converted to the integer kernels."""
 
     name: ClassVar[str] = "qat"
     precisions: ClassVar[tuple[str, ...]] = ("int8",)
+    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.fx: ("int8",), Flow.eager: ("int8",), Flow.pt2e: ("int8",)}
+    levers: ClassVar[dict[str, tuple[Flow, ...]]] = dict.fromkeys(("engine", "weights", "activations"), OVER_TORCH_AO)
 
-    engine: Engine = option("kernel library that executes the layers", Engine.x86)
     weights: Granularity = option("which weights share a scale: per_channel or per_tensor", Granularity.per_channel)
+    activations: Scheme = option("how activation ranges lie around zero: affine or symmetric", Scheme.affine)
+    reduce_range: bool | None = option(
+        "7 bits for activations, so that sums cannot saturate; null: where the CPU needs it", None
+    )
     start: Start = option("trained: from the float model; scratch: from fresh weights", Start.trained)
     epochs: int | None = option("passes; null: 1 from the trained model, train.epochs from scratch", None, at_least=1)
     learning_rate: float | None = option(
@@ -187,4 +255,4 @@ class Amp(Quant):
         return amp.skeleton(model, precision)
 
 
-METHODS: tuple[type[Quant], ...] = (NoQuant, Dynamic, Static, Qat, Amp)
+METHODS: tuple[type[Quant], ...] = (NoQuant, Dynamic, WeightOnly, Static, Qat, Amp)

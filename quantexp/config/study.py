@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from quantexp.config.levers import Granularity
 from quantexp.config.option import Option, option
-from quantexp.config.quant import Granularity
 
 if TYPE_CHECKING:
     from quantexp.config.experiment import Experiment

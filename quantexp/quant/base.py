@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -14,12 +15,23 @@ class Promise:
     """What must be found in a quantized model: layers with weights, or operators that run, in a precision.
 
     `layers` and `operators` name a precision ("int8", "bf16", ...) or are None where nothing is
-    promised of them; `handles` says in words what the method can lower.
+    promised of them; `handles` says in words what the method can lower, `kept` which layers it leaves in
+    float on purpose, and why.
     """
 
     handles: str
     layers: str | None = None
     operators: str | None = None
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+
+class Wrapper(nn.Module):
+    """A network with something done to its inputs and outputs. Its layers are those of `model`."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.train(model.training)
 
 
 @dataclass(frozen=True)

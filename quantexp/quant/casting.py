@@ -5,29 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from quantexp.quant.base import Wrapper
 
-class Cast(nn.Module):
+
+class Cast(Wrapper):
     """A network whose weights are stored, and used, in `dtype`."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model = model.to(dtype)
+        super().__init__(model.to(dtype))
         self.dtype = dtype
-        self.train(model.training)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x.to(self.dtype))
         return logits.float()
 
 
-class Autocast(nn.Module):
+class Autocast(Wrapper):
     """A float32 network that runs under autocast: torch chooses the operators that compute in `dtype`."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self.dtype = dtype
-        self.train(model.training)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast("cpu", self.dtype):

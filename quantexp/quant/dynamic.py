@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import copy
 
-from torch import nn
+from torch import Tensor, nn
 
 from quantexp.baselines import Baseline
 from quantexp.config import Dynamic
 from quantexp.quant.base import Promise, Quantized
-from quantexp.quant.flows import eager
-from quantexp.quant.flows.torch_ao import torch_ao
+from quantexp.quant.flows import flow_of
+from quantexp.quant.flows.working import working
+from quantexp.quant.selection import kept_in_float
+from quantexp.tasks.base import TaskData
 
 
-def apply(option: Dynamic, baseline: Baseline, precision: str) -> Quantized:
+def apply(option: Dynamic, baseline: Baseline, data: TaskData, precision: str) -> Quantized:
     """Quantize a copy of the float model; int8 computes in int8, fp16 stores half and computes in float."""
-    promise = Promise("nn.Linear", layers=precision, operators=precision)
-    return Quantized(skeleton(option, copy.deepcopy(baseline.model), precision), promise)
+    promise = Promise("nn.Linear", layers=precision, operators=precision, kept=kept_in_float(option, baseline.model))
+    return Quantized(skeleton(option, copy.deepcopy(baseline.model), precision, data.example), promise)
 
 
-def skeleton(option: Dynamic, model: nn.Module, precision: str) -> nn.Module:
+def skeleton(option: Dynamic, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
     """Return `model` in the structure that `apply` leaves."""
-    with torch_ao(option.engine):
-        return eager.quantize_dynamic(model, precision)
+    with working(option.engine):
+        quantized: nn.Module = flow_of(option).dynamic(option, model, precision, example)
+        return quantized

@@ -6,18 +6,45 @@ state, or copied: all three must happen under the engine that the model was made
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from quantexp.config import Engine
+from quantexp.environment import FOR_PRECISION, describe
 from quantexp.errors import QuantizationError
+
+log = logging.getLogger(__name__)
+
+FULL_RANGE = {  # the instruction sets, any of which lets an engine add products in 32 bits; qnnpack always does
+    Engine.x86: ("avx512_vnni", "amx_int8"),
+    Engine.fbgemm: ("avx512_vnni", "amx_int8"),
+    Engine.onednn: FOR_PRECISION["int8"],
+}
 
 
 def supported_engines() -> list[str]:
     """Return the engines that this machine's torch has."""
     return [name for name in torch.backends.quantized.supported_engines if name != "none"]
+
+
+def reduces_range(engine: Engine | None, asked: bool | None) -> bool:
+    """Return whether activations leave one of their 8 bits unused.
+
+    Without VNNI or AMX two products are added in 16 bits, which full ranges overflow. Where the CPU does not
+    tell its instruction sets the range is reduced.
+
+    Args:
+        engine: The engine that executes the layers.
+        asked: What the user asks for; None leaves it to the CPU.
+    """
+    sets = set(describe().instruction_sets)
+    needed = engine in FULL_RANGE and not sets & set(FULL_RANGE[engine])
+    if needed and asked is False:
+        log.warning("reduce_range is off: without VNNI sums may saturate in %s and cost accuracy", engine)
+    return needed if asked is None else asked
 
 
 @contextmanager

@@ -7,6 +7,7 @@ and below every module, where only what the CPU is asked to do passes by.
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from quantexp.config import Engine
 from quantexp.errors import QuantizationError
-from quantexp.quant.base import Promise, Quantized
+from quantexp.quant.base import Promise, Quantized, Wrapper
 from quantexp.report.results import Evidence, Layer, LeftInFloat, Operator, Profile, TimeShare
 
 log = logging.getLogger(__name__)
@@ -32,22 +33,32 @@ NAMES = {
     torch.qint8: "int8",
     torch.quint8: "int8",
     torch.int8: "int8",
+    torch.int4: "int4",  # type: ignore[attr-defined]
 }
-FLOAT_MULTIPLIERS = ("aten.addmm", "aten.mm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten.linear")
-INTEGER_MULTIPLIERS = ("quantized.linear", "quantized.conv", "onednn.qlinear", "onednn.qconv")
+FLOAT_MULTIPLIERS = (
+    *("aten.addmm", "aten.mm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten.linear"),
+    *("mkldnn._linear", "mkldnn._convolution"),
+)
+INTEGER_MULTIPLIERS = ("quantized.linear", "quantized.conv", "onednn.qlinear", "onednn.qconv", "aten._int_mm")
+INT4_MULTIPLIER = "aten._weight_int4pack_mm_for_cpu"
 PROFILED_CALLS = 5
 SHOWN_SHARE = 0.005  # of the time; operators below are left out
 
 
 @dataclass(frozen=True)
 class HeldWeights:
-    """The weight and bias of one layer, and the dtype that the weight is held in: packed ones unpack to another."""
+    """The weight and bias of one layer, and the dtype that the weight is held in: packed ones unpack to another.
+
+    `qscheme` is None for a layer that is not quantized.
+    """
 
     name: str
+    kind: str
     module: nn.Module
     weight: Tensor
     bias: Tensor | None
     dtype: torch.dtype
+    qscheme: str | None = None
 
 
 def inspect(quantized: Quantized, example: Tensor, engine: Engine | None = None) -> Evidence:
@@ -59,7 +70,7 @@ def inspect(quantized: Quantized, example: Tensor, engine: Engine | None = None)
     promise = quantized.promise
     layers = tuple(_layers(quantized.model, engine))
     lowers_layers = promise is not None and promise.layers is not None
-    left = tuple(_left_in_float(layers, promise.handles)) if promise and lowers_layers else ()
+    left = tuple(_left_in_float(layers, promise)) if promise and lowers_layers else ()
     evidence = Evidence(layers, _operators(quantized.model, example), left)
     if promise is not None:
         _hold(promise, evidence)
@@ -94,23 +105,54 @@ def float_operations(model: nn.Module, example: Tensor) -> int:
 
 def held_weights(model: nn.Module, *, packed: bool = False) -> Iterator[HeldWeights]:
     """Yield the weights of the layers; of those alone that pack them where `packed`."""
-    for name, module in model.named_modules():
+    network = model.model if isinstance(model, Wrapper) else model
+    if own := getattr(network, "held_weights", None):  # a graph knows its layers itself, and packs none out of sight
+        yield from () if packed else own()
+        return
+    for name, module in network.named_modules():
+        kind = type(module).__name__
         weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
         if callable(weight):  # quantized layers unpack theirs on request
             unpacked = weight()
             held = getattr(getattr(module, "_packed_params", None), "dtype", unpacked.dtype)
-            yield HeldWeights(name, module, unpacked, bias() if callable(bias) else None, held)
+            qscheme = str(unpacked.qscheme()).removeprefix("torch.") if unpacked.is_quantized else None
+            yield HeldWeights(name, kind, module, unpacked, bias() if callable(bias) else None, held, qscheme)
         elif isinstance(weight, Tensor) and not packed:
-            yield HeldWeights(name, module, weight, bias, weight.dtype)
+            yield HeldWeights(_unfused(name, network), kind, module, weight, bias, *held_as(weight))
+
+
+def held_as(weight: Tensor) -> tuple[torch.dtype, str | None]:
+    """Return the dtype that the values of a weight are held in, and its qscheme; None if it is not quantized.
+
+    A weight of torchao passes for a float one: its values are in `qdata`, two to a byte in int4.
+    """
+    values = getattr(weight, "qdata", None)
+    if values is None:
+        return weight.dtype, None
+    rows, columns = weight.block_size  # type: ignore[attr-defined]
+    granularity = "per_tensor" if rows > 1 else "per_channel" if columns == weight.shape[1] else "per_group"
+    shifted = getattr(weight, "zero_point", None) if hasattr(weight, "zero_point") else values
+    affine = shifted is not None and bool(shifted.any())
+    halves = 2 * values.nbytes == weight.numel()
+    dtype = torch.int4 if halves else values.dtype  # type: ignore[attr-defined]
+    return dtype, f"{granularity}_{'affine' if affine else 'symmetric'}"
+
+
+def _unfused(name: str, network: nn.Module) -> str:
+    """Return the name that a layer had before torch.ao fused it with its activation: `0` for `0.0`."""
+    parent, _, index = name.rpartition(".")
+    fused = index == "0" and type(network.get_submodule(parent)).__module__.startswith("torch.ao.nn.intrinsic")
+    return parent if fused else name
 
 
 def _hold(promise: Promise, evidence: Evidence) -> None:
     layers = sorted({layer.precision for layer in evidence.layers}) or ["none"]
     ran = sorted({operator.precision for operator in evidence.operators}) or ["none"]
+    kept = "".join(f"; {name}: {reason}" for name, reason in promise.kept.items())
     if promise.layers is not None and promise.layers not in layers:
         raise QuantizationError(
             f"the method must leave {promise.layers} layers, it left {', '.join(layers)}; "
-            f"it handles {promise.handles}: choose a model that has them"
+            f"it handles {promise.handles}: choose a model that has them{kept}"
         )
     if promise.operators is not None and promise.operators not in ran:
         raise QuantizationError(
@@ -134,21 +176,19 @@ def _summary(evidence: Evidence) -> str:
 
 def _layers(model: nn.Module, engine: Engine | None) -> Iterator[Layer]:
     for one in held_weights(model):
-        precision, bits = NAMES.get(one.dtype, str(one.dtype)), 8 * one.dtype.itemsize
-        kind = type(one.module).__name__
-        if one.weight.is_quantized:
-            qscheme = str(one.weight.qscheme()).removeprefix("torch.")
-            yield Layer(one.name, kind, precision, bits, qscheme, engine.value if engine else None)
-        else:
-            yield Layer(one.name, kind, precision, bits)
+        precision = NAMES.get(one.dtype, str(one.dtype))
+        bits = 4 if precision == "int4" else 8 * one.dtype.itemsize
+        packed_for = engine.value if engine and one.qscheme else None
+        yield Layer(one.name, one.kind, precision, bits, one.qscheme, packed_for)
 
 
-def _left_in_float(layers: tuple[Layer, ...], handles: str) -> Iterator[LeftInFloat]:
+def _left_in_float(layers: tuple[Layer, ...], promise: Promise) -> Iterator[LeftInFloat]:
     for layer in layers:
         if layer.precision == "fp32":
-            handled = f"nn.{layer.kind}" in handles
-            rule = f"the method handles {handles}"
-            yield LeftInFloat(layer.name, f"left out, though {rule}" if handled else f"it is a {layer.kind}, {rule}")
+            rule = f"the method handles {promise.handles}"
+            handled = f"nn.{layer.kind}" in promise.handles
+            unasked = f"left out, though {rule}" if handled else f"it is a {layer.kind}, {rule}"
+            yield LeftInFloat(layer.name, promise.kept.get(layer.name, unasked))
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -165,6 +205,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         precision = None
         if name.startswith(INTEGER_MULTIPLIERS):
             precision = "fp16" if "fp16" in name else "int8"
+        elif name == INT4_MULTIPLIER:
+            precision = "int4"
         elif name.startswith(FLOAT_MULTIPLIERS) and isinstance(result, Tensor):
             precision = NAMES.get(result.dtype, str(result.dtype))
         if precision is not None:
@@ -180,7 +222,7 @@ def _depth(name: str, args: Any) -> int:
     if hasattr(args[1], "unpack"):  # weights packed for a kernel: (output channels, ...)
         return int(args[1].unpack()[0][0].numel())
     if "conv" in name:
-        return int(args[1][0].numel())
+        return math.prod(args[3 if name.startswith("onednn") else 1].shape[1:])
     return int(args[0].shape[-1])
 
 

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from quantexp.baselines import Baseline
 from quantexp.config import Qat, Start, Train
 from quantexp.quant.base import Promise, Quantized
-from quantexp.quant.flows.torch_ao import torch_ao
+from quantexp.quant.engine import reduces_range
+from quantexp.quant.flows import flow_of
+from quantexp.quant.flows.working import working
+from quantexp.quant.selection import kept_in_float
 from quantexp.report.results import Training
 from quantexp.tasks.base import TaskData
 from quantexp.train import fit
@@ -34,47 +37,45 @@ def recipe(option: Qat, train: Train) -> Train:
 
 def apply(option: Qat, baseline: Baseline, data: TaskData, train: Train) -> Quantized:
     """Train a copy of the float model, or a fresh one, with fake quantization, and convert it."""
-    from quantexp.quant.flows import fx
-
-    schedule = recipe(option, train)
+    flow, schedule = flow_of(option), recipe(option, train)
 
     def build() -> nn.Module:
         begin = copy.deepcopy(baseline.model) if option.start is Start.trained else baseline.fresh()
-        return _prepare(option, begin, data.example)
+        prepared: nn.Module = flow.prepare_qat(option, begin, data.example)
+        return prepared
 
     def run_training(prepared: nn.Module) -> Training:
         def freeze(step: int, steps: int) -> None:
             if step == int(steps * option.freeze_after):
-                fx.freeze_observers(prepared)
+                flow.freeze_observers(prepared)
 
-        return fit(prepared, data.train, schedule, seed=baseline.seed, label=f"qat {option.engine}", on_step=freeze)
+        return fit(prepared, data.train, schedule, seed=baseline.seed, label=f"qat {option.flow}", on_step=freeze)
 
+    kept = kept_in_float(option, baseline.model)
     extra = {
         "quant": {
-            "engine": option.engine.value,
+            "flow": option.flow.value,
+            "engine": option.engine,
+            "kept": sorted(kept),
             "weights": option.weights.value,
+            "activations": option.activations.value,
+            "reduce_range": reduces_range(option.engine, option.reduce_range),
             "start": option.start.value,
             "freeze_after": option.freeze_after,
         },
         "from": baseline.key if option.start is Start.trained else None,
     }
-    with torch_ao(option.engine):
+    with working(option.engine):
         trained = baseline.trained_once("qat", schedule, extra, build, run_training)
-        model = fx.convert(trained.model)
-    return Quantized(model, Promise("the layers that FX can lower", "int8", "int8"), training=trained.training)
+        model = flow.convert(trained.model)
+    return Quantized(model, Promise(flow.HANDLES, "int8", "int8", kept), training=trained.training)
 
 
 def skeleton(option: Qat, model: nn.Module, example: Tensor) -> nn.Module:
     """Return `model` in the structure that `apply` leaves, its ranges those of `example`."""
-    from quantexp.quant.flows import fx
-
-    with torch_ao(option.engine):
-        prepared = _prepare(option, model, example)
-        fx.calibrate(prepared, [example])
-        return fx.convert(prepared)
-
-
-def _prepare(option: Qat, model: nn.Module, example: Tensor) -> nn.Module:
-    from quantexp.quant.flows import fx
-
-    return fx.prepare_qat(model.train(), example, engine=option.engine, weights=option.weights)
+    flow = flow_of(option)
+    with working(option.engine):
+        prepared = flow.prepare_qat(option, model, example)
+        flow.calibrate(prepared, [example])
+        converted: nn.Module = flow.convert(prepared)
+        return converted

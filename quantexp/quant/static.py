@@ -13,7 +13,9 @@ from quantexp.baselines import Baseline
 from quantexp.config import Static
 from quantexp.environment import threads, usable_cores
 from quantexp.quant.base import Promise, Quantized
-from quantexp.quant.flows.torch_ao import torch_ao
+from quantexp.quant.flows import flow_of
+from quantexp.quant.flows.working import working
+from quantexp.quant.selection import kept_in_float
 from quantexp.tasks.base import TaskData
 
 log = logging.getLogger(__name__)
@@ -24,25 +26,24 @@ CALIBRATION_BATCH = 64
 def apply(option: Static, baseline: Baseline, data: TaskData) -> Quantized:
     """Calibrate and convert a copy of the float model."""
     started = time.perf_counter()
-    with torch_ao(option.engine), threads(usable_cores()):
+    with working(option.engine), threads(usable_cores()):
         batches = (inputs for inputs, _ in data.calibration.batches(CALIBRATION_BATCH))
         model = _quantize(option, copy.deepcopy(baseline.model), data.example, batches)
     seconds = time.perf_counter() - started
     log.info("calibrate %d examples of the %s split: %.1f s", len(data.calibration), option.calibration.value, seconds)
-    return Quantized(model, Promise("the layers that FX can lower", "int8", "int8"), calibration_seconds=seconds)
+    promise = Promise(flow_of(option).HANDLES, "int8", "int8", kept_in_float(option, baseline.model))
+    return Quantized(model, promise, calibration_seconds=seconds)
 
 
 def skeleton(option: Static, model: nn.Module, example: Tensor) -> nn.Module:
     """Return `model` in the structure that `apply` leaves, its ranges those of `example`."""
-    with torch_ao(option.engine):
+    with working(option.engine):
         return _quantize(option, model, example, [example])
 
 
 def _quantize(option: Static, model: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> nn.Module:
-    from quantexp.quant.flows import fx
-
-    prepared = fx.prepare_static(
-        model.eval(), example, engine=option.engine, observer=option.observer, weights=option.weights
-    )
-    fx.calibrate(prepared, batches)
-    return fx.convert(prepared)
+    flow = flow_of(option)
+    prepared = flow.prepare_static(option, model, example)
+    flow.calibrate(prepared, batches)
+    converted: nn.Module = flow.convert(prepared)
+    return converted

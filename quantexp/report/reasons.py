@@ -19,6 +19,10 @@ MULTIPLIERS = (
     "mm",
     "bmm",
     "matmul",
+    "_int_mm",
+    "_weight_int4pack_mm_for_cpu",
+    "qlinear_pointwise",
+    "qconv_pointwise",
 )
 POOLS = ("max_pool2d", "quantized_max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
 CONVERSIONS = ("quantize", "dequantize", "_to_copy", "copy_", "to", "choose_qparams")

@@ -15,7 +15,9 @@ from quantexp.errors import BenchmarkError
 from quantexp.models.mlp import MLP
 from quantexp.storage import Recipe
 
-PAIRS = [(method, precision) for method in METHODS for precision in method.precisions]
+PAIRS = [
+    (method, precision) for method in METHODS for precision in method.precisions if precision != "int4"
+]  # int4 wants wider layers: tests/quant/test_weight_only.py
 
 
 def of_pair(value: object) -> str:

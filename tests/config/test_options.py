@@ -34,6 +34,7 @@ from quantexp.config import (
     Paired,
     Qat,
     Quant,
+    Scheme,
     Server,
     Source,
     Sst2,
@@ -41,8 +42,10 @@ from quantexp.config import (
     Static,
     Task,
     Train,
+    WeightOnly,
 )
 from quantexp.config.model import Custom
+from quantexp.config.option import names_of
 from quantexp.config.store import OPTIONS
 from quantexp.errors import ConfigError
 
@@ -163,10 +166,12 @@ NAMED = [
     (Static, "engine", Engine),
     (Static, "weights", Granularity),
     (Static, "observer", Observer),
+    (Static, "activations", Scheme),
     (Static, "calibration", CalibrationSplit),
     (Dynamic, "engine", Engine),
     (Qat, "engine", Engine),
     (Qat, "weights", Granularity),
+    (Qat, "activations", Scheme),
     (Qat, "start", Start),
     (Train, "optimizer", Optimizer),
     (Train, "device", Device),
@@ -177,10 +182,11 @@ NAMED = [
 
 def test_every_field_that_takes_a_name_is_tested_here() -> None:
     found = {
-        (cls, name, kind)
+        (cls, name, names_of(kind))
         for cls in EVERY_OPTION
         for name, kind in get_type_hints(cls).items()
-        if isinstance(kind, type) and issubclass(kind, Enum)
+        if names_of(kind) and name != "flow"  # a method takes some of them only; tests/config/test_pairs.py
+        if (cls, name) != (WeightOnly, "engine")  # it takes none
     }
     assert found == set(NAMED)
 
@@ -227,6 +233,7 @@ def test_the_pairs_of_method_and_precision_are_these() -> None:
     assert {method.name: set(method.precisions) for method in METHODS} == {
         "none": {"fp32", "bf16", "fp16"},
         "dynamic": {"int8", "fp16"},
+        "weight_only": {"int8", "int4"},
         "static": {"int8"},
         "qat": {"int8"},
         "amp": {"bf16", "fp16"},
@@ -248,8 +255,8 @@ def test_an_impossible_pair_is_refused_with_all_possible_pairs(method: type[Quan
     [fault] = error.value.faults
     assert fault.startswith(f"precision={precision} does not exist for quant={method.name}, which has ")
     assert fault.endswith(
-        "All pairs: quant=none: fp32, bf16, fp16; quant=dynamic: int8, fp16; quant=static: int8; "
-        "quant=qat: int8; quant=amp: bf16, fp16"
+        "All pairs: quant=none: fp32, bf16, fp16; quant=dynamic: int8, fp16; quant=weight_only: int8, int4; "
+        "quant=static: int8; quant=qat: int8; quant=amp: bf16, fp16"
     )
 
 

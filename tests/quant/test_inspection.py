@@ -17,13 +17,13 @@ from torch.ao.quantization import (
 from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_fx
 
 from quantexp.benchmark.size import parameter_count
-from quantexp.config import METHODS, Dynamic, Engine, Granularity, NoQuant, Qat, Quant, Static
+from quantexp.config import METHODS, Dynamic, Engine, Granularity, NoQuant, Qat, Quant, Static, WeightOnly
 from quantexp.errors import QuantizationError
 from quantexp.models.mlp import MLP
 from quantexp.quant.base import Promise, Quantized
 from quantexp.quant.casting import Autocast, Cast
 from quantexp.quant.engine import supported_engines, use_engine
-from quantexp.quant.flows.torch_ao import torch_ao
+from quantexp.quant.flows.working import working
 from quantexp.quant.inspection import float_operations, inspect, profile
 from quantexp.report.results import Evidence, Layer, LeftInFloat, Operator
 
@@ -31,7 +31,7 @@ ENGINES = [Engine(name) for name in supported_engines()]
 ENGINE = next(engine for engine in Engine if engine in ENGINES)
 EXAMPLE = torch.linspace(-1.0, 1.0, 8).view(2, 4)
 MACS = 4 * 3 + 3 * 5 + 5 * 2  # of the network below, on one example
-PAIRS = [(method, precision) for method in METHODS for precision in method.precisions]
+PAIRS = [(method, precision) for method in METHODS for precision in method.precisions if method is not WeightOnly]
 INT8 = [Dynamic(engine=ENGINE), *(cls(engine=ENGINE, weights=kind) for cls in (Static, Qat) for kind in Granularity)]
 
 
@@ -51,7 +51,7 @@ def network() -> nn.Module:
 
 def dynamically(model: nn.Module, *names: str) -> nn.Module:
     """Return a copy with the named layers dynamically quantized to int8."""
-    with torch_ao(ENGINE):
+    with working(ENGINE):
         quantized: nn.Module = quantize_dynamic(copy.deepcopy(model), dict.fromkeys(names, default_dynamic_qconfig))
     return quantized
 
@@ -158,7 +158,7 @@ def test_a_network_of_layers_that_a_method_does_not_handle_is_an_error(option: Q
 
 def test_a_method_that_was_pointed_at_no_layer_is_an_error(network: nn.Module) -> None:
     promise = Promise("nn.Linear", "int8", "int8")
-    with torch_ao(ENGINE):
+    with working(ENGINE):
         converted = convert_fx(observed(network, QConfigMapping()))
     for model in (dynamically(network, "layers.1", "no.such.layer"), converted):
         with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
@@ -168,7 +168,7 @@ def test_a_method_that_was_pointed_at_no_layer_is_an_error(network: nn.Module) -
 def test_a_model_that_only_pretends_to_compute_in_int8_is_an_error(network: nn.Module) -> None:
     # Observers alone, and float layers between the conversions to int8 and back: both give the numbers of a quantized
     # model, or near them, at the speed of the float one.
-    with torch_ao(ENGINE):
+    with working(ENGINE):
         prepared = observed(network, get_default_qconfig_mapping(ENGINE.value))
         dequantized = convert_to_reference_fx(copy.deepcopy(prepared))
     assert not torch.equal(dequantized(EXAMPLE), network(EXAMPLE))

@@ -1,17 +1,162 @@
-"""Eager mode of torch.ao, as many tutorials teach it."""
+"""Eager mode of torch.ao, as many tutorials teach it: stubs, fused modules, prepare and convert.
+
+Quantized tensors pass from layer to layer between two stubs around the network. A layer in between that
+stays in float, because the user asked for it or because it has no int8 kernel, gets its input dequantized
+and gives its output quantized again, unless that is the output of the network.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.ao import quantization
+from torch.ao.quantization import DeQuantStub, QConfig, QuantStub, disable_observer
+from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
 
+from quantexp.config import ByLayer, Dynamic, Qat, Static
+from quantexp.errors import QuantizationError
+from quantexp.quant.base import Wrapper
+from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
+from quantexp.quant.inspection import held_weights
+from quantexp.quant.selection import kept_in_float
+
+HANDLES = "the layers that eager mode has int8 modules for"
 DTYPES = {"int8": torch.qint8, "fp16": torch.float16}
+FUSED = (  # what fuse_modules makes one module of, the longest first
+    (nn.Conv2d, nn.BatchNorm2d, nn.ReLU),
+    (nn.Conv2d, nn.BatchNorm2d),
+    (nn.Conv2d, nn.ReLU),
+    (nn.Linear, nn.ReLU),
+)
 
 
-def quantize_dynamic(model: nn.Module, precision: str) -> nn.Module:
-    """Replace the Linear layers of `model`, in place, by dynamically quantized ones."""
+class Stubbed(Wrapper):
+    """A network between the stubs that become quantize and dequantize."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.quant = QuantStub()
+        self.dequant = DeQuantStub()
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            logits: Tensor = self.dequant(self.model(self.quant(x)))
+        except NotImplementedError as error:
+            raise QuantizationError(
+                "quant.flow=eager hands quantized tensors from layer to layer, the network has an operator without a "
+                f"kernel for them ({str(error).split(' with arguments')[0]}); use quant.flow=fx, which goes around it"
+            ) from error
+        return logits
+
+
+def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
+    """Quantize the Linear layers of `model` dynamically, in place."""
+    kept = kept_in_float(option, model)
+    layers = [name for name, module in model.named_modules() if type(module) is nn.Linear and name not in kept]
+    return quantize_dynamic(model, dict.fromkeys(layers, DYNAMIC[precision]), precision)
+
+
+def quantize_dynamic(model: nn.Module, qconfigs: dict[str, Any], precision: str) -> nn.Module:
+    """Replace the named layers of `model`, in place, by dynamically quantized ones."""
     quantized: nn.Module = quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
-        model, {nn.Linear}, dtype=DTYPES[precision], inplace=True
+        model, qconfigs, dtype=DTYPES[precision], inplace=True
     )
     return quantized
+
+
+def prepare_static(option: Static, model: nn.Module, example: Tensor) -> nn.Module:
+    """Put stubs around `model`, fuse its modules and insert observers, in place."""
+    qconfig = static_qconfig(option)
+    stubbed = _stubbed(option, model.eval(), example, qconfig)
+    if fusible := _fusible(option, model):
+        quantization.fuse_modules(stubbed.model, fusible, inplace=True)  # type: ignore[no-untyped-call]
+    prepared: nn.Module = quantization.prepare(stubbed, inplace=True)  # type: ignore[no-untyped-call]
+    return prepared
+
+
+def prepare_qat(option: Qat, model: nn.Module, example: Tensor) -> nn.Module:
+    """Put stubs around `model`, fuse its modules and insert fake quant, in place."""
+    stubbed = _stubbed(option, model.eval(), example, qat_qconfig(option)).train()
+    if fusible := _fusible(option, model):
+        quantization.fuse_modules_qat(stubbed.model, fusible, inplace=True)  # type: ignore[no-untyped-call]
+    prepared: nn.Module = quantization.prepare_qat(stubbed, inplace=True)  # type: ignore[no-untyped-call]
+    return prepared
+
+
+def freeze_observers(prepared: nn.Module) -> None:
+    """Keep the ranges that fake quant has found so far."""
+    prepared.apply(disable_observer)
+
+
+@torch.no_grad()
+def calibrate(prepared: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Show the batches to the observers."""
+    for inputs in batches:
+        prepared(inputs)
+
+
+def convert(prepared: nn.Module) -> nn.Module:
+    """Replace what was observed by integer kernels, in place."""
+    converted: nn.Module = quantization.convert(prepared.eval(), inplace=True)  # type: ignore[no-untyped-call]
+    return converted
+
+
+def _stubbed(option: ByLayer, model: nn.Module, example: Tensor, qconfig: QConfig) -> Stubbed:
+    """Return `model` between stubs, with the ways in and out of the layers that stay in float."""
+    kept = kept_in_float(option, model)
+    mapped = get_default_static_quant_module_mappings()
+    floats = [one for one in held_weights(model) if one.name in kept or type(one.module) not in mapped]
+    last = _last([one.module for one in floats], model, example)
+    stubbed = Stubbed(model)
+    stubbed.qconfig = qconfig  # type: ignore[assignment]
+    for one in floats:
+        one.module.qconfig = None  # type: ignore[assignment]
+        one.module.register_forward_pre_hook(_dequantize)
+        if one.module is not last:
+            one.module.requantize = QuantStub(qconfig)
+            one.module.register_forward_hook(_requantize)
+    return stubbed
+
+
+def _dequantize(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(one.dequantize() if one.is_quantized else one for one in inputs)
+
+
+def _requantize(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    quantized: Tensor = layer.requantize(output)
+    return quantized
+
+
+@torch.no_grad()
+def _last(layers: Iterable[nn.Module], model: nn.Module, example: Tensor) -> nn.Module | None:
+    """Return the layer whose output is that of the network."""
+    outputs: list[tuple[nn.Module, Tensor]] = []
+    hooks = [layer.register_forward_hook(lambda layer, _, output: outputs.append((layer, output))) for layer in layers]
+    logits = model(example)
+    for hook in hooks:
+        hook.remove()
+    return next((layer for layer, output in outputs if output is logits), None)
+
+
+def _fusible(option: ByLayer, model: nn.Module) -> list[list[str]]:
+    """Return the names of modules that can be fused: neighbours in a Sequential, none of them kept in float."""
+    kept = kept_in_float(option, model)
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Sequential):
+            found += _neighbours(f"{name}." if name else "", module, kept)
+    return found
+
+
+def _neighbours(prefix: str, modules: nn.Sequential, kept: Container[str]) -> list[list[str]]:
+    names, kinds = zip(*((name, type(module)) for name, module in modules.named_children()), strict=True)
+    found, at = [], 0
+    while at < len(names):
+        pattern = next((one for one in FUSED if kinds[at : at + len(one)] == one), None)
+        if pattern and f"{prefix}{names[at]}" not in kept:
+            found.append([f"{prefix}{name}" for name in names[at : at + len(pattern)]])
+        at += len(pattern) if pattern else 1
+    return found

@@ -1,4 +1,4 @@
-"""What both flows over torch.ao share: the engine set while they work, and the warnings that are known."""
+"""What flows share while they work: the engine that is set, and the warnings that are known."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ KNOWN_WARNINGS = (
     r"Please use quant_min and quant_max to specify the range for observers",
     r"reduce_range will be deprecated in a future version",
     r"torch\.quantize_per_",
-    r"Default qconfig of oneDNN backend",  # told in our words where models are prepared
+    r"Default qconfig of oneDNN backend",  # told in our words where the engine's range is chosen
 )
 
 
 @contextmanager
-def torch_ao(engine: Engine) -> Iterator[None]:
-    """Use `engine`, with torch.ao's known deprecation warnings filtered, one by one.
+def working(engine: Engine | None) -> Iterator[None]:
+    """Use `engine`, if any, with the flows' known deprecation warnings filtered, one by one.
 
     Raises:
         QuantizationError: If this machine's torch does not have the engine.

@@ -1,0 +1,239 @@
+"""A network that PT2E converted, lowered to the integer kernels of onednn.
+
+What `convert_pt2e` leaves computes in float between pairs of quantize and dequantize. The passes that
+Inductor freezes graphs with replace those by onednn's operators, and need no compiler. Here the graph is
+cut in two where constants end:
+
+    constants   no inputs; packs the int8 weights for the kernels
+    program     takes the inputs, and what `constants` gave
+
+Packed weights can neither be copied nor stored, so the state is what they are packed from, and they are
+packed anew in every copy. The qparams of activations stand in the graphs as numbers; they are kept as a
+buffer beside, and written into the graphs when a state is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._inductor.fx_passes.freezing_patterns import freezing_passes
+
+from quantexp.quant.inspection import HeldWeights
+
+BATCH = ({0: torch.export.Dim.DYNAMIC},)  # of any size
+aten, mkldnn, onednn = torch.ops.aten, torch.ops.mkldnn, torch.ops.onednn
+OPERANDS = {  # where a multiplying operator takes its weight and its bias
+    onednn.qlinear_pointwise: (3, 6),
+    onednn.qconv_pointwise: (3, 6),
+    mkldnn._linear_pointwise: (1, 2),
+    mkldnn._convolution_pointwise: (1, 2),
+    aten.linear: (1, 2),
+    aten.convolution: (1, 2),
+    aten.conv2d: (1, 2),
+    aten.mm: (1, None),
+    aten.addmm: (2, 0),
+}
+DEQUANTIZE = "quantized_decomposed.dequantize"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A layer of the network that was exported: its name, its class, and where the graph holds its weight."""
+
+    name: str
+    kind: str
+    weight: str
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A layer in the lowered program, and the tensors of the state that it takes; `runs` tells in which dtype."""
+
+    name: str
+    kind: str
+    weight: str
+    bias: str | None
+    integer: bool
+
+
+class Lowered(nn.Module):
+    """The lowered network: float32 in and out, int8 in between.
+
+    Args:
+        converted: What `convert_pt2e` gave.
+        example: A batch of two inputs or more; its values do not matter.
+    """
+
+    def __init__(self, converted: fx.GraphModule, example: Tensor) -> None:
+        super().__init__()
+        sources = list(_sources(converted))
+        graph = _lower(converted.requires_grad_(False), example)
+        self.layers = tuple(_placed(graph, sources))
+        self.constants, self.program = _cut(graph)
+        for layer in self.layers:
+            for path in filter(None, (layer.weight, layer.bias)):
+                _make_parameter(self.constants, path)
+        self.register_buffer("qparams", torch.tensor([number for *_, number in self._numbers()], dtype=torch.float64))
+        self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
+        self.eval()
+        self._pack()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.program(x, *self.packed)
+        return logits
+
+    def held_weights(self) -> Iterator[HeldWeights]:
+        """Yield the weights of the layers, as the operators that run take them: int8, or float."""
+        state = self.constants.state_dict()
+        for layer in self.layers:
+            weight, bias = state[layer.weight], state[layer.bias] if layer.bias else None
+            scheme = "per_channel_symmetric" if layer.integer else None
+            dtype = torch.int8 if layer.integer else torch.float32
+            yield HeldWeights(layer.name, layer.kind, self, weight, bias, dtype, scheme)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "packed": ()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._pack()
+
+    @torch.no_grad()
+    def _pack(self) -> None:
+        self.packed: tuple[Tensor, ...] = tuple(self.constants())
+
+    qparams: Tensor
+
+    def _numbers(self) -> Iterator[tuple[fx.Node, int, float]]:
+        """Yield the scales and zero points that stand in the graphs as numbers: node, argument, number."""
+        for node in (*self.constants.graph.nodes, *self.program.graph.nodes):
+            operator = getattr(node.target, "default", node.target)
+            for index, argument in enumerate(getattr(operator, "_schema", _NO_SCHEMA).arguments[: len(node.args)]):
+                value = node.args[index]
+                if argument.name.endswith(("scale", "zero_point")) and isinstance(value, int | float):
+                    yield node, index, value
+
+
+class _NO_SCHEMA:
+    arguments: tuple[()] = ()
+
+
+def _refresh(lowered: Lowered, _: object) -> None:
+    """Write the qparams of a state that was loaded into the graphs, and pack its weights."""
+    for (node, index, number), given in zip(list(lowered._numbers()), lowered.qparams.tolist(), strict=True):
+        node.update_arg(index, int(given) if isinstance(number, int) else given)
+    lowered.constants.recompile()
+    lowered.program.recompile()
+    lowered._pack()
+
+
+def _sources(converted: fx.GraphModule) -> Iterator[Source]:
+    """Yield the layers of the exported network in the order in which they run."""
+    for node in converted.graph.nodes:
+        if (operands := _operands(node)) and node.meta.get("nn_module_stack"):
+            name, kind = list(node.meta["nn_module_stack"].values())[-1]
+            weight, _ = _origin(node.args[operands[0]])
+            if weight:
+                yield Source(name, str(kind).rpartition(".")[2], weight)
+
+
+def _lower(converted: fx.GraphModule, example: Tensor) -> fx.GraphModule:
+    """Replace float operators between quantize and dequantize by onednn's, for batches of any size."""
+    exported = torch.export.export(converted, (example,), dynamic_shapes=BATCH).run_decompositions(_kept_whole())
+    graph: fx.GraphModule = exported.module()
+    for node in list(graph.graph.nodes):
+        if node.op == "call_module":  # the guards of the export
+            graph.graph.erase_node(node)
+        elif node.target is aten.t.default:  # the patterns know permute only
+            with graph.graph.inserting_before(node):
+                permuted = graph.graph.call_function(aten.permute.default, (node.args[0], [1, 0]))
+            node.replace_all_uses_with(permuted)
+            graph.graph.erase_node(node)
+        elif node.target is aten.view.default:  # convolutions leave the channels last in memory
+            node.target = aten.reshape.default
+    graph.recompile()
+    inputs = next(node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder")
+    freezing_passes(graph, (inputs,))
+    return graph
+
+
+def _kept_whole() -> dict[Any, Any]:
+    """Return the decompositions of composite operators alone, as the patterns want them."""
+    table = torch.export.default_decompositions()
+    for operator in list(table):
+        if not torch._export.utils._is_cia_op(operator):
+            del table[operator]
+    return dict(table)
+
+
+def _placed(graph: fx.GraphModule, sources: Iterable[Source]) -> Iterator[Placed]:
+    """Yield the layers of the lowered graph, each with the name of the layer that it comes from."""
+    left = {source.name: source for source in sources}
+    for node in graph.graph.nodes:
+        operands = _operands(node)
+        weight, dequantized = _origin(node.args[operands[0]]) if operands else (None, False)
+        if operands is None or weight is None:
+            continue
+        index = operands[1]
+        bias = _origin(node.args[index])[0] if index is not None and len(node.args) > index else None
+        own = bias.removesuffix(".bias") if bias else ""
+        name = next(
+            (one.name for one in left.values() if one.weight == weight), own if own in left else next(iter(left))
+        )
+        integer = not dequantized and str(node.target).startswith("onednn.q")
+        yield Placed(name, left.pop(name).kind, weight, bias, integer)
+
+
+def _operands(node: fx.Node) -> tuple[int, int | None] | None:
+    """Return where a node takes its weight and its bias; None if it does not multiply."""
+    return OPERANDS.get(getattr(node.target, "overloadpacket", None))  # type: ignore[arg-type]
+
+
+def _origin(node: Any) -> tuple[str | None, bool]:
+    """Return which tensor of the state a constant is made of, and whether it was dequantized on the way."""
+    dequantized = False
+    while isinstance(node, fx.Node) and node.op == "call_function" and node.args:
+        dequantized |= str(node.target).startswith(DEQUANTIZE)
+        node = node.args[0]
+    return (str(node.target), dequantized) if isinstance(node, fx.Node) and node.op == "get_attr" else (None, False)
+
+
+def _cut(graph: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Return the graph of what depends on no input, and that of the rest, which takes it behind the inputs."""
+    nodes = list(graph.graph.nodes)
+    varying: set[fx.Node] = set()
+    for node in nodes:
+        if node.op in ("placeholder", "output") or varying & set(node.all_input_nodes):
+            varying.add(node)
+    handed = [node for node in nodes if node not in varying and any(user in varying for user in node.users)]
+    before, after = fx.Graph(), fx.Graph()
+    made: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        if node not in varying:
+            made[node] = before.node_copy(node, made.__getitem__)
+    before.output(tuple(made[node] for node in handed))
+    taken: dict[fx.Node, fx.Node] = {}
+    for node in (one for one in nodes if one.op == "placeholder"):
+        taken[node] = after.node_copy(node)
+    for node in handed:
+        taken[node] = after.placeholder(f"{node.name}_packed")
+    for node in nodes:
+        if node.op == "output":
+            (logits,) = node.args[0]
+            after.output(taken[logits])
+        elif node in varying and node.op != "placeholder":
+            taken[node] = after.node_copy(node, taken.__getitem__)
+    return fx.GraphModule(graph, before), fx.GraphModule(nn.Module(), after)
+
+
+def _make_parameter(module: nn.Module, path: str) -> None:
+    """Hold the tensor at `path` as a parameter that is not trained, in memory of its own."""
+    prefix, _, name = path.rpartition(".")
+    owner = module.get_submodule(prefix)
+    tensor = getattr(owner, name).detach().clone()
+    delattr(owner, name)
+    owner.register_parameter(name, nn.Parameter(tensor, requires_grad=False))

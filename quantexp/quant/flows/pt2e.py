@@ -1,0 +1,144 @@
+"""PT2E of torchao: the network is exported, its graph annotated, prepared, converted and lowered to onednn."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torchao.quantization.pt2e import (
+    HistogramObserver,
+    MinMaxObserver,
+    MovingAverageMinMaxObserver,
+    disable_observer,
+    move_exported_model_to_eval,
+    move_exported_model_to_train,
+)
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
+from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+    QuantizationConfig,
+    X86InductorQuantizer,
+    get_default_x86_inductor_quantization_config,
+)
+
+from quantexp.config import ByLayer, Dynamic, Engine, Observer, Qat, Static
+from quantexp.errors import QuantizationError
+from quantexp.quant.base import Wrapper
+from quantexp.quant.engine import reduces_range
+from quantexp.quant.flows.lowered import BATCH, Lowered
+from quantexp.quant.flows.percentile import percentile_range
+from quantexp.quant.selection import kept_in_float
+
+HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
+EPSILON = 2**-12  # the least scale, as torchao sets it
+
+
+class PercentileObserver(HistogramObserver):  # type: ignore[misc]
+    """Choose the range that keeps `percentile` per cent of the values."""
+
+    def __init__(self, percentile: float, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.percentile = percentile
+
+    def _non_linear_param_search(self) -> tuple[Tensor, Tensor]:
+        return percentile_range(self.histogram, self.min_val, self.max_val, self.percentile)
+
+
+OBSERVERS: dict[Observer, Any] = {
+    Observer.histogram: HistogramObserver,
+    Observer.minmax: MinMaxObserver,
+    Observer.moving_average: MovingAverageMinMaxObserver,
+    Observer.percentile: PercentileObserver,
+}
+
+
+class Exported(Wrapper):
+    """A prepared graph, which can be trained and evaluated like any network.
+
+    Args:
+        model: The prepared graph.
+        example: A batch of inputs, with which it is exported again to be lowered.
+    """
+
+    def __init__(self, model: fx.GraphModule, example: Tensor) -> None:
+        nn.Module.__init__(self)
+        self.model = model
+        self.example = example
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits
+
+    def train(self, mode: bool = True) -> Exported:
+        """Switch dropout and batch normalisation, which stand in the graph as they were exported."""
+        (move_exported_model_to_train if mode else move_exported_model_to_eval)(self.model)
+        self.training = mode
+        return self
+
+
+def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
+    """Quantize the Linear layers of `model` dynamically."""
+    config = get_default_x86_inductor_quantization_config(is_dynamic=True, reduce_range=_reduces(None))
+    prepared = Exported(prepare_pt2e(_exported(model.eval(), example), _quantizer(option, model, config)), example)
+    calibrate(prepared, [example])  # for the weights, which are observed when the network runs
+    return convert(prepared)
+
+
+def prepare_static(option: Static, model: nn.Module, example: Tensor) -> nn.Module:
+    """Export `model` and insert observers. `example` is one batch of inputs."""
+    config = get_default_x86_inductor_quantization_config(reduce_range=_reduces(option.reduce_range))
+    settings = {"percentile": option.percentile} if option.observer is Observer.percentile else {}
+    observer = OBSERVERS[option.observer].with_args(eps=EPSILON, **settings)
+    activation = dataclasses.replace(config.input_activation, observer_or_fake_quant_ctr=observer)
+    config = dataclasses.replace(config, input_activation=activation, output_activation=activation)
+    return Exported(prepare_pt2e(_exported(model.eval(), example), _quantizer(option, model, config)), example)
+
+
+def prepare_qat(option: Qat, model: nn.Module, example: Tensor) -> nn.Module:
+    """Export `model` and insert fake quant."""
+    config = get_default_x86_inductor_quantization_config(is_qat=True, reduce_range=_reduces(option.reduce_range))
+    exported = _exported(model.train(), example)
+    return Exported(prepare_qat_pt2e(exported, _quantizer(option, model, config)), example)
+
+
+def freeze_observers(prepared: nn.Module) -> None:
+    """Keep the ranges that fake quant has found so far."""
+    prepared.apply(disable_observer)
+
+
+@torch.no_grad()
+def calibrate(prepared: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Show the batches to the observers."""
+    for inputs in batches:
+        prepared(inputs)
+
+
+def convert(prepared: nn.Module) -> nn.Module:
+    """Replace what was observed by integer kernels."""
+    assert isinstance(prepared, Exported)
+    return Lowered(convert_pt2e(prepared.model), prepared.example)
+
+
+def _exported(model: nn.Module, example: Tensor) -> fx.GraphModule:
+    try:
+        graph: fx.GraphModule = torch.export.export(model, (example,), dynamic_shapes=BATCH).module()
+    except Exception as error:  # whatever the network does that a graph cannot
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise QuantizationError(
+            f"quant.flow=pt2e needs a network that torch.export takes for batches of any size, it does not ({reason}); "
+            "use quant.flow=fx or eager"
+        ) from error
+    return graph
+
+
+def _quantizer(option: ByLayer, model: nn.Module, config: QuantizationConfig) -> X86InductorQuantizer:
+    quantizer = X86InductorQuantizer().set_global(config)
+    for name in kept_in_float(option, model):
+        quantizer.set_module_name_qconfig(name, None)
+    return quantizer
+
+
+def _reduces(asked: bool | None) -> bool:
+    return reduces_range(Engine.onednn, asked)

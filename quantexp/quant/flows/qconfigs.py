@@ -1,0 +1,79 @@
+"""The qconfigs of torch.ao that the levers ask for: how activations and weights are observed, or faked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.ao.quantization import (
+    FusedMovingAvgObsFakeQuantize,
+    HistogramObserver,
+    MinMaxObserver,
+    MovingAverageMinMaxObserver,
+    QConfig,
+    default_dynamic_qconfig,
+    default_per_channel_weight_observer,
+    default_weight_observer,
+    float16_dynamic_qconfig,
+)
+from torch.ao.quantization.fake_quantize import default_fused_wt_fake_quant
+
+from quantexp.config import Granularity, Observer, Qat, Scheme, Static
+from quantexp.quant.engine import reduces_range
+from quantexp.quant.flows.fake_quant import weight_fake_quant
+from quantexp.quant.flows.percentile import percentile_range
+
+SCHEMES = {Scheme.affine: torch.per_tensor_affine, Scheme.symmetric: torch.per_tensor_symmetric}
+WEIGHT_OBSERVERS = {
+    Granularity.per_channel: default_per_channel_weight_observer,
+    Granularity.per_tensor: default_weight_observer,
+}
+WEIGHT_FAKE_QUANT = {
+    Granularity.per_channel: weight_fake_quant,
+    Granularity.per_tensor: default_fused_wt_fake_quant,
+}
+DYNAMIC = {"int8": default_dynamic_qconfig, "fp16": float16_dynamic_qconfig}
+
+
+class PercentileObserver(HistogramObserver):
+    """Choose the range that keeps `percentile` per cent of the values."""
+
+    def __init__(self, percentile: float, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.percentile = percentile
+
+    def _non_linear_param_search(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return percentile_range(self.histogram, self.min_val, self.max_val, self.percentile)
+
+
+OBSERVERS: dict[Observer, Any] = {
+    Observer.histogram: HistogramObserver,
+    Observer.minmax: MinMaxObserver,
+    Observer.moving_average: MovingAverageMinMaxObserver,
+    Observer.percentile: PercentileObserver,
+}
+
+
+def static_qconfig(option: Static) -> QConfig:
+    """Return the observers of calibration."""
+    settings = _activations(option)
+    if option.observer is Observer.percentile:
+        settings["percentile"] = option.percentile
+    return _qconfig(OBSERVERS[option.observer].with_args(**settings), WEIGHT_OBSERVERS[option.weights])
+
+
+def qat_qconfig(option: Qat) -> QConfig:
+    """Return the fake quant of quantization-aware training."""
+    fake = FusedMovingAvgObsFakeQuantize.with_args(  # type: ignore[no-untyped-call]
+        observer=MovingAverageMinMaxObserver, quant_min=0, quant_max=255, **_activations(option)
+    )
+    return _qconfig(fake, WEIGHT_FAKE_QUANT[option.weights])
+
+
+def _activations(option: Static | Qat) -> dict[str, Any]:
+    reduce_range = reduces_range(option.engine, option.reduce_range)
+    return {"dtype": torch.quint8, "qscheme": SCHEMES[option.activations], "reduce_range": reduce_range}
+
+
+def _qconfig(activation: Any, weight: Any) -> QConfig:
+    return QConfig(activation, weight)  # type: ignore[no-untyped-call]

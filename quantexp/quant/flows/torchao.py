@@ -1,0 +1,48 @@
+"""torchao's `quantize_`: each weight becomes a tensor that knows how it is quantized and how it multiplies."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchao.core.config import AOBaseConfig
+from torchao.prototype.quantization.int4.inference_workflow import PrototypeInt4WeightOnlyConfig
+from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
+from torchao.utils import should_reduce_range
+
+from quantexp.config import Dynamic, WeightOnly
+from quantexp.quant.selection import kept_in_float
+
+INT4_OUTPUTS = 16  # the kernels of int4 take multiples of it
+
+
+def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
+    """Quantize the weights of Linear layers a channel at a time, their inputs an example at a time, in place."""
+    reduce_range = should_reduce_range(torch.device("cpu"))
+    config = Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=reduce_range)
+    return _quantize(model, config, kept_in_float(option, model))
+
+
+def weight_only(option: WeightOnly, model: nn.Module, precision: str) -> nn.Module:
+    """Quantize the weights of Linear layers, in place: int8 a channel at a time, int4 a group at a time."""
+    config: AOBaseConfig = Int8WeightOnlyConfig(set_inductor_config=False)
+    if precision == "int4":
+        config = PrototypeInt4WeightOnlyConfig(group_size=option.group_size, set_inductor_config=False)
+    return _quantize(model, config, {**unfit(option, model, precision), **kept_in_float(option, model)})
+
+
+def unfit(option: WeightOnly, model: nn.Module, precision: str) -> dict[str, str]:
+    """Return the Linear layers that the kernels of the precision do not take, and why, by name."""
+    found = {}
+    for name, module in model.named_modules():
+        if precision != "int4" or not isinstance(module, nn.Linear):
+            continue
+        if module.in_features % option.group_size:
+            found[name] = f"its {module.in_features} inputs are no multiple of quant.group_size={option.group_size}"
+        elif module.out_features % INT4_OUTPUTS:
+            found[name] = f"its {module.out_features} outputs are no multiple of {INT4_OUTPUTS}, as int4 kernels need"
+    return found
+
+
+def _quantize(model: nn.Module, config: AOBaseConfig, kept: dict[str, str]) -> nn.Module:
+    quantize_(model, config, lambda module, name: type(module) is nn.Linear and name not in kept)
+    return model

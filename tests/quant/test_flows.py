@@ -1,0 +1,266 @@
+"""Every method in every flow: what it leaves, that it can be copied and stored, and what is said where it cannot be."""
+
+from __future__ import annotations
+
+import builtins
+import copy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quantexp import baselines, storage
+from quantexp.baselines import Baseline
+from quantexp.benchmark.size import parameter_count, size, state_bytes
+from quantexp.benchmark.subject import Subject
+from quantexp.config import (
+    METHODS,
+    OVER_TORCH_AO,
+    ByLayer,
+    DataRequest,
+    Experiment,
+    Flow,
+    Mlp,
+    Mnist,
+    Qat,
+    Source,
+    Static,
+    Train,
+)
+from quantexp.errors import QuantizationError
+from quantexp.quant.base import Quantized
+from quantexp.quant.flows import flow_of
+from quantexp.quant.inspection import inspect
+from quantexp.report.results import Evidence
+from quantexp.storage import Recipe
+from quantexp.tasks.base import TaskData
+from quantexp.train import predict
+
+Sample = Callable[..., Experiment]
+
+TRIPLES = [
+    (method, flow, precision)
+    for method in METHODS
+    if issubclass(method, ByLayer)
+    for flow, precisions in method.flows.items()
+    for precision in precisions
+    if precision != "int4"  # wants wider layers: tests/quant/test_weight_only.py
+]
+EVERY = pytest.mark.parametrize(
+    ("method", "flow", "precision"), TRIPLES, ids=lambda one: getattr(one, "name", str(one))
+)
+LAYERS = ("layers.0", "layers.2")
+MACS = 400 * 16 + 16 * 10
+
+
+@pytest.fixture(scope="module")
+def data() -> TaskData:
+    return Mnist().load(DataRequest(Source.sample))
+
+
+@pytest.fixture
+def lowered(sample: Sample, data: TaskData) -> Callable[[ByLayer, str], tuple[Experiment, Baseline, Quantized]]:
+    def lower(quant: ByLayer, precision: str) -> tuple[Experiment, Baseline, Quantized]:
+        train = Train(epochs=3, learning_rate=0.01, threads=1)
+        experiment = sample(quant=quant, precision=precision, model=Mlp(hidden=[16]), train=train)
+        baseline = experiment.baseline(data)
+        return experiment, baseline, quant.apply(baseline, data, train, precision)
+
+    return lower
+
+
+Lowered = Callable[[ByLayer, str], tuple[Experiment, Baseline, Quantized]]
+
+
+def logits(model: nn.Module, data: TaskData, count: int = 64) -> Tensor:
+    with torch.no_grad():
+        return model(data.test.inputs(torch.arange(count)))
+
+
+def evidence_of(experiment: Experiment, quantized: Quantized, data: TaskData) -> Evidence:
+    return inspect(quantized, data.example, experiment.quant.packs_for)
+
+
+@EVERY
+def test_each_flow_keeps_what_its_method_promises_and_the_float_model(
+    lowered: Lowered, data: TaskData, method: type[ByLayer], flow: Flow, precision: str
+) -> None:
+    experiment, baseline, quantized = lowered(method(flow=flow), precision)
+    before = logits(baseline.model, data)
+    evidence = evidence_of(experiment, quantized, data)
+    assert [(layer.name, layer.precision) for layer in evidence.layers] == [(name, precision) for name in LAYERS]
+    assert sum(operator.macs for operator in evidence.operators) == MACS
+    assert parameter_count(quantized.model) == parameter_count(baseline.model) == 401 * 16 + 17 * 10
+    assert torch.equal(logits(baseline.model, data), before)
+    assert {type(one) for one in baseline.model.parameters()} == {nn.Parameter}
+    assert {type(one) for one in baseline.model.modules()} == {nn.Linear, nn.ReLU, nn.Sequential, type(baseline.model)}
+    changed = (predict(baseline.model, data.test) != predict(quantized.model, data.test)).float().mean()
+    assert changed <= (1.0 if method is Qat else 0.05)
+    right = (predict(quantized.model, data.test) == data.test.labels).float().mean()
+    assert right > 0.7
+
+
+@EVERY
+def test_each_flow_makes_the_weights_as_small_as_their_bits(
+    lowered: Lowered, data: TaskData, method: type[ByLayer], flow: Flow, precision: str
+) -> None:
+    _, baseline, quantized = lowered(method(flow=flow), precision)
+    held = size(quantized.model, None).weight_bytes
+    zero_points = 16 + 10 if flow is Flow.torchao else 0  # a byte a channel
+    assert held[precision] == MACS * int(precision.strip("intfp")) // 8 + zero_points
+    if precision.startswith("int"):  # torch stores the halves of dynamic fp16 as float32
+        assert state_bytes(quantized.model) < state_bytes(baseline.model)
+
+
+@EVERY
+def test_a_copy_lies_elsewhere_in_memory_and_computes_the_same(
+    lowered: Lowered, data: TaskData, method: type[ByLayer], flow: Flow, precision: str
+) -> None:
+    experiment, _, quantized = lowered(method(flow=flow), precision)
+    evidence, recipe = evidence_of(experiment, quantized, data), Recipe.of(experiment, data)
+    with torch.inference_mode():
+        subject = Subject(quantized.model, precision, evidence, recipe, None, experiment.quant.packs_for)
+        again = subject.copied()
+        for count in (1, 2, 64):
+            assert torch.equal(logits(again, data, count), logits(quantized.model, data, count))
+    held, copied = ([*model.parameters(), *model.buffers()] for model in (quantized.model, again))
+    places = {one.data_ptr() for one in held if one.numel()} - {0}  # packed weights tell no place
+    assert places.isdisjoint(one.data_ptr() for one in copied)
+    assert evidence_of(experiment, Quantized(again, quantized.promise), data) == evidence
+
+
+@EVERY
+def test_a_stored_model_predicts_the_same_bit_for_bit(
+    lowered: Lowered, data: TaskData, tmp_path: Path, method: type[ByLayer], flow: Flow, precision: str
+) -> None:
+    experiment, _, quantized = lowered(method(flow=flow), precision)
+    storage.save(tmp_path, quantized.model, Recipe.of(experiment, data))
+    again = storage.load(tmp_path)
+    for count in (1, 64):
+        assert torch.equal(logits(again, data, count), logits(quantized.model, data, count))
+
+
+@pytest.mark.parametrize("flow", Qat.flows)
+def test_what_qat_trains_in_a_flow_is_trained_once(
+    lowered: Lowered, data: TaskData, monkeypatch: pytest.MonkeyPatch, flow: Flow
+) -> None:
+    _, _, first = lowered(Qat(flow=flow), "int8")
+
+    def train(*parts: Any) -> None:
+        raise AssertionError("it was trained again")
+
+    monkeypatch.setattr(baselines, "fit", train)
+    monkeypatch.setattr("quantexp.quant.qat.fit", train)
+    _, _, again = lowered(Qat(flow=flow), "int8")
+    assert torch.equal(logits(first.model, data), logits(again.model, data))
+
+
+# A network with convolutions, and the ways through eager mode
+
+
+class Images(nn.Module):
+    """Rows of 64 values as 8x8 images through a convolution and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+        self.head = nn.Linear(4 * 3 * 3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(self.features(x.view(-1, 1, 8, 8)))
+        return result
+
+
+PIXELS = torch.linspace(-1.0, 1.0, 2 * 64).view(2, 64)
+CONVOLUTION, LINEAR = 9 * 4 * 36, 36 * 5
+
+
+@pytest.mark.parametrize(("method", "flow"), [(one, flow) for one in (Static, Qat) for flow in one.flows], ids=str)
+def test_convolutions_are_quantized_too(method: type[ByLayer], flow: Flow) -> None:
+    torch.manual_seed(0)
+    network = Images().eval()
+    option = method(flow=flow)
+    model = option.skeleton(copy.deepcopy(network), "int8", PIXELS)
+    evidence = inspect(Quantized(model, None), PIXELS, option.packs_for)
+    assert [(one.name, one.precision) for one in evidence.layers] == [("features.0", "int8"), ("head", "int8")]
+    assert sum(one.macs for one in evidence.operators) == CONVOLUTION + LINEAR
+    assert evidence.mac_share("int8") == 1.0
+    with torch.no_grad():
+        assert (model(PIXELS) - network(PIXELS)).abs().max() < 0.05
+
+
+def test_eager_fuses_neighbours_of_a_sequential_and_passes_quantized_tensors_on() -> None:
+    model = Static(flow=Flow.eager).skeleton(Images().eval(), "int8", PIXELS)
+    names = [operator.name for operator in inspect(Quantized(model, None), PIXELS).operators]
+    assert [name.split(".")[1] for name in names] == ["conv2d_relu", "linear"]
+
+
+def test_eager_goes_around_layers_that_have_no_int8_kernel() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.pairs, self.last = nn.Linear(64, 8), nn.Bilinear(8, 8, 8), nn.Linear(8, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.first(x)
+            result: Tensor = self.last(self.pairs(hidden, hidden))
+            return result
+
+    model = Static(flow=Flow.eager).skeleton(Mixed().eval(), "int8", PIXELS)
+    layers = {one.name: one.precision for one in inspect(Quantized(model, None), PIXELS).layers}
+    assert layers == {"first": "int8", "pairs": "fp32", "last": "int8"}
+
+
+def test_an_operator_that_takes_no_quantized_tensors_is_named_with_what_to_do() -> None:
+    class Softens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.log_softmax(self.head(x), 1)
+
+    model = Static(flow=Flow.eager).skeleton(Softens().eval(), "int8", PIXELS)
+    with pytest.raises(QuantizationError, match=r"no kernel|without a kernel .*log_softmax.*use quant\.flow=fx"):
+        model(PIXELS)
+
+
+# A torch without torch.ao
+
+
+@pytest.fixture
+def without_torch_ao(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torch that quantexp finds no torch.ao in; what torch and torchao take from it themselves is theirs."""
+    for name in [name for name in sys.modules if name.startswith("quantexp.quant.flows.")]:
+        monkeypatch.delitem(sys.modules, name)
+    imported = builtins.__import__
+
+    def importing(name: str, globals: Any = None, *parts: Any) -> Any:
+        if name.startswith("torch.ao") and str((globals or {}).get("__name__")).startswith("quantexp."):
+            raise ModuleNotFoundError("No module named 'torch.ao'", name="torch.ao")
+        return imported(name, globals, *parts)
+
+    monkeypatch.setattr(builtins, "__import__", importing)
+
+
+@EVERY
+def test_without_torch_ao_the_flows_that_need_it_say_so_and_the_others_work(
+    without_torch_ao: None, method: type[ByLayer], flow: Flow, precision: str
+) -> None:
+    option = method(flow=flow)
+    if flow not in OVER_TORCH_AO:
+        assert flow_of(option).__name__.endswith(f".{flow}")
+        return
+    with pytest.raises(QuantizationError) as error:
+        flow_of(option)
+    others = [other for other in method.flows if other not in OVER_TORCH_AO]
+    assert str(error.value).startswith(
+        f"quant.flow={flow} needs what torch {torch.__version__} does not have (No module"
+    )
+    assert str(error.value).endswith(
+        f"use quant.flow={' or '.join(others)}, or an older torch" if others else "use an older torch"
+    )

@@ -1,0 +1,111 @@
+"""What PT2E converts is lowered to integer kernels; what only looks quantized is told apart."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+from quantexp.config import Dynamic, Flow, Observer, Qat, Static
+from quantexp.errors import QuantizationError
+from quantexp.models.mlp import MLP
+from quantexp.quant.base import Promise, Quantized
+from quantexp.quant.flows import lowered, pt2e
+from quantexp.quant.inspection import inspect
+from quantexp.report.results import Operator
+from quantexp.state import fill, flat_state
+
+EXAMPLE = torch.linspace(-1.0, 3.0, 32).view(8, 4)
+PROMISE = Promise(pt2e.HANDLES, "int8", "int8")
+MACS = 4 * 3 + 3 * 2
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return MLP(4, [3], 2).eval()
+
+
+def static(network: nn.Module, batch: Tensor = EXAMPLE, **settings: object) -> lowered.Lowered:
+    option = Static(flow=Flow.pt2e, **settings)  # type: ignore[arg-type]
+    prepared = pt2e.prepare_static(option, copy.deepcopy(network), batch[:2])
+    pt2e.calibrate(prepared, [batch])
+    model = pt2e.convert(prepared)
+    assert isinstance(model, lowered.Lowered)
+    return model
+
+
+def test_the_kernels_are_those_of_onednn(network: nn.Module) -> None:
+    for model in (static(network), Qat(flow=Flow.pt2e).skeleton(copy.deepcopy(network), "int8", EXAMPLE)):
+        evidence = inspect(Quantized(model, PROMISE), EXAMPLE)
+        assert evidence.operators == (Operator("onednn.qlinear_pointwise", "int8", 2, MACS),)
+        assert {(one.kind, one.qscheme, one.engine) for one in evidence.layers} == {
+            ("Linear", "per_channel_symmetric", None)
+        }
+    dynamic = Dynamic(flow=Flow.pt2e).skeleton(copy.deepcopy(network), "int8", EXAMPLE)
+    names = {one.name for one in inspect(Quantized(dynamic, PROMISE), EXAMPLE).operators}
+    assert names == {"onednn.qlinear_pointwise.tensor"}  # scales come with each batch
+
+
+def test_a_converted_model_that_is_not_lowered_is_an_error(network: nn.Module) -> None:
+    prepared = pt2e.prepare_static(Static(flow=Flow.pt2e), copy.deepcopy(network), EXAMPLE[:2])
+    pt2e.calibrate(prepared, [EXAMPLE])
+    converted = convert_pt2e(prepared.model)
+    assert (converted(EXAMPLE) != network(EXAMPLE)).any(), "it computes like a quantized model"
+    with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
+        inspect(Quantized(converted, PROMISE), EXAMPLE)
+    with pytest.raises(QuantizationError, match="must run int8 operators, it ran fp32"):
+        inspect(Quantized(converted, Promise(pt2e.HANDLES, operators="int8")), EXAMPLE)
+
+
+def test_a_graph_that_lowering_left_as_it_was_is_an_error(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lowered, "freezing_passes", lambda *parts: None)
+    model = static(network)
+    with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
+        inspect(Quantized(model, PROMISE), EXAMPLE)
+
+
+@pytest.mark.parametrize(("observer", "span"), [(Observer.minmax, 4.0), (Observer.moving_average, 4.0)])
+def test_the_range_of_the_inputs_is_that_of_the_calibration_batch(
+    network: nn.Module, observer: Observer, span: float
+) -> None:
+    for reduce_range, steps in ((False, 255), (True, 127)):
+        scale = static(network, observer=observer, reduce_range=reduce_range).qparams[0]
+        assert float(scale) == pytest.approx(span / steps, rel=1e-5)
+
+
+def test_a_percentile_leaves_outliers_out(network: nn.Module) -> None:
+    batch = torch.cat([torch.linspace(-1.0, 1.0, 3999), torch.tensor([1e3])]).view(1000, 4)
+    scale = static(network, batch, observer=Observer.percentile, percentile=99.9, reduce_range=False).qparams[0]
+    assert 2 / 255 <= float(scale) <= (2 + 2 * 1001 / 2048) / 255 * 1.01  # within a bin of 2048 on each side
+
+
+def test_a_state_brings_its_ranges_and_packs_its_weights(network: nn.Module) -> None:
+    model = static(network)
+    other = Static(flow=Flow.pt2e).skeleton(MLP(4, [3], 2).eval(), "int8", torch.ones(2, 4))
+    assert not torch.equal(other(EXAMPLE), model(EXAMPLE))
+    fill(other, flat_state(model))
+    assert torch.equal(other(EXAMPLE), model(EXAMPLE))
+    assert torch.equal(copy.deepcopy(other)(EXAMPLE), model(EXAMPLE))
+
+
+def test_batches_of_any_size_are_computed_example_by_example(network: nn.Module) -> None:
+    model = static(network)
+    whole = model(EXAMPLE)
+    assert torch.equal(torch.cat([model(row[None]) for row in EXAMPLE]), whole)
+
+
+def test_a_network_that_cannot_be_exported_is_told_with_what_to_do() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x) if x.sum() > 0 else self.head(-x)
+
+    with pytest.raises(QuantizationError, match=r"that torch\.export takes .* use quant\.flow=fx or eager$"):
+        Static(flow=Flow.pt2e).skeleton(Branches().eval(), "int8", EXAMPLE)
