@@ -26,8 +26,9 @@ from quantexp.config import (
     Quant,
     Static,
     Train,
+    WeightOnly,
 )
-from quantexp.errors import ConfigError
+from quantexp.errors import ConfigError, QuantizationError
 from quantexp.experiment import run
 from quantexp.models.lenet5 import LeNet5
 from quantexp.quant.base import Quantized
@@ -45,6 +46,7 @@ Sample = Callable[..., Experiment]
 CLASSES = 10
 CHANNELS = pytest.mark.parametrize("channels", [1, 3])
 PAIRS = [(method, precision) for method in METHODS for precision in method.precisions]
+FITTING = [pair for pair in PAIRS if pair != (WeightOnly, "int4")]  # no width of LeNet-5 is a multiple of 32
 LAYERS = ["features.0", "features.3", "classifier.0", "classifier.2", "classifier.4"]
 LINEAR = 400 * 120 + 120 * 84 + 84 * CLASSES  # weights, and multiply-accumulates too: each is used once
 OUTPUTS = 6 + 16 + 120 + 84 + CLASSES  # channels and units: each has a bias
@@ -232,7 +234,13 @@ def share_right(model: nn.Module, data: TaskData) -> float:
     return (predict(model, data.test) == data.test.labels).double().mean().item()
 
 
-@pytest.mark.parametrize(("method", "precision"), PAIRS, ids=of_pair)
+def test_groups_that_no_layer_is_made_of_are_told_layer_by_layer(sample: Sample) -> None:
+    told = r"classifier\.0: its 400 inputs are no multiple of quant\.group_size=32"
+    with pytest.raises(QuantizationError, match=told):
+        made(sample, WeightOnly(), "int4")
+
+
+@pytest.mark.parametrize(("method", "precision"), FITTING, ids=of_pair)
 def test_every_method_learns_keeps_its_promise_and_is_given_back_bit_for_bit(
     sample: Sample, tmp_path: Path, method: type[Quant], precision: str
 ) -> None:
