@@ -154,7 +154,9 @@ def test_a_recipe_that_is_damaged_is_an_error_that_names_the_folder(stored: Path
 
 def test_a_method_that_is_not_known_is_an_error_that_lists_those_that_are(stored: Path) -> None:
     rewrite(stored, quant={"name": "ternary"})
-    with pytest.raises(ModelError, match="may use none, dynamic, weight_only, static, qat, amp, got 'ternary'"):
+    with pytest.raises(
+        ModelError, match="may use none, dynamic, weight_only, static, qat, amp, fake_quant, got 'ternary'"
+    ):
         load(stored)
 
 
