@@ -200,6 +200,8 @@ def quantize(one: Experiment) -> str:
         raise QuantizationError(f"it runs, but predicts only {right:.0%} of the toy's examples right")
     if quantized.promise is None:
         return "the float model"
+    if not one.quant.timed:
+        return "simulated in float: its time says nothing"
     times = _times_float(quantized.model, baseline.model, data)
     slow = "with slow reference kernels: " if times > SLOW else ""
     share = evidence.mac_share(precision)

@@ -9,7 +9,7 @@ from torch import nn
 from quantexp.baselines import Baseline
 from quantexp.benchmark.measure import Measurements, measure
 from quantexp.benchmark.subject import Subject
-from quantexp.config import Experiment, Static
+from quantexp.config import Experiment, FakeQuant, Static
 from quantexp.environment import describe
 from quantexp.quant.base import Quantized
 from quantexp.quant.inspection import float_operations, inspect
@@ -37,7 +37,8 @@ def run(experiment: Experiment) -> Outcome:
     baseline = experiment.baseline(data)  # trained once, then loaded
     quantized = experiment.quant.apply(baseline, data, experiment.train, str(experiment.precision))
     subjects = _subjects(experiment, data, baseline, quantized)  # with what runs in which precision, or an error
-    results = measure(subjects, data, experiment.benchmark, experiment.batch_size)
+    sizes = experiment.batch_size if experiment.quant.timed else []  # no kernels, no latency
+    results = measure(subjects, data, experiment.benchmark, sizes)
     report = _report(experiment, data, baseline, quantized, results)
     return Outcome(report, subjects[-1].model, subjects[-1].recipe)
 
@@ -81,7 +82,7 @@ def _report(
         compiled=results.compiled,
         comparison=results.comparison,
         conditions=results.conditions,
-        calibration=experiment.quant.calibration.value if isinstance(experiment.quant, Static) else None,
+        calibration=experiment.quant.calibration.value if isinstance(experiment.quant, Static | FakeQuant) else None,
         calibration_seconds=quantized.calibration_seconds,
         float_training=baseline.training,
         quantized_training=quantized.training,

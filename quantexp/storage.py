@@ -3,7 +3,7 @@
     recipe.json         task, model, method, precision and their options, the sizes of input and output
     vocabulary.txt      the words that the task counts, one a line; only where it counts any
     state.pt            the state dict, read with `weights_only=True`: quantized weights are not safetensors'
-    state.safetensors   the same, for models whose state is plain tensors
+    state.safetensors   the same, for models whose state is plain tensors, or tensors that are made of them
 
 Nothing that is read is unpickled. What a recipe names is built only if it is quantexp's own: a class of
 someone else's is imported, and so run, if the caller trusts the recipe, never because the recipe says so.
@@ -46,7 +46,7 @@ from quantexp.tasks.base import TaskData
 
 RECIPE, VOCABULARY, SAFE_STATE, TORCH_STATE = "recipe.json", "vocabulary.txt", "state.safetensors", "state.pt"
 FILES = {RECIPE: 2**20, VOCABULARY: 2**26, SAFE_STATE: 2**33, TORCH_STATE: 2**33}  # the most bytes that are fetched
-FORMAT = 2
+FORMAT = 3
 T = TypeVar("T", bound=Option)
 TASKS: tuple[type[Task], ...] = (Mnist, Sst2)
 MODELS: tuple[type[Model], ...] = (Mlp, Lenet5, Custom)

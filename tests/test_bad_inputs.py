@@ -65,7 +65,9 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
         pytest.param(["task="], ["task/", "mnist", "sst2"], id="group-without-a-value"),
         pytest.param(["quants=qat"], ["setting quants", "Did you mean quant?"], id="key-unknown"),
         pytest.param(["train.epoch=3"], ["setting train.epoch", "Did you mean epochs?"], id="nested-key-unknown"),
-        pytest.param(["quant.bits=4"], ["setting quant.bits", "Possible here: calibration"], id="key-of-no-method"),
+        pytest.param(
+            ["quant.bits=4"], ["setting quant.bits", "Possible here: activations, calibration"], id="key-of-no-method"
+        ),
         pytest.param(
             ["task=sst2", "task.crop=20"], ["setting task.crop", "hidden, vocabulary"], id="key-of-the-other-task"
         ),
@@ -122,6 +124,24 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
         pytest.param(["quant=static,qat"], ["quant=static,qat", "--multirun"], id="sweep-without-m"),
         pytest.param(["quant.engine=1"], ["'1'", "x86, fbgemm, onednn, qnnpack"], id="enum-by-number"),
         pytest.param(["quant.observer=median"], ["'median'", "histogram, minmax"], id="enum-unknown"),
+        pytest.param(
+            ["quant=static", "quant.flow=torchao"],
+            [
+                "quant.flow=torchao does not exist for quant=static, which has fx and eager and pt2e",
+                "quant=dynamic: eager",
+            ],
+            id="flow-of-another-method",
+        ),
+        pytest.param(
+            ["quant=dynamic", "quant.flow=pt2e", "precision=fp16"],
+            ["precision=fp16 does not exist for quant=dynamic in quant.flow=pt2e", "quant.flow=eager: int8, fp16"],
+            id="precision-of-another-flow",
+        ),
+        pytest.param(
+            ["quant.flow=pt2e", "quant.engine=fbgemm"],
+            ["quant.engine cannot be chosen in quant.flow=pt2e, got fbgemm", "use quant.flow=fx or eager"],
+            id="lever-of-another-flow",
+        ),
         pytest.param(["data=tiny"], ["'tiny'", "full, sample"], id="data-unknown"),
         pytest.param(["tracking.experiment=''"], ["must name an experiment, got ''"], id="experiment-without-a-name"),
         pytest.param(["tracking=server"], ["got none", "tracking.uri=http://host:5000"], id="server-without-a-uri"),

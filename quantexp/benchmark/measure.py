@@ -56,6 +56,8 @@ def measure(
 ) -> Measurements:
     """Measure the float model, and the quantized one against it if there are two subjects.
 
+    Without batch sizes nothing is timed.
+
     Raises:
         BenchmarkError: If a condition of the measurement cannot be set up.
     """
@@ -137,7 +139,8 @@ def _stored(subject: Subject) -> Iterator[tuple[Path | None, float | None]]:
 
 
 def _memory(folder: Path | None, benchmark: Benchmark, batch_sizes: Sequence[int]) -> int | None:
-    return memory_bytes(folder, max(batch_sizes), benchmark.threads) if benchmark.memory and folder else None
+    wanted = benchmark.memory and folder and batch_sizes
+    return memory_bytes(folder, max(batch_sizes), benchmark.threads) if folder and wanted else None
 
 
 def _compiled(

@@ -5,7 +5,7 @@ from quantexp.config.experiment import Experiment
 from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.model import Custom, Lenet5, Mlp, Model
 from quantexp.config.option import Option, Settings
-from quantexp.config.quant import METHODS, Amp, ByLayer, Dynamic, NoQuant, Qat, Quant, Static, WeightOnly
+from quantexp.config.quant import METHODS, Amp, ByLayer, Dynamic, FakeQuant, NoQuant, Qat, Quant, Static, WeightOnly
 from quantexp.config.study import STUDIES, Affine, Single, Study
 from quantexp.config.sweep import Retry, Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Sst2, Task
@@ -27,6 +27,7 @@ __all__ = [
     "Dynamic",
     "Engine",
     "Experiment",
+    "FakeQuant",
     "FloatModel",
     "Flow",
     "Granularity",

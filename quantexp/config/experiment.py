@@ -12,7 +12,7 @@ from quantexp.config.benchmark import Benchmark, Paired
 from quantexp.config.levers import Start
 from quantexp.config.model import Mlp, Model
 from quantexp.config.option import Settings, option
-from quantexp.config.quant import METHODS, ByLayer, Qat, Quant, Static
+from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Qat, Quant, Static
 from quantexp.config.study import Single, Study
 from quantexp.config.sweep import Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Task
@@ -124,7 +124,7 @@ class Experiment(Settings):
     def data_request(self) -> DataRequest:
         """Which examples this experiment needs."""
         calibration, examples, seed = CalibrationSplit.train, DataRequest.calibration_examples, self.seed
-        if isinstance(self.quant, Static):
+        if isinstance(self.quant, Static | FakeQuant):
             calibration, examples = self.quant.calibration, self.quant.calibration_examples
             seed = seed if self.quant.calibration_seed is None else self.quant.calibration_seed
         return DataRequest(self.data, self.data_dir, self.cache_dir, calibration, examples, seed)

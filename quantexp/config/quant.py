@@ -30,6 +30,7 @@ class Quant(Option):
 
     group: ClassVar[str] = "quant"
     precisions: ClassVar[tuple[str, ...]] = ()
+    timed: ClassVar[bool] = True  # whether its latency says anything
 
     @property
     def packs_for(self) -> Engine | None:
@@ -255,4 +256,35 @@ class Amp(Quant):
         return amp.skeleton(model, precision)
 
 
-METHODS: tuple[type[Quant], ...] = (NoQuant, Dynamic, WeightOnly, Static, Qat, Amp)
+@dataclass
+class FakeQuant(Quant):
+    """Values rounded to 2 to 8 bits and computed with in float: simulated, for accuracy alone."""
+
+    name: ClassVar[str] = "fake_quant"
+    precisions: ClassVar[tuple[str, ...]] = ("simulated",)
+    timed: ClassVar[bool] = False
+
+    weight_bits: int = option("bits of weights", 4, at_least=2, at_most=8)
+    activation_bits: int = option("bits of activations", 8, at_least=2, at_most=8)
+    include: list[str] = option("patterns of layer names that are quantized, as [layers.*]; none: every layer", [])
+    exclude: list[str] = option("patterns of layer names that are left in float, as [layers.4]", [])
+    weights: Granularity = option("which weights share a scale: per_channel or per_tensor", Granularity.per_channel)
+    percentile: float = option("of the activations that are kept in range, in per cent", 99.99, above=50, at_most=100)
+    calibration: CalibrationSplit = option(
+        "split to calibrate on; test is what the lab allows, and is tagged", CalibrationSplit.train
+    )
+    calibration_examples: int = option("examples to calibrate on", 512, at_least=1)
+    calibration_seed: int | None = option("draws the calibration examples; null: seed", None, at_least=0)
+
+    def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
+        from quantexp.quant import fake_quant
+
+        return fake_quant.apply(self, baseline, data)
+
+    def skeleton(self, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
+        from quantexp.quant import fake_quant
+
+        return fake_quant.skeleton(self, model)
+
+
+METHODS: tuple[type[Quant], ...] = (NoQuant, Dynamic, WeightOnly, Static, Qat, Amp, FakeQuant)

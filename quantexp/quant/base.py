@@ -25,6 +25,13 @@ class Promise:
     kept: Mapping[str, str] = field(default_factory=dict)
 
 
+class Simulated(nn.Module):
+    """A layer whose values are rounded to few bits and computed with in float; its weight is that of `layer`."""
+
+    layer: nn.Module
+    weight_bits: int
+
+
 class Wrapper(nn.Module):
     """A network with something done to its inputs and outputs. Its layers are those of `model`."""
 

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from quantexp.config import Engine
 from quantexp.errors import QuantizationError
-from quantexp.quant.base import Promise, Quantized, Wrapper
+from quantexp.quant.base import Promise, Quantized, Simulated, Wrapper
 from quantexp.report.results import Evidence, Layer, LeftInFloat, Operator, Profile, TimeShare
 
 log = logging.getLogger(__name__)
@@ -175,11 +175,21 @@ def _summary(evidence: Evidence) -> str:
 
 
 def _layers(model: nn.Module, engine: Engine | None) -> Iterator[Layer]:
+    simulated = {f"{name}.layer": one for name, one in model.named_modules() if isinstance(one, Simulated)}
     for one in held_weights(model):
+        if (rounded := simulated.get(one.name)) and _bits(one.weight) <= rounded.weight_bits:
+            yield Layer(one.name.removesuffix(".layer"), one.kind, "simulated", rounded.weight_bits)
+            continue
         precision = NAMES.get(one.dtype, str(one.dtype))
         bits = 4 if precision == "int4" else 8 * one.dtype.itemsize
         packed_for = engine.value if engine and one.qscheme else None
         yield Layer(one.name, one.kind, precision, bits, one.qscheme, packed_for)
+
+
+def _bits(weight: Tensor) -> int:
+    """Return how many bits tell the values of any one channel of a weight apart."""
+    levels = max(len(torch.unique(channel)) for channel in weight.detach())
+    return math.ceil(math.log2(levels)) if levels > 1 else 1
 
 
 def _left_in_float(layers: tuple[Layer, ...], promise: Promise) -> Iterator[LeftInFloat]:

@@ -181,6 +181,8 @@ def _full_rows(cells: list[str], report: Report, said: dict[str, int]) -> Iterat
             f"{comparison.accuracy_verdict}, {p_value}",
         ]
     of_size = {one.batch_size: one for one in comparison.speedups} if comparison else {}
+    if not report.result.latency:
+        yield [*cells, "", "", "", "", ""]
     for latency in report.result.latency:
         size = latency.batch_size
         texts = [f"unstable: {why}" for one in report.conditions if one.batch_size == size for why in one.unstable]

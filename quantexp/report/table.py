@@ -13,6 +13,7 @@ from quantexp.screen import printable
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
+SIMULATED = "simulated"  # the precision of what is rounded and computed in float
 TEXT_COLUMNS = ("Task", "Quantization", "dtype", "Settings", "Setup", "Compared", "Verdict", "Failed")
 
 
@@ -74,7 +75,7 @@ def comparison_table(report: Report) -> Table:
             rows.append([_compiled_row(one), mean_std(report.compiled.latency[at])])
     rows += [
         *([["Compile (s)", f"{report.compiled.compile_seconds:.1f}"]] if report.compiled else []),
-        ["First call (ms)", *(f"{model.latency[0].first_call_ms:.2f}" for _, model in models)],
+        *([["First call (ms)", *(_first_call(model) for _, model in models)]] if report.baseline.latency else []),
         ["Load (ms)", *(_known(model.load_ms, 0) for _, model in models)],
         ["Training (s)", *(_known(model.train_seconds, 1) for _, model in models)],
     ]
@@ -99,8 +100,9 @@ def _changes(report: Report) -> dict[str, str]:
     if comparison is None:
         return changes
     change = 100 * (0 - comparison.accuracy_drop)
+    if report.precision != SIMULATED:
+        changes["Size (MB)"] = f"{comparison.compression:.2f}x smaller"
     changes |= {
-        "Size (MB)": f"{comparison.compression:.2f}x smaller",
         "Accuracy (%)": f"{change:+.2f} points: {comparison.flips_gained} gained, {comparison.flips_lost} lost",
     }
     changes |= {_latency_row(one): speedup_text(one) for one in comparison.speedups}
@@ -139,6 +141,11 @@ def _evidence_sentence(report: Report) -> str:
     lowered = sum(layer.precision == report.precision for layer in evidence.layers)
     ran = f"{evidence.mac_share(report.precision):.0%} of the multiply-accumulates ran in {report.precision}"
     left = ", ".join(f"{one.name} ({one.reason})" for one in evidence.left_in_float)
+    if report.precision == SIMULATED:
+        bits = max((one.bits for one in evidence.layers if one.precision == SIMULATED), default=0)
+        ran = f"their weights rounded to {bits} bits, and are computed in float: this tells nothing of size or latency"
+        lowered_are = f"{lowered} of {len(evidence.layers)} layers are simulated"
+        return f"Evidence: {lowered_are}, {ran}{f'; left in float: {left}' if left else ''}."
     return (
         f"Evidence: {lowered} of {len(evidence.layers)} layers hold {report.precision}, {ran}"
         f"{f'; left in float: {left}' if left else ''}."
@@ -163,6 +170,10 @@ def task_name(report: Report) -> str:
 def network_name(report: Report) -> str:
     """Return the task and the network: `mnist (sample), mlp`."""
     return f"{task_name(report)}, {report.model}"
+
+
+def _first_call(model: Measured) -> str:
+    return f"{model.latency[0].first_call_ms:.2f}"
 
 
 def _known(value: float | None, digits: int) -> str:
@@ -195,7 +206,8 @@ def notes(reports: Sequence[Report]) -> Iterator[str]:
     threads = ", ".join(str(count) for count in sorted({report.threads for report in reports}))
     over = {"lab": "over single calls"}
     meaning = "; ".join(f"{name}: {over.get(name, 'over timed blocks of calls')}" for name in protocols)
-    yield f"Latency: forward pass, mean ± std ({meaning}), CPU threads: {threads}. [ ]: 95 % interval."
+    if any(report.result.latency for report in reports):
+        yield f"Latency: forward pass, mean ± std ({meaning}), CPU threads: {threads}. [ ]: 95 % interval."
     if any(report.unstable for report in reports) and len(reports) > 1:
         yield "* unstable: the machine was not quiet meanwhile; the reasons stand in each run."
     if any(report.data.source == "sample" for report in reports):

@@ -20,6 +20,7 @@ from quantexp.config import (
     Dynamic,
     Engine,
     Experiment,
+    FakeQuant,
     Granularity,
     Lab,
     Lenet5,
@@ -168,6 +169,8 @@ NAMED = [
     (Static, "observer", Observer),
     (Static, "activations", Scheme),
     (Static, "calibration", CalibrationSplit),
+    (FakeQuant, "weights", Granularity),
+    (FakeQuant, "calibration", CalibrationSplit),
     (Dynamic, "engine", Engine),
     (Qat, "engine", Engine),
     (Qat, "weights", Granularity),
@@ -237,6 +240,7 @@ def test_the_pairs_of_method_and_precision_are_these() -> None:
         "static": {"int8"},
         "qat": {"int8"},
         "amp": {"bf16", "fp16"},
+        "fake_quant": {"simulated"},
     }
 
 
@@ -256,7 +260,7 @@ def test_an_impossible_pair_is_refused_with_all_possible_pairs(method: type[Quan
     assert fault.startswith(f"precision={precision} does not exist for quant={method.name}, which has ")
     assert fault.endswith(
         "All pairs: quant=none: fp32, bf16, fp16; quant=dynamic: int8, fp16; quant=weight_only: int8, int4; "
-        "quant=static: int8; quant=qat: int8; quant=amp: bf16, fp16"
+        "quant=static: int8; quant=qat: int8; quant=amp: bf16, fp16; quant=fake_quant: simulated"
     )
 
 

@@ -17,7 +17,7 @@ from torch.ao.quantization import (
 from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_fx, prepare_fx
 
 from quantexp.benchmark.size import parameter_count
-from quantexp.config import METHODS, Dynamic, Engine, Granularity, NoQuant, Qat, Quant, Static, WeightOnly
+from quantexp.config import METHODS, Dynamic, Engine, FakeQuant, Granularity, NoQuant, Qat, Quant, Static, WeightOnly
 from quantexp.errors import QuantizationError
 from quantexp.models.mlp import MLP
 from quantexp.quant.base import Promise, Quantized
@@ -31,7 +31,12 @@ ENGINES = [Engine(name) for name in supported_engines()]
 ENGINE = next(engine for engine in Engine if engine in ENGINES)
 EXAMPLE = torch.linspace(-1.0, 1.0, 8).view(2, 4)
 MACS = 4 * 3 + 3 * 5 + 5 * 2  # of the network below, on one example
-PAIRS = [(method, precision) for method in METHODS for precision in method.precisions if method is not WeightOnly]
+PAIRS = [
+    (method, precision)
+    for method in METHODS
+    for precision in method.precisions
+    if method not in (WeightOnly, FakeQuant)
+]
 INT8 = [Dynamic(engine=ENGINE), *(cls(engine=ENGINE, weights=kind) for cls in (Static, Qat) for kind in Granularity)]
 
 

@@ -25,6 +25,7 @@ from quantexp.config import (
     Dynamic,
     Engine,
     Experiment,
+    FakeQuant,
     Granularity,
     Mlp,
     Mnist,
@@ -159,6 +160,7 @@ KINDS = {  # what is left: the precision of the layers, that of the operators
     ("qat", "int8"): ("int8", "int8"),
     ("amp", "bf16"): ("fp32", "bf16"),
     ("amp", "fp16"): ("fp32", "fp16"),
+    ("fake_quant", "simulated"): ("simulated", "fp32"),
 }
 
 
@@ -227,12 +229,12 @@ def test_lowering_without_training_changes_the_class_of_few_examples(
 
 
 @pytest.mark.parametrize(("method", "precision"), PAIRS, ids=of_pair)
-def test_only_methods_that_train_report_a_training_and_only_static_a_calibration(
+def test_only_methods_that_train_report_a_training_and_only_those_that_calibrate_a_calibration(
     small: Sample, once: Once, method: type[Quant], precision: str
 ) -> None:
     _, quantized, _ = once(small(quant=method(), precision=precision))
     assert (quantized.training is not None) == (method in (Qat, Amp))
-    assert (quantized.calibration_seconds is not None) == (method is Static)
+    assert (quantized.calibration_seconds is not None) == (method in (Static, FakeQuant))
 
 
 @pytest.mark.parametrize("method", [Dynamic, Static, Qat], ids=of_pair)
