@@ -146,7 +146,7 @@ class Dynamic(ByLayer):
 
 @dataclass
 class WeightOnly(ByLayer):
-    """Weights of Linear layers quantized and expanded where they are multiplied: smaller, in float arithmetic."""
+    """Weights of Linear layers quantized and expanded where they are multiplied, with fp32 in int8, bf16 in int4."""
 
     name: ClassVar[str] = "weight_only"
     precisions: ClassVar[tuple[str, ...]] = ("int8", "int4")

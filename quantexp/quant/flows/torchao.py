@@ -23,11 +23,29 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) 
 
 
 def weight_only(option: WeightOnly, model: nn.Module, precision: str) -> nn.Module:
-    """Quantize the weights of Linear layers, in place: int8 a channel at a time, int4 a group at a time."""
-    config: AOBaseConfig = Int8WeightOnlyConfig(set_inductor_config=False)
-    if precision == "int4":
-        config = PrototypeInt4WeightOnlyConfig(group_size=option.group_size, set_inductor_config=False)
-    return _quantize(model, config, {**unfit(option, model, precision), **kept_in_float(option, model)})
+    """Quantize the weights of Linear layers, in place: int8 a channel at a time, int4 a group at a time.
+
+    The kernels of int4 multiply with bf16; with float32 torch has a reference only, a hundred times slower.
+    """
+    kept = {**unfit(option, model, precision), **kept_in_float(option, model)}
+    if precision == "int8":
+        return _quantize(model, Int8WeightOnlyConfig(set_inductor_config=False), kept)
+    for name, module in model.named_modules():
+        if type(module) is nn.Linear and name not in kept:
+            module.to(torch.bfloat16)
+            module.register_forward_pre_hook(_to_bf16)
+            module.register_forward_hook(_to_float)
+    return _quantize(
+        model, PrototypeInt4WeightOnlyConfig(group_size=option.group_size, set_inductor_config=False), kept
+    )
+
+
+def _to_bf16(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(one.bfloat16() for one in inputs)
+
+
+def _to_float(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return output.float()
 
 
 def unfit(option: WeightOnly, model: nn.Module, precision: str) -> dict[str, str]:
