@@ -181,12 +181,12 @@ def _accuracy_figures(one: Variant) -> str:
     if len(found) == 1:
         only = found[0]
         flips = f"{only.flips_gained} gained, {only.flips_lost} lost"
-        return f"{100 * (0 - only.accuracy_drop):+.2f} points: {flips}"
+        return f"{100 * (0 - only.accuracy_drop):+z.2f} points: {flips}"
     change = difference([-comparison.accuracy_drop for comparison in found], one.step)
     if change is None:
         return "not compared"
     low, high = 100 * change.low, 100 * change.high
-    return f"{100 * change.mean:+.2f} points [{low:+.2f}, {high:+.2f}] over {change.n} seeds"
+    return f"{100 * change.mean:+z.2f} points [{low:+z.2f}, {high:+z.2f}] over {change.n} seeds"
 
 
 def _p_value(one: Variant) -> str:

@@ -294,7 +294,7 @@ def accuracy_dots(
             change = value.value - accuracy_value(network.variants[0]).value
             weight = "bold" if accuracy_verdict(one) != "not told" else "normal"
             axes.annotate(
-                f"{change:+.2f}",
+                f"{change:+z.2f}",
                 (1, place),
                 (-2, 0),
                 xycoords=("axes fraction", "data"),

@@ -102,7 +102,7 @@ def seeds_table(sweep: Sweep) -> Table | None:
                 continue
             cells = [one.task, settings_text(one.settings), names[one.setup]]
             cells += [f"{other.method} against {reference.method}", str(change.n)]
-            cells += [f"{100 * change.mean:+.2f} [{100 * change.low:+.2f}, {100 * change.high:+.2f}]"]
+            cells += [f"{100 * change.mean:+z.2f} [{100 * change.low:+z.2f}, {100 * change.high:+z.2f}]"]
             cells += [_better(change)]
             rows.append([*cells, *(_times(other, reference, size) for size in sizes)])
     if not rows:
@@ -177,7 +177,7 @@ def _full_rows(cells: list[str], report: Report, said: dict[str, int]) -> Iterat
         flips = f"{comparison.flips_gained} gained, {comparison.flips_lost} lost"
         p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
         cells[-2:] = [
-            f"{100 * (0 - comparison.accuracy_drop):+.2f}: {flips}",
+            f"{100 * (0 - comparison.accuracy_drop):+z.2f}: {flips}",
             f"{comparison.accuracy_verdict}, {p_value}",
         ]
     of_size = {one.batch_size: one for one in comparison.speedups} if comparison else {}

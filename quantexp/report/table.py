@@ -103,7 +103,7 @@ def _changes(report: Report) -> dict[str, str]:
     if report.precision != SIMULATED:
         changes["Size (MB)"] = f"{comparison.compression:.2f}x smaller"
     changes |= {
-        "Accuracy (%)": f"{change:+.2f} points: {comparison.flips_gained} gained, {comparison.flips_lost} lost",
+        "Accuracy (%)": f"{change:+z.2f} points: {comparison.flips_gained} gained, {comparison.flips_lost} lost",
     }
     changes |= {_latency_row(one): speedup_text(one) for one in comparison.speedups}
     changes |= {
