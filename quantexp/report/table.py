@@ -13,7 +13,7 @@ from quantexp.screen import printable
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-TEXT_COLUMNS = ("Task", "Quantization", "dtype", "Settings", "Setup", "Compared", "Verdict", "Failed")
+TEXT_COLUMNS = ("Task", "Quantization", "dtype", "Settings", "Quantized", "Setup", "Compared", "Verdict", "Failed")
 
 
 @dataclass(frozen=True)
