@@ -150,7 +150,7 @@ def advice(report: SensitivityReport) -> str:
     how = f"exact McNemar test, 5 %{f' over {tested} tests' * (tested > 1)}"
     if found := report.to_keep:
         names = _listed([one.part.name for one in found])
-        layers = [*report.excluded, *(layer for one in found for layer in one.part.layers)]
+        layers = dict.fromkeys([*report.excluded, *(layer for one in found for layer in one.part.layers)])
         won = "; ".join(f"{one.part.name} wins back {one.points:.2f} points ({_p(one.p_value)})" for one in found)
         return f"Keep {names} in float (quant.exclude=[{','.join(layers)}]): left out, {won}; {how}."
     if whole.accuracy_verdict != "a loss":

@@ -260,10 +260,10 @@ def test_whether_it_goes_on_makes_no_other_study() -> None:
 def test_a_method_without_layers_to_choose_is_refused_with_those_that_have_them(quant: Quant) -> None:
     with pytest.raises(ConfigError) as error:
         Experiment(quant=quant, study=Sensitivity())
-    assert error.value.faults == [
+    assert error.value.faults == (
         "study=sensitivity needs a method that quantizes layers one by one (quant=dynamic, quant=weight_only, "
-        f"quant=static, quant=qat), got quant={quant.name}"
-    ]
+        f"quant=static, quant=qat), got quant={quant.name}",
+    )
 
 
 def test_the_command_refuses_such_a_method_in_one_message(workdir: Path, quantexp: Command) -> None:
