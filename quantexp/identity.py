@@ -15,6 +15,7 @@ from quantexp.config import Experiment, Single
 
 GROUPS = ("task", "model", "quant", "train", "benchmark")
 VALUES = ("precision", "batch_size", "data", "seed")
+OF_NO_ACCOUNT = ("resume",)  # of a study: whether it goes on tells no two results apart
 PACKAGES = ("quantexp", "torch", "torchao")
 
 
@@ -78,7 +79,8 @@ def configuration(experiment: Experiment) -> dict[str, Any]:
     described["model"] |= experiment.model.source()
     described["train"]["checkpoint"] = _weights(experiment.train.checkpoint)
     if not isinstance(experiment.study, Single):
-        described["study"] = {"name": experiment.study.name, **asdict(experiment.study)}
+        settings = {name: value for name, value in asdict(experiment.study).items() if name not in OF_NO_ACCOUNT}
+        described["study"] = {"name": experiment.study.name, **settings}
     values: dict[str, Any] = {name: getattr(experiment, name) for name in VALUES}
     plain: dict[str, Any] = json.loads(json.dumps({**described, **values}))
     return plain

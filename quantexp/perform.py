@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from quantexp.report.findings import Findings
     from quantexp.report.results import Report
     from quantexp.tracking.record import Recorder
+    from quantexp.tracking.store import Store
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "not enough memory")
 
@@ -28,7 +29,8 @@ OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Storage size calcula
 class Request:
     """How a run was asked for: the chosen names by group, the overrides as typed, the composed YAML.
 
-    `parent` is the run of the sweep that it belongs to; `tags` are further tags of its record.
+    `parent` is the run of the sweep or study that it belongs to; `tags` are further tags of its record. Of a run
+    that is `quiet` neither its table nor where it is recorded is shown.
     """
 
     choices: Mapping[str, str]
@@ -36,6 +38,7 @@ class Request:
     yaml: str
     parent: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    quiet: bool = False
 
 
 def perform(experiment: Experiment, request: Request) -> Outcome:
@@ -53,7 +56,8 @@ def perform(experiment: Experiment, request: Request) -> Outcome:
         outcome = run(experiment)
         report = replace(outcome.report, task=choices["task"], model=choices["model"], quant=choices["quant"])
         outcome = replace(outcome, report=report)
-        show(comparison_table(report).rich())
+        if not request.quiet:
+            show(comparison_table(report).rich())
         try:
             identity = Identity.of(experiment, report.data.fingerprint)
             recorder.record(outcome, identity, drawn=request.parent is None)  # a sweep draws its runs side by side
@@ -72,8 +76,19 @@ def perform_study(experiment: Experiment, request: Request, find: Callable[[], F
 
 
 @contextmanager
-def recorded(experiment: Experiment, request: Request) -> Iterator[Recorder]:
-    """Open a run in the store and close it by what happens inside; where it stands is shown. Raises TrackingError."""
+def recorded(
+    experiment: Experiment, request: Request, find: Callable[[Store], str | None] = lambda store: None
+) -> Iterator[Recorder]:
+    """Open a run in the store and close it by what happens inside; where it stands is shown.
+
+    Args:
+        experiment: What is run.
+        request: How it was asked for.
+        find: Returns the id of a run in the store that shall go on, or None for a new one.
+
+    Raises:
+        TrackingError: If the store cannot be used.
+    """
     from quantexp.identity import configuration_digest
     from quantexp.tracking.labels import parameters, run_name
     from quantexp.tracking.names import CONFIGURATION, PARENT
@@ -90,9 +105,11 @@ def recorded(experiment: Experiment, request: Request) -> Iterator[Recorder]:
     tags = {**request.tags, CONFIGURATION: configuration_digest(experiment)}
     if request.parent is not None:
         tags[PARENT] = request.parent
-    record = recording(store, name, parameters(experiment, request.choices), request.yaml, tags)
+    record = recording(store, name, parameters(experiment, request.choices), request.yaml, tags, find(store))
     with record as recorder, interrupt.kept(), enough_memory():
         yield recorder
+    if request.quiet:
+        return
     lines = recorder.where()
     for line in lines if request.parent is None else lines[:1]:
         show(line)

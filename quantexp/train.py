@@ -85,9 +85,14 @@ def fit(
 
 
 @torch.no_grad()
+def predict_logits(model: nn.Module, data: Split) -> Tensor:
+    """Return the logits of each example, shape (examples, classes), computed on the CPU in batches of 64."""
+    return torch.cat([model(inputs) for inputs, _ in data.batches(PREDICT_BATCH)])
+
+
 def predict(model: nn.Module, data: Split) -> Tensor:
-    """Return the class of each example, shape (examples,), computed on the CPU in batches of 64."""
-    return torch.cat([model(inputs).argmax(1) for inputs, _ in data.batches(PREDICT_BATCH)])
+    """Return the class of each example, shape (examples,)."""
+    return predict_logits(model, data).argmax(1)
 
 
 def _stepper(

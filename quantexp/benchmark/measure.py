@@ -18,7 +18,7 @@ from quantexp.benchmark.compiled import CompiledModel, compiled
 from quantexp.benchmark.latency import Timed, Timing, time_models
 from quantexp.benchmark.memory import memory_bytes
 from quantexp.benchmark.size import size
-from quantexp.benchmark.statistics import accuracy, detectable_drop, flips, mcnemar, speedup
+from quantexp.benchmark.statistics import accuracy, detectable_drop, flips, loss, mcnemar, speedup, sqnr_db
 from quantexp.benchmark.subject import Subject
 from quantexp.config import Benchmark, FloatModel
 from quantexp.environment import describe, threads, usable_cores
@@ -36,7 +36,7 @@ from quantexp.report.results import (
     Training,
 )
 from quantexp.tasks.base import TaskData
-from quantexp.train import predict
+from quantexp.train import predict_logits
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def measure(
     """
     log.info("measure   accuracy on %s test examples", f"{len(data.test):,}")
     with threads(usable_cores()):
-        predictions = [predict(subject.model, data.test) for subject in subjects]
+        logits = [predict_logits(subject.model, data.test) for subject in subjects]
     with threads(benchmark.threads):
         timings, compilations = _timings(subjects, data, benchmark, batch_sizes)
         profiles = [_profiles(subject, data, batch_sizes) for subject in subjects]
@@ -73,7 +73,7 @@ def measure(
             measured.append(
                 Measured(
                     precision=subject.precision,
-                    accuracy=accuracy(predictions[index], data.test.labels, data.classes),
+                    accuracy=accuracy(logits[index].argmax(1), data.test.labels, data.classes),
                     size=size(subject.model, folder),
                     evidence=subject.evidence,
                     profiles=profiles[index],
@@ -81,12 +81,13 @@ def measure(
                     load_ms=load_ms,
                     train_seconds=subject.training.seconds if subject.training else None,
                     memory_bytes=_memory(folder, benchmark, batch_sizes),
+                    loss=loss(logits[index], data.test.labels),
                 )
             )
     compiled_latency = tuple(timing.latencies[-1] for timing in timings) if compilations else ()
     comparison = None
     if len(subjects) == 2:
-        comparison = _compare(subjects, measured, predictions, data.test.labels, compiled_latency, benchmark)
+        comparison = _compare(subjects, measured, logits, data.test.labels, compiled_latency, benchmark)
     return Measurements(
         tuple(measured),
         _compiled(compilations, measured[0].latency, compiled_latency, benchmark.margin),
@@ -159,26 +160,30 @@ def _compiled(
 def _compare(
     subjects: Sequence[Subject],
     measured: Sequence[Measured],
-    predictions: Sequence[Tensor],
+    logits: Sequence[Tensor],
     labels: Tensor,
     compiled_latency: Sequence[Latency],
     benchmark: Benchmark,
 ) -> Comparison:
     baseline, quantized = measured
+    predictions = [one.argmax(1) for one in logits]
     gained, lost = flips(predictions[0], predictions[1], labels)
     speedups = _speedups(baseline.latency, quantized.latency, benchmark.margin)
     return Comparison(
         accuracy_drop=baseline.accuracy.value - quantized.accuracy.value,
         agreement=float((predictions[0] == predictions[1]).double().mean()),
-        flips_gained=gained,
-        flips_lost=lost,
-        p_value=mcnemar(gained, lost),
-        detectable_drop=detectable_drop(gained, lost, len(labels)),
+        flips_gained=len(gained),
+        flips_lost=len(lost),
+        p_value=mcnemar(len(gained), len(lost)),
+        detectable_drop=detectable_drop(len(gained), len(lost), len(labels)),
         compression=baseline.size.state_bytes / quantized.size.state_bytes,
         speedups=speedups,
         speedups_over_compiled=_speedups(compiled_latency, quantized.latency, benchmark.margin),
         not_faster=tuple(_not_faster(subjects[1], quantized, speedups, benchmark.threads)),
         training_ratio=_training_ratio(*(subject.training for subject in subjects)),
+        output_sqnr_db=sqnr_db(logits[0], logits[1]),
+        gained_examples=gained,
+        lost_examples=lost,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from quantexp.report.results import Accuracy, Latency, Speedup
 
@@ -26,10 +27,26 @@ def accuracy(predicted: Tensor, labels: Tensor, classes: int) -> Accuracy:
     return Accuracy(correct / total, float(interval.low), float(interval.high), correct, total, confusion)
 
 
-def flips(float_predicted: Tensor, predicted: Tensor, labels: Tensor) -> tuple[int, int]:
-    """Count the examples that only the second model gets right, and those that only the first does."""
+def loss(logits: Tensor, labels: Tensor) -> float | None:
+    """Return the mean cross entropy, None where it is no finite number."""
+    return _finite(cross_entropy(logits.double(), labels).item())
+
+
+def sqnr_db(reference: Tensor, quantized: Tensor) -> float | None:
+    """Return the signal-to-quantization-noise ratio in dB: energy of `reference` over that of the difference.
+
+    It is None where it is no finite number: without any difference there is no noise.
+    """
+    signal = reference.double().square().sum().item()
+    noise = (reference.double() - quantized.double()).square().sum().item()
+    return _finite(10 * math.log10(signal / noise)) if signal > 0 and 0 < noise < math.inf else None
+
+
+def flips(float_predicted: Tensor, predicted: Tensor, labels: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return which examples only the second model gets right, and which only the first does, by their index."""
     float_right, right = float_predicted == labels, predicted == labels
-    return int((right & ~float_right).sum()), int((float_right & ~right).sum())
+    gained, lost = ((one & ~other).nonzero().flatten() for one, other in ((right, float_right), (float_right, right)))
+    return tuple(gained.tolist()), tuple(lost.tolist())
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -137,6 +154,10 @@ def _log_ratios(reference: NDArray[np.float64], other: NDArray[np.float64]) -> N
     by_pair = by_round.reshape(placements, -1, 1 if rounds % 2 else 2).mean(axis=2)
     ratios: NDArray[np.float64] = np.median(by_pair, axis=1)
     return ratios
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _reach(ratios: NDArray[np.float64]) -> float:

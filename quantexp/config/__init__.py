@@ -6,7 +6,7 @@ from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Obs
 from quantexp.config.model import Custom, Lenet5, Mlp, Model
 from quantexp.config.option import Option, Settings
 from quantexp.config.quant import METHODS, Amp, ByLayer, Dynamic, FakeQuant, NoQuant, Qat, Quant, Static, WeightOnly
-from quantexp.config.study import STUDIES, Affine, Single, Study
+from quantexp.config.study import STUDIES, Affine, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Sst2, Task
 from quantexp.config.tracking import Local, Server, Tracking
@@ -46,6 +46,7 @@ __all__ = [
     "Quant",
     "Retry",
     "Scheme",
+    "Sensitivity",
     "Server",
     "Settings",
     "Single",

@@ -68,6 +68,12 @@ class Experiment(Settings):
         yield from self._precision_faults()
         yield from self._batch_size_faults()
         yield from self._image_faults()
+        if self.study.by_layer and not isinstance(self.quant, ByLayer):
+            methods = ", ".join(f"quant={method.name}" for method in METHODS if issubclass(method, ByLayer))
+            yield (
+                f"study={self.study.name} needs a method that quantizes layers one by one ({methods}), "
+                f"got quant={self.quant.name}"
+            )
         if isinstance(self.quant, Qat) and self.quant.start is Start.scratch and self.train.checkpoint:
             yield (
                 "quant.start=scratch would not use the weights of train.checkpoint="

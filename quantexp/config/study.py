@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from quantexp.config.levers import Granularity
@@ -19,10 +19,14 @@ MOST_VALUES = 2**24
 
 @dataclass
 class Study(Option):
-    """What is done with an experiment; `needs_data` says whether it reads the task's data."""
+    """What is done with an experiment.
+
+    `needs_data` says whether it reads the task's data, `by_layer` whether it chooses the layers that are quantized.
+    """
 
     group: ClassVar[str] = "study"
     needs_data: ClassVar[bool] = True
+    by_layer: ClassVar[bool] = False
 
     def perform(self, experiment: Experiment, request: Request) -> None:
         """Do the work, show the result and record it. Raises QuantexpError."""
@@ -78,4 +82,28 @@ class Affine(Study):
         perform_study(experiment, request, lambda: affine.find(self, experiment.seed))
 
 
-STUDIES: tuple[type[Study], ...] = (Single, Affine)
+@dataclass
+class Sensitivity(Study):
+    """Each layer quantized alone, and all but it: accuracy, loss, output SQNR, latency, size; which to keep in float.
+
+    A run for each variant, below the one of the study. Typed again, it goes on where it stopped.
+    """
+
+    name: ClassVar[str] = "sensitivity"
+    by_layer: ClassVar[bool] = True
+
+    layers: list[str] = option(
+        "patterns of layers that are varied one by one, or of modules with children that are varied as a whole, as "
+        "[features,classifier.*]; none: every layer that is quantized",
+        [],
+    )
+    resume: bool = option("go on with what was measured before; false: measure everything anew", True)
+
+    def perform(self, experiment: Experiment, request: Request) -> None:
+        from quantexp.conduct import conduct
+        from quantexp.studies import sensitivity
+
+        conduct(experiment, request, sensitivity.find(self, replace(experiment, study=Single())), self.resume)
+
+
+STUDIES: tuple[type[Study], ...] = (Single, Affine, Sensitivity)

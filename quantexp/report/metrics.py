@@ -56,12 +56,14 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         **_speedups("speedup", comparison.speedups),
         **_speedups("speedup_over_compiled", comparison.speedups_over_compiled),
         "training_ratio": comparison.training_ratio,
+        "output_sqnr_db": comparison.output_sqnr_db,
     }
 
 
 def _details(model: Measured) -> dict[str, Any]:
     memory = model.memory_bytes
     return {
+        "loss": model.loss,
         "accuracy_low": model.accuracy.low,
         "accuracy_high": model.accuracy.high,
         "int8_mac_share": model.evidence.mac_share("int8"),

@@ -174,7 +174,8 @@ class Measured:
 
     `train_seconds` is None where it was not trained by quantexp, `load_ms` where no disk took it; `memory_bytes`,
     the peak resident memory of a fresh process that loads the model and predicts, above one that only imports
-    torch, is None unless asked for.
+    torch, is None unless asked for. `loss` is the cross entropy on the test split, None where it is no finite
+    number, or was recorded before there was such a figure.
     """
 
     precision: str
@@ -186,6 +187,7 @@ class Measured:
     load_ms: float | None
     train_seconds: float | None
     memory_bytes: int | None
+    loss: float | None = None
 
     @property
     def size_mb(self) -> float:
@@ -237,6 +239,9 @@ class Comparison:
     that only the float model does. `accuracy_drop` is float minus quantized. `agreement` is the share
     of examples on which both predict the same class. `p_value` is that of the exact McNemar test, and
     `detectable_drop` the least true drop that it would have told from none in 80 of 100 such test sets.
+    `output_sqnr_db` is the energy of the float logits over that of their difference from the quantized ones, None
+    where both are equal, or not finite. `gained_examples` and `lost_examples` are the indices of the flips in the
+    test split: with them two quantized models can be compared, each by its flips from the same float model.
     """
 
     accuracy_drop: float
@@ -250,6 +255,9 @@ class Comparison:
     speedups_over_compiled: tuple[Speedup, ...]  # none unless the compiled float model was measured
     not_faster: tuple[NotFaster, ...]
     training_ratio: float | None  # quantized training time over float's, where the two compare
+    output_sqnr_db: float | None = None
+    gained_examples: tuple[int, ...] = ()
+    lost_examples: tuple[int, ...] = ()
 
     @property
     def accuracy_verdict(self) -> str:

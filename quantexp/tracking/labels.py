@@ -45,13 +45,16 @@ def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequ
 def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, Any]:
     """Return the flat configuration: the chosen names under their groups, every setting under its path.
 
-    Of a study that needs no data these are its own settings, the seed and where it is recorded.
+    Of a study that needs no data these are its own settings, the seed and where it is recorded. One that varies the
+    layers has no `quant`: by this name MLflow's saved view lists runs, and those are its variants.
     """
     tree = OmegaConf.to_container(OmegaConf.structured(experiment), enum_to_str=True)
     settings = {
         name: value for name, value in _flat("", tree) if name not in GROUPS and name.partition(".")[0] != "sweep"
     }
     chosen = {group: choices[group] for group in (*GROUPS, "experiment") if choices.get(group, "null") != "null"}
+    if experiment.study.by_layer:
+        chosen.pop("quant")
     every = {name: without_password(value) for name, value in {**chosen, **settings}.items()}
     if experiment.study.needs_data:
         return every

@@ -3,8 +3,9 @@
 PROCESS = "quantexp.process"  # whose run it is, see processes.py
 CONFIGURATION = "quantexp.configuration"  # digest of the configuration
 IDENTITY = "quantexp.identity"  # digest of all that the result depends on; only finished runs have it
-KIND = "quantexp.kind"  # "sweep" for the parent run of one
+KIND = "quantexp.kind"  # "sweep" for the parent run of one, "study" for that of a study with runs of its own
 SWEEP = "quantexp.sweep"  # the name of a sweep, on its parent run
+STUDY = "quantexp.study"  # digest of all that a study depends on, on its own run
 COMMAND = "quantexp.command"  # what made it
 REPRODUCES = "quantexp.reproduces"  # the run that this one repeats
 PARENT = "mlflow.parentRunId"

@@ -136,14 +136,17 @@ def recording(
     parameters: Mapping[str, Any],
     config_yaml: str,
     tags: Mapping[str, str] = MappingProxyType({}),
+    again: str | None = None,
 ) -> Iterator[Recorder]:
     """Open a run and close it by what happens inside: FINISHED, FAILED with the error, or KILLED.
+
+    `again` is the id of a run that has ended and shall go on, in place of a new one.
 
     Raises:
         TrackingError: If the run cannot be opened.
     """
     try:
-        recorder = _start(store, name, parameters, config_yaml, tags)
+        recorder = _start(store, name, parameters, config_yaml, tags, again)
     except Exception as error:  # MLflow raises whatever its stores raise
         raise TrackingError(f"no run can be started in {store.uri} ({type(error).__name__}: {error})") from error
     try:
@@ -161,7 +164,12 @@ def recording(
 
 
 def _start(
-    store: Store, name: str, parameters: Mapping[str, Any], config_yaml: str, tags: Mapping[str, str]
+    store: Store,
+    name: str,
+    parameters: Mapping[str, Any],
+    config_yaml: str,
+    tags: Mapping[str, str],
+    again: str | None,
 ) -> Recorder:
     from mlflow.entities import Param, RunTag
 
@@ -179,6 +187,12 @@ def _start(
     }
     if commit := git_commit():
         told["mlflow.source.git.commit"] = commit
+    if again is not None:
+        store.client.update_run(again, status="RUNNING")
+        store.client.log_batch(again, tags=[RunTag(tag, value) for tag, value in told.items()])
+        if "error" in store.client.get_run(again).data.tags:
+            store.client.delete_tag(again, "error")
+        return Recorder(store, again, name)
     run = store.client.create_run(store.experiment_id, run_name=name, tags=told)
     params = [Param(key, as_text(value)) for key, value in parameters.items()]
     store.client.log_batch(run.info.run_id, params=params, tags=[RunTag("mlflow.user", _user())])

@@ -62,6 +62,8 @@ def test_accuracies_and_flips_are_those_of_the_confusions(static: Report) -> Non
         assert sum(row[label] for label, row in enumerate(model.accuracy.confusion)) == model.accuracy.correct
     change = static.baseline.accuracy.correct - static.result.accuracy.correct
     assert comparison.flips_lost - comparison.flips_gained == change
+    flips = len(comparison.gained_examples), len(comparison.lost_examples)
+    assert flips == (comparison.flips_gained, comparison.flips_lost)
     disagreements = round((1 - comparison.agreement) * static.data.test)
     assert disagreements >= comparison.flips_lost + comparison.flips_gained
 
@@ -92,3 +94,12 @@ def test_memory_is_measured_only_when_asked_for(sample: Callable[..., Experiment
     for model in (report.baseline, report.result):
         assert model.memory_bytes is not None
         assert model.memory_bytes > sum(model.size.weight_bytes.values()), "the weights lie in it, and more"
+
+
+def test_loss_and_noise_are_those_of_the_logits_on_the_test_split(static: Report) -> None:
+    assert static.comparison is not None
+    assert static.comparison.output_sqnr_db is not None
+    assert 20 < static.comparison.output_sqnr_db < 60, "eight bits: some 6 dB each, less what the layers add up to"
+    for model in (static.baseline, static.result):
+        assert model.loss is not None
+        assert 0 < model.loss < 1

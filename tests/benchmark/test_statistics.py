@@ -17,9 +17,11 @@ from quantexp.benchmark.statistics import (
     flips,
     half_width,
     latency,
+    loss,
     mcnemar,
     mcnemar_power,
     speedup,
+    sqnr_db,
 )
 from quantexp.report.results import Accuracy, Latency, Speedup
 
@@ -147,26 +149,46 @@ def test_the_confusion_counts_every_example_once_and_its_diagonal_those_that_are
 # Flips
 
 
-def test_flips_count_the_examples_that_only_one_of_the_models_gets_right() -> None:
+def test_flips_are_the_examples_that_only_one_of_the_models_gets_right() -> None:
     labels = torch.tensor([0, 1, 2, 3, 4, 5, 6])
     float_predicted = torch.tensor([0, 1, 2, 9, 9, 9, 9])
     predicted = torch.tensor([0, 9, 9, 3, 4, 5, 8])  # both wrong at the end, and not alike
-    assert flips(float_predicted, predicted, labels) == (3, 2)
-    assert flips(predicted, float_predicted, labels) == (2, 3)
+    assert flips(float_predicted, predicted, labels) == ((3, 4, 5), (1, 2))
+    assert flips(predicted, float_predicted, labels) == ((1, 2), (3, 4, 5))
 
 
 def test_equal_predictions_have_no_flips() -> None:
     predicted, labels = answers(5, 9)
-    assert flips(predicted, predicted, labels) == (0, 0)
+    assert flips(predicted, predicted, labels) == ((), ())
 
 
 def test_flips_explain_the_difference_of_the_accuracies() -> None:
     drawn = torch.Generator().manual_seed(0)
     labels, one, other = (torch.randint(0, 3, (200,), generator=drawn) for _ in range(3))
     gained, lost = flips(one, other, labels)
-    assert accuracy(other, labels, 3).correct - accuracy(one, labels, 3).correct == gained - lost
-    assert gained > 0
-    assert lost > 0
+    assert accuracy(other, labels, 3).correct - accuracy(one, labels, 3).correct == len(gained) - len(lost)
+    assert gained
+    assert lost
+
+
+# Loss and noise of the logits
+
+
+def test_the_loss_of_equal_logits_is_the_logarithm_of_the_classes() -> None:
+    assert loss(torch.zeros(5, 10), torch.arange(5)) == pytest.approx(math.log(10))
+    assert loss(torch.full((5, 10), math.nan), torch.arange(5)) is None
+
+
+def test_noise_of_a_tenth_of_the_signal_is_twenty_decibels_below_it() -> None:
+    logits = torch.tensor([[3.0, -1.0], [0.5, 2.0]])
+    assert sqnr_db(logits, 1.1 * logits) == pytest.approx(20, abs=1e-4)
+    assert sqnr_db(logits, 1.2 * logits) == pytest.approx(20 - 20 * math.log10(2), abs=1e-4)  # twice the noise: 6 dB
+
+
+def test_without_noise_there_is_no_ratio_nor_with_what_is_no_number() -> None:
+    logits = torch.ones(2, 3)
+    assert sqnr_db(logits, logits) is None
+    assert sqnr_db(logits, logits / 0) is None
 
 
 # The exact McNemar test

@@ -90,6 +90,7 @@ def measured(
         load_ms=12.0,
         train_seconds=10.0,
         memory_bytes=None,
+        loss=0.08,
     )
     return dataclasses.replace(one, **changes)
 
@@ -118,6 +119,9 @@ def comparison(*, speedups: Sequence[Speedup] | None = None, **changes: Any) -> 
         speedups_over_compiled=(),
         not_faster=(),
         training_ratio=None,
+        output_sqnr_db=30.0,
+        gained_examples=(3, 14),
+        lost_examples=(1, 5, 9, 26),
     )
     return dataclasses.replace(one, **changes)
 

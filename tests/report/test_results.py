@@ -44,7 +44,7 @@ LATENCY = {
 }
 OF_ONE_MODEL = {
     *("accuracy", "accuracy_low", "accuracy_high", "size_mb", "stored_mb", "weights_mb", "parameters"),
-    *("train_seconds", "int8_mac_share", "load_ms"),
+    *("train_seconds", "int8_mac_share", "load_ms", "loss"),
     *LATENCY,
 }
 OF_FLOAT = {f"float/{name}" for name in OF_ONE_MODEL}
@@ -52,6 +52,7 @@ OF_THE_RUN = {"flops", "macs", "unstable"}
 SPEEDUP = {f"speedup_b{size}{end}" for size in SIZES for end in ("", "_low", "_high")}
 OF_THE_COMPARISON = {
     *("accuracy_drop", "flips_gained", "flips_lost", "agreement", "mcnemar_p", "detectable_drop", "compression"),
+    "output_sqnr_db",
     *SPEEDUP,
 }
 OF_COMPILED = {f"compiled/{name}" for name in ("compile_seconds", *LATENCY, *SPEEDUP)}
@@ -121,6 +122,7 @@ def test_the_metrics_are_those_of_the_quantized_model_and_under_float_those_of_t
         evidence=evidence,
         load_ms=33.0,
         train_seconds=25.0,
+        loss=0.7,
     )
     made = comparison(
         accuracy_drop=0.02,
@@ -131,11 +133,13 @@ def test_the_metrics_are_those_of_the_quantized_model_and_under_float_those_of_t
         detectable_drop=0.015,
         compression=4.0,
         training_ratio=2.5,
+        output_sqnr_db=24.5,
         speedups=[Speedup(64, 4.0, 3.9, 4.2, 0.01)],
     )
     found = metrics(report(baseline=baseline, quantized=quantized, comparison=made, flops=200))
     assert (found["accuracy"], found["float/accuracy"]) == (0.78, 0.80)
     assert (found["accuracy_low"], found["accuracy_high"]) == (quantized.accuracy.low, quantized.accuracy.high)
+    assert (found["loss"], found["float/loss"], found["output_sqnr_db"]) == (0.7, 0.08, 24.5)
     assert (found["size_mb"], found["float/size_mb"]) == (1.0, 4.0)
     assert (found["stored_mb"], found["weights_mb"]) == (1.001, 0.998)
     assert (found["int8_mac_share"], found["float/int8_mac_share"]) == (0.75, 0.0)

@@ -1,0 +1,74 @@
+"""Which layers suffer from quantization: each one quantized alone, and all but it.
+
+First everything is quantized that the experiment says: what then holds low precision are the layers to vary. A part
+is one of them, or a module with children and all of them that lie in it. Alone, a part shows what its own rounding
+does to a network that is float otherwise; left out, what it adds to the rounding of all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from itertools import accumulate
+
+from quantexp.config import ByLayer, Experiment, Sensitivity
+from quantexp.errors import QuantizationError
+from quantexp.report.findings import Findings
+from quantexp.report.results import Report
+from quantexp.report.sensitivity import Part, SensitivityReport, findings
+
+Runs = Generator[Experiment, Report, Report | None]
+
+
+def find(settings: Sensitivity, experiment: Experiment) -> Generator[Experiment, Report, Findings]:
+    """Yield the variants of `experiment`, receive their reports, return what they say together.
+
+    Raises:
+        QuantizationError: If all layers together cannot be quantized, or `study.layers` matches nothing that is.
+    """
+    quant = experiment.quant
+    assert isinstance(quant, ByLayer)  # Experiment has seen to it
+    whole = yield experiment
+    held = [layer.name for layer in whole.result.evidence.layers if layer.precision == experiment.precision]
+    known: dict[frozenset[str], Report] = {frozenset(held): whole}
+    failed: dict[str, str] = {}
+
+    def measured(layers: frozenset[str], name: str, changed: ByLayer) -> Runs:
+        """Yield a variant and return its report; None if there is nothing to quantize, or it cannot be done."""
+        if layers and layers not in known:  # of two layers, one alone is all but the other
+            try:
+                known[layers] = yield replace(experiment, quant=changed)
+            except QuantizationError as error:
+                failed[name] = str(error)
+        return known.get(layers)
+
+    parts = []
+    for name, layers in _parts(settings.layers, held).items():
+        others = frozenset(held).difference(layers)
+        alone = yield from measured(frozenset(layers), f"{name} alone", replace(quant, include=list(layers)))
+        without = replace(quant, exclude=[*quant.exclude, *layers])
+        all_but = yield from measured(others, f"all but {name}", without)
+        parts.append(Part(name, layers, alone, all_but))
+    return findings(SensitivityReport(whole, tuple(parts), failed, tuple(quant.exclude)))
+
+
+def _parts(patterns: Sequence[str], layers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return what is varied: the layers that a pattern matches or, if it matches none, modules with their layers."""
+    modules: dict[str, list[str]] = {}
+    for layer in layers:
+        for path in accumulate(layer.split(".")[:-1], "{}.{}".format):
+            modules.setdefault(path, []).append(layer)
+    found: dict[str, tuple[str, ...]] = {}
+    for pattern in patterns or ["*"]:
+        matched: dict[str, tuple[str, ...]] = {name: (name,) for name in layers if fnmatchcase(name, pattern)}
+        matched = matched or {name: tuple(inside) for name, inside in modules.items() if fnmatchcase(name, pattern)}
+        if not matched:
+            listed = ", ".join(modules)
+            raise QuantizationError(
+                "study.layers must match layers that are quantized, or modules that hold some, "
+                f"{pattern!r} matches none; the layers are {', '.join(layers)}"
+                f"{f', the modules {listed}' if listed else ''}"
+            )
+        found |= matched
+    return found
