@@ -2,11 +2,11 @@
 
     fake_quant(w) = scale · clamp(round(w / scale), quant_min, quant_max), one scale a channel
 
-The values and gradients are torch's (a test holds it). Torch works through the channels one at a time
-and multiplies each gradient by a mask; here a few vectorised passes do it, and there is a mask only
-where a weight lies outside the range. Until the observers are frozen the range is the weights' own,
-with no moving average to lag behind it; then only the largest weight of a channel can lie outside, by
-half a step, since the positive side of int8 is one step shorter.
+The values and gradients are torch's (a test holds it). Torch works through the channels one at a time, and finds
+their ranges with an operator that is twenty times as slow as one for each end; here a few vectorised passes do
+both. Until the observers are frozen the range is the weights' own, with no moving average to lag behind it; then
+only the largest weight of a channel can lie outside, by half a step, since the positive side of int8 is one step
+shorter.
 """
 
 from __future__ import annotations
@@ -16,6 +16,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.ao.quantization import FakeQuantize, MovingAveragePerChannelMinMaxObserver
+
+
+class ChannelRangeObserver(MovingAveragePerChannelMinMaxObserver):
+    """Observe the range of each channel of weights of shape (channels, ...)."""
+
+    def forward(self, x_orig: Tensor) -> Tensor:
+        rows = x_orig.detach().flatten(1)
+        low, high = rows.amin(1), rows.amax(1)
+        if self.min_val.numel():
+            low = self.min_val + self.averaging_constant * (low - self.min_val)
+            high = self.max_val + self.averaging_constant * (high - self.max_val)
+        self.min_val.resize_(low.shape).copy_(low)
+        self.max_val.resize_(high.shape).copy_(high)
+        return x_orig
 
 
 class WeightFakeQuantize(FakeQuantize):
@@ -41,23 +55,19 @@ class _RoundToScale(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
         steps = (x * scale.reciprocal()).round_()
-        least, most = torch.aminmax(steps)
-        ctx.outside = None
-        if least < low or most > high:
-            ctx.outside = (steps < low) | (steps > high)
-            steps.clamp_(low, high)
-        return steps.mul_(scale)
+        held = steps.clamp(low, high)
+        # 1 inside the range, 0 outside: steps are whole, and a product is faster than a mask of booleans.
+        ctx.inside = steps.sub_(held).abs_().clamp_(max=1).neg_().add_(1)
+        return held.mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = gradients
-        if ctx.outside is not None:
-            gradient = gradient.masked_fill(ctx.outside, 0.0)
-        return gradient, None, None, None
+        return gradient * ctx.inside, None, None, None
 
 
 weight_fake_quant = WeightFakeQuantize.with_args(  # type: ignore[no-untyped-call]
-    observer=MovingAveragePerChannelMinMaxObserver,
+    observer=ChannelRangeObserver,
     quant_min=-128,
     quant_max=127,
     dtype=torch.qint8,
