@@ -15,14 +15,20 @@ class Promise:
     """What must be found in a quantized model: layers with weights, or operators that run, in a precision.
 
     `layers` and `operators` name a precision ("int8", "bf16", ...) or are None where nothing is
-    promised of them; `handles` says in words what the method can lower, `kept` which layers it leaves in
-    float on purpose, and why.
+    promised of them; `handles` says in words what the method can lower. Of the layers that stay in float,
+    with the reason of each, `kept` has those that the user asked for, `unfit` those that no kernel takes.
     """
 
     handles: str
     layers: str | None = None
     operators: str | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
+    unfit: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def excused(self) -> Mapping[str, str]:
+        """Why layers are in float, by name, as far as it was known beforehand."""
+        return {**self.unfit, **self.kept}
 
 
 class Simulated(nn.Module):

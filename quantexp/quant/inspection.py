@@ -76,7 +76,8 @@ def inspect(quantized: Quantized, example: Tensor, engine: Engine | None = None)
         _hold(promise, evidence)
         log.info("inspect   %s", _summary(evidence))
     for one in left:
-        log.warning("%s is left in float: %s", one.name, one.reason)
+        if promise and one.name not in promise.kept:  # nobody asked for it
+            log.warning("%s is left in float: %s", one.name, one.reason)
     return evidence
 
 
@@ -148,7 +149,7 @@ def _unfused(name: str, network: nn.Module) -> str:
 def _hold(promise: Promise, evidence: Evidence) -> None:
     layers = sorted({layer.precision for layer in evidence.layers}) or ["none"]
     ran = sorted({operator.precision for operator in evidence.operators}) or ["none"]
-    kept = "".join(f"; {name}: {reason}" for name, reason in promise.kept.items())
+    kept = "".join(f"; {name}: {reason}" for name, reason in promise.excused.items())
     if promise.layers is not None and promise.layers not in layers:
         raise QuantizationError(
             f"the method must leave {promise.layers} layers, it left {', '.join(layers)}; "
@@ -198,7 +199,7 @@ def _left_in_float(layers: tuple[Layer, ...], promise: Promise) -> Iterator[Left
             rule = f"the method handles {promise.handles}"
             handled = f"nn.{layer.kind}" in promise.handles
             unasked = f"left out, though {rule}" if handled else f"it is a {layer.kind}, {rule}"
-            yield LeftInFloat(layer.name, promise.kept.get(layer.name, unasked))
+            yield LeftInFloat(layer.name, promise.excused.get(layer.name, unasked))
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

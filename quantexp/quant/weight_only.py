@@ -17,11 +17,9 @@ OPERATORS = {"int8": None, "int4": "int4"}  # int8 weights are multiplied as flo
 
 def apply(option: WeightOnly, baseline: Baseline, precision: str) -> Quantized:
     """Quantize the weights of a copy of the float model."""
-    kept = {
-        **flow_of(option).unfit(option, baseline.model, precision),
-        **kept_in_float(option, baseline.model),
-    }
-    promise = Promise("nn.Linear", precision, OPERATORS[precision], kept)
+    kept = kept_in_float(option, baseline.model)
+    unfit = flow_of(option).unfit(option, baseline.model, precision)
+    promise = Promise("nn.Linear", precision, OPERATORS[precision], kept, unfit)
     return Quantized(skeleton(option, copy.deepcopy(baseline.model), precision), promise)
 
 

@@ -25,6 +25,7 @@ from quantexp.quant.casting import Autocast, Cast
 from quantexp.quant.engine import supported_engines, use_engine
 from quantexp.quant.flows.working import working
 from quantexp.quant.inspection import float_operations, inspect, profile
+from quantexp.quant.selection import kept_in_float
 from quantexp.report.results import Evidence, Layer, LeftInFloat, Operator
 
 ENGINES = [Engine(name) for name in supported_engines()]
@@ -234,6 +235,16 @@ def test_a_layer_left_in_float_is_said_with_its_kind_and_what_the_method_handles
     reason = "it is a Bilinear, the method handles nn.Linear"
     assert evidence.left_in_float == (LeftInFloat("pairs", reason),)
     assert [one.getMessage() for one in caplog.records] == [f"pairs is left in float: {reason}"]
+
+
+def test_a_layer_that_the_user_keeps_in_float_is_no_warning(
+    network: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    option = Dynamic(engine=ENGINE, exclude=["layers.0"])
+    promise = Promise("nn.Linear", "int8", "int8", kept=kept_in_float(option, network))
+    evidence = inspect(Quantized(option.skeleton(copy.deepcopy(network), "int8", EXAMPLE), promise), EXAMPLE, ENGINE)
+    assert evidence.left_in_float == (LeftInFloat("layers.0", "quant.exclude=[layers.0] names it"),)
+    assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == []
 
 
 SCHEMES = {
