@@ -5,7 +5,19 @@ from quantexp.config.experiment import Experiment
 from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.model import Custom, Lenet5, Mlp, Model
 from quantexp.config.option import Option, Settings
-from quantexp.config.quant import METHODS, Amp, ByLayer, Dynamic, FakeQuant, NoQuant, Qat, Quant, Static, WeightOnly
+from quantexp.config.quant import (
+    METHODS,
+    Amp,
+    ByLayer,
+    Dynamic,
+    FakeQuant,
+    NoQuant,
+    Qat,
+    Quant,
+    Selective,
+    Static,
+    WeightOnly,
+)
 from quantexp.config.study import STUDIES, Affine, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Sst2, Task
@@ -46,6 +58,7 @@ __all__ = [
     "Quant",
     "Retry",
     "Scheme",
+    "Selective",
     "Sensitivity",
     "Server",
     "Settings",

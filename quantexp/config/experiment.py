@@ -12,7 +12,7 @@ from quantexp.config.benchmark import Benchmark, Paired
 from quantexp.config.levers import Start
 from quantexp.config.model import Mlp, Model
 from quantexp.config.option import Settings, option
-from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Qat, Quant, Static
+from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Qat, Quant, Selective, Static
 from quantexp.config.study import Single, Study
 from quantexp.config.sweep import Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Task
@@ -68,8 +68,8 @@ class Experiment(Settings):
         yield from self._precision_faults()
         yield from self._batch_size_faults()
         yield from self._image_faults()
-        if self.study.by_layer and not isinstance(self.quant, ByLayer):
-            methods = ", ".join(f"quant={method.name}" for method in METHODS if issubclass(method, ByLayer))
+        if self.study.by_layer and not isinstance(self.quant, Selective):
+            methods = ", ".join(f"quant={method.name}" for method in METHODS if issubclass(method, Selective))
             yield (
                 f"study={self.study.name} needs a method that quantizes layers one by one ({methods}), "
                 f"got quant={self.quant.name}"

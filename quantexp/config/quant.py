@@ -287,4 +287,6 @@ class FakeQuant(Quant):
         return fake_quant.skeleton(self, model)
 
 
+Selective = ByLayer | FakeQuant  # the methods whose layers can be chosen
+
 METHODS: tuple[type[Quant], ...] = (NoQuant, Dynamic, WeightOnly, Static, Qat, Amp, FakeQuant)

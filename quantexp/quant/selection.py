@@ -6,12 +6,12 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from quantexp.config import ByLayer, FakeQuant
+from quantexp.config import Selective
 from quantexp.errors import QuantizationError
 from quantexp.quant.inspection import held_weights
 
 
-def kept_in_float(option: ByLayer | FakeQuant, model: nn.Module) -> dict[str, str]:
+def kept_in_float(option: Selective, model: nn.Module) -> dict[str, str]:
     """Return the layers of the float model that are not to be quantized, and why, by name.
 
     Raises:

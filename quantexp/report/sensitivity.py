@@ -16,7 +16,7 @@ from quantexp.benchmark.statistics import CONFIDENCE, mcnemar
 from quantexp.report.findings import Findings
 from quantexp.report.metrics import metrics as metrics_of
 from quantexp.report.results import Comparison, Report
-from quantexp.report.table import Table, network_name, notes, size_text, speedup_text
+from quantexp.report.table import SIMULATED, Table, network_name, notes, size_text, speedup_text
 
 ALONE, ALL_BUT = "alone", "all but it"
 PREFIX = {ALONE: "alone", ALL_BUT: "all_but"}  # of metrics
@@ -204,6 +204,8 @@ def _notes(report: SensitivityReport) -> Iterator[str]:
         f"{size_text(whole.baseline.size_mb)} MB). Accuracy, Loss: change from float. Flips: test examples gained and "
         "lost. SQNR: energy of the float logits over that of their change."
     )
+    if whole.precision == SIMULATED:
+        yield "Simulated: rounded values, computed with in float. Sizes are those of float, and nothing is timed."
     yield "Sorted by the accuracy lost when quantized alone, ties by the lower SQNR."
     if grouped := [part for part in report.parts if part.layers != (part.name,)]:
         yield "As a whole: " + "; ".join(f"{part.name} ({', '.join(part.layers)})" for part in grouped) + "."

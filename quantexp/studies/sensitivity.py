@@ -12,7 +12,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import accumulate
 
-from quantexp.config import ByLayer, Experiment, Sensitivity
+from quantexp.config import Experiment, Selective, Sensitivity
 from quantexp.errors import QuantizationError
 from quantexp.report.findings import Findings
 from quantexp.report.results import Report
@@ -28,13 +28,13 @@ def find(settings: Sensitivity, experiment: Experiment) -> Generator[Experiment,
         QuantizationError: If all layers together cannot be quantized, or `study.layers` matches nothing that is.
     """
     quant = experiment.quant
-    assert isinstance(quant, ByLayer)  # Experiment has seen to it
+    assert isinstance(quant, Selective)  # Experiment has seen to it
     whole = yield experiment
     held = [layer.name for layer in whole.result.evidence.layers if layer.precision == experiment.precision]
     known: dict[frozenset[str], Report] = {frozenset(held): whole}
     failed: dict[str, str] = {}
 
-    def measured(layers: frozenset[str], name: str, changed: ByLayer) -> Runs:
+    def measured(layers: frozenset[str], name: str, changed: Selective) -> Runs:
         """Yield a variant and return its report; None if there is nothing to quantize, or it cannot be done."""
         if layers and layers not in known:  # of two layers, one alone is all but the other
             try:

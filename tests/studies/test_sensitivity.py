@@ -18,6 +18,8 @@ from quantexp.config import (
     Amp,
     Dynamic,
     Experiment,
+    FakeQuant,
+    Flow,
     Granularity,
     Lenet5,
     Local,
@@ -25,11 +27,13 @@ from quantexp.config import (
     Mnist,
     NoQuant,
     Paired,
+    Qat,
     Quant,
     Sensitivity,
     Single,
     Static,
     Train,
+    WeightOnly,
 )
 from quantexp.errors import ConfigError, QuantizationError
 from quantexp.identity import configuration_digest
@@ -148,6 +152,26 @@ def test_of_two_layers_one_alone_is_all_but_the_other(workdir: Path, small: Call
     assert found.metrics["alone/layers.0/output_sqnr_db"] == found.metrics["all_but/layers.2/output_sqnr_db"]
 
 
+@pytest.mark.parametrize(
+    "quant",
+    [
+        *(Dynamic(flow=flow) for flow in (Flow.eager, Flow.torchao)),
+        Static(flow=Flow.eager, calibration_examples=64),
+        *(Qat(flow=flow) for flow in (Flow.fx, Flow.pt2e)),
+        *(WeightOnly(), FakeQuant(weight_bits=2)),
+    ],
+    ids=lambda quant: f"{quant.name}-{getattr(quant, 'flow', 'simulated')}",
+)
+def test_every_method_that_can_leave_layers_in_float_is_studied_by_the_names_of_the_float_model(
+    workdir: Path, small: Callable[..., Experiment], quant: Quant
+) -> None:
+    found = done(small(quant=quant, train=Train(epochs=1, threads=1)), quant=quant.name)
+    assert {row[0] for row in found.table.rows} == {"all layers", *LAYERS, ""}
+    assert not [note for note in found.table.notes if note.startswith("Not measured")]
+    timed = {f"{kind}/{name}/speedup_b1" for kind in ("alone", "all_but") for name in LAYERS}
+    assert timed <= found.metrics.keys() if quant.timed else not timed & found.metrics.keys()
+
+
 def test_a_pattern_that_matches_nothing_that_is_quantized_is_told_with_what_there_is(
     workdir: Path, small: Callable[..., Experiment]
 ) -> None:
@@ -262,7 +286,7 @@ def test_a_method_without_layers_to_choose_is_refused_with_those_that_have_them(
         Experiment(quant=quant, study=Sensitivity())
     assert error.value.faults == (
         "study=sensitivity needs a method that quantizes layers one by one (quant=dynamic, quant=weight_only, "
-        f"quant=static, quant=qat), got quant={quant.name}",
+        f"quant=static, quant=qat, quant=fake_quant), got quant={quant.name}",
     )
 
 
