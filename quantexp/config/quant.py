@@ -109,7 +109,8 @@ class ByLayer(Quant):
             )
             return
         for name, flows in self.levers.items():
-            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            value, field = getattr(self, name), type(self).__dataclass_fields__[name]
+            default = [] if isinstance(value, list) else field.default
             if (
                 self.flow not in flows and value != default and type(value) is not str
             ):  # a wrong name is a fault already
@@ -178,8 +179,14 @@ class Static(ByLayer):
     name: ClassVar[str] = "static"
     precisions: ClassVar[tuple[str, ...]] = ("int8",)
     flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.fx: ("int8",), Flow.eager: ("int8",), Flow.pt2e: ("int8",)}
-    levers: ClassVar[dict[str, tuple[Flow, ...]]] = dict.fromkeys(("engine", "weights", "activations"), OVER_TORCH_AO)
+    levers: ClassVar[dict[str, tuple[Flow, ...]]] = {
+        **dict.fromkeys(("engine", "weights", "activations"), OVER_TORCH_AO),
+        "dynamic": (Flow.fx,),
+    }
 
+    dynamic: list[str] = option(
+        "patterns of Linear layers that get their input ranges at each call instead, as [layers.4]", []
+    )
     weights: Granularity = option("which weights share a scale: per_channel or per_tensor", Granularity.per_channel)
     observer: Observer = option("how activation ranges are chosen", Observer.histogram)
     percentile: float = option(

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from quantexp.config import Selective
+from quantexp.config import Selective, Static
 from quantexp.errors import QuantizationError
 from quantexp.quant.inspection import held_weights
 
@@ -19,11 +19,7 @@ def kept_in_float(option: Selective, model: nn.Module) -> dict[str, str]:
     """
     names = [one.name for one in held_weights(model)]
     for key, patterns in (("include", option.include), ("exclude", option.exclude)):
-        for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                raise QuantizationError(
-                    f"quant.{key} must match layers, {pattern!r} matches none; the layers are {', '.join(names)}"
-                )
+        _refuse_idle(key, patterns, names)
     kept = {}
     for name in names:
         if _matches(name, option.exclude):
@@ -36,6 +32,27 @@ def kept_in_float(option: Selective, model: nn.Module) -> dict[str, str]:
             f"{', '.join(names)}; name fewer in quant.exclude"
         )
     return kept
+
+
+def dynamic_layers(option: Static, model: nn.Module) -> list[str]:
+    """Return the layers of the float model that static quantization leaves to dynamic, by name.
+
+    Raises:
+        QuantizationError: If a pattern matches no Linear layer that is to be quantized.
+    """
+    kept = kept_in_float(option, model)
+    linear = [name for name, module in model.named_modules() if type(module) is nn.Linear and name not in kept]
+    _refuse_idle("dynamic", option.dynamic, linear)
+    return [name for name in linear if _matches(name, option.dynamic)]
+
+
+def _refuse_idle(key: str, patterns: list[str], names: list[str]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            which = "Linear layers that are quantized" if key == "dynamic" else "layers"
+            raise QuantizationError(
+                f"quant.{key} must match {which}, {pattern!r} matches none; the layers are {', '.join(names)}"
+            )
 
 
 def _matches(name: str, patterns: list[str]) -> bool:

@@ -15,7 +15,7 @@ from quantexp.environment import threads, usable_cores
 from quantexp.quant.base import Promise, Quantized
 from quantexp.quant.flows import flow_of
 from quantexp.quant.flows.working import working
-from quantexp.quant.selection import kept_in_float
+from quantexp.quant.selection import dynamic_layers, kept_in_float
 from quantexp.tasks.base import TaskData
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,8 @@ def skeleton(option: Static, model: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _quantize(option: Static, model: nn.Module, example: Tensor, batches: Iterable[Tensor]) -> nn.Module:
-    flow = flow_of(option)
+    flow, dynamically = flow_of(option), dynamic_layers(option, model)
     prepared = flow.prepare_static(option, model, example)
     flow.calibrate(prepared, batches)
     converted: nn.Module = flow.convert(prepared)
-    return converted
+    return flow.add_dynamic(converted, dynamically) if dynamically else converted

@@ -7,8 +7,8 @@ import copy
 import pytest
 from torch import Tensor, linspace, nn
 
-from quantexp.config import METHODS, ByLayer, Dynamic, Flow
-from quantexp.errors import QuantizationError
+from quantexp.config import METHODS, ByLayer, Dynamic, Flow, Static
+from quantexp.errors import ConfigError, QuantizationError
 from quantexp.models.mlp import MLP
 from quantexp.quant.base import Promise, Quantized
 from quantexp.quant.inspection import inspect
@@ -76,3 +76,24 @@ def test_a_pattern_that_matches_no_layer_is_an_error_that_lists_the_layers(netwo
 def test_to_exclude_every_layer_is_an_error(network: nn.Module) -> None:
     with pytest.raises(QuantizationError, match=r"must leave a layer to quantize, they leave none of layers\.0, "):
         kept_in_float(Dynamic(exclude=["*"]), network)
+
+
+def test_named_layers_of_static_are_quantized_dynamically_wherever_they_stand(network: nn.Module) -> None:
+    for patterns, count in ((["layers.0"], 1), (["*.2", "*.4"], 2)):
+        evidence = lowered(Static(dynamic=patterns), network)
+        assert {one.name: one.precision for one in evidence.layers} == dict.fromkeys(MACS, "int8")
+        assert sum(one.calls for one in evidence.operators if "dynamic" in one.name) == count
+        assert evidence.mac_share("int8") == 1.0
+
+
+def test_layers_kept_in_float_and_layers_that_do_not_exist_cannot_be_dynamic(network: nn.Module) -> None:
+    for option in (Static(dynamic=["layers.4"], exclude=["layers.4"]), Static(dynamic=["layers.9"])):
+        with pytest.raises(QuantizationError, match=r"quant\.dynamic must match Linear layers that are quantized, "):
+            option.skeleton(copy.deepcopy(network), "int8", EXAMPLE)
+
+
+@pytest.mark.parametrize("flow", [Flow.eager, Flow.pt2e])
+def test_only_fx_mixes_static_and_dynamic(flow: Flow) -> None:
+    assert list(Static(flow=flow).faults()) == []
+    with pytest.raises(ConfigError, match=r"quant\.dynamic cannot be chosen in quant\.flow=.* or use quant\.flow=fx"):
+        Static(flow=flow, dynamic=["layers.4"])

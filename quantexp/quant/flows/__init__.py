@@ -4,6 +4,7 @@
     prepare_static(option, model, example)          insert observers; `calibrate` shows them batches
     prepare_qat(option, model, example)             insert fake quant; `freeze_observers` keeps its ranges
     convert(prepared)                               put integer kernels in
+    add_dynamic(converted, layers)                  quantize dynamically what was left to it
 
 Each may change the model it is given. Only `fx` and `eager` import torch.ao, whose end is announced.
 """

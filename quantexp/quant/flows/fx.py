@@ -10,8 +10,9 @@ from torch.ao.quantization import QConfig, QConfigMapping, disable_observer, get
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
 
 from quantexp.config import Dynamic, Qat, Static
+from quantexp.quant.flows.eager import quantize_dynamic
 from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
-from quantexp.quant.selection import kept_in_float
+from quantexp.quant.selection import dynamic_layers, kept_in_float
 
 HANDLES = "the layers that FX can lower"
 DYNAMICALLY = "nn.Linear"
@@ -29,6 +30,14 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) 
 def prepare_static(option: Static, model: nn.Module, example: Tensor) -> nn.Module:
     """Insert observers into `model`. `example` is one batch of inputs."""
     return prepare_fx(model.eval(), _mapping(option, model, static_qconfig(option)), (example,))
+
+
+def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
+    """Quantize the named layers, which conversion left in float, dynamically.
+
+    FX itself does not lower a static layer that stands behind a dynamic one.
+    """
+    return quantize_dynamic(converted, dict.fromkeys(layers, DYNAMIC["int8"]), "int8")
 
 
 def prepare_qat(option: Qat, model: nn.Module, example: Tensor) -> nn.Module:
@@ -57,6 +66,7 @@ def convert(prepared: nn.Module) -> nn.Module:
 def _mapping(option: Static | Qat, model: nn.Module, qconfig: QConfig) -> QConfigMapping:
     # The default mapping carries the fixed ranges of sigmoid and its like; only the general rule is ours.
     mapping = get_default_qconfig_mapping(str(option.engine)).set_global(qconfig)
-    for name in kept_in_float(option, model):
+    others = dynamic_layers(option, model) if isinstance(option, Static) else []
+    for name in (*kept_in_float(option, model), *others):
         mapping.set_module_name(name, None)
     return mapping
