@@ -8,8 +8,8 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -17,20 +17,25 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from quantexp.config import Experiment
 from quantexp.config.experiment import checked
-from quantexp.errors import ConfigError, QuantexpError
+from quantexp.errors import ConfigError
 from quantexp.screen import leave
 
 BAD_VALUES = 2  # exit status
 NOISE = ("object_type=", "reference_type=", "Config search path", "provider=", "See https", "Set hydra.verbose")
 
-Combination = tuple[list[str], DictConfig]  # the overrides of a job, and what they compose to
+
+@dataclass(frozen=True)
+class Combination:
+    """What a job is asked for: its overrides, what they compose to, and the chosen names by group."""
+
+    overrides: list[str]
+    config: DictConfig
+    choices: dict[str, str]
 
 
 def to_experiment(config: DictConfig) -> Experiment:
     """Return the experiment that a composed config describes. Raises ConfigError with every fault."""
-    config = copy.copy(config)
-    with open_dict(config):
-        config.pop("hydra", None)
+    config = without_hydra(config)
     faults: list[str] = []
     for group in config:
         try:
@@ -43,6 +48,19 @@ def to_experiment(config: DictConfig) -> Experiment:
     return checked(OmegaConf.to_object(config))
 
 
+def without_hydra(config: DictConfig) -> DictConfig:
+    """Return the config without Hydra's own side."""
+    config = copy.copy(config)
+    with open_dict(config):
+        config.pop("hydra", None)
+    return config
+
+
+def choices_of(config: DictConfig) -> dict[str, str]:
+    """Return the chosen names by group, as Hydra tells them."""
+    return {str(group): str(value) for group, value in config.hydra.runtime.choices.items()}
+
+
 def combinations(config: DictConfig) -> Iterator[Combination]:
     """Yield the jobs of a sweep as Hydra's basic sweeper will make them."""
     from hydra import compose
@@ -52,57 +70,30 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-        yield [], config  # what another sweeper will ask for is not known beforehand
+        yield Combination([], config, choices_of(config))  # what another sweeper will ask for is not known beforehand
         return
     asked = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())  # knows the options that a glob stands for
     parser = OverridesParser.create(loader)
     parsed = parser.parse_overrides([*asked, *config.hydra.overrides.task])
-    bases: dict[tuple[str, ...], DictConfig] = {}  # composed once for each choice of groups: it takes the time
+    bases: dict[
+        tuple[str, ...], tuple[DictConfig, dict[str, str]]
+    ] = {}  # once for each choice of groups: it takes time
     for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
         try:
             values = parser.parse_overrides(overrides)
             is_group = [loader.repository.group_exists(one.key_or_group) for one in values]
             groups = tuple(itertools.compress(overrides, is_group))
             if groups not in bases:
-                bases[groups] = compose(config.hydra.job.config_name, overrides=list(groups))
-            job = copy.deepcopy(bases[groups])
+                base = compose(config.hydra.job.config_name, overrides=list(groups), return_hydra_config=True)
+                bases[groups] = without_hydra(base), choices_of(base)
+            job, choices = copy.deepcopy(bases[groups][0]), bases[groups][1]
             ConfigLoaderImpl._apply_overrides_to_config(
                 [one for one, group in zip(values, is_group, strict=True) if not group], job
             )
-            yield overrides, job
+            yield Combination(overrides, job, choices)
         except Exception as error:  # Hydra would turn it into a warning, here in its callback
             leave(f"{explain(error)}  (in {' '.join(overrides)})", BAD_VALUES)
-
-
-def refuse_faults(jobs: Sequence[Combination]) -> None:
-    """Exit, naming every fault of every combination once, if there is any.
-
-    First what was asked for; then, if that can be run, whether the data and weights to read are there.
-    """
-    faults: dict[str, list[str]] = {}
-    experiments: dict[str, tuple[list[str], Experiment]] = {}  # one for each place that is read from
-    for overrides, config in jobs:
-        try:
-            experiment = to_experiment(config)
-            request = replace(experiment.data_request, seed=0)
-            needed = experiment.study.needs_data
-            place = (needed, experiment.task.name, request, experiment.model, experiment.train.checkpoint)
-            experiments.setdefault(str(place), (overrides, experiment))
-        except ConfigError as error:
-            for fault in error.faults:
-                faults.setdefault(fault, overrides)
-        except Exception as error:  # OmegaConf's own complaints: a value that is missing, an interpolation that fails
-            faults.setdefault(explain(error), overrides)
-    if not faults:
-        for overrides, experiment in experiments.values():
-            try:
-                experiment.check_inputs()
-            except QuantexpError as error:
-                faults.setdefault(str(error), overrides)
-    if faults:
-        lines = (f"{fault}  (in {' '.join(where)})" if where else fault for fault, where in faults.items())
-        leave("\n".join(lines), BAD_VALUES)
 
 
 def explain(error: Exception) -> str:

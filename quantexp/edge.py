@@ -19,10 +19,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from quantexp import interrupt, sweep
-from quantexp.compose import BAD_VALUES, combinations, refuse_faults, to_experiment
-from quantexp.config import Tracking
+from quantexp.compose import BAD_VALUES, Combination, choices_of, combinations, to_experiment
+from quantexp.config import Tracking, Unsupported
 from quantexp.errors import ConfigError, QuantexpError
 from quantexp.perform import Request
+from quantexp.plan import plan
 from quantexp.screen import leave
 from quantexp.tracking.labels import without_password, yaml_text
 
@@ -39,19 +40,19 @@ class Edge(Callback):
         """Check the one run, before torch is imported."""
         if asked := [text for text in config.hydra.overrides.task if text.startswith("sweep.")]:
             leave(f"{asked[0]} is a setting of a sweep, this is one run; ask for a sweep with -m", BAD_VALUES)
-        refuse_faults([([], config)])
+        plan([Combination([], config, choices_of(config))])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every combination, and open the sweep in the store, before the first job."""
-        jobs = list(combinations(config))
-        refuse_faults(jobs)
+        skip = config.sweep.unsupported is Unsupported.skip
+        planned = plan(list(combinations(config)), skip_unsupported=skip)
         if config.sweep.name is None:
             leave("sweep.name=null names no sweep; leave it out, and it is called after its moment", BAD_VALUES)
         with told():
             settings: Any = OmegaConf.to_object(config.sweep)
             command = sweep.command_line(_command(config))
             try:
-                sweep.begin(_folder(config), _tracking(config), settings, len(jobs), command)
+                sweep.begin(_folder(config), _tracking(config), settings, planned, command)
             except ConfigError as error:
                 leave(str(error), BAD_VALUES)
 
@@ -72,10 +73,12 @@ def job(config: DictConfig) -> None:
         return
     folder = _folder(config)
     asked = " ".join(overrides)
-    log.info("\nrun %s     %s", hydra.job.num + 1, asked)
     try:
         with interrupt.kept():
             ongoing = sweep.Ongoing.read(folder)
+            if hydra.job.num in ongoing.left_out:
+                return
+            log.info("\nrun %s     %s", ongoing.place(hydra.job.num), asked)
             experiment = to_experiment(config)
             if reason := ongoing.reason_to_skip(experiment):
                 log.info("skip      %s", reason)

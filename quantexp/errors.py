@@ -13,9 +13,25 @@
 Each message names the rule, the value received and the repair.
 """
 
+from typing import Self
+
 
 class QuantexpError(Exception):
     """The base of all errors that are the user's to repair; shown without a traceback."""
+
+
+class Mismatch(str):
+    """A fault of values that are right one by one, and together ask for what does not exist.
+
+    `rule` says what does not exist; what was received and the repair stand behind it in the whole sentence.
+    """
+
+    rule: str
+
+    def __new__(cls, rule: str, rest: str = "") -> Self:
+        fault = super().__new__(cls, rule + rest)
+        fault.rule = rule
+        return fault
 
 
 class ConfigError(QuantexpError):
@@ -24,6 +40,12 @@ class ConfigError(QuantexpError):
     def __init__(self, *faults: str) -> None:
         self.faults = faults
         super().__init__("\n".join(faults))
+
+    @property
+    def mismatches(self) -> tuple[Mismatch, ...]:
+        """The faults if each of them is a mismatch: no value is wrong by itself. None of them otherwise."""
+        found = tuple(fault for fault in self.faults if isinstance(fault, Mismatch))
+        return found if len(found) == len(self.faults) else ()
 
 
 class DataError(QuantexpError):

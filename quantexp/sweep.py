@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ import filelock
 from quantexp.config import Experiment, Retry, Tracking
 from quantexp.config import Sweep as Settings
 from quantexp.errors import CacheError, ConfigError, QuantexpError
+from quantexp.plan import Plan
 from quantexp.screen import show
 from quantexp.tracking.labels import without_password
 
@@ -48,9 +49,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Ongoing:
-    """A sweep that goes on: its parent run, how many combinations it has, and what stood in the store before.
+    """A sweep that goes on: its parent run, how many combinations it runs, and what stood in the store before.
 
-    `done` has the name of each finished run by its identity, `failed` the configurations whose last run failed.
+    `done` has the name of each finished run by its identity, `failed` the configurations whose last run failed,
+    `left_out` the numbers of the jobs that are not run, for they do not exist or are equal to another.
     """
 
     name: str
@@ -59,12 +61,17 @@ class Ongoing:
     retry: Retry
     done: dict[str, str]
     failed: list[str]
+    left_out: list[int] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> Ongoing:
         """Read what the process that began the sweep wrote."""
         values: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         return cls(**{**values, "retry": Retry(values["retry"])})
+
+    def place(self, number: int) -> int:
+        """Return the place of a job among those that are run, from 1 on."""
+        return number + 1 - sum(other < number for other in self.left_out)
 
     def left(self, outcomes: Sequence[Outcome]) -> int:
         """Count the combinations that have no outcome; a sweeper of another kind may make more than were foreseen."""
@@ -83,7 +90,7 @@ class Ongoing:
         return None
 
 
-def begin(folder: Path, tracking: Tracking, settings: Settings, total: int, command: str) -> None:
+def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, command: str) -> None:
     """Open the sweep in the store, and write down what its jobs must know.
 
     Raises:
@@ -103,12 +110,15 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, total: int, comm
     name = settings.name or folder.name
     save_view(store)
     parent, before = sweeps.begin(store, name, command, settings.resume)
+    sweeps.log_unsupported(store, parent, planned.unsupported)
     close_orphans(store)
-    ongoing = Ongoing(name, parent, total, settings.retry, before.done, sorted(before.failed))
+    ongoing = Ongoing(
+        name, parent, planned.runs, settings.retry, before.done, sorted(before.failed), list(planned.left_out)
+    )
     write_text(folder / STATE, json.dumps(asdict(ongoing), indent=1))
     atexit.register(_close, store, parent)
     known = f", {len(before.done)} runs of it are done" if before.done else ""
-    log.info("sweep     %s: %d combinations%s", name, total, known)
+    log.info("sweep     %s: %s%s", name, planned, known)
 
 
 def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: Outcome) -> None:

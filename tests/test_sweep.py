@@ -20,6 +20,7 @@ from quantexp.config import Sweep as Settings
 from quantexp.config.tracking import Local
 from quantexp.errors import CacheError, ConfigError
 from quantexp.identity import Identity, configuration_digest
+from quantexp.plan import Plan
 from quantexp.sweep import Ongoing
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -203,7 +204,7 @@ def test_an_outcome_that_cannot_be_written_is_told_and_the_sweep_goes_on(
     workdir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = workdir / "multirun" / "night"
-    sweep.begin(folder, Local(), Settings(name="night"), 2, "")
+    sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "")
     (folder / "0").write_text("no folder")
     sweep.leave_outcome(folder, folder / "0", Local(), sweep.Outcome("done", "seed=0"))
     assert "outcome.json cannot be written" in caplog.text
@@ -228,16 +229,16 @@ def test_a_sweep_runs_in_one_process_at_a_time(workdir: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(CacheError, match=r"another process runs the sweep in .*night; wait for it"):
-            sweep.begin(folder, Local(), Settings(name="night"), 2, "python -m quantexp -m")
+            sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "python -m quantexp -m")
         other.kill()
-    sweep.begin(folder, Local(), Settings(name="night"), 2, "python -m quantexp -m")  # the dead hold nothing
+    sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "python -m quantexp -m")  # the dead hold nothing
     assert Ongoing.read(folder).total == 2
     assert json.loads((folder / "sweep.json").read_text())["name"] == "night"
 
 
 def test_what_an_earlier_sweep_left_in_the_folder_is_not_counted(workdir: Path) -> None:
     folder = workdir / "multirun" / "night"
-    sweep.begin(folder, Local(), Settings(name="night"), 2, "")
+    sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "")
     sweep.leave_outcome(folder, folder / "0", Local(), sweep.Outcome("failed", "seed=0", "an error"))
     (parent,) = parents_in(workdir)
     assert {name: parent.data.metrics[name] for name in ("done", "failed", "left")} == {
@@ -245,7 +246,7 @@ def test_what_an_earlier_sweep_left_in_the_folder_is_not_counted(workdir: Path) 
         "failed": 1,
         "left": 1,
     }
-    sweep.begin(folder, Local(), Settings(name="night"), 2, "")
+    sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "")
     assert list(folder.glob("*/outcome.json")) == []
 
 

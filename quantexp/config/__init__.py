@@ -19,7 +19,7 @@ from quantexp.config.quant import (
     WeightOnly,
 )
 from quantexp.config.study import STUDIES, Affine, Sensitivity, Single, Study
-from quantexp.config.sweep import Retry, Sweep
+from quantexp.config.sweep import Retry, Sweep, Unsupported
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Sst2, Task
 from quantexp.config.tracking import Local, Server, Tracking
 from quantexp.config.train import Device, Optimizer, Train
@@ -72,5 +72,6 @@ __all__ = [
     "Task",
     "Tracking",
     "Train",
+    "Unsupported",
     "WeightOnly",
 ]

@@ -18,7 +18,7 @@ from quantexp.config.sweep import Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Task
 from quantexp.config.tracking import Local, Tracking
 from quantexp.config.train import Train
-from quantexp.errors import ConfigError, TrainingError
+from quantexp.errors import ConfigError, Mismatch, TrainingError
 
 if TYPE_CHECKING:
     from quantexp.baselines import Baseline
@@ -70,9 +70,9 @@ class Experiment(Settings):
         yield from self._image_faults()
         if self.study.by_layer and not isinstance(self.quant, Selective):
             methods = ", ".join(f"quant={method.name}" for method in METHODS if issubclass(method, Selective))
-            yield (
-                f"study={self.study.name} needs a method that quantizes layers one by one ({methods}), "
-                f"got quant={self.quant.name}"
+            yield Mismatch(
+                f"study={self.study.name} needs a method that quantizes layers one by one ({methods})",
+                f", got quant={self.quant.name}",
             )
         if isinstance(self.quant, Qat) and self.quant.start is Start.scratch and self.train.checkpoint:
             yield (
@@ -89,19 +89,19 @@ class Experiment(Settings):
             yield f"precision is a name such as {possible[0]}, got the bare number {self.precision}"
             return
         pairs = "; ".join(f"quant={method.name}: {', '.join(method.precisions)}" for method in METHODS)
-        yield (
-            f"precision={self.precision} does not exist for quant={self.quant.name}, "
-            f"which has {' and '.join(possible)}. All pairs: {pairs}"
-        )
+        rule = f"precision={self.precision} does not exist for quant={self.quant.name}"
+        rest = f", which has {' and '.join(possible)}. All pairs: {pairs}"
+        known = any(self.precision in method.precisions for method in METHODS)
+        yield Mismatch(rule, rest) if known else rule + rest
 
     def _flow_faults(self) -> Iterator[str]:
         """Yield the fault of a precision that the method has, but not in this flow."""
         if not isinstance(self.quant, ByLayer) or self.precision in self.quant.flows.get(self.quant.flow, ()):
             return
         having = [f"quant.flow={flow}: {', '.join(names)}" for flow, names in self.quant.flows.items()]
-        yield (
-            f"precision={self.precision} does not exist for quant={self.quant.name} in quant.flow={self.quant.flow}. "
-            f"All pairs of quant={self.quant.name}: {'; '.join(having)}"
+        yield Mismatch(
+            f"precision={self.precision} does not exist for quant={self.quant.name} in quant.flow={self.quant.flow}",
+            f". All pairs of quant={self.quant.name}: {'; '.join(having)}",
         )
 
     def _batch_size_faults(self) -> Iterator[str]:
@@ -122,9 +122,11 @@ class Experiment(Settings):
             return
         rule = f"model={self.model.name} takes images of {side}x{side}"
         if given is None:
-            yield f"{rule}, task={self.task.name} gives none; choose task=mnist, or another model such as mlp"
+            yield Mismatch(
+                f"{rule}, task={self.task.name} gives none", "; choose task=mnist, or another model such as mlp"
+            )
         else:
-            yield f"{rule}, got task.crop={given}; leave task.crop out"
+            yield Mismatch(rule, f", got task.crop={given}; leave task.crop out")
 
     @property
     def data_request(self) -> DataRequest:

@@ -15,6 +15,7 @@ from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Obs
 from quantexp.config.option import Option, option
 from quantexp.config.task import CalibrationSplit
 from quantexp.config.train import Train
+from quantexp.errors import Mismatch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -103,9 +104,9 @@ class ByLayer(Quant):
             pairs = "; ".join(
                 f"quant={method.name}: {', '.join(method.flows)}" for method in METHODS if issubclass(method, ByLayer)
             )
-            yield (
-                f"quant.flow={self.flow} does not exist for quant={self.name}, "
-                f"which has {' and '.join(self.flows)}. All pairs: {pairs}"
+            yield Mismatch(
+                f"quant.flow={self.flow} does not exist for quant={self.name}",
+                f", which has {' and '.join(self.flows)}. All pairs: {pairs}",
             )
             return
         for name, flows in self.levers.items():
@@ -116,7 +117,9 @@ class ByLayer(Quant):
             ):  # a wrong name is a fault already
                 having = [flow for flow in flows if flow in self.flows]
                 repair = f" or use quant.flow={' or '.join(having)}" if having else ""
-                yield f"quant.{name} cannot be chosen in quant.flow={self.flow}, got {value}; leave it out{repair}"
+                yield Mismatch(
+                    f"quant.{name} cannot be chosen in quant.flow={self.flow}", f", got {value}; leave it out{repair}"
+                )
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a multirun is called, and whether it goes on where it stopped."""
+"""What a multirun is called, whether it goes on where it stopped, and whether it may ask for what does not exist."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ class Retry(StrEnum):
     failed = "failed"
 
 
+class Unsupported(StrEnum):
+    """What becomes of a sweep some of whose combinations do not exist."""
+
+    refuse = "refuse"
+    skip = "skip"
+
+
 @dataclass
 class Sweep(Settings):
     """A sweep: one run for each combination, asked for with -m."""
@@ -27,6 +34,10 @@ class Sweep(Settings):
     name: str | None = option("what it is called; the same name again resumes it; null: after its moment", None)
     resume: bool = option("whether combinations that are done, here and with the same versions, are skipped", True)
     retry: Retry = option("unfinished: whatever is not done; failed: only what failed", Retry.unfinished)
+    unsupported: Unsupported = option(
+        "combinations that do not exist, as a flow that a method lacks: refuse the sweep, or skip them and report why",
+        Unsupported.refuse,
+    )
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()

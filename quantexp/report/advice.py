@@ -19,6 +19,7 @@ from quantexp.report.variants import Network, Settings, Setup, Variant, networks
 
 NEARLY = 1.05  # times the smallest size
 FEW = 3  # networks of a task that each have a paragraph of their own
+MOST_NAMED = 6  # methods in one sentence
 NO_MODEL = "No run of this sweep measured a model; what a study found stands in its own record."
 NOT_TOLD = "No two methods of this sweep can be compared: only the float model was measured."
 
@@ -64,7 +65,7 @@ def _across(ones: Sequence[Network]) -> Iterator[str]:
             )
         for verdict, words in (("a loss", "loses"), ("a gain", "gains")):
             told = [
-                f"{settings_text(network.settings)} ({_accuracy_figures(one)})"
+                f"{settings_text(network.settings)} ({accuracy_figures(one)})"
                 for network, one in pairs
                 if accuracy_verdict(one) == verdict
             ]
@@ -159,7 +160,7 @@ def _smallest(network: Network, others: Sequence[Variant]) -> str:
 def _accuracy(others: Sequence[Variant]) -> Iterator[str]:
     """Yield what is told of the accuracy: losses, gains, and what cannot be told."""
     verdicts = {one.method: accuracy_verdict(one) for one in others}
-    figures = {one.method: _accuracy_figures(one) for one in others}
+    figures = {one.method: accuracy_figures(one) for one in others}
     p_values = {one.method: _p_value(one) for one in others}
     for verdict, words in (("a loss", "Accuracy is lost by"), ("a gain", "Accuracy is gained by")):
         told = [
@@ -176,7 +177,8 @@ def _accuracy(others: Sequence[Variant]) -> Iterator[str]:
             yield f"A true drop of {least} would be told in 4 of 5 such test sets, a smaller one less often."
 
 
-def _accuracy_figures(one: Variant) -> str:
+def accuracy_figures(one: Variant) -> str:
+    """Return how the accuracy changed against the float model of the same seeds."""
     found = _comparisons(one)
     if len(found) == 1:
         only = found[0]
@@ -246,4 +248,7 @@ def _comparisons(one: Variant) -> list[Comparison]:
 
 
 def _listed(names: Sequence[str]) -> str:
+    """Name them all, or of very many the first; the tables have them all."""
+    if len(names) > MOST_NAMED:
+        return f"{', '.join(names[: MOST_NAMED - 1])} and {len(names) - MOST_NAMED + 1} others"
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from quantexp.errors import QuantexpError
 from quantexp.report.advice import which_when
+from quantexp.report.networks import network_tables, unsupported_table
 from quantexp.report.sweep import Entry, Sweep
 from quantexp.report.sweep_plots import Picture, drawn
 from quantexp.report.sweep_table import full_csv, full_table, lab_table, seeds_table, sweep_csv
@@ -49,6 +50,7 @@ def write(sweep: Sweep, folder: Path) -> Path:
     """Write the report into `folder`; return the path of the HTML page.
 
         table.md, table.csv   the lab's table
+        networks.md           every method on each network, and what does not exist; none where there is neither
         full.md, full.csv     intervals, verdicts and notes; every figure under its public name
         report.md             everything in words, with links to the pictures
         report.html           the same with the pictures in it
@@ -61,6 +63,7 @@ def write(sweep: Sweep, folder: Path) -> Path:
     texts = {
         "table.md": lab_table(sweep).markdown(),
         "table.csv": sweep_csv(sweep),
+        "networks.md": _networks(sweep),
         "full.md": full_table(sweep).markdown(),
         "full.csv": full_csv(sweep),
         "report.md": markdown(sweep, pictures),
@@ -69,7 +72,8 @@ def write(sweep: Sweep, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            if text:
+                (folder / name).write_text(text, encoding="utf-8")
         for one in pictures:
             (folder / "pictures").mkdir(exist_ok=True)
             (folder / "pictures" / one.file).write_bytes(one.png)
@@ -130,9 +134,18 @@ def _sections(sweep: Sweep, pictures: list[Picture]) -> Iterator[str]:
 def _tables(sweep: Sweep) -> Iterator[tuple[str, Table]]:
     """Yield the tables with their titles, the lab's first."""
     yield "The lab's table", lab_table(sweep)
+    yield from network_tables(sweep)
+    if unsupported := unsupported_table(sweep):
+        yield "What does not exist", unsupported
     if seeds := seeds_table(sweep):
         yield "Methods compared over seeds", seeds
     yield "Every run", full_table(sweep)
+
+
+def _networks(sweep: Sweep) -> str:
+    unsupported = unsupported_table(sweep)
+    tables = [*network_tables(sweep), *([("What does not exist", unsupported)] if unsupported else [])]
+    return "\n".join(f"## {plain(title)}\n\n{table.markdown()}" for title, table in tables)
 
 
 def _table(title: str, table: Table) -> Iterator[str]:

@@ -39,10 +39,12 @@ class Ratio:
         return self.verdict in ("faster", "slower")
 
     def __str__(self) -> str:
+        digits = 2 if self.centre > math.log(0.1) else 4  # of a hundredth, two would say nothing
+        centre = f"{math.exp(self.centre):.{digits}f}x"
         if self.reach is None:
-            return f"{math.exp(self.centre):.2f}x"
+            return centre
         low, high = math.exp(self.centre - self.reach), math.exp(self.centre + self.reach)
-        return f"{math.exp(self.centre):.2f}x [{low:.2f}, {high:.2f}]"
+        return f"{centre} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def over_float(one: Variant, size: int) -> Ratio | None:

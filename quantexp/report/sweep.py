@@ -22,13 +22,26 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class UnsupportedEntry:
+    """A combination that does not exist: what was asked for, override by override, its settings, and why not."""
+
+    asked: tuple[str, ...]
+    settings: dict[str, str]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep as the store holds it: the command that made it, its combinations, and how many are left to do."""
+    """A sweep as the store holds it: the command that made it, its combinations, and how many are left to do.
+
+    The combinations that do not exist stand apart: they are neither left nor failed.
+    """
 
     name: str
     command: str
     entries: tuple[Entry, ...]
     left: int = 0
+    unsupported: tuple[UnsupportedEntry, ...] = ()
 
     @property
     def reports(self) -> tuple[Report, ...]:

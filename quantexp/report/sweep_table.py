@@ -61,8 +61,8 @@ def lab_table(sweep: Sweep) -> Table:
     for one in tried:
         for entry in one.entries if one.setup is None else ():
             cells = [one.task, one.quant, one.precision, _settings(one, entry, folded)]
-            rows.append([*cells, *[""] * (len(columns) - len(cells) - 1), _error(entry)])
-    return _without_empty(columns, rows, tuple(_notes(sweep, every, folded)))
+            rows.append([*cells, *[""] * (len(columns) - len(cells) - 1), error_text(entry)])
+    return without_empty(columns, rows, tuple(_notes(sweep, every, folded)))
 
 
 def full_table(sweep: Sweep) -> Table:
@@ -82,9 +82,9 @@ def full_table(sweep: Sweep) -> Table:
                 cells[5] = str(report.seed) if several else ""
                 rows += _full_rows(cells, report, said)
             else:
-                rows.append([*cells, *[""] * (len(columns) - len(cells) - 1), _error(entry)])
+                rows.append([*cells, *[""] * (len(columns) - len(cells) - 1), error_text(entry)])
     numbered = (f"[{number}] {text}" for text, number in said.items())
-    return _without_empty(columns, rows, (*_notes(sweep, every, False), *numbered))
+    return without_empty(columns, rows, (*_notes(sweep, every, False), *numbered))
 
 
 def seeds_table(sweep: Sweep) -> Table | None:
@@ -112,7 +112,7 @@ def seeds_table(sweep: Sweep) -> Table | None:
         "logarithms. Both methods' latencies are compared through the float model, with which each was timed in turn.",
         f"{len(rows)} comparisons, each at the 5 % level: of those of equal methods about one in twenty is told apart.",
     )
-    return _without_empty(columns, rows, said)
+    return without_empty(columns, rows, said)
 
 
 def sweep_csv(sweep: Sweep) -> str:
@@ -138,12 +138,17 @@ def sweep_csv(sweep: Sweep) -> str:
 
 
 def full_csv(sweep: Sweep) -> str:
-    """Return every figure of every combination under its public name, a row a run, failures with their error."""
+    """Return every figure of every combination under its public name, a row a run.
+
+    Failures have their error, combinations that do not exist the reason, and neither has figures.
+    """
     levers = _levers(sweep)
     figures = {entry.run_id: metrics(entry.report) for entry in sweep.entries if entry.report}
     names = list(dict.fromkeys(name for named in figures.values() for name in named))
     told = ["run", "name", "task", "quant", "precision", "seed", "host", "machine", "protocol", "threads"]
-    lines: list[Sequence[object]] = [[*told, *levers, *names, "verdict_accuracy", "unstable_because", "error"]]
+    lines: list[Sequence[object]] = [
+        [*told, *levers, *names, "verdict_accuracy", "unstable_because", "error", "unsupported"]
+    ]
     for one, entry in _entries(sweep):
         report, setup, settings = entry.report, one.setup, dict(one.settings)
         line: list[object] = [entry.run_id, entry.name, one.task, one.quant, one.precision]
@@ -152,16 +157,24 @@ def full_csv(sweep: Sweep) -> str:
         line += [settings.get(name, "") for name in levers]
         line += [figures.get(entry.run_id, {}).get(name, "") for name in names]
         line += [report.comparison.accuracy_verdict if report and report.comparison else ""]
-        lines.append([*line, "; ".join(report.unstable) if report else "", entry.error or ""])
+        lines.append([*line, "; ".join(report.unstable) if report else "", entry.error or "", ""])
+    for absent in sweep.unsupported:
+        known = [absent.settings.get(name, "") for name in ("task", "quant")]
+        known += ["", absent.settings.get("seed", "")]
+        line = ["", " ".join(absent.asked), *known, *[""] * 4, *(absent.settings.get(name, "") for name in levers)]
+        lines.append([*line, *[""] * (len(lines[0]) - len(line) - 1), absent.reason])
     return _csv(lines)
 
 
 def sentences(sweep: Sweep) -> list[str]:
-    """Say what is not in the tables: combinations that failed, and those not yet run."""
+    """Say what is not in the tables: combinations that failed, that do not exist, and those not yet run."""
     said = []
     total = len(sweep.entries) + sweep.left
     if sweep.failed:
         said.append(f"{len(sweep.failed)} of {total} combinations failed.")
+    if sweep.unsupported:
+        many = len(sweep.unsupported)
+        said.append(f"Of what was asked for {many} {'does' if many == 1 else 'do'} not exist; the report says why.")
     if sweep.left:
         verb = "is" if sweep.left == 1 else "are"
         again = f"the same command with {shlex.quote(f'sweep.name={sweep.name}')} goes on"
@@ -260,7 +273,8 @@ def _settings(one: Variant, entry: Entry, folded: bool) -> str:
     return ", ".join(text for text in (settings_text(one.settings), seed) if text)
 
 
-def _error(entry: Entry) -> str:
+def error_text(entry: Entry) -> str:
+    """Return the error of a failure in a short line."""
     text = " ".join((entry.error or "no result is recorded").split())
     return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 3]}..."
 
@@ -269,7 +283,7 @@ def _headed(name: str, part: str) -> str:
     return f"{name}, {part}" if part else name
 
 
-def _without_empty(columns: Sequence[str], rows: Sequence[Sequence[str]], said: tuple[str, ...]) -> Table:
+def without_empty(columns: Sequence[str], rows: Sequence[Sequence[str]], said: tuple[str, ...]) -> Table:
     """Return the table without the columns in which no row has anything."""
     kept = [at for at, _ in enumerate(columns) if any(row[at] for row in rows)]
     return Table(tuple(columns[at] for at in kept), tuple(tuple(row[at] for at in kept) for row in rows), said)

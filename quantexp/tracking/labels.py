@@ -33,13 +33,14 @@ def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequ
         [choices["task"], *sample, choices["quant"], str(experiment.precision)] if experiment.study.needs_data else []
     )
     study = [] if isinstance(experiment.study, Single) else [experiment.study.name]
-    asked = (text.lstrip("+~") for text in overrides)
-    rest = [
-        text
-        for text in asked
-        if text.partition("=")[0] not in IN_THE_NAME and re.split(r"[.=/]", text)[0] not in NOT_IN_THE_NAME
-    ]
+    rest = [text for text in telling(overrides) if text.partition("=")[0] not in IN_THE_NAME]
     return " ".join(["-".join([*study, *axes, f"s{experiment.seed}"]), *rest])
+
+
+def telling(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that can tell two results apart, without the signs before them and without passwords."""
+    asked = (str(without_password(text)).lstrip("+~") for text in overrides)
+    return [text for text in asked if re.split(r"[.=/]", text)[0] not in NOT_IN_THE_NAME]
 
 
 def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, Any]:
@@ -48,17 +49,18 @@ def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, 
     Of a study that needs no data these are its own settings, the seed and where it is recorded. One that varies the
     layers has no `quant`: by this name MLflow's saved view lists runs, and those are its variants.
     """
-    tree = OmegaConf.to_container(OmegaConf.structured(experiment), enum_to_str=True)
-    settings = {
-        name: value for name, value in _flat("", tree) if name not in GROUPS and name.partition(".")[0] != "sweep"
-    }
-    chosen = {group: choices[group] for group in (*GROUPS, "experiment") if choices.get(group, "null") != "null"}
+    every = _settings(OmegaConf.structured(experiment), choices)
     if experiment.study.by_layer:
-        chosen.pop("quant")
-    every = {name: without_password(value) for name, value in {**chosen, **settings}.items()}
+        every.pop("quant")
     if experiment.study.needs_data:
         return every
     return {name: value for name, value in every.items() if name.partition(".")[0] in ("study", "seed", "tracking")}
+
+
+def settings(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
+    """Return what can tell results apart, flat as it would be recorded, of a config that describes no experiment."""
+    every = _settings(config, choices)
+    return {name: as_text(value) for name, value in every.items() if name.split(".")[0] not in NOT_IN_THE_NAME}
 
 
 def as_text(value: object) -> str:
@@ -78,6 +80,15 @@ def yaml_text(config: DictConfig, overrides: Sequence[str]) -> str:
 def without_password(value: Any) -> Any:
     """Return text with the password of any address in it replaced by stars."""
     return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", value) if isinstance(value, str) else value
+
+
+def _settings(config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    tree = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    values = {
+        name: value for name, value in _flat("", tree) if name not in GROUPS and name.partition(".")[0] != "sweep"
+    }
+    chosen = {group: choices[group] for group in (*GROUPS, "experiment") if choices.get(group, "null") != "null"}
+    return {name: without_password(value) for name, value in {**chosen, **values}.items()}
 
 
 def _flat(prefix: str, tree: Any) -> Iterator[tuple[str, Any]]:

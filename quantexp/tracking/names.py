@@ -12,3 +12,4 @@ PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 
 CONFIG_FILE, IDENTITY_FILE, REPORT_FILE = "config.yaml", "identity.json", "report.json"
+UNSUPPORTED_FILE = "unsupported.json"  # of a sweep's parent run: the combinations that do not exist

@@ -7,19 +7,31 @@ what is read back holds both.
 
 from __future__ import annotations
 
+import json
 import platform
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantexp.config import Tracking
 from quantexp.errors import TrackingError
 from quantexp.report.results import parse_report
-from quantexp.report.sweep import Entry, Sweep
+from quantexp.report.sweep import Entry, Sweep, UnsupportedEntry
 from quantexp.tracking.artifacts import read_artifact
-from quantexp.tracking.names import COMMAND, CONFIGURATION, IDENTITY, KIND, NOTE, PARENT, PROCESS, REPORT_FILE, SWEEP
+from quantexp.tracking.names import (
+    COMMAND,
+    CONFIGURATION,
+    IDENTITY,
+    KIND,
+    NOTE,
+    PARENT,
+    PROCESS,
+    REPORT_FILE,
+    SWEEP,
+    UNSUPPORTED_FILE,
+)
 from quantexp.tracking.processes import mark
 from quantexp.tracking.store import Store, open_store
 
@@ -27,7 +39,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 LEFT = "left"  # metrics of the parent run, as are these
-DONE, FAILED = "done", "failed"
+DONE, FAILED, UNSUPPORTED = "done", "failed", "unsupported"
 MOST_CHARACTERS = 8000  # of a note
 
 
@@ -64,6 +76,15 @@ def log_state(store: Store, parent: str, *, done: int, failed: int, left: int) -
     now = int(time.time() * 1000)
     values = {DONE: done, FAILED: failed, LEFT: left}
     store.client.log_batch(parent, metrics=[Metric(name, value, now, done + failed) for name, value in values.items()])
+
+
+def log_unsupported(store: Store, parent: str, entries: Sequence[UnsupportedEntry]) -> None:
+    """Record the combinations that do not exist beside those that the sweep was asked for before."""
+    known = _different([*_unsupported(store, store.client.get_run(parent)), *entries])
+    if known:
+        text = json.dumps([asdict(entry) for entry in known], indent=1)
+        store.client.log_text(parent, text, UNSUPPORTED_FILE)
+        store.client.log_metric(parent, UNSUPPORTED, len(known))
 
 
 def end(store: Store, parent: str, status: str, note: str, folder: Path | None) -> None:
@@ -105,7 +126,26 @@ def read(store: Store, name: str) -> Sweep:
         command=first.data.tags.get(COMMAND, ""),
         entries=tuple(entry for entry in entries if entry.report or entry.error),
         left=sum(int(parent.data.metrics.get(LEFT, 0)) for parent in parents.values()),
+        unsupported=_different([entry for parent in parents.values() for entry in _unsupported(store, parent)]),
     )
+
+
+def _unsupported(store: Store, parent: Run) -> tuple[UnsupportedEntry, ...]:
+    """Return the combinations that do not exist, none where the sweep recorded none. Raises TrackingError."""
+    from pydantic import TypeAdapter
+
+    if not parent.data.metrics.get(UNSUPPORTED):
+        return ()
+    content = read_artifact(store.client, parent.info.run_id, UNSUPPORTED_FILE)
+    try:
+        return TypeAdapter(tuple[UnsupportedEntry, ...]).validate_json(content)
+    except ValueError as error:
+        raise TrackingError(f"{UNSUPPORTED_FILE} of run {parent.info.run_id} cannot be read ({error})") from error
+
+
+def _different(entries: Sequence[UnsupportedEntry]) -> tuple[UnsupportedEntry, ...]:
+    """Return one of each, however it was typed."""
+    return tuple({json.dumps(entry.settings, sort_keys=True): entry for entry in entries}.values())
 
 
 def _parents(store: Store, name: str) -> Iterator[Run]:

@@ -16,7 +16,7 @@ from quantexp.report.sweep import Sweep
 HOSTILE = "<script>alert(1)</script>\"'&|`](javascript:x)"
 SWEEP = sweep(lone(), method("static"), entry(None, error="DataError: none", quant="qat"), left=1)
 SEEDS = sweep(*(method("static", seed=seed) for seed in range(3)))
-FILES = {"table.md", "table.csv", "full.md", "full.csv", "report.md", "report.html"}
+FILES = {"table.md", "table.csv", "networks.md", "full.md", "full.csv", "report.md", "report.html"}
 
 
 class Page(HTMLParser):
@@ -73,7 +73,7 @@ def test_the_report_is_tables_pictures_and_a_page(tmp_path: Path) -> None:
 
 def test_the_page_holds_tables_pictures_advice_and_failures(tmp_path: Path) -> None:
     found = page(SWEEP, tmp_path)
-    assert len(found.all("table")) == 2
+    assert len(found.all("table")) == 3
     assert len(page(SEEDS, tmp_path).all("table")) == 3
     assert "At batches 1 and 64 static int8 is the fastest" in found.text
     assert "DataError: none" in found.text
