@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,6 +77,8 @@ def job(config: DictConfig) -> None:
         with interrupt.kept():
             ongoing = sweep.Ongoing.read(folder)
             if hydra.job.num in ongoing.left_out:
+                with suppress(OSError):
+                    Path(hydra.runtime.output_dir).rmdir()  # made for files that there will be none of
                 return
             log.info("\nrun %s     %s", ongoing.place(hydra.job.num), asked)
             experiment = to_experiment(config)

@@ -55,13 +55,15 @@ def report(name: str, uri: str, experiment: str, folder: Path) -> None:
     sweep = read_sweep(tracking, name)
 
     from quantexp.report.advice import which_when
+    from quantexp.report.flows import leaving_table
     from quantexp.report.networks import network_tables, unsupported_table
     from quantexp.report.page import write
     from quantexp.report.sweep_table import full_table, lab_table, seeds_table
 
     page = write(sweep, folder)
     of_networks = (table for _, table in network_tables(sweep))
-    for table in (full_table(sweep), seeds_table(sweep), *of_networks, unsupported_table(sweep), lab_table(sweep)):
+    told = (leaving_table(sweep), unsupported_table(sweep), lab_table(sweep))
+    for table in (full_table(sweep), seeds_table(sweep), *of_networks, *told):
         if table:
             show(table.rich())
     show(f"{which_when(sweep)}\n\nreport: {page}")

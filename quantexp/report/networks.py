@@ -8,7 +8,7 @@ method that failed has its row with the error, combinations that do not exist ha
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from quantexp.report.advice import accuracy_figures, accuracy_verdict
 from quantexp.report.ratios import over_float
@@ -18,9 +18,17 @@ from quantexp.report.style import threads
 from quantexp.report.sweep import Sweep, UnsupportedEntry
 from quantexp.report.sweep_table import error_text, without_empty
 from quantexp.report.table import Table, size_text
-from quantexp.report.variants import Network, Variant, networks, settings_text, setup_names, variants
+from quantexp.report.variants import (
+    LEFT_OPEN,
+    Network,
+    Setup,
+    Variant,
+    networks,
+    settings_text,
+    setup_names,
+    variants,
+)
 
-NOT_SET = "None"  # a lever that is left open, as it is recorded
 MEANING = (
     "Layers lowered: those that hold the dtype. Products lowered: the share of the multiply-accumulates that "
     "ran in it. Against float: examples that only the quantized, or only the float model gets right, by the exact "
@@ -36,9 +44,14 @@ def network_tables(sweep: Sweep) -> list[tuple[str, Table]]:
     for network in found:
         failed = [one for one in tried if not one.setup and (one.task, one.network) == (network.task, network.settings)]
         if len(network.variants) + len(failed) > 2:  # the float model is one of them
-            parts = (network.task, settings_text(network.settings), names[network.setup])
-            tables.append((", ".join(part for part in parts if part), _table(network, failed)))
+            tables.append((network_title(network, names), _table(network, failed)))
     return tables
+
+
+def network_title(network: Network, names: Mapping[Setup, str]) -> str:
+    """Return what tells a network from the others: its task, its settings, and the name of its setup."""
+    parts = (network.task, settings_text(network.settings), names[network.setup])
+    return ", ".join(part for part in parts if part)
 
 
 def unsupported_table(sweep: Sweep) -> Table | None:
@@ -58,8 +71,8 @@ def _table(network: Network, failed: Sequence[Variant]) -> Table:
     columns += [f"Times as fast B{size}" for size in network.sizes]
     rows = []
     for one in every:
-        settings = dict(one.settings)
-        cells = [one.quant, one.precision, *(settings.get(name, "").replace(NOT_SET, "") for name in levers)]
+        settings = {name: value for name, value in one.settings if value != LEFT_OPEN}
+        cells = [one.quant, one.precision, *(settings.get(name, "") for name in levers)]
         blank = [""] * (len(columns) - len(cells))
         if one.setup:
             rows.append([*cells, *_figures(one), *(_times(one, size) for size in network.sizes), ""])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from quantexp.errors import QuantexpError
 from quantexp.report.advice import which_when
+from quantexp.report.flows import leaving_table
 from quantexp.report.networks import network_tables, unsupported_table
 from quantexp.report.sweep import Entry, Sweep
 from quantexp.report.sweep_plots import Picture, drawn
@@ -134,18 +135,22 @@ def _sections(sweep: Sweep, pictures: list[Picture]) -> Iterator[str]:
 def _tables(sweep: Sweep) -> Iterator[tuple[str, Table]]:
     """Yield the tables with their titles, the lab's first."""
     yield "The lab's table", lab_table(sweep)
-    yield from network_tables(sweep)
-    if unsupported := unsupported_table(sweep):
-        yield "What does not exist", unsupported
+    yield from _of_networks(sweep)
     if seeds := seeds_table(sweep):
         yield "Methods compared over seeds", seeds
     yield "Every run", full_table(sweep)
 
 
+def _of_networks(sweep: Sweep) -> Iterator[tuple[str, Table]]:
+    yield from network_tables(sweep)
+    if leaving := leaving_table(sweep):
+        yield "Leaving torch.ao", leaving
+    if unsupported := unsupported_table(sweep):
+        yield "What does not exist", unsupported
+
+
 def _networks(sweep: Sweep) -> str:
-    unsupported = unsupported_table(sweep)
-    tables = [*network_tables(sweep), *([("What does not exist", unsupported)] if unsupported else [])]
-    return "\n".join(f"## {plain(title)}\n\n{table.markdown()}" for title, table in tables)
+    return "\n".join(f"## {plain(title)}\n\n{table.markdown()}" for title, table in _of_networks(sweep))
 
 
 def _table(title: str, table: Table) -> Iterator[str]:

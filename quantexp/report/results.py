@@ -267,6 +267,16 @@ class Comparison:
         return "a loss" if self.flips_lost > self.flips_gained else "a gain"
 
 
+def won_and_lost(one: Comparison, other: Comparison) -> tuple[int, int]:
+    """Count the examples that only the other model gets right, and those that only the one does.
+
+    Both are compared with the same float model, so they differ where the flips of one are not those of the other.
+    """
+    gained = (set(one.gained_examples), set(other.gained_examples))
+    lost = (set(one.lost_examples), set(other.lost_examples))
+    return len(gained[1] - gained[0]) + len(lost[0] - lost[1]), len(gained[0] - gained[1]) + len(lost[1] - lost[0])
+
+
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """The float model under `torch.compile`, a harder one to beat than eager.

@@ -15,7 +15,7 @@ from functools import cached_property
 from quantexp.benchmark.statistics import CONFIDENCE, mcnemar
 from quantexp.report.findings import Findings
 from quantexp.report.metrics import metrics as metrics_of
-from quantexp.report.results import Comparison, Report
+from quantexp.report.results import Comparison, Report, won_and_lost
 from quantexp.report.table import SIMULATED, Table, network_name, notes, size_text, speedup_text
 
 ALONE, ALL_BUT = "alone", "all but it"
@@ -85,16 +85,6 @@ def compared(report: Report) -> Comparison:
     """Return how the quantized model does against float; every variant of the study has one."""
     assert report.comparison is not None
     return report.comparison
-
-
-def won_and_lost(one: Comparison, other: Comparison) -> tuple[int, int]:
-    """Count the examples that only the other model gets right, and those that only the one does.
-
-    Both are compared with the same float model, so they differ where the flips of one are not those of the other.
-    """
-    gained = (set(one.gained_examples), set(other.gained_examples))
-    lost = (set(one.lost_examples), set(other.lost_examples))
-    return len(gained[1] - gained[0]) + len(lost[0] - lost[1]), len(gained[0] - gained[1]) + len(lost[1] - lost[0])
 
 
 def loss_change(report: Report) -> float | None:

@@ -64,6 +64,7 @@ HEADING: dict[str, Any] = {"textcoords": "offset points", "va": "center", "size"
 FILLINGS = (("full", "-"), ("none", "--"), ("left", ":"), ("bottom", "-."))
 ROWS = 12  # bars that a picture holds at most, unless one network has more
 FEW = 8  # networks; the key of more is written smaller
+LONGEST = 28  # characters of a method's name beside its bars
 PANELS = 3  # rows of panels that a picture holds at most
 
 
@@ -241,7 +242,7 @@ def method_figures(group: Group) -> Iterator[Figure]:
         for axes in cells:
             axes.set_visible(False)
         for axes in grid[:, 0]:
-            axes.set_yticks(places, [literal(_cut(one.method, 24)) for _, one in rows], size=SMALL)
+            axes.set_yticks(places, [literal(_cut(one.method, LONGEST)) for _, one in rows], size=SMALL)
             axes.set_ylim(max(places) + 0.6, min([*places, *(place for place, _ in titles)]) - 0.6)
             for place, title in titles:
                 axes.annotate(title, (0, place), (4, 0), xycoords=("axes fraction", "data"), **HEADING)

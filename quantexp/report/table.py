@@ -15,7 +15,20 @@ if TYPE_CHECKING:
 
 SIMULATED = "simulated"  # the precision of what is rounded and computed in float
 TEXT_COLUMNS = (
-    *("Task", "Quantization", "dtype", "flow", "engine", "Settings", "Quantized", "Setup", "Compared", "Verdict"),
+    *(
+        "Task",
+        "Quantization",
+        "dtype",
+        "flow",
+        "engine",
+        "Left",
+        "Taken",
+        "Settings",
+        "Quantized",
+        "Setup",
+        "Compared",
+        "Verdict",
+    ),
     *("Change told", "Among", "Failed"),
 )
 

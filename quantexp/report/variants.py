@@ -24,6 +24,8 @@ from quantexp.report.table import task_name
 CHOICES = ("task", "model", "quant", "precision", "train", "benchmark", "data")
 OF_NO_ACCOUNT = ("data_dir", "cache_dir", "tracking", "sweep", "seed", "batch_size", "experiment", "study")
 SAME_AS = {"task.hidden": "model.hidden"}  # the network takes its widths from the task unless it has its own
+NAMED_BY_VALUE = ("quant.flow", "quant.engine")  # no other setting has values of these names
+LEFT_OPEN = "None"  # a setting that has no value, as it is recorded
 Settings = tuple[tuple[str, str], ...]
 
 
@@ -59,9 +61,10 @@ class Variant:
 
     @property
     def method(self) -> str:
-        """Name the method, with the settings of its own that vary: `static int8 engine=onednn`."""
-        own = (f"{_short(name)}={value}" for name, value in self.settings if name.startswith("quant."))
-        return " ".join([self.quant, self.precision, *own])
+        """Name the method, with the settings of its own that vary: `static int8 fx onednn reduce_range=True`."""
+        own = [(name, value) for name, value in self.settings if name.startswith("quant.") and value != LEFT_OPEN]
+        texts = (value if name in NAMED_BY_VALUE else f"{_short(name)}={value}" for name, value in own)
+        return " ".join([self.quant, self.precision, *texts])
 
     @property
     def network(self) -> Settings:

@@ -11,6 +11,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,8 +81,10 @@ def log_state(store: Store, parent: str, *, done: int, failed: int, left: int) -
 
 def log_unsupported(store: Store, parent: str, entries: Sequence[UnsupportedEntry]) -> None:
     """Record the combinations that do not exist beside those that the sweep was asked for before."""
-    known = _different([*_unsupported(store, store.client.get_run(parent)), *entries])
-    if known:
+    before: Sequence[UnsupportedEntry] = ()
+    with suppress(TrackingError):  # what was damaged is written anew
+        before = _unsupported(store, store.client.get_run(parent))
+    if known := _different([*before, *entries]):
         text = json.dumps([asdict(entry) for entry in known], indent=1)
         store.client.log_text(parent, text, UNSUPPORTED_FILE)
         store.client.log_metric(parent, UNSUPPORTED, len(known))

@@ -8,8 +8,8 @@ import pytest
 from builders import comparison, measured, report, speedup
 
 from quantexp.benchmark.statistics import mcnemar
-from quantexp.report.results import Report
-from quantexp.report.sensitivity import Part, SensitivityReport, advice, metrics, table, variant_lines, won_and_lost
+from quantexp.report.results import Report, won_and_lost
+from quantexp.report.sensitivity import Part, SensitivityReport, advice, metrics, table, variant_lines
 from quantexp.report.sensitivity_plots import accuracy_figure, pictures, sqnr_figure
 
 PNG = b"\x89PNG"

@@ -13,6 +13,7 @@ from quantexp.config.tracking import Local
 from quantexp.errors import TrackingError, TrainingError
 from quantexp.experiment import Outcome, run
 from quantexp.identity import Identity, configuration_digest
+from quantexp.report.sweep import UnsupportedEntry
 from quantexp.tracking import sweeps
 from quantexp.tracking.names import COMMAND, CONFIGURATION, IDENTITY, KIND, PARENT, SWEEP
 from quantexp.tracking.record import recording
@@ -137,6 +138,33 @@ def test_a_report_that_cannot_be_read_is_a_row_that_says_so(
     assert entry.report is None
     assert "its report cannot be read" in str(entry.error)
     assert store.client.get_run(run_id).data.tags[IDENTITY]
+
+
+def absent(flow: str) -> UnsupportedEntry:
+    return UnsupportedEntry((f"quant.flow={flow}",), {"quant.flow": flow}, f"quant.flow={flow} does not exist")
+
+
+def test_what_does_not_exist_is_read_back_with_what_was_asked_for_before(store: Store) -> None:
+    parent, _ = sweeps.begin(store, "night", "", resume=True)
+    sweeps.log_unsupported(store, parent, [])
+    assert sweeps.read_sweep(Local(), "night").unsupported == ()
+    assert store.client.get_run(parent).data.metrics == {}
+    sweeps.log_unsupported(store, parent, [absent("fx"), absent("pt2e")])
+    typed_otherwise = replace(absent("pt2e"), asked=("quant.flow='pt2e'",))
+    sweeps.log_unsupported(store, parent, [typed_otherwise, absent("torchao")])
+    assert sweeps.read_sweep(Local(), "night").unsupported == (absent("fx"), typed_otherwise, absent("torchao"))
+    assert store.client.get_run(parent).data.metrics == {"unsupported": 3}
+
+
+@pytest.mark.parametrize("content", ["", "{}", '[{"asked": "quant.flow=fx"}]'])
+def test_a_list_of_what_does_not_exist_that_is_damaged_is_told_and_written_anew(store: Store, content: str) -> None:
+    parent, _ = sweeps.begin(store, "night", "", resume=True)
+    sweeps.log_unsupported(store, parent, [absent("fx")])
+    Path(f"mlartifacts/{parent}/artifacts/unsupported.json").write_text(content)
+    with pytest.raises(TrackingError, match=rf"unsupported\.json of run {parent} cannot be read"):
+        sweeps.read_sweep(Local(), "night")
+    sweeps.log_unsupported(store, parent, [absent("fx")])
+    assert sweeps.read_sweep(Local(), "night").unsupported == (absent("fx"),)
 
 
 @pytest.mark.parametrize("name", ["nothing", "no' or '1'='1", "\\", "0" * 32])
