@@ -75,7 +75,7 @@ def calls(
         ends: Modules whose outputs stand for those of a layer, such as the batch normalisation that is folded into it.
     """
     network = model.model if isinstance(model, Wrapper) else model
-    if own := getattr(network, "calls", None):  # a graph has no modules to watch
+    if own := getattr(network, "layer_calls", None):  # a graph has no modules to watch
         graph_calls: dict[str, list[Call]] = own(inputs)
         return graph_calls
     layers = named_layers(model)
@@ -91,7 +91,7 @@ def calls(
     finally:
         for hook in hooks:
             hook.remove()
-    rounding = {name: one for name, one in network.named_modules() if isinstance(one, Simulated)}
+    rounding = _simulated(model)
     return {
         name: [
             Call(one.dequantize(), other.dequantize(), _grid(one, rounding.get(name)), _rectifies(held))
@@ -103,14 +103,12 @@ def calls(
 
 def named_layers(model: nn.Module) -> dict[str, HeldWeights]:
     """Return the weights that a network holds by the names that the layers have in the float network."""
-    return {
-        held.name.removesuffix(".layer") if isinstance(_parent(held, model), Simulated) else held.name: held
-        for held in held_weights(model)
-    }
+    wrapped = {f"{name}.layer": name for name in _simulated(model)}
+    return {wrapped.get(held.name, held.name): held for held in held_weights(model)}
 
 
-def _parent(held: HeldWeights, model: nn.Module) -> nn.Module:
-    return model.get_submodule(held.name.rpartition(".")[0]) if held.name.endswith(".layer") else model
+def _simulated(model: nn.Module) -> dict[str, Simulated]:
+    return {name: one for name, one in model.named_modules() if isinstance(one, Simulated)}
 
 
 def _keep(kept: list[Tensor], entering: bool, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -123,7 +121,7 @@ def _grid(taken: Tensor, rounding: Simulated | None) -> Grid | None:
         return Grid(float(rounding.scale), int(rounding.zero_point), 0, rounding.quant_max)
     if not taken.is_quantized:
         return None
-    bounds = torch.iinfo(taken.int_repr().dtype)
+    bounds = torch.iinfo(taken.dtype)
     return Grid(taken.q_scale(), taken.q_zero_point(), int(bounds.min), int(bounds.max))
 
 

@@ -149,6 +149,22 @@ def test_lenet_tells_its_convolutions_and_its_linear_layers(flow: Flow, method: 
         assert one.output_sqnr_db is not None and one.output_sqnr_db > 25  # what ReLU cuts off would be all noise
 
 
+def test_layers_go_by_the_names_of_the_network_even_by_one_that_quantexp_uses() -> None:
+    block = nn.Sequential(nn.Linear(4, 8))
+    block.add_module("layer", nn.Linear(8, 2))
+    network = nn.Sequential()
+    network.add_module("layer", block)
+    for option in (*(Static(flow=flow) for flow in Static.flows), FakeQuant()):
+        quantized = option.skeleton(copy.deepcopy(network.eval()), "int8", torch.rand(8, 4))
+        assert list(losses(network, quantized, torch.rand(8, 4))) == ["layer.0", "layer.layer"]
+
+
+def test_a_static_network_with_dynamic_layers_has_a_grid_where_ranges_are_fixed() -> None:
+    network, inputs = MLP(4, [8, 8], 2).eval(), torch.rand(32, 4)
+    quantized = Static(dynamic=["layers.2"]).skeleton(copy.deepcopy(network), "int8", inputs)
+    assert [one.clipped is None for one in losses(network, quantized, inputs).values()] == [False, True, False]
+
+
 @FLOWS
 def test_a_layer_in_float_is_told_with_what_reaches_it(flow: Flow) -> None:
     torch.manual_seed(0)
@@ -180,6 +196,30 @@ def test_outputs_are_those_of_the_layer_whatever_the_network_does_to_them_in_pla
     )  # a graph is pure
     kept = losses(network, quantized, inputs)["2"]
     assert kept.output_sqnr_db is not None and kept.output_sqnr_db > 25
+
+
+class Residual(nn.Module):
+    """A layer whose output is added to its input, which lowering makes one operator of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.added, self.last = nn.Linear(4, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x)
+        result: Tensor = self.last(hidden + self.added(torch.relu(hidden)))
+        return result
+
+
+@pytest.mark.parametrize("flow", [Flow.fx, Flow.pt2e])
+def test_an_addition_that_is_fused_into_a_layer_is_not_taken_for_its_output(flow: Flow) -> None:
+    torch.manual_seed(0)
+    network, inputs = Residual().eval(), torch.randn(64, 4)
+    found = losses(network, Static(flow=flow).skeleton(copy.deepcopy(network), "int8", inputs), inputs)
+    assert list(found) == ["first", "added", "last"]
+    assert found["first"].output_sqnr_db is not None and found["first"].output_sqnr_db > 25
+    assert (found["added"].output_sqnr_db is None) == (flow is Flow.pt2e)
+    assert found["last"].output_sqnr_db is not None and found["last"].output_sqnr_db > 25
 
 
 class Normed(nn.Module):

@@ -104,10 +104,9 @@ class Lowered(nn.Module):
                 scheme, scale = "per_channel_symmetric", state[layer.scale]
                 yield HeldWeights(layer.name, layer.kind, self, weight, bias, torch.int8, scheme, scale)
 
-    def calls(self, inputs: Tensor) -> dict[str, list[Call]]:
+    def layer_calls(self, inputs: Tensor) -> dict[str, list[Call]]:
         """Return what each layer takes and gives when the network runs on `inputs`."""
-        nodes = {layer.node: layer.name for layer in self.layers}
-        return calls(self.program, nodes, (inputs, *self.packed))
+        return calls(self.program, {layer.node: layer.name for layer in self.layers}, (inputs, *self.packed))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "packed": ()}

@@ -1,4 +1,7 @@
-"""What the layers of a lowered program take and give, read from its nodes as they run."""
+"""What the layers of a lowered program take and give, read from its nodes as they run.
+
+Floats are copied when they are read: an addition that is fused into a layer is done in what it is added to.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from quantexp.quant.dequantized import Call, Grid
 aten = torch.ops.aten
 QUANTIZE = "quantized_decomposed.quantize_per_tensor"
 BYTE = (0, 255)  # what the kernels clamp their outputs to
+POST_OPS = ("binary_post_op", "binary_attr", "post_op_name", "attr")  # what operators call that which they do behind
 
 
 def calls(program: fx.GraphModule, layers: Mapping[str, str], inputs: Sequence[Tensor]) -> dict[str, list[Call]]:
@@ -38,16 +42,16 @@ class _Run(fx.Interpreter):
         operator: Any = node.target
         named: dict[str, Any] = dict(zip((one.name for one in operator._schema.arguments), node.args, strict=False))
         source: Any = node.args[1 if operator is aten.addmm.default else 0]
-        after = named.get("binary_post_op") or named.get("post_op_name") or named.get("attr") or "none"
-        output: Tensor | None = result if after in ("none", "relu") else None
+        after = next((named[key] for key in POST_OPS if named.get(key)), "none")
+        output: Tensor | None = result.clone() if after in ("none", "relu") else None
         if output is not None and not output.is_floating_point():
             output = (output.float() - named["output_zero_point"]) * named["output_scale"]
         rectified = bool(after == "relu")
         if "qx" not in named:
-            return Call(self.env[source], output, None, rectified)
+            return Call(self.env[source].clone(), output, None, rectified)
         scale, zero_point = named["x_scale"], named["x_zero_point"]
         if isinstance(scale, fx.Node):  # found at each call: what is rounded belongs to the layer, as in other flows
-            return Call(self.env[source.args[0]], output, None, rectified)
+            return Call(self.env[source.args[0]].clone(), output, None, rectified)
         values = (self.env[source].float() - zero_point) * scale
         return Call(values, output, Grid(scale, zero_point, *_bounds(source)), rectified)
 
