@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
 from quantexp.quant.dequantized import Call, Grid
+from quantexp.quant.flows.multipliers import arguments, operands
 
-aten = torch.ops.aten
 QUANTIZE = "quantized_decomposed.quantize_per_tensor"
 BYTE = (0, 255)  # what the kernels clamp their outputs to
 POST_OPS = ("binary_post_op", "binary_attr", "post_op_name", "attr")  # what operators call that which they do behind
@@ -39,9 +38,9 @@ class _Run(fx.Interpreter):
         return result
 
     def _call(self, node: fx.Node, result: Tensor) -> Call:
-        operator: Any = node.target
-        named: dict[str, Any] = dict(zip((one.name for one in operator._schema.arguments), node.args, strict=False))
-        source: Any = node.args[1 if operator is aten.addmm.default else 0]
+        taken = operands(node)
+        assert taken is not None  # it is the node of a layer
+        named, source = arguments(node), taken.inputs
         after = next((named[key] for key in POST_OPS if named.get(key)), "none")
         output: Tensor | None = result.clone() if after in ("none", "relu") else None
         if output is not None and not output.is_floating_point():
