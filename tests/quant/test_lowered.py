@@ -13,6 +13,7 @@ from quantexp.config import Dynamic, Flow, Observer, Qat, Static
 from quantexp.errors import QuantizationError
 from quantexp.models.mlp import MLP
 from quantexp.quant.base import Promise, Quantized
+from quantexp.quant.dequantized import calls
 from quantexp.quant.flows import lowered, pt2e
 from quantexp.quant.inspection import inspect
 from quantexp.report.results import Operator
@@ -109,3 +110,45 @@ def test_a_network_that_cannot_be_exported_is_told_with_what_to_do() -> None:
 
     with pytest.raises(QuantizationError, match=r"that torch\.export takes .* use quant\.flow=fx or eager$"):
         Static(flow=Flow.pt2e).skeleton(Branches().eval(), "int8", EXAMPLE)
+
+
+class Residual(nn.Module):
+    """Convolutions on 4x4 images, of which one is added to what it takes, as lowering makes one operator of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.added = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.head = nn.Linear(48, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = torch.relu(self.first(x.view(-1, 1, 4, 4)))
+        logits: Tensor = self.head(torch.relu(maps + self.added(maps)).flatten(1))
+        return logits
+
+
+IMAGES = torch.linspace(-1.0, 3.0, 128).view(8, 16)
+OF_FIRST, OF_ADDED, OF_HEAD = 3 * 9 * 16, 3 * 3 * 9 * 16, 48 * 2  # multiply-accumulates
+
+
+def test_a_convolution_that_an_addition_is_fused_into_is_among_the_layers() -> None:
+    torch.manual_seed(0)
+    network = Residual().eval()
+    evidence = inspect(Quantized(static(network, IMAGES), PROMISE), IMAGES)
+    assert [(one.name, one.kind, one.precision) for one in evidence.layers] == [
+        *(("first", "Conv2d", "int8"), ("added", "Conv2d", "int8"), ("head", "Linear", "int8"))
+    ]
+    assert sum(one.macs for one in evidence.operators if one.precision == "int8") == OF_FIRST + OF_ADDED + OF_HEAD
+
+
+def test_dynamic_quantization_rounds_nothing_of_convolutions_which_it_leaves_in_float() -> None:
+    torch.manual_seed(0)
+    network = Residual().eval()
+    model = Dynamic(flow=Flow.pt2e).skeleton(copy.deepcopy(network), "int8", IMAGES)
+    evidence = inspect(Quantized(model, PROMISE), IMAGES)
+    assert {one.name: one.precision for one in evidence.layers} == {"first": "fp32", "added": "fp32", "head": "int8"}
+    assert isinstance(model, lowered.Lowered)
+    given, float_given = calls(model, IMAGES), calls(network, IMAGES)
+    for name in ("first", "added"):
+        (one,), (other,) = given[name], float_given[name]
+        assert one.output is not None and other.output is not None
+        torch.testing.assert_close(one.output.reshape(other.output.shape), other.output)

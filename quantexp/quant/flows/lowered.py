@@ -22,21 +22,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch._inductor.fx_passes.freezing_patterns import freezing_passes
 
+from quantexp.quant.dequantized import Call
+from quantexp.quant.flows.lowered_calls import calls
+from quantexp.quant.flows.multipliers import operands
 from quantexp.quant.inspection import HeldWeights
 
 BATCH = ({0: torch.export.Dim.DYNAMIC},)  # of any size
-aten, mkldnn, onednn = torch.ops.aten, torch.ops.mkldnn, torch.ops.onednn
-OPERANDS = {  # where a multiplying operator takes its weight and its bias
-    onednn.qlinear_pointwise: (3, 6),
-    onednn.qconv_pointwise: (3, 6),
-    mkldnn._linear_pointwise: (1, 2),
-    mkldnn._convolution_pointwise: (1, 2),
-    aten.linear: (1, 2),
-    aten.convolution: (1, 2),
-    aten.conv2d: (1, 2),
-    aten.mm: (1, None),
-    aten.addmm: (2, 0),
-}
+aten = torch.ops.aten
 DEQUANTIZE = "quantized_decomposed.dequantize"
 
 
@@ -51,13 +43,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Placed:
-    """A layer in the lowered program, and the tensors of the state that it takes; `runs` tells in which dtype."""
+    """A layer in the lowered program: the node that computes it, and the tensors of the state that this takes.
+
+    `scale` is None for a layer that multiplies floats.
+    """
 
     name: str
     kind: str
+    node: str
     weight: str
     bias: str | None
-    integer: bool
+    scale: str | None
 
 
 class Lowered(nn.Module):
@@ -91,9 +87,15 @@ class Lowered(nn.Module):
         state = self.constants.state_dict()
         for layer in self.layers:
             weight, bias = state[layer.weight], state[layer.bias] if layer.bias else None
-            scheme = "per_channel_symmetric" if layer.integer else None
-            dtype = torch.int8 if layer.integer else torch.float32
-            yield HeldWeights(layer.name, layer.kind, self, weight, bias, dtype, scheme)
+            if layer.scale is None:
+                yield HeldWeights(layer.name, layer.kind, self, weight, bias, torch.float32)
+            else:
+                scheme, scale = "per_channel_symmetric", state[layer.scale]
+                yield HeldWeights(layer.name, layer.kind, self, weight, bias, torch.int8, scheme, scale)
+
+    def layer_calls(self, inputs: Tensor) -> dict[str, list[Call]]:
+        """Return what each layer takes and gives when the network runs on `inputs`."""
+        return calls(self.program, {layer.node: layer.name for layer in self.layers}, (inputs, *self.packed))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "packed": ()}
@@ -134,9 +136,9 @@ def _refresh(lowered: Lowered, _: object) -> None:
 def _sources(converted: fx.GraphModule) -> Iterator[Source]:
     """Yield the layers of the exported network in the order in which they run."""
     for node in converted.graph.nodes:
-        if (operands := _operands(node)) and node.meta.get("nn_module_stack"):
+        if (taken := operands(node)) and node.meta.get("nn_module_stack"):
             name, kind = list(node.meta["nn_module_stack"].values())[-1]
-            weight, _ = _origin(node.args[operands[0]])
+            weight, _ = _origin(taken.weight)
             if weight:
                 yield Source(name, str(kind).rpartition(".")[2], weight)
 
@@ -174,23 +176,18 @@ def _placed(graph: fx.GraphModule, sources: Iterable[Source]) -> Iterator[Placed
     """Yield the layers of the lowered graph, each with the name of the layer that it comes from."""
     left = {source.name: source for source in sources}
     for node in graph.graph.nodes:
-        operands = _operands(node)
-        weight, dequantized = _origin(node.args[operands[0]]) if operands else (None, False)
-        if operands is None or weight is None:
+        taken = operands(node)
+        weight, dequantized = _origin(taken.weight) if taken else (None, False)
+        if taken is None or weight is None:
             continue
-        index = operands[1]
-        bias = _origin(node.args[index])[0] if index is not None and len(node.args) > index else None
+        bias = _origin(taken.bias)[0]
         own = bias.removesuffix(".bias") if bias else ""
         name = next(
             (one.name for one in left.values() if one.weight == weight), own if own in left else next(iter(left))
         )
         integer = not dequantized and str(node.target).startswith("onednn.q")
-        yield Placed(name, left.pop(name).kind, weight, bias, integer)
-
-
-def _operands(node: fx.Node) -> tuple[int, int | None] | None:
-    """Return where a node takes its weight and its bias; None if it does not multiply."""
-    return OPERANDS.get(getattr(node.target, "overloadpacket", None))  # type: ignore[arg-type]
+        scale = _origin(taken.scale)[0] if integer else None
+        yield Placed(name, left.pop(name).kind, node.name, weight, bias, scale)
 
 
 def _origin(node: Any) -> tuple[str | None, bool]:

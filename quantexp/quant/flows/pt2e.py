@@ -32,6 +32,7 @@ from quantexp.quant.flows.percentile import percentile_range
 from quantexp.quant.selection import kept_in_float
 
 HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 EPSILON = 2**-12  # the least scale, as torchao sets it
 
 
@@ -81,7 +82,11 @@ class Exported(Wrapper):
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
     """Quantize the Linear layers of `model` dynamically."""
     config = get_default_x86_inductor_quantization_config(is_dynamic=True, reduce_range=_reduces(None))
-    prepared = Exported(prepare_pt2e(_exported(model.eval(), example), _quantizer(option, model, config)), example)
+    quantizer = _quantizer(option, model, config)
+    for name, module in model.named_modules():
+        if isinstance(module, CONVOLUTIONS):  # has no dynamic kernel: it would round its values, and compute in float
+            quantizer.set_module_name_qconfig(name, None)
+    prepared = Exported(prepare_pt2e(_exported(model.eval(), example), quantizer), example)
     calibrate(prepared, [example])  # for the weights, which are observed when the network runs
     return convert(prepared)
 
