@@ -59,7 +59,7 @@ def without_torch(tmp_path: Path) -> str:
         (
             "quant.calibrate=test",
             "there is no setting quant.calibrate. Did you mean calibration? Possible here: activations, calibration, "
-            "calibration_examples, calibration_seed, engine, exclude, flow, include, observer, percentile, "
+            "calibration_examples, calibration_seed, dynamic, engine, exclude, flow, include, observer, percentile, "
             "reduce_range, weights",
         ),
         (
@@ -135,7 +135,7 @@ def test_a_sweep_is_checked_before_its_first_job(quantexp: Command, folder: Path
     assert done.stderr.count("precision=int8 does not exist for quant=none") == 1
     assert "(in quant=static precision=fp16" in done.stderr
     assert "(in quant=none precision=int8" in done.stderr
-    assert done.stderr.count("does not exist") == 2  # the two possible pairs of the four are no faults
+    assert done.stderr.count("does not exist for") == 2  # the two possible pairs of the four are no faults
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert list(folder.iterdir()) == []  # neither multirun/ nor mlflow.db

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,22 @@ from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
-from quantexp.compose import to_experiment
-from quantexp.config import METHODS, Experiment, Mnist, Paired, Quant, Server
+from quantexp.compose import combinations, to_experiment
+from quantexp.config import (
+    METHODS,
+    OVER_TORCH_AO,
+    ByLayer,
+    Engine,
+    Experiment,
+    Flow,
+    Mnist,
+    Paired,
+    Quant,
+    Server,
+)
 from quantexp.config.store import OPTIONS, conf_dir, register
 from quantexp.errors import ConfigError
+from quantexp.plan import plan
 
 COMMITTED = sorted(
     (str(path.parent.relative_to(conf_dir())), path.stem)
@@ -27,6 +40,7 @@ OURS = [(group, value) for group, value in COMMITTED if not group.startswith(("h
 STUDIES = [value for group, value in COMMITTED if group == "experiment"]
 VARIANTS = [f"+{group}={value}" for group, value in COMMITTED if group.startswith("experiment/")]
 HYDRAS = [(group, value) for group, value in COMMITTED if group.startswith("hydra/")]
+BY_LAYER = [method for method in METHODS if issubclass(method, ByLayer)]
 ADDRESS = "http://localhost:5000"
 
 
@@ -85,6 +99,17 @@ def test_every_variant_of_a_study_composes_to_a_checked_experiment(variant: str)
 def test_the_study_of_precisions_holds_every_pair_there_is() -> None:
     pairs = {f"+experiment/precision={method.name}_{name}" for method in METHODS for name in method.precisions}
     assert pairs == {variant for variant in VARIANTS if "precision" in variant}
+
+
+def test_the_study_of_flows_holds_every_method_in_every_flow_with_every_engine() -> None:
+    register()
+    with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+        config = compose("config", overrides=["experiment=flows", "data=sample"], return_hydra_config=True)
+        planned = plan(list(combinations(config)), skip_unsupported=True)
+    engines = [len(Engine) if flow in OVER_TORCH_AO else 1 for method in BY_LAYER for flow in method.flows]
+    assert planned.runs == 3 * sum(engines)  # the MLPs of both tasks, and LeNet-5
+    axes = (2, 2, len(BY_LAYER), len(Flow), len(Engine) + 1)  # one more, as no engine need be given
+    assert planned.runs + len(planned.left_out) == math.prod(axes)
 
 
 def test_each_network_brings_its_own_crop_unless_told() -> None:

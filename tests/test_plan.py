@@ -145,6 +145,7 @@ def test_what_does_not_exist_is_skipped_and_kept_with_its_reason(workdir: Path, 
     assert first.returncode == 0, first.stderr
     assert first.stderr.startswith(f"{LOG}1 combinations; left out: 1 that do not exist\n")
     assert first.stderr.count("\nrun ") == 1
+    assert not (workdir / "multirun" / "night" / "1").exists()
 
     parent, report = parent_in(workdir), workdir / "multirun" / "night"
     assert parent.info.status == "FINISHED"
