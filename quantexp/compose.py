@@ -85,7 +85,7 @@ def refuse_faults(jobs: Sequence[Combination]) -> None:
     for overrides, config in jobs:
         try:
             experiment = to_experiment(config)
-            request = replace(experiment.data_request, seed=0)
+            request = replace(experiment.data_request, seed=0, validation_seed=0)
             needed = experiment.study.needs_data
             place = (needed, experiment.task.name, request, experiment.model, experiment.train.checkpoint)
             experiments.setdefault(str(place), (overrides, experiment))

@@ -20,7 +20,7 @@ from quantexp.config.quant import (
 )
 from quantexp.config.study import STUDIES, Affine, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, Sweep
-from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Sst2, Task
+from quantexp.config.task import CalibrationSplit, DataRequest, EvaluationSplit, Mnist, Source, Sst2, Task
 from quantexp.config.tracking import Local, Server, Tracking
 from quantexp.config.train import Device, Optimizer, Train
 
@@ -38,6 +38,7 @@ __all__ = [
     "Device",
     "Dynamic",
     "Engine",
+    "EvaluationSplit",
     "Experiment",
     "FakeQuant",
     "FloatModel",

@@ -109,6 +109,7 @@ class Recorder:
 
         data = report.data
         rows = {"train": data.train, "calibration": data.calibration, "test": data.test}
+        rows |= {"validation": data.validation} if data.validation else {}
         dataset = Dataset(
             name=report.task if data.source == "full" else f"{report.task} ({data.source})",
             digest=data.fingerprint[:16],
@@ -116,7 +117,9 @@ class Recorder:
             source=json.dumps({"origin": data.origin}),
             profile=json.dumps(rows),
         )
-        self.store.client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])])
+        self.store.client.log_inputs(
+            self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", data.evaluation)])]
+        )
 
     def _artifacts(self, outcome: Outcome, identity: Identity, drawn: bool) -> None:
         with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
