@@ -18,7 +18,7 @@ from quantexp.config.quant import (
     Static,
     WeightOnly,
 )
-from quantexp.config.study import STUDIES, Affine, Sensitivity, Single, Study
+from quantexp.config.study import STUDIES, Affine, Objective, Search, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, EvaluationSplit, Mnist, Source, Sst2, Task
 from quantexp.config.tracking import Local, Server, Tracking
@@ -51,6 +51,7 @@ __all__ = [
     "Mnist",
     "Model",
     "NoQuant",
+    "Objective",
     "Observer",
     "Optimizer",
     "Option",
@@ -59,6 +60,7 @@ __all__ = [
     "Quant",
     "Retry",
     "Scheme",
+    "Search",
     "Selective",
     "Sensitivity",
     "Server",

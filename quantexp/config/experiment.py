@@ -12,7 +12,7 @@ from quantexp.config.benchmark import Benchmark, Paired
 from quantexp.config.levers import Start
 from quantexp.config.model import Mlp, Model
 from quantexp.config.option import Settings, option
-from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Qat, Quant, Selective, Static
+from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Qat, Quant, Static
 from quantexp.config.study import Single, Study
 from quantexp.config.sweep import Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, EvaluationSplit, Mnist, Source, Task
@@ -79,12 +79,7 @@ class Experiment(Settings):
                 "evaluation=validation needs examples that are held out of train, got validation=0; "
                 "hold some out, as validation=0.1 does"
             )
-        if self.study.by_layer and not isinstance(self.quant, Selective):
-            methods = ", ".join(f"quant={method.name}" for method in METHODS if issubclass(method, Selective))
-            yield (
-                f"study={self.study.name} needs a method that quantizes layers one by one ({methods}), "
-                f"got quant={self.quant.name}"
-            )
+        yield from self.study.combination_faults(self)
         if isinstance(self.quant, Qat) and self.quant.start is Start.scratch and self.train.checkpoint:
             yield (
                 "quant.start=scratch would not use the weights of train.checkpoint="

@@ -14,7 +14,19 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 SIMULATED = "simulated"  # the precision of what is rounded and computed in float
-TEXT_COLUMNS = ("Task", "Quantization", "dtype", "Settings", "Quantized", "Setup", "Compared", "Verdict", "Failed")
+TEXT_COLUMNS = (
+    "Task",
+    "Quantization",
+    "dtype",
+    "Settings",
+    "Quantized",
+    "Setup",
+    "Compared",
+    "Verdict",
+    "Failed",
+    "Bound",
+    "Pareto front",
+)
 
 
 @dataclass(frozen=True)
