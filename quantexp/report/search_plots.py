@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+STAR = "#F0E442"
+
+
 def pictures(report: SearchReport) -> dict[str, bytes]:
     """Return the pictures as PNG by file name."""
     with styled():
@@ -41,13 +44,22 @@ def size_figure(report: SearchReport) -> Figure:
 def _figure(report: SearchReport, title: str, costs: Sequence[float], label: str) -> Figure:
     run = next(one.report for one in report.tried if one.report)
     subtitle = f"{network_name(run)}: {len(report.tried)} variants on {run.data.evaluated:,} validation examples"
-    note = "points of accuracy against float; line: Pareto front; shaded: beyond the bound; star: the answer"
+    note = "points against float; line and rims: Pareto front; star: the answer; shaded and hollow: beyond the bound"
     figure = page(title, literal(subtitle), note, height=5.6)
     axes = figure.subplots()
     gains = [-100 * one.accuracy_drop + 0.0 for one in report.candidates]
-    front_line(axes, list(zip(costs, gains, strict=True)))
-    for index, one in enumerate(report.candidates):
-        _point(axes, report, one, costs[index], gains[index])
+    front = front_line(axes, list(zip(costs, gains, strict=True)))
+    most = front[-1]
+    axes.plot(
+        (costs[most], max(costs)), (gains[most],) * 2, color=INK, linewidth=2, zorder=2
+    )  # what costs more gains no more
+    for at, one in enumerate(report.candidates):
+        if one is report.answer:
+            axes.plot(costs[at], gains[at], marker="*", markersize=32, color=STAR, markeredgecolor=INK, zorder=3)
+        within = report.goal.met_by(one)
+        look = _look(one) | ({} if within else {"markerfacecolor": "white"})
+        rim = INK if at in front else "white" if within else look["color"]
+        axes.plot(costs[at], gains[at], linestyle="", zorder=4, markeredgecolor=rim, **look)
     bound = -100 * report.goal.max_accuracy_drop
     _limits(axes, costs, [*gains, bound])
     axes.axhline(bound, color=INK, linewidth=1.2, linestyle="--")
@@ -59,17 +71,9 @@ def _figure(report: SearchReport, title: str, costs: Sequence[float], label: str
     return figure
 
 
-def _point(axes: Axes, report: SearchReport, one: Candidate, x: float, y: float) -> None:
-    look = _look(one)
-    filled = report.goal.met_by(one)
-    if one is report.answer:
-        axes.plot(x, y, marker="*", markersize=30, color="#F0E442", markeredgecolor=INK, linestyle="", zorder=3)
-    axes.plot(x, y, linestyle="", zorder=4, **look, markerfacecolor=look["color"] if filled else "white")
-
-
 def _look(one: Candidate) -> dict[str, Any]:
     role = ROLES.get(one.choice.method, FLOAT)
-    return {"marker": role.marker, "color": role.colour, "markersize": 9, "markeredgewidth": 1.8}
+    return {"marker": role.marker, "color": role.colour, "markersize": 11, "markeredgewidth": 1.8}
 
 
 def _key(report: SearchReport) -> list[Any]:

@@ -129,7 +129,8 @@ def _notes(report: SearchReport) -> Iterator[str]:
         yield f"As a single run: {report.command}"
     float_percent = f"{100 * run.baseline.accuracy.value:.2f} %"
     yield (
-        f"Decided on the validation split, where float has {float_percent}: at most {100 * goal.max_accuracy_drop:.2f} points may be lost; then {_objective(report)}. "
+        f"Decided on the validation split, where float has {float_percent}: at most {100 * goal.max_accuracy_drop:.2f} "
+        f"points may be lost; then {_objective(report)}. "
         "The best of many looks better than it is: what it is worth, the test split says."
     )
     yield from _end(report)

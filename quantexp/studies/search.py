@@ -3,8 +3,8 @@
 A model is described by what becomes of each part: the method that quantizes it, or float. For each method the climb
 starts with every part quantized; its neighbours are the models that differ in one part. All neighbours of the start
 are measured, which tells what each part costs. From there on the climb moves to the first neighbour that is better,
-those first whose change did least harm where it was seen before, and ends where none is better: p parts and m steps
-take about p + m runs to get there and p more to make sure. What is better is decided on the validation split (`Goal`).
+those first whose change did most good to the start, and ends where none is better: p parts and m steps take about p + m
+runs to get there and p more to make sure. What is better is decided on the validation split (`Goal`).
 
 It is the best of what was measured, and no change of one part betters it; that no change of several does is not shown.
 A static model of flow fx may leave parts to dynamic quantization where both methods are asked for.
@@ -13,7 +13,6 @@ A static model of flow fx may leave parts to dynamic quantization where both met
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,6 +26,9 @@ from quantexp.report.search_table import answer_text, findings, so_far
 from quantexp.studies.space import Space, State, held_by, spaces_of
 
 log = logging.getLogger(__name__)
+
+UNKNOWN = 1e9  # examples
+NO_NOISE = -1e3  # dB
 
 
 @dataclass
@@ -141,16 +143,18 @@ def _climb(space: Space, trials: Trials) -> Generator[Experiment | Findings, Any
     surveyed = False
     while True:
         fresh = [state for state in space.neighbours(at) if state not in known]
-        best = known[at]
-        if not fresh and (space.bottom in known or (best and goal.met_by(best))):
-            return True
-        for state in sorted(fresh, key=lambda one: _promise(one, at, known)) or [space.bottom]:
+        if not fresh:
+            best = known[at]
+            if space.bottom in known or (best and goal.met_by(best)):
+                return True
+            fresh = [space.bottom]
+        for state in sorted(fresh, key=lambda one: _promise(one, at, space.top, known)):
             if trials.spent:
                 return False
             known[state] = yield from _measured(trials, space, space.choice(state))
             if surveyed and _best(goal, known) == state:
                 break
-        surveyed = True
+        surveyed = fresh != [space.bottom]
         at = _best(goal, known)
 
 
@@ -175,14 +179,16 @@ def _best(goal: Goal, known: Mapping[State, Candidate | None]) -> State:
     return next(state for state, one in measured.items() if one is best)
 
 
-def _promise(state: State, at: State, known: Mapping[State, Candidate | None]) -> tuple[float, float]:
-    """Return the least harm seen so far where the part that `state` changes was the same; unknown last."""
-    (changed,) = (index for index, became in enumerate(state) if became != at[index])
-    seen = [one for other, one in known.items() if one and other[changed] == state[changed]]
-    return min((_harm(one) for one in seen), default=(math.inf, 0.0))
+def _promise(state: State, at: State, top: State, known: Mapping[State, Candidate | None]) -> tuple[float, float]:
+    """Return the harm to expect of a neighbour: what its change did to the model in which all is quantized."""
+    part = next(index for index, became in enumerate(state) if became != at[index])
+    new, old = (_harm(known.get((*top[:part], one[part], *top[part + 1 :]))) for one in (state, at))
+    return new[0] - old[0], new[1] - old[1]
 
 
-def _harm(one: Candidate) -> tuple[float, float]:
-    comparison = one.report.comparison if one.report else None
-    sqnr = comparison.output_sqnr_db if comparison else None
-    return one.lost, -math.inf if sqnr is None else -sqnr
+def _harm(one: Candidate | None) -> tuple[float, float]:
+    """Return the examples lost and the noise in dB; of what is not known more than anything does."""
+    if one is None or one.report is None or one.report.comparison is None:
+        return UNKNOWN, 0.0
+    sqnr = one.report.comparison.output_sqnr_db
+    return one.lost, NO_NOISE if sqnr is None else -sqnr
