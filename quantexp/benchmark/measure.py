@@ -16,6 +16,7 @@ from torch import Tensor
 from quantexp import storage
 from quantexp.benchmark.compiled import CompiledModel, compiled
 from quantexp.benchmark.latency import Timed, Timing, time_models
+from quantexp.benchmark.layers import layer_losses
 from quantexp.benchmark.memory import memory_bytes
 from quantexp.benchmark.size import size
 from quantexp.benchmark.statistics import accuracy, detectable_drop, flips, loss, mcnemar, speedup, sqnr_db
@@ -35,7 +36,7 @@ from quantexp.report.results import (
     Speedup,
     Training,
 )
-from quantexp.tasks.base import TaskData
+from quantexp.tasks.base import Split, TaskData
 from quantexp.train import predict_logits
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def measure(
     compiled_latency = tuple(timing.latencies[-1] for timing in timings) if compilations else ()
     comparison = None
     if len(subjects) == 2:
-        comparison = _compare(subjects, measured, logits, data.evaluated.labels, compiled_latency, benchmark)
+        comparison = _compare(subjects, measured, logits, data.evaluated, compiled_latency, benchmark)
     return Measurements(
         tuple(measured),
         _compiled(compilations, measured[0].latency, compiled_latency, benchmark.margin),
@@ -161,13 +162,15 @@ def _compare(
     subjects: Sequence[Subject],
     measured: Sequence[Measured],
     logits: Sequence[Tensor],
-    labels: Tensor,
+    examples: Split,
     compiled_latency: Sequence[Latency],
     benchmark: Benchmark,
 ) -> Comparison:
     baseline, quantized = measured
     predictions = [one.argmax(1) for one in logits]
-    gained, lost = flips(predictions[0], predictions[1], labels)
+    gained, lost = flips(predictions[0], predictions[1], examples.labels)
+    with threads(usable_cores()):
+        layers = layer_losses(subjects[0].model, subjects[1].model, quantized.evidence.layers, examples)
     speedups = _speedups(baseline.latency, quantized.latency, benchmark.margin)
     return Comparison(
         accuracy_drop=baseline.accuracy.value - quantized.accuracy.value,
@@ -175,7 +178,7 @@ def _compare(
         flips_gained=len(gained),
         flips_lost=len(lost),
         p_value=mcnemar(len(gained), len(lost)),
-        detectable_drop=detectable_drop(len(gained), len(lost), len(labels)),
+        detectable_drop=detectable_drop(len(gained), len(lost), len(examples)),
         compression=baseline.size.state_bytes / quantized.size.state_bytes,
         speedups=speedups,
         speedups_over_compiled=_speedups(compiled_latency, quantized.latency, benchmark.margin),
@@ -184,6 +187,7 @@ def _compare(
         output_sqnr_db=sqnr_db(logits[0], logits[1]),
         gained_examples=gained,
         lost_examples=lost,
+        layers=layers,
     )
 
 

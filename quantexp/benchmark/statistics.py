@@ -29,7 +29,7 @@ def accuracy(predicted: Tensor, labels: Tensor, classes: int) -> Accuracy:
 
 def loss(logits: Tensor, labels: Tensor) -> float | None:
     """Return the mean cross entropy, None where it is no finite number."""
-    return _finite(cross_entropy(logits.double(), labels).item())
+    return finite(cross_entropy(logits.double(), labels).item())
 
 
 def sqnr_db(reference: Tensor, quantized: Tensor) -> float | None:
@@ -37,9 +37,18 @@ def sqnr_db(reference: Tensor, quantized: Tensor) -> float | None:
 
     It is None where it is no finite number: without any difference there is no noise.
     """
+    return decibels(*energies(reference, quantized))
+
+
+def energies(reference: Tensor, quantized: Tensor) -> tuple[float, float]:
+    """Return the energy of `reference` and that of the difference; those of batches add up to those of the whole."""
     signal = reference.double().square().sum().item()
-    noise = (reference.double() - quantized.double()).square().sum().item()
-    return _finite(10 * math.log10(signal / noise)) if signal > 0 and 0 < noise < math.inf else None
+    return signal, (reference.double() - quantized.double()).square().sum().item()
+
+
+def decibels(signal: float, noise: float) -> float | None:
+    """Return the ratio of two energies in dB, None where it is no finite number."""
+    return finite(10 * math.log10(signal / noise)) if signal > 0 and 0 < noise < math.inf else None
 
 
 def flips(float_predicted: Tensor, predicted: Tensor, labels: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -156,7 +165,8 @@ def _log_ratios(reference: NDArray[np.float64], other: NDArray[np.float64]) -> N
     return ratios
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """Return the value, None where it is infinite or no number."""
     return value if math.isfinite(value) else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from quantexp.report.results import Training
 
@@ -32,10 +32,16 @@ class Promise:
 
 
 class Simulated(nn.Module):
-    """A layer whose values are rounded to few bits and computed with in float; its weight is that of `layer`."""
+    """A layer whose values are rounded to few bits and computed with in float; its weight is that of `layer`.
+
+    Its inputs become scale · (q - zero_point), q from 0 to `quant_max`.
+    """
 
     layer: nn.Module
     weight_bits: int
+    scale: Tensor
+    zero_point: Tensor
+    quant_max: int
 
 
 class Wrapper(nn.Module):

@@ -39,9 +39,6 @@ class FakeQuantized(Simulated):
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
 
-    scale: Tensor
-    zero_point: Tensor
-
     def forward(self, x: Tensor) -> Tensor:
         rounded = torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, 0, self.quant_max)
         result: Tensor = self.layer(rounded)

@@ -49,7 +49,8 @@ SHOWN_SHARE = 0.005  # of the time; operators below are left out
 class HeldWeights:
     """The weight and bias of one layer, and the dtype that the weight is held in: packed ones unpack to another.
 
-    `qscheme` is None for a layer that is not quantized.
+    `qscheme` is None for a layer that is not quantized. `scale` has one number a channel where the weight is held as
+    bare integers, None where it knows its scales itself.
     """
 
     name: str
@@ -59,6 +60,7 @@ class HeldWeights:
     bias: Tensor | None
     dtype: torch.dtype
     qscheme: str | None = None
+    scale: Tensor | None = None
 
 
 def inspect(quantized: Quantized, example: Tensor, engine: Engine | None = None) -> Evidence:

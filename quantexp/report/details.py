@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple, fields
 
-from quantexp.report.results import Latency, Measured, Report
+from quantexp.report.results import Latency, LayerLoss, Measured, Report
 
 Rows = Iterator[tuple[object, ...]]
 
 
 def tables(report: Report) -> dict[str, Rows]:
-    """Return the lines of each table by its name, a header first."""
+    """Return the lines of each table by its name, a header first; `layer_losses` only where a layer was quantized."""
     models = [("float", report.baseline)]
     if report.quantized:
         models.append((f"{report.quant} {report.precision}", report.quantized))
     timed = [(name, model.latency) for name, model in models]
     if report.compiled:
         timed.append(("float compiled", report.compiled.latency))
+    layers = report.comparison.layers if report.comparison else ()
+    losses = {"layer_losses": _layer_losses(layers)} if layers else {}
     return {
         "samples": _samples(timed),
         "layers": _layers(models),
+        **losses,
         "operators": _operators(models),
         "time": _time(models),
         "confusion": _confusion(models),
@@ -43,6 +47,11 @@ def _layers(models: Iterable[tuple[str, Measured]]) -> Rows:
         for one in model.evidence.layers:
             scheme = one.qscheme or "", one.engine or ""
             yield name, one.name, one.kind, one.precision, one.bits, *scheme, reasons.get(one.name, "")
+
+
+def _layer_losses(layers: Iterable[LayerLoss]) -> Rows:
+    yield "layer", *(field.name for field in fields(LayerLoss)[1:])
+    yield from map(astuple, layers)
 
 
 def _operators(models: Iterable[tuple[str, Measured]]) -> Rows:

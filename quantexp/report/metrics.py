@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
-from quantexp.report.results import Comparison, Latency, Measured, Report, Speedup
+from quantexp.report.results import Comparison, Latency, LayerLoss, Measured, Report, Speedup
 
 
 def metrics(report: Report) -> dict[str, float]:
@@ -57,7 +58,20 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         **_speedups("speedup_over_compiled", comparison.speedups_over_compiled),
         "training_ratio": comparison.training_ratio,
         "output_sqnr_db": comparison.output_sqnr_db,
+        **_layers(comparison.layers),
     }
+
+
+def _layers(layers: Iterable[LayerLoss]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for one in layers:
+        stem = f"layers/{re.sub(r'[^A-Za-z0-9_.-]', '_', one.name) or 'network'}"  # of what MLflow takes in a name
+        named |= {
+            f"{stem}/weight_sqnr_db": one.weight_sqnr_db,
+            f"{stem}/output_sqnr_db": one.output_sqnr_db,
+            f"{stem}/clipped": one.clipped,
+        }
+    return named
 
 
 def _details(model: Measured) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from quantexp.report.layer_plots import layers_figure
 from quantexp.report.results import Latency, Measured, Profile, Report, Speedup
 from quantexp.report.style import (
     COMPILED,
@@ -64,6 +65,7 @@ def figures(report: Report) -> dict[str, Figure]:
         "ratios.png": ratios_figure,
         "size.png": size_figure,
         "time.png": time_figure,
+        "layers.png": layers_figure,
     }
     return {name: figure for name, draw in pages.items() if (figure := draw(report)) is not None}
 

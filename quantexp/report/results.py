@@ -232,6 +232,35 @@ class NotFaster:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerLoss:
+    """What one layer of the quantized model loses against the float model's, on the same evaluated examples.
+
+    Weights are compared as float sees them: `weight_mean_error` and `weight_max_error` are absolute differences,
+    `weight_low` and `weight_high` the range of the float weight. `input_low` and `input_high` are the range of the
+    inputs that the layer has in the float model, `grid_low` and `grid_high` that of the values which the quantized
+    layer's inputs are rounded to, None where no range is fixed. `clipped` is the share of the float model's inputs that
+    lie beyond, by more than half a step. The SQNRs are the energy of what the float layer takes, or gives, over that of
+    its difference from the quantized one's: `input_sqnr_db` tells what came in damaged, `output_sqnr_db` what goes on.
+    Any figure is None where it is not finite or cannot be had; errors of a weight that stays in float are.
+    """
+
+    name: str
+    precision: str
+    weight_mean_error: float | None
+    weight_max_error: float | None
+    weight_sqnr_db: float | None
+    weight_low: float | None
+    weight_high: float | None
+    input_low: float | None
+    input_high: float | None
+    grid_low: float | None
+    grid_high: float | None
+    clipped: float | None
+    input_sqnr_db: float | None
+    output_sqnr_db: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """The quantized model against the float model, on the same examples and inputs.
 
@@ -242,6 +271,8 @@ class Comparison:
     `output_sqnr_db` is the energy of the float logits over that of their difference from the quantized ones, None
     where both are equal, or not finite. `gained_examples` and `lost_examples` are the indices of the flips in the
     evaluated split: with them two quantized models can be compared, each by its flips from the same float model.
+    `layers` has what each layer loses, in the order of the network; none where no layer holds its weights in less than
+    float.
     """
 
     accuracy_drop: float
@@ -258,6 +289,7 @@ class Comparison:
     output_sqnr_db: float | None = None
     gained_examples: tuple[int, ...] = ()
     lost_examples: tuple[int, ...] = ()
+    layers: tuple[LayerLoss, ...] = ()
 
     @property
     def accuracy_verdict(self) -> str:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from quantexp import baselines, storage
 from quantexp.baselines import Baseline
+from quantexp.benchmark.layers import layer_losses
 from quantexp.benchmark.size import parameter_count, size, state_bytes
+from quantexp.benchmark.statistics import sqnr_db
 from quantexp.benchmark.subject import Subject
 from quantexp.config import (
     METHODS,
@@ -38,7 +40,7 @@ from quantexp.quant.inspection import inspect
 from quantexp.report.results import Evidence
 from quantexp.storage import Recipe
 from quantexp.tasks.base import TaskData
-from quantexp.train import predict
+from quantexp.train import predict, predict_logits
 
 Sample = Callable[..., Experiment]
 
@@ -102,6 +104,25 @@ def test_each_flow_keeps_what_its_method_promises_and_the_float_model(
     assert changed <= (1.0 if method is Qat else 0.05)
     right = (predict(quantized.model, data.test) == data.test.labels).float().mean()
     assert right > 0.7
+
+
+@EVERY
+def test_each_flow_tells_what_every_layer_loses(
+    lowered: Lowered, data: TaskData, method: type[ByLayer], flow: Flow, precision: str
+) -> None:
+    experiment, baseline, quantized = lowered(method(flow=flow), precision)
+    layers = evidence_of(experiment, quantized, data).layers
+    first, last = layer_losses(baseline.model, quantized.model, layers, data.test)
+    assert (first.name, last.name) == LAYERS
+    whole = sqnr_db(*(predict_logits(model, data.test) for model in (baseline.model, quantized.model)))
+    assert last.output_sqnr_db == pytest.approx(whole)
+    for one in (first, last):
+        assert (one.grid_low is not None) == (one.clipped is not None) == (method in (Static, Qat))
+        if method is not Qat:  # whose training moves weights too
+            weight = baseline.model.get_submodule(one.name).weight.detach()
+            step = weight.abs().max() / (127 if precision == "int8" else 2**10)
+            assert one.weight_max_error is not None
+            assert 0 < one.weight_max_error <= step / 2 * 1.01
 
 
 @EVERY

@@ -20,6 +20,7 @@ from quantexp.report.results import (
     Evidence,
     Latency,
     Layer,
+    LayerLoss,
     Measured,
     Operator,
     Profile,
@@ -122,6 +123,27 @@ def comparison(*, speedups: Sequence[Speedup] | None = None, **changes: Any) -> 
         output_sqnr_db=30.0,
         gained_examples=(3, 14),
         lost_examples=(1, 5, 9, 26),
+    )
+    return dataclasses.replace(one, **changes)
+
+
+def layer_loss(name: str = "layers.0", **changes: Any) -> LayerLoss:
+    """An int8 layer whose range was fixed in calibration, and holds all its inputs."""
+    one = LayerLoss(
+        name=name,
+        precision="int8",
+        weight_mean_error=0.0003,
+        weight_max_error=0.0013,
+        weight_sqnr_db=42.5,
+        weight_low=-0.32,
+        weight_high=0.19,
+        input_low=0.0,
+        input_high=2.8,
+        grid_low=0.0,
+        grid_high=2.9,
+        clipped=0.0,
+        input_sqnr_db=50.0,
+        output_sqnr_db=38.0,
     )
     return dataclasses.replace(one, **changes)
 

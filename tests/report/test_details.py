@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from builders import compiled, latency, lone, measured, profile, report
+from builders import comparison, compiled, latency, layer_loss, lone, measured, profile, report
 
 from quantexp.report.details import tables
 from quantexp.report.results import Accuracy, Evidence, Layer, LeftInFloat, Operator, Report
@@ -79,6 +79,16 @@ def test_each_layer_is_told_with_what_it_became_and_why_it_was_left_in_float() -
         ("static int8", "layers.0", "LinearReLU", "int8", 8, "per_channel_affine", "x86", ""),
         ("static int8", "layers.2", "Linear", "fp32", 32, "", "", "nobody knows"),
     ]
+
+
+def test_what_each_quantized_layer_loses_is_told_where_one_was_quantized() -> None:
+    losses = (layer_loss(), layer_loss("layers.2", precision="fp32", weight_mean_error=None, weight_sqnr_db=None))
+    header, first, second = rows(report(comparison=comparison(layers=losses)), "layer_losses")
+    assert header[:3] == ("layer", "precision", "weight_mean_error")
+    assert first[:5] == ("layers.0", "int8", 0.0003, 0.0013, 42.5)
+    assert dict(zip(header, second, strict=True))["weight_sqnr_db"] is None
+    assert dict(zip(header, second, strict=True))["output_sqnr_db"] == 38.0
+    assert "layer_losses" not in tables(report())
 
 
 def test_each_operator_is_told_with_its_precision_its_calls_and_its_multiply_accumulates() -> None:

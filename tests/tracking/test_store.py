@@ -351,7 +351,9 @@ def test_a_run_is_recorded_on_a_server_and_its_model_read_back(
     assert run.data.params["tracking.uri"] == server
     assert run.inputs.dataset_inputs[0].dataset.name == "mnist (sample)"
     artifacts = {entry.path for entry in store.client.list_artifacts(run.info.run_id)}
-    figures = {f"{name}.csv" for name in ("classes", "confusion", "layers", "operators", "samples", "time")}
+    figures = {
+        f"{name}.csv" for name in ("classes", "confusion", "layer_losses", "layers", "operators", "samples", "time")
+    }
     files = {"config.yaml", "environment.json", "identity.json", "model", "pictures", "report.json", "table.md"}
     assert artifacts == files | figures
     assert f"in {server}" in done.stdout

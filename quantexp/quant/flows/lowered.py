@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch._inductor.fx_passes.freezing_patterns import freezing_passes
 
+from quantexp.quant.dequantized import Call
+from quantexp.quant.flows.lowered_calls import calls
 from quantexp.quant.inspection import HeldWeights
 
 BATCH = ({0: torch.export.Dim.DYNAMIC},)  # of any size
@@ -37,6 +39,7 @@ OPERANDS = {  # where a multiplying operator takes its weight and its bias
     aten.mm: (1, None),
     aten.addmm: (2, 0),
 }
+WEIGHT_SCALE = 4  # where the integer operators take the scales of their weight
 DEQUANTIZE = "quantized_decomposed.dequantize"
 
 
@@ -51,13 +54,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Placed:
-    """A layer in the lowered program, and the tensors of the state that it takes; `runs` tells in which dtype."""
+    """A layer in the lowered program: the node that computes it, and the tensors of the state that this takes.
+
+    `scale` is None for a layer that multiplies floats.
+    """
 
     name: str
     kind: str
+    node: str
     weight: str
     bias: str | None
-    integer: bool
+    scale: str | None
 
 
 class Lowered(nn.Module):
@@ -91,9 +98,15 @@ class Lowered(nn.Module):
         state = self.constants.state_dict()
         for layer in self.layers:
             weight, bias = state[layer.weight], state[layer.bias] if layer.bias else None
-            scheme = "per_channel_symmetric" if layer.integer else None
-            dtype = torch.int8 if layer.integer else torch.float32
-            yield HeldWeights(layer.name, layer.kind, self, weight, bias, dtype, scheme)
+            if layer.scale is None:
+                yield HeldWeights(layer.name, layer.kind, self, weight, bias, torch.float32)
+            else:
+                scheme, scale = "per_channel_symmetric", state[layer.scale]
+                yield HeldWeights(layer.name, layer.kind, self, weight, bias, torch.int8, scheme, scale)
+
+    def layer_calls(self, inputs: Tensor) -> dict[str, list[Call]]:
+        """Return what each layer takes and gives when the network runs on `inputs`."""
+        return calls(self.program, {layer.node: layer.name for layer in self.layers}, (inputs, *self.packed))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "packed": ()}
@@ -185,7 +198,8 @@ def _placed(graph: fx.GraphModule, sources: Iterable[Source]) -> Iterator[Placed
             (one.name for one in left.values() if one.weight == weight), own if own in left else next(iter(left))
         )
         integer = not dequantized and str(node.target).startswith("onednn.q")
-        yield Placed(name, left.pop(name).kind, weight, bias, integer)
+        scale = _origin(node.args[WEIGHT_SCALE])[0] if integer else None
+        yield Placed(name, left.pop(name).kind, node.name, weight, bias, scale)
 
 
 def _operands(node: fx.Node) -> tuple[int, int | None] | None:

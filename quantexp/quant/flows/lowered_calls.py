@@ -1,0 +1,69 @@
+"""What the layers of a lowered program take and give, read from its nodes as they run.
+
+Floats are copied when they are read: an addition that is fused into a layer is done in what it is added to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from quantexp.quant.dequantized import Call, Grid
+
+aten = torch.ops.aten
+QUANTIZE = "quantized_decomposed.quantize_per_tensor"
+BYTE = (0, 255)  # what the kernels clamp their outputs to
+POST_OPS = ("binary_post_op", "binary_attr", "post_op_name", "attr")  # what operators call that which they do behind
+
+
+def calls(program: fx.GraphModule, layers: Mapping[str, str], inputs: Sequence[Tensor]) -> dict[str, list[Call]]:
+    """Run `program` on `inputs` and return the calls of its layers, which are named by the nodes that compute them."""
+    run = _Run(program, layers)
+    run.run(*inputs)
+    return run.found
+
+
+class _Run(fx.Interpreter):
+    def __init__(self, program: fx.GraphModule, layers: Mapping[str, str]) -> None:
+        super().__init__(program, garbage_collect_values=False)  # what goes into quantize is looked at later
+        self.layers = layers
+        self.found: dict[str, list[Call]] = {name: [] for name in layers.values()}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.name in self.layers:
+            self.found[self.layers[n.name]].append(self._call(n, result))
+        return result
+
+    def _call(self, node: fx.Node, result: Tensor) -> Call:
+        operator: Any = node.target
+        named: dict[str, Any] = dict(zip((one.name for one in operator._schema.arguments), node.args, strict=False))
+        source: Any = node.args[1 if operator is aten.addmm.default else 0]
+        after = next((named[key] for key in POST_OPS if named.get(key)), "none")
+        output: Tensor | None = result.clone() if after in ("none", "relu") else None
+        if output is not None and not output.is_floating_point():
+            output = (output.float() - named["output_zero_point"]) * named["output_scale"]
+        rectified = bool(after == "relu")
+        if "qx" not in named:
+            return Call(self.env[source].clone(), output, None, rectified)
+        scale, zero_point = named["x_scale"], named["x_zero_point"]
+        if isinstance(scale, fx.Node):  # found at each call: what is rounded belongs to the layer, as in other flows
+            return Call(self.env[source.args[0]].clone(), output, None, rectified)
+        values = (self.env[source].float() - zero_point) * scale
+        return Call(values, output, Grid(scale, zero_point, *_bounds(source)), rectified)
+
+
+def _bounds(node: fx.Node) -> tuple[int, int]:
+    """Return the least and the greatest integer that the inputs of a layer can be: those of whoever quantized them."""
+    while node.op == "call_function" and not str(node.target).startswith(("onednn.", QUANTIZE)):
+        before = node.args[0]
+        if not isinstance(before, fx.Node):
+            break
+        node = before
+    if str(node.target).startswith(QUANTIZE):
+        low, high = node.args[3:5]
+        return int(low), int(high)  # type: ignore[arg-type]
+    return BYTE
