@@ -20,6 +20,7 @@ from quantexp.tracking.labels import parameters, yaml_text
 
 if TYPE_CHECKING:
     from quantexp.report.results import Report
+    from quantexp.tracking.record import Recorder
     from quantexp.tracking.store import Store
 
 log = logging.getLogger(__name__)
@@ -57,21 +58,7 @@ def conduct(experiment: Experiment, request: Request, variants: Variants, resume
             log.info("variant   %s", name)
             return perform(variant, _request(request, variant, asked, recorder.run_id)).report
 
-        so_far: list[Findings] = []
-
-        def keep(found: Findings) -> None:
-            recorder.record_findings(found, step=len(so_far))
-            so_far.append(found)
-
-        try:
-            found = _answered(variants, report_of, keep)
-        except KeyboardInterrupt:
-            if so_far:
-                show(so_far[-1].table.rich())
-            raise
-        show(found.table.rich())
-        keep(found)
-    return found
+        return _told(variants, report_of, recorder)
 
 
 def command(experiment: Experiment, variant: Experiment, request: Request) -> str:
@@ -79,6 +66,25 @@ def command(experiment: Experiment, variant: Experiment, request: Request) -> st
     from quantexp.sweep import command_line
 
     return command_line(_typed(request, _asked(experiment, variant, request)))
+
+
+def _told(variants: Variants, report_of: Callable[[Experiment], Report], recorder: Recorder) -> Findings:
+    """Record what the study has found so far, step by step, and show what it ends with, or is interrupted at."""
+    so_far: list[Findings] = []
+
+    def keep(found: Findings) -> None:
+        recorder.record_findings(found, step=len(so_far))
+        so_far.append(found)
+
+    try:
+        found = _answered(variants, report_of, keep)
+    except KeyboardInterrupt:
+        if so_far:
+            show(so_far[-1].table.rich())
+        raise
+    show(found.table.rich())
+    keep(found)
+    return found
 
 
 def _answered(

@@ -59,7 +59,7 @@ def _figure(report: SearchReport, title: str, costs: Sequence[float], label: str
         within = report.goal.met_by(one)
         look = _look(one) | ({} if within else {"markerfacecolor": "white"})
         rim = INK if at in front else "white" if within else look["color"]
-        axes.plot(costs[at], gains[at], linestyle="", zorder=4, markeredgecolor=rim, **look)
+        axes.plot(costs[at], gains[at], linestyle="", zorder=4 + (at in front), markeredgecolor=rim, **look)
     bound = -100 * report.goal.max_accuracy_drop
     _limits(axes, costs, [*gains, bound])
     axes.axhline(bound, color=INK, linewidth=1.2, linestyle="--")
@@ -81,7 +81,7 @@ def _key(report: SearchReport) -> list[Any]:
 
     by_method = {one.choice.method: _look(one) for one in report.candidates}
     key = [Line2D([], [], linestyle="", label=method, **look) for method, look in by_method.items()]
-    bound = f"bound: {-100 * report.goal.max_accuracy_drop:+.2f}"
+    bound = f"bound: {-100 * report.goal.max_accuracy_drop:+z.2f}"
     return [*key, Line2D([], [], color=INK, linewidth=1.2, linestyle="--", label=bound)]
 
 

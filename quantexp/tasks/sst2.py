@@ -1,8 +1,8 @@
 """SST-2: labelled sentences to bags of word counts over the most frequent training words.
 
 A word is what stands between spaces. Ties in frequency are broken by first appearance, so that the
-vocabulary is the same everywhere. Words of sentences that are held out for validation are not counted: such a sentence
-shall be as new as one of the test split. The sample is a set of sentences written for quantexp.
+vocabulary is the same everywhere. Words of sentences that are held out for validation are not counted: they
+shall shape the inputs no more than those of the test split. The sample is a set of sentences written for quantexp.
 """
 
 from __future__ import annotations
