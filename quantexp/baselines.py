@@ -122,7 +122,11 @@ class Baseline:
             "format": FORMAT,
             "kind": kind,
             "task": {"name": experiment.task.name, **asdict(experiment.task)},
-            "data": {"source": experiment.data.value, "fingerprint": self._data.fingerprint},
+            "data": {
+                "source": experiment.data.value,
+                "fingerprint": self._data.fingerprint,
+                **({"validation": experiment.validation} if experiment.validation else {}),
+            },
             "model": {"name": experiment.model.name, **asdict(experiment.model), **experiment.model.source()},
             "train": {
                 "epochs": recipe.epochs,

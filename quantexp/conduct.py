@@ -1,29 +1,32 @@
 """A study of several runs: it yields experiments and receives their reports; each is recorded below the study's run.
 
 A study that was stopped goes on: its run in the store is opened again, and what finished below it is not repeated.
+One that yields what it has found so far has that recorded at once: a process that is killed leaves it there.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from quantexp.config import Experiment, Single
 from quantexp.errors import QuantizationError
 from quantexp.perform import Request, perform, recorded
+from quantexp.report.findings import Findings
 from quantexp.screen import show
 from quantexp.tracking.labels import parameters, yaml_text
 
 if TYPE_CHECKING:
-    from quantexp.report.findings import Findings
     from quantexp.report.results import Report
+    from quantexp.tracking.record import Recorder
     from quantexp.tracking.store import Store
 
 log = logging.getLogger(__name__)
 
-Variants: TypeAlias = "Generator[Experiment, Report, Findings]"
+Variants: TypeAlias = "Generator[Experiment | Findings, Any, Findings]"
+"""A study at work: it yields an experiment to receive its report, or what it has found so far to have it recorded."""
 
 
 def conduct(experiment: Experiment, request: Request, variants: Variants, resume: bool) -> Findings:
@@ -47,61 +50,113 @@ def conduct(experiment: Experiment, request: Request, variants: Variants, resume
         done = studies.reports(recorder.store, recorder.run_id)
 
         def report_of(variant: Experiment) -> Report:
-            changes = _changes(experiment, variant, request)
-            name = " ".join(_overrides(changes)) or "as the study was asked for"
+            asked = _asked(experiment, variant, request)
+            name = " ".join(asked.typed) or "as the study was asked for"
             if report := done.get(Identity.of(variant, fingerprint).digest):
                 log.info("variant   %s: measured before", name)
                 return report
             log.info("variant   %s", name)
-            return perform(variant, _request(request, changes, recorder.run_id)).report
+            return perform(variant, _request(request, variant, asked, recorder.run_id)).report
 
-        found = _answered(variants, report_of)
-        show(found.table.rich())
-        recorder.record_findings(found)
+        return _told(variants, report_of, recorder)
+
+
+def command(experiment: Experiment, variant: Experiment, request: Request) -> str:
+    """Return the command that makes a variant of a study as a single run."""
+    from quantexp.sweep import command_line
+
+    return command_line(_typed(request, _asked(experiment, variant, request)))
+
+
+def _told(variants: Variants, report_of: Callable[[Experiment], Report], recorder: Recorder) -> Findings:
+    """Record what the study has found so far, step by step, and show what it ends with, or is interrupted at."""
+    so_far: list[Findings] = []
+
+    def keep(found: Findings) -> None:
+        recorder.record_findings(found, step=len(so_far))
+        so_far.append(found)
+
+    try:
+        found = _answered(variants, report_of, keep)
+    except KeyboardInterrupt:
+        if so_far:
+            show(so_far[-1].table.rich())
+        raise
+    show(found.table.rich())
+    keep(found)
     return found
 
 
-def _answered(variants: Variants, report_of: Callable[[Experiment], Report]) -> Findings:
+def _answered(
+    variants: Variants, report_of: Callable[[Experiment], Report], keep: Callable[[Findings], None]
+) -> Findings:
     """Give the study the report of each experiment that it yields, or throw the error; return what it found."""
     try:
-        variant = next(variants)
+        yielded = next(variants)
         while True:
+            if isinstance(yielded, Findings):
+                keep(yielded)
+                yielded = next(variants)
+                continue
             try:
-                report = report_of(variant)
+                report = report_of(yielded)
             except QuantizationError as error:
-                variant = variants.throw(error)
+                yielded = variants.throw(error)
             else:
-                variant = variants.send(report)
+                yielded = variants.send(report)
     except StopIteration as end:
         found: Findings = end.value
         return found
 
 
-def _changes(experiment: Experiment, variant: Experiment, request: Request) -> dict[str, Any]:
-    """Return the settings of a variant that are not those of the study, by their path."""
-    before = parameters(replace(experiment, study=variant.study), request.choices)
-    after = parameters(variant, request.choices)
-    return {name: value for name, value in after.items() if before.get(name) != value}
+@dataclass(frozen=True)
+class Asked:
+    """What tells a variant from the study: settings by their path, and its method where that is another."""
+
+    changes: Mapping[str, Any]
+    method: str | None
+
+    @property
+    def typed(self) -> list[str]:
+        """The settings as they are typed: `quant.include=[layers.0,layers.2]`."""
+        texts = {
+            name: f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
+            for name, value in self.changes.items()
+        }
+        return [*([f"quant={self.method}"] if self.method else []), *(f"{name}={text}" for name, text in texts.items())]
+
+    def replaces(self, override: str) -> bool:
+        """Tell whether a setting that the study was typed with is not one of the variant."""
+        name = override.lstrip("+~").partition("=")[0]
+        others = self.method is not None and (name in ("quant", "precision") or name.startswith("quant."))
+        return name == "study" or name.startswith("study.") or name in self.changes or others
 
 
-def _overrides(changes: Mapping[str, Any]) -> list[str]:
-    """Return settings as they are typed: `quant.include=[layers.0,layers.2]`."""
-    texts = {
-        name: f"[{','.join(map(str, value))}]" if isinstance(value, list) else value for name, value in changes.items()
-    }
-    return [f"{name}={text}" for name, text in texts.items()]
+def _asked(experiment: Experiment, variant: Experiment, request: Request) -> Asked:
+    """Compare a variant with the study's experiment; one of another method with the defaults of that."""
+    base, method = replace(experiment, study=variant.study), None
+    if type(variant.quant) is not type(experiment.quant):
+        base, method = replace(base, quant=type(variant.quant)(), precision=None), variant.quant.name
+    before, after = (parameters(one, request.choices) for one in (base, variant))
+    return Asked({name: value for name, value in after.items() if before.get(name) != value}, method)
 
 
-def _request(request: Request, changes: Mapping[str, Any], parent: str) -> Request:
+def _typed(request: Request, asked: Asked) -> list[str]:
+    return [*(text for text in request.overrides if not asked.replaces(text)), *asked.typed]
+
+
+def _request(request: Request, variant: Experiment, asked: Asked, parent: str) -> Request:
     """Return how a variant is asked for: as a single run, with its own settings in command and YAML."""
     from omegaconf import OmegaConf
 
-    typed = (
-        text for text in request.overrides if not text.startswith("study") and text.partition("=")[0] not in changes
-    )
-    overrides = [*typed, *_overrides(changes)]
-    config: Any = OmegaConf.create(request.yaml)
-    for name, value in {**changes, "study": {}}.items():
-        OmegaConf.update(config, name, value, merge=False)
+    settings: dict[str, Any] = {"study": {}}
     choices = {**request.choices, "study": Single.name}
+    if asked.method:
+        choices["quant"] = asked.method
+        settings["quant"] = OmegaConf.to_container(OmegaConf.structured(variant.quant), enum_to_str=True)
+        settings["precision"] = variant.precision
+    config: Any = OmegaConf.create(request.yaml)
+    for name, value in {**settings, **asked.changes}.items():
+        OmegaConf.update(config, name, value, merge=False)
+    overrides = _typed(request, asked)
     return Request(choices, overrides, yaml_text(config, overrides), parent, quiet=True)

@@ -56,14 +56,14 @@ class Toy(Task):
     def load(self, request: DataRequest) -> TaskData:
         import torch
 
-        from quantexp.tasks.base import Dense, three_splits
+        from quantexp.tasks.base import Dense, TaskData, calibration_split
 
         draw = torch.Generator().manual_seed(0)
         labels = torch.arange(EXAMPLES) % CLASSES
         centres = torch.randn(CLASSES, FEATURES, generator=draw)
         points = Dense(labels, centres[labels] + 0.1 * torch.randn(EXAMPLES, FEATURES, generator=draw))
-        sizes = {"features": FEATURES, "classes": CLASSES}
-        return three_splits(points, points, request, **sizes, fingerprint=self.name, origin="drawn")
+        calibration = calibration_split(points, points, request)
+        return TaskData(points, calibration, points, FEATURES, CLASSES, fingerprint=self.name, origin="drawn")
 
 
 @dataclass(frozen=True)

@@ -64,13 +64,13 @@ def _report(
     quantized: Quantized,
     results: Measurements,
 ) -> Report:
-    rows = (len(data.train), len(data.calibration), len(data.test))
+    rows = (len(data.train), len(data.calibration), len(data.test), len(data.validation or ()))
     return Report(
         task=experiment.task.name,
         model=experiment.model.name,
         quant=experiment.quant.name,
         precision=str(experiment.precision),
-        data=Data(experiment.data.value, data.origin, data.fingerprint, *rows),
+        data=Data(experiment.data.value, data.origin, data.fingerprint, *rows, data.evaluation.value),
         seed=experiment.seed,
         host=describe().host,
         machine=describe().summary,

@@ -14,7 +14,7 @@ from typing import Any
 from quantexp.config import Experiment, Single
 
 GROUPS = ("task", "model", "quant", "train", "benchmark")
-VALUES = ("precision", "batch_size", "data", "seed")
+VALUES = ("precision", "batch_size", "data", "validation", "evaluation", "seed")
 OF_NO_ACCOUNT = ("resume",)  # of a study: whether it goes on tells no two results apart
 PACKAGES = ("quantexp", "torch", "torchao")
 

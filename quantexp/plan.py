@@ -77,7 +77,7 @@ def _lacking(kept: Iterable[Kept]) -> dict[str, list[str]]:
     """Return what is to be read and is not there, with the overrides that ask for it; each place is looked at once."""
     places: dict[str, Kept] = {}
     for job, experiment in kept:
-        request = replace(experiment.data_request, seed=0)
+        request = replace(experiment.data_request, seed=0, validation_seed=0)
         needed = experiment.study.needs_data
         place = (needed, experiment.task.name, request, experiment.model, experiment.train.checkpoint)
         places.setdefault(str(place), (job, experiment))

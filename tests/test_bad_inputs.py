@@ -109,6 +109,13 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
             ["model=lenet5 takes images of 32x32, got task.crop=28", "(in model=lenet5"],
             id="crop-of-another-network",
         ),
+        pytest.param(
+            ["evaluation=validation"],
+            ["evaluation=validation needs examples", "got validation=0", "validation=0.1"],
+            id="validation-without-examples",
+        ),
+        pytest.param(["validation=1"], ["validation must be at most 0.9, got 1"], id="validation-of-all"),
+        pytest.param(["evaluation=train"], ["'train'", "test, validation"], id="evaluation-unknown"),
         pytest.param(["seed=-1"], ["seed must be at least 0, got -1"], id="seed-negative"),
         pytest.param(["seed=99999999999"], ["seed must be at most", "got 99999999999"], id="seed-out-of-range"),
         pytest.param(["task.hidden=[8,0]"], ["task.hidden must be at least 1, got 0"], id="layer-without-units"),

@@ -130,6 +130,7 @@ SHAPING: dict[str, dict[str, object]] = {
     "hidden": {"model": Mlp(hidden=[9])},
     "crop": {"task": Mnist(crop=24)},
     "task": {"task": Sst2()},
+    "validation": {"validation": 0.1},
 }
 
 
@@ -151,6 +152,14 @@ def test_other_data_make_another_entry(small: Sample, trainings: list[str]) -> N
     data = experiment.load()
     other = dataclasses.replace(data, fingerprint="0" * 64)
     assert experiment.baseline(data).key != experiment.baseline(other).key
+    assert len(trainings) == 2
+
+
+def test_the_split_that_is_measured_on_does_not_shape_the_weights(small: Sample, trainings: list[str]) -> None:
+    keys = [baseline(small(validation=0.1, evaluation=split)).key for split in ("test", "validation")]
+    assert keys[0] == keys[1]
+    assert keys[0]["data"]["validation"] == 0.1
+    assert "validation" not in baseline(small()).key["data"], "entries made before there was one stay valid"
     assert len(trainings) == 2
 
 

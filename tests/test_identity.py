@@ -27,6 +27,7 @@ def test_the_identity_of_the_same_experiment_is_the_same(identity: Identity) -> 
     [
         Experiment(seed=1),
         Experiment(batch_size=8),
+        Experiment(validation=0.1),
         Experiment(quant=NoQuant()),
         Experiment(quant=Static(calibration_examples=64)),
         Experiment(task=Mnist(crop=28)),

@@ -26,20 +26,20 @@ Figures = dict[str, float | None]
 
 @torch.no_grad()
 def layer_losses(
-    baseline: nn.Module, quantized: nn.Module, layers: Sequence[Layer], test: Split
+    baseline: nn.Module, quantized: nn.Module, layers: Sequence[Layer], examples: Split
 ) -> tuple[LayerLoss, ...]:
-    """Return what each of `layers`, those of the quantized model, loses on up to 512 examples spread over `test`.
+    """Return what each of `layers`, those of the quantized model, loses on up to 512 examples spread over `examples`.
 
     None where all of them hold float32: nothing was rounded, a training of its own made the difference.
     """
     if all(layer.precision == "fp32" for layer in layers):
         return ()
-    count = min(EXAMPLES, len(test))
-    rows = torch.arange(count) * len(test) // count
-    norms = _folded(baseline, {layer.name for layer in layers}, test.inputs(rows[:2]))
+    count = min(EXAMPLES, len(examples))
+    rows = torch.arange(count) * len(examples) // count
+    norms = _folded(baseline, {layer.name for layer in layers}, examples.inputs(rows[:2]))
     seen = {layer.name: _Seen() for layer in layers}
     for batch in torch.split(rows, PREDICT_BATCH):
-        inputs = test.inputs(batch)
+        inputs = examples.inputs(batch)
         before, after = calls(baseline, inputs, norms), calls(quantized, inputs)
         for name, one in seen.items():
             one.add(before.get(name, []), after.get(name, []))

@@ -62,9 +62,9 @@ def measure(
     Raises:
         BenchmarkError: If a condition of the measurement cannot be set up.
     """
-    log.info("measure   accuracy on %s test examples", f"{len(data.test):,}")
+    log.info("measure   accuracy on %s %s examples", f"{len(data.evaluated):,}", data.evaluation)
     with threads(usable_cores()):
-        logits = [predict_logits(subject.model, data.test) for subject in subjects]
+        logits = [predict_logits(subject.model, data.evaluated) for subject in subjects]
     with threads(benchmark.threads):
         timings, compilations = _timings(subjects, data, benchmark, batch_sizes)
         profiles = [_profiles(subject, data, batch_sizes) for subject in subjects]
@@ -74,7 +74,7 @@ def measure(
             measured.append(
                 Measured(
                     precision=subject.precision,
-                    accuracy=accuracy(logits[index].argmax(1), data.test.labels, data.classes),
+                    accuracy=accuracy(logits[index].argmax(1), data.evaluated.labels, data.classes),
                     size=size(subject.model, folder),
                     evidence=subject.evidence,
                     profiles=profiles[index],
@@ -82,13 +82,13 @@ def measure(
                     load_ms=load_ms,
                     train_seconds=subject.training.seconds if subject.training else None,
                     memory_bytes=_memory(folder, benchmark, batch_sizes),
-                    loss=loss(logits[index], data.test.labels),
+                    loss=loss(logits[index], data.evaluated.labels),
                 )
             )
     compiled_latency = tuple(timing.latencies[-1] for timing in timings) if compilations else ()
     comparison = None
     if len(subjects) == 2:
-        comparison = _compare(subjects, measured, logits, data.test, compiled_latency, benchmark)
+        comparison = _compare(subjects, measured, logits, data.evaluated, compiled_latency, benchmark)
     return Measurements(
         tuple(measured),
         _compiled(compilations, measured[0].latency, compiled_latency, benchmark.margin),
@@ -107,17 +107,17 @@ def _timings(
             contestants: list[Timed] = list(subjects)
             if FloatModel.compiled in benchmark.baselines:
                 log.info("compile   the float model for batch %d", batch_size)
-                inputs = data.test.inputs(torch.arange(batch_size) % len(data.test))
+                inputs = data.evaluated.inputs(torch.arange(batch_size) % len(data.evaluated))
                 compilations.append(stack.enter_context(compiled(subjects[0].model, inputs)))
                 contestants.append(compilations[-1])
             log.info("measure   latency at batch %d (%s)", batch_size, benchmark.name)
-            timings.append(time_models(contestants, data.test, batch_size, benchmark))
+            timings.append(time_models(contestants, data.evaluated, batch_size, benchmark))
     return timings, compilations
 
 
 def _profiles(subject: Subject, data: TaskData, batch_sizes: Sequence[int]) -> tuple[Profile, ...]:
     return tuple(
-        profile(subject.model, data.test.inputs(torch.arange(batch_size) % len(data.test)))
+        profile(subject.model, data.evaluated.inputs(torch.arange(batch_size) % len(data.evaluated)))
         for batch_size in batch_sizes
     )
 
@@ -162,15 +162,15 @@ def _compare(
     subjects: Sequence[Subject],
     measured: Sequence[Measured],
     logits: Sequence[Tensor],
-    test: Split,
+    examples: Split,
     compiled_latency: Sequence[Latency],
     benchmark: Benchmark,
 ) -> Comparison:
     baseline, quantized = measured
     predictions = [one.argmax(1) for one in logits]
-    gained, lost = flips(predictions[0], predictions[1], test.labels)
+    gained, lost = flips(predictions[0], predictions[1], examples.labels)
     with threads(usable_cores()):
-        layers = layer_losses(subjects[0].model, subjects[1].model, quantized.evidence.layers, test)
+        layers = layer_losses(subjects[0].model, subjects[1].model, quantized.evidence.layers, examples)
     speedups = _speedups(baseline.latency, quantized.latency, benchmark.margin)
     return Comparison(
         accuracy_drop=baseline.accuracy.value - quantized.accuracy.value,
@@ -178,7 +178,7 @@ def _compare(
         flips_gained=len(gained),
         flips_lost=len(lost),
         p_value=mcnemar(len(gained), len(lost)),
-        detectable_drop=detectable_drop(len(gained), len(lost), len(test)),
+        detectable_drop=detectable_drop(len(gained), len(lost), len(examples)),
         compression=baseline.size.state_bytes / quantized.size.state_bytes,
         speedups=speedups,
         speedups_over_compiled=_speedups(compiled_latency, quantized.latency, benchmark.margin),

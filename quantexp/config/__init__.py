@@ -18,9 +18,9 @@ from quantexp.config.quant import (
     Static,
     WeightOnly,
 )
-from quantexp.config.study import STUDIES, Affine, Sensitivity, Single, Study
+from quantexp.config.study import STUDIES, Affine, Objective, Search, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, Sweep, Unsupported
-from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Sst2, Task
+from quantexp.config.task import CalibrationSplit, DataRequest, EvaluationSplit, Mnist, Source, Sst2, Task
 from quantexp.config.tracking import Local, Server, Tracking
 from quantexp.config.train import Device, Optimizer, Train
 
@@ -38,6 +38,7 @@ __all__ = [
     "Device",
     "Dynamic",
     "Engine",
+    "EvaluationSplit",
     "Experiment",
     "FakeQuant",
     "FloatModel",
@@ -50,6 +51,7 @@ __all__ = [
     "Mnist",
     "Model",
     "NoQuant",
+    "Objective",
     "Observer",
     "Optimizer",
     "Option",
@@ -58,6 +60,7 @@ __all__ = [
     "Quant",
     "Retry",
     "Scheme",
+    "Search",
     "Selective",
     "Sensitivity",
     "Server",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,10 @@ from quantexp.config.benchmark import Benchmark, Paired
 from quantexp.config.levers import Start
 from quantexp.config.model import Mlp, Model
 from quantexp.config.option import Settings, option
-from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Qat, Quant, Selective, Static
+from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Qat, Quant, Static
 from quantexp.config.study import Single, Study
 from quantexp.config.sweep import Sweep
-from quantexp.config.task import CalibrationSplit, DataRequest, Mnist, Source, Task
+from quantexp.config.task import CalibrationSplit, DataRequest, EvaluationSplit, Mnist, Source, Task
 from quantexp.config.tracking import Local, Tracking
 from quantexp.config.train import Train
 from quantexp.errors import ConfigError, Mismatch, TrainingError
@@ -40,7 +40,13 @@ class Experiment(Settings):
     data: Source = option("full: the real data set; sample: the small one in the package, no network", Source.full)
     data_dir: str | None = option("where data are read from, read-only; default $QUANTEXP_DATA_DIR", None)
     cache_dir: str | None = option("where downloads and trained models are kept; null: your cache directory", None)
-    seed: int = option("shapes weights, the order of batches and the calibration sample", 0, at_least=0, at_most=2**32)
+    validation: float = option(
+        "share of the training examples held out as a validation split", 0.0, at_least=0, at_most=0.9
+    )
+    evaluation: EvaluationSplit = option("split that accuracy is measured on", EvaluationSplit.test)
+    seed: int = option(
+        "shapes weights, the order of batches, and which examples calibrate or validate", 0, at_least=0, at_most=2**32
+    )
     train: Train = field(default_factory=Train)
     benchmark: Benchmark = field(default_factory=Paired)
     tracking: Tracking = field(default_factory=Local)
@@ -68,12 +74,12 @@ class Experiment(Settings):
         yield from self._precision_faults()
         yield from self._batch_size_faults()
         yield from self._image_faults()
-        if self.study.by_layer and not isinstance(self.quant, Selective):
-            methods = ", ".join(f"quant={method.name}" for method in METHODS if issubclass(method, Selective))
-            yield Mismatch(
-                f"study={self.study.name} needs a method that quantizes layers one by one ({methods})",
-                f", got quant={self.quant.name}",
+        if self.evaluation == EvaluationSplit.validation and self.validation == 0:
+            yield (
+                "evaluation=validation needs examples that are held out of train, got validation=0; "
+                "hold some out, as validation=0.1 does"
             )
+        yield from self.study.combination_faults(self)
         if isinstance(self.quant, Qat) and self.quant.start is Start.scratch and self.train.checkpoint:
             yield (
                 "quant.start=scratch would not use the weights of train.checkpoint="
@@ -135,7 +141,8 @@ class Experiment(Settings):
         if isinstance(self.quant, Static | FakeQuant):
             calibration, examples = self.quant.calibration, self.quant.calibration_examples
             seed = seed if self.quant.calibration_seed is None else self.quant.calibration_seed
-        return DataRequest(self.data, self.data_dir, self.cache_dir, calibration, examples, seed)
+        places = (self.data, self.data_dir, self.cache_dir)
+        return DataRequest(*places, calibration, examples, seed, self.validation, self.seed)
 
     def check_inputs(self) -> None:
         """Make sure, before anything heavy starts, that what is read from outside is there.
@@ -158,8 +165,14 @@ class Experiment(Settings):
         """Load the splits of the task; it reads them once for runs that follow each other."""
         from quantexp.tasks import recent
 
-        data = recent.load(self.task, self.data_request)
-        rows = f"{len(data.train):,} train, {len(data.calibration):,} calibration, {len(data.test):,} test"
+        data = replace(recent.load(self.task, self.data_request), evaluation=self.evaluation)
+        splits = {
+            "train": data.train,
+            "calibration": data.calibration,
+            "validation": data.validation,
+            "test": data.test,
+        }
+        rows = ", ".join(f"{len(split):,} {name}" for name, split in splits.items() if split is not None)
         log.info("data      %s, %s: %s", self.task.name, data.origin, rows)
         return data
 

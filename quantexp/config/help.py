@@ -33,6 +33,7 @@ examples:
   python -m quantexp -m sweep.name=night quant=static,qat   a sweep with a name: typed again, it goes on
   python -m quantexp experiment=lab                     a committed sweep, here the whole lab
   python -m quantexp study=sensitivity quant=static     each layer quantized alone, and all but it: what hurts
+  python -m quantexp study=search study.max_accuracy_drop=0.003   which layers to quantize within a bound
   python -m quantexp study=affine                       the arithmetic itself: error, bytes, and why outliers hurt
   python -m quantexp data_dir=/data/sets task=mnist     read data from your own folder
   mlflow ui                                             look at the records

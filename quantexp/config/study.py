@@ -5,28 +5,55 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from quantexp.config.levers import Granularity
 from quantexp.config.option import Option, option
+from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Quant
+from quantexp.config.task import EvaluationSplit
+from quantexp.errors import Mismatch
 
 if TYPE_CHECKING:
     from quantexp.config.experiment import Experiment
     from quantexp.perform import Request
 
 MOST_VALUES = 2**24
+HELD_OUT = 0.1  # share of the training examples that a search decides on, unless the experiment says
+
+
+class Objective(StrEnum):
+    """What is best among the models that satisfy a bound."""
+
+    latency = "latency"
+    size = "size"
 
 
 @dataclass
 class Study(Option):
     """What is done with an experiment.
 
-    `needs_data` says whether it reads the task's data, `by_layer` whether it chooses the layers that are quantized.
+    `needs_data` says whether it reads the task's data; `chooses` has the methods whose layers it chooses, none where it
+    leaves them to the experiment.
     """
 
     group: ClassVar[str] = "study"
     needs_data: ClassVar[bool] = True
-    by_layer: ClassVar[bool] = False
+    chooses: ClassVar[tuple[type[Quant], ...]] = ()
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether it chooses the layers that are quantized."""
+        return bool(self.chooses)
+
+    def combination_faults(self, experiment: Experiment) -> Iterator[str]:
+        """Yield why it cannot be done with the other settings."""
+        if self.chooses and not isinstance(experiment.quant, self.chooses):
+            methods = ", ".join(f"quant={method.name}" for method in METHODS if issubclass(method, self.chooses))
+            yield Mismatch(
+                f"study={self.name} needs a method that quantizes layers one by one ({methods})",
+                f", got quant={experiment.quant.name}",
+            )
 
     def perform(self, experiment: Experiment, request: Request) -> None:
         """Do the work, show the result and record it. Raises QuantexpError."""
@@ -90,7 +117,7 @@ class Sensitivity(Study):
     """
 
     name: ClassVar[str] = "sensitivity"
-    by_layer: ClassVar[bool] = True
+    chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer, FakeQuant)
 
     layers: list[str] = option(
         "patterns of layers that are varied one by one, or of modules with children that are varied as a whole, as "
@@ -106,4 +133,74 @@ class Sensitivity(Study):
         conduct(experiment, request, sensitivity.find(self, replace(experiment, study=Single())), self.resume)
 
 
-STUDIES: tuple[type[Study], ...] = (Single, Affine, Sensitivity)
+@dataclass
+class Search(Study):
+    """Mixed precision under a bound: which layers to quantize so that latency, or size, is best and accuracy stays.
+
+    It decides on a validation split held out of train (`validation`, 0.1 where that is 0), never on the test split. A
+    run for each variant, below the one of the study. Typed again, it goes on where it stopped.
+    """
+
+    name: ClassVar[str] = "search"
+    chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer,)  # what is only simulated is neither faster nor smaller
+
+    max_accuracy_drop: float = option(
+        "bound: accuracy that may be lost against float, 0.003 is 0.3 points; a negative one asks for a gain",
+        0.01,
+        at_least=-1,
+        at_most=1,
+    )
+    objective: Objective = option("what is best within the bound", Objective.latency)
+    batch_size: int | None = option("whose latency counts, one that is measured; null: the largest", None, at_least=1)
+    methods: list[str] = option(
+        "methods to choose from, as [static,dynamic], each with its defaults unless it is quant; none: quant alone", []
+    )
+    layers: list[str] = option(
+        "patterns of layers that are chosen one by one, or of modules with children that are chosen as a whole; the "
+        "others are always quantized; none: every layer is chosen",
+        [],
+    )
+    max_variants: int = option("variants that are measured at most", 64, at_least=1)
+    resume: bool = option("go on with what was measured before; false: measure everything anew", True)
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        possible = [method.name for method in METHODS if issubclass(method, self.chooses)]
+        for name in self.methods:
+            if name not in possible:
+                yield (
+                    "study.methods must name methods that quantize layers one by one "
+                    f"({', '.join(possible)}), got {name!r}"
+                )
+        if len(set(self.methods)) < len(self.methods):
+            yield f"study.methods must name each method once, got {self.methods}"
+        if len(self.methods) > self.max_variants:
+            yield (
+                f"study.max_variants must be at least 1 for each of the {len(self.methods)} methods, "
+                f"got {self.max_variants}"
+            )
+
+    def combination_faults(self, experiment: Experiment) -> Iterator[str]:
+        yield from super().combination_faults(experiment)
+        sizes = experiment.batch_size
+        if self.batch_size is not None and isinstance(sizes, list) and self.batch_size not in sizes:
+            yield (
+                f"study.batch_size must be one that is measured, got {self.batch_size}; "
+                f"choose of batch_size={sizes}, or add it there"
+            )
+
+    def perform(self, experiment: Experiment, request: Request) -> None:
+        from quantexp.conduct import command, conduct
+        from quantexp.studies import search
+
+        single = replace(
+            experiment,
+            study=Single(),
+            validation=experiment.validation or HELD_OUT,
+            evaluation=EvaluationSplit.validation,
+        )
+        variants = search.find(self, single, lambda variant: command(experiment, variant, request))
+        conduct(experiment, request, variants, self.resume)
+
+
+STUDIES: tuple[type[Study], ...] = (Single, Affine, Sensitivity, Search)

@@ -33,9 +33,20 @@ class CalibrationSplit(StrEnum):
     test = "test"
 
 
+class EvaluationSplit(StrEnum):
+    """The split that accuracy is measured on."""
+
+    test = "test"
+    validation = "validation"
+
+
 @dataclass(frozen=True)
 class DataRequest:
-    """Which examples a task shall load. Paths are None where the user's defaults apply."""
+    """Which examples a task shall load. Paths are None where the user's defaults apply.
+
+    `seed` draws the calibration examples; `validation` is the share of the training examples that is held out,
+    drawn with a seed of its own.
+    """
 
     source: Source = Source.full
     data_dir: str | None = None
@@ -43,11 +54,13 @@ class DataRequest:
     calibration: CalibrationSplit = CalibrationSplit.train
     calibration_examples: int = 512
     seed: int = 0
+    validation: float = 0.0
+    validation_seed: int = 0
 
 
 @dataclass
 class Task(Option):
-    """A data set with its preparation and its three splits: train, calibration and test."""
+    """A data set with its preparation and its splits: train, calibration, test, and validation where asked for."""
 
     group: ClassVar[str] = "task"
     class_names: ClassVar[tuple[str, ...]] = ()  # where classes have names beside their numbers
@@ -73,7 +86,7 @@ class Task(Option):
         return self.files.stamp(request)
 
     def load(self, request: DataRequest) -> TaskData:
-        """Load the three splits. Raises DataError if files are missing, damaged or out of reach."""
+        """Load the splits. Raises DataError if files are missing, damaged or out of reach."""
         raise NotImplementedError
 
     def features(self, vocabulary: Sequence[str]) -> int:

@@ -174,7 +174,8 @@ def _accuracy(others: Sequence[Variant]) -> Iterator[str]:
         drops = [found[0].detectable_drop for one in others if len(found := _comparisons(one)) == 1]
         if drops:
             least = f"{100 * max(drops):.2f} points"
-            yield f"A true drop of {least} would be told in 4 of 5 such test sets, a smaller one less often."
+            (split, *_) = {report.data.evaluation for one in others for report in one.reports.values()}
+            yield f"A true drop of {least} would be told in 4 of 5 such {split} sets, a smaller one less often."
 
 
 def accuracy_figures(one: Variant) -> str:

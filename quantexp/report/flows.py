@@ -81,7 +81,7 @@ def _change(left: Variant, taken: Variant) -> tuple[str, str]:
         return "", ""
     won, lost = won_and_lost(before.comparison, after.comparison)
     said = ("a gain" if won > lost else "a loss") if mcnemar(won, lost) < 1 - CONFIDENCE else "none"
-    return f"{100 * (won - lost) / after.data.test:+z.2f} points: {won} won, {lost} lost", said
+    return f"{100 * (won - lost) / after.data.evaluated:+z.2f} points: {won} won, {lost} lost", said
 
 
 def _times(left: Variant, taken: Variant, size: int) -> str:

@@ -29,7 +29,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Share of the test examples that are classified right, with its 95 % Wilson interval.
+    """Share of the evaluated examples that are classified right, with its 95 % Wilson interval.
 
     `confusion[label][predicted]` counts the examples; its diagonal sums to `correct`.
     """
@@ -174,7 +174,7 @@ class Measured:
 
     `train_seconds` is None where it was not trained by quantexp, `load_ms` where no disk took it; `memory_bytes`,
     the peak resident memory of a fresh process that loads the model and predicts, above one that only imports
-    torch, is None unless asked for. `loss` is the cross entropy on the test split, None where it is no finite
+    torch, is None unless asked for. `loss` is the cross entropy on the evaluated split, None where it is no finite
     number, or was recorded before there was such a figure.
     """
 
@@ -233,7 +233,7 @@ class NotFaster:
 
 @dataclass(frozen=True, slots=True)
 class LayerLoss:
-    """What one layer of the quantized model loses against the float model's, on the same examples of the test split.
+    """What one layer of the quantized model loses against the float model's, on the same evaluated examples.
 
     Weights are compared as float sees them: `weight_mean_error` and `weight_max_error` are absolute differences,
     `weight_low` and `weight_high` the range of the float weight. `input_low` and `input_high` are the range of the
@@ -264,14 +264,15 @@ class LayerLoss:
 class Comparison:
     """The quantized model against the float model, on the same examples and inputs.
 
-    `flips_gained` counts test examples that only the quantized model gets right, `flips_lost` those
+    `flips_gained` counts examples that only the quantized model gets right, `flips_lost` those
     that only the float model does. `accuracy_drop` is float minus quantized. `agreement` is the share
     of examples on which both predict the same class. `p_value` is that of the exact McNemar test, and
-    `detectable_drop` the least true drop that it would have told from none in 80 of 100 such test sets.
+    `detectable_drop` the least true drop that it would have told from none in 80 of 100 such sets of examples.
     `output_sqnr_db` is the energy of the float logits over that of their difference from the quantized ones, None
     where both are equal, or not finite. `gained_examples` and `lost_examples` are the indices of the flips in the
-    test split: with them two quantized models can be compared, each by its flips from the same float model. `layers`
-    has what each layer loses, in the order of the network; none where no layer holds its weights in less than float.
+    evaluated split: with them two quantized models can be compared, each by its flips from the same float model.
+    `layers` has what each layer loses, in the order of the network; none where no layer holds its weights in less than
+    float.
     """
 
     accuracy_drop: float
@@ -324,7 +325,10 @@ class Compiled:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The examples of a run: where they came from, a digest of what was read, and how many in each split."""
+    """The examples of a run: where they came from, a digest of what was read, and how many in each split.
+
+    `validation` counts those that were held out of train; `evaluation` names the split that accuracy was measured on.
+    """
 
     source: str
     origin: str
@@ -332,6 +336,13 @@ class Data:
     train: int
     calibration: int
     test: int
+    validation: int = 0
+    evaluation: str = "test"
+
+    @property
+    def evaluated(self) -> int:
+        """How many examples accuracy was measured on."""
+        return self.validation if self.evaluation == "validation" else self.test
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Figures over seeds: their mean and deviation, and what the differences between two methods show.
 
 A difference is taken seed by seed, because two methods of one seed start from the same float model and see the
-same test examples; its interval is Student's t over the seeds. Two seeds tell little: t is 12.7 there.
+same examples; its interval is Student's t over the seeds. Two seeds tell little: t is 12.7 there.
 """
 
 from __future__ import annotations

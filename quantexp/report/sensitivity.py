@@ -1,6 +1,6 @@
 """What the study `sensitivity` found out, and how it is told: figures, a table sorted by what hurts, a sentence, CSV.
 
-What leaving a part in float wins back is seen on the same test examples: two quantized models differ where the flips
+What leaving a part in float wins back is seen on the same examples: two quantized models differ where the flips
 of one from the float model are not those of the other. The exact McNemar test is held at 5 % over all parts together
 (Bonferroni), as each of many tests would find something by chance.
 """
@@ -77,7 +77,7 @@ class SensitivityReport:
             gained, lost = won_and_lost(compared(self.whole), compared(run))
             p_value = mcnemar(gained, lost)
             if gained > lost and p_value < (1 - CONFIDENCE) / len(tested):
-                found.append(WonBack(part, 100 * (gained - lost) / run.data.test, p_value))
+                found.append(WonBack(part, 100 * (gained - lost) / run.data.evaluated, p_value))
         return tuple(sorted(found, key=lambda one: -one.points))
 
 
@@ -191,8 +191,8 @@ def _notes(report: SensitivityReport) -> Iterator[str]:
     yield advice(report)
     yield (
         f"{whole.quant} {whole.precision} against float ({100 * whole.baseline.accuracy.value:.2f} %, "
-        f"{size_text(whole.baseline.size_mb)} MB). Accuracy, Loss: change from float. Flips: test examples gained and "
-        "lost. SQNR: energy of the float logits over that of their change."
+        f"{size_text(whole.baseline.size_mb)} MB). Accuracy, Loss: change from float. Flips: "
+        f"{whole.data.evaluation} examples gained and lost. SQNR: energy of the float logits over that of their change."
     )
     if whole.precision == SIMULATED:
         yield "Simulated: rounded values, computed with in float. Sizes are those of float, and nothing is timed."

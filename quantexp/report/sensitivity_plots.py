@@ -31,7 +31,8 @@ def pictures(report: SensitivityReport) -> dict[str, bytes]:
 
 def accuracy_figure(report: SensitivityReport) -> Figure:
     """Show what each part costs in accuracy when it is quantized alone, and what all others cost without it."""
-    note = "points of accuracy on the test split against float; sorted by what is lost alone"
+    split = report.whole.data.evaluation
+    note = f"points of accuracy on the {split} split against float; sorted by what is lost alone"
     return _figure(
         report, "Accuracy change by layer", note, "accuracy change (points)", accuracy_change, float_line=True
     )

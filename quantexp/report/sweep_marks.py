@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantexp.report.advice import accuracy_verdict
+from quantexp.report.pareto import pareto_front
 from quantexp.report.ratios import over_float
 from quantexp.report.seeds import difference, spread
 from quantexp.report.style import FLOAT, INK, NORMAL, SMALL, Role, round_ticks
@@ -48,20 +49,6 @@ class Value:
     value: float
     low: float
     high: float
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return which points no other beats, by rising cost: none has no greater cost and a greater gain, or equal both.
-
-    A point is (cost, gain). Of equal points the first is returned.
-    """
-    order = sorted(range(len(points)), key=lambda at: (points[at][0], -points[at][1]))
-    front, best = [], -math.inf
-    for at in order:
-        if points[at][1] > best:
-            front.append(at)
-            best = points[at][1]
-    return front
 
 
 # Figures and their whiskers
@@ -112,10 +99,7 @@ def draw_points(
     joined: bool = False,
 ) -> None:
     """Draw points with whiskers, the number of its network in each, joined by method or with their Pareto front."""
-    best = pareto_front([(x.value, y.value) for _, _, x, y in points]) if front else []
-    steps = [(points[at][2].value, points[at][3].value) for at in best]
-    if steps:
-        axes.step([x for x, _ in steps], [y for _, y in steps], where="post", color=INK, linewidth=2, zorder=2)
+    best = front_line(axes, [(x.value, y.value) for _, _, x, y in points]) if front else []
     size = (13 if len(points) > MANY else 15) if any(number for number, *_ in points) else 11
     by_method: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for at, (number, one, x, y) in enumerate(points):
@@ -139,6 +123,14 @@ def draw_points(
     if joined and max(heights) > NARROW * min(heights) > 0:
         _scale(axes, "y", heights)
     axes.grid()
+
+
+def front_line(axes: Axes, points: Sequence[tuple[float, float]]) -> list[int]:
+    """Draw the Pareto front of points (cost, gain) as steps, and return which points it holds."""
+    best = pareto_front(points)
+    steps = [points[at] for at in best]
+    axes.step([x for x, _ in steps], [y for _, y in steps], where="post", color=INK, linewidth=2, zorder=2)
+    return best
 
 
 def _scale(axes: Axes, which: str, values: Sequence[float]) -> None:

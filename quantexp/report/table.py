@@ -29,7 +29,7 @@ TEXT_COLUMNS = (
         "Compared",
         "Verdict",
     ),
-    *("Change told", "Among", "Failed"),
+    *("Change told", "Among", "Failed", "Bound", "Pareto front"),
 )
 
 
@@ -133,7 +133,7 @@ def _changes(report: Report) -> dict[str, str]:
 def _findings(report: Report) -> Iterator[str]:
     """Say in sentences what the figures do not say by themselves."""
     if comparison := report.comparison:
-        yield _accuracy_sentence(comparison)
+        yield _accuracy_sentence(comparison, report.data.evaluation)
         yield _evidence_sentence(report)
         reasons = {one.batch_size: "; ".join(one.reasons) for one in comparison.not_faster}
         for one in comparison.speedups:
@@ -146,9 +146,9 @@ def _findings(report: Report) -> Iterator[str]:
         yield "Measure again on a quiet machine before you believe these latencies."
 
 
-def _accuracy_sentence(comparison: Comparison) -> str:
+def _accuracy_sentence(comparison: Comparison, split: str) -> str:
     p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
-    told = f"a true drop of {100 * comparison.detectable_drop:.2f} points would be told in 4 of 5 such test sets"
+    told = f"a true drop of {100 * comparison.detectable_drop:.2f} points would be told in 4 of 5 such {split} sets"
     return f"Accuracy: {comparison.accuracy_verdict} (exact McNemar test, {p_value}); {told}."
 
 
@@ -228,5 +228,9 @@ def notes(reports: Sequence[Report]) -> Iterator[str]:
         yield "* unstable: the machine was not quiet meanwhile; the reasons stand in each run."
     if any(report.data.source == "sample" for report in reports):
         yield "sample: the small data set in the package; its accuracies say nothing of the real one."
+    if validated := [report.data for report in reports if report.data.evaluation == "validation"]:
+        what = "Accuracy" if len(validated) == len(reports) else "Where evaluation=validation: accuracy"
+        counts = ", ".join(sorted({f"{data.validation:,}" for data in validated}))
+        yield f"{what} on the validation split: {counts} examples held out of train."
     if any(report.calibration == "test" for report in reports):
         yield "Calibrated on the test split, as the lab allows."

@@ -7,16 +7,15 @@ does to a network that is float otherwise; left out, what it adds to the roundin
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import replace
-from fnmatch import fnmatchcase
-from itertools import accumulate
 
 from quantexp.config import Experiment, Selective, Sensitivity
 from quantexp.errors import QuantizationError
 from quantexp.report.findings import Findings
 from quantexp.report.results import Report
 from quantexp.report.sensitivity import Part, SensitivityReport, findings
+from quantexp.studies.parts import parts_of
 
 Runs = Generator[Experiment, Report, Report | None]
 
@@ -44,31 +43,10 @@ def find(settings: Sensitivity, experiment: Experiment) -> Generator[Experiment,
         return known.get(layers)
 
     parts = []
-    for name, layers in _parts(settings.layers, held).items():
+    for name, layers in parts_of(settings.layers, held).items():
         others = frozenset(held).difference(layers)
         alone = yield from measured(frozenset(layers), f"{name} alone", replace(quant, include=list(layers)))
         without = replace(quant, exclude=[*quant.exclude, *layers])
         all_but = yield from measured(others, f"all but {name}", without)
         parts.append(Part(name, layers, alone, all_but))
     return findings(SensitivityReport(whole, tuple(parts), failed, tuple(quant.exclude)))
-
-
-def _parts(patterns: Sequence[str], layers: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return what is varied: the layers that a pattern matches or, if it matches none, modules with their layers."""
-    modules: dict[str, list[str]] = {}
-    for layer in layers:
-        for path in accumulate(layer.split(".")[:-1], "{}.{}".format):
-            modules.setdefault(path, []).append(layer)
-    found: dict[str, tuple[str, ...]] = {}
-    for pattern in patterns or ["*"]:
-        matched: dict[str, tuple[str, ...]] = {name: (name,) for name in layers if fnmatchcase(name, pattern)}
-        matched = matched or {name: tuple(inside) for name, inside in modules.items() if fnmatchcase(name, pattern)}
-        if not matched:
-            listed = ", ".join(modules)
-            raise QuantizationError(
-                "study.layers must match layers that are quantized, or modules that hold some, "
-                f"{pattern!r} matches none; the layers are {', '.join(layers)}"
-                f"{f', the modules {listed}' if listed else ''}"
-            )
-        found |= matched
-    return found

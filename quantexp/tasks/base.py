@@ -1,4 +1,4 @@
-"""What a task hands over: three splits with three names, and a fingerprint of what was read.
+"""What a task hands over: its splits, each with its name, and a fingerprint of what was read.
 
 A split gives batches of dense float inputs by index. The inputs of MNIST lie in memory as they are
 used; those of SST-2 stay sparse until a batch is made.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quantexp.config import CalibrationSplit, DataRequest
+from quantexp.config import CalibrationSplit, DataRequest, EvaluationSplit
 from quantexp.errors import ConfigError
 from quantexp.host import give_way
 
@@ -88,6 +88,9 @@ class BagOfWords(Split):
 class TaskData:
     """The splits of a task. `calibration` is drawn from `train` unless the run says otherwise.
 
+    `validation` is None unless examples are held out of `train` for it; `evaluation` says on which split accuracy
+    is measured.
+
     `features` and `classes` are the sizes of the network's input and output; `fingerprint` is a
     SHA-256 over the bytes that were read; `origin` says in words where they came from. `vocabulary`
     holds the words that are counted, in the order of the features; empty where a task counts none.
@@ -101,6 +104,16 @@ class TaskData:
     fingerprint: str
     origin: str
     vocabulary: tuple[str, ...] = ()
+    validation: Split | None = None
+    evaluation: EvaluationSplit = EvaluationSplit.test
+
+    @property
+    def evaluated(self) -> Split:
+        """The split that accuracy is measured on."""
+        if self.evaluation is EvaluationSplit.test:
+            return self.test
+        assert self.validation is not None  # Experiment has seen to it
+        return self.validation
 
     @property
     def example(self) -> Tensor:
@@ -108,12 +121,22 @@ class TaskData:
         return self.train.inputs(torch.arange(2))
 
 
-def three_splits(
-    train: Split, test: Split, request: DataRequest, *, features: int, classes: int, fingerprint: str, origin: str
-) -> TaskData:
-    """Put the three splits together, the calibration examples drawn as requested."""
-    calibration = calibration_split(train, test, request)
-    return TaskData(train, calibration, test, features, classes, fingerprint, origin)
+def held_out(examples: int, request: DataRequest) -> tuple[Tensor, Tensor]:
+    """Return the rows of the training examples that are left for training, and those held out for validation.
+
+    Which they are is drawn, seeded; both stand in the order of the file.
+
+    Raises:
+        ConfigError: If the share that is requested is not a whole example.
+    """
+    count = round(request.validation * examples)
+    if request.validation and not count:
+        raise ConfigError(
+            f"validation must hold out at least one of {examples:,} training examples, got {request.validation:g}; "
+            "raise it, or leave it at 0"
+        )
+    rows = torch.randperm(examples, generator=torch.Generator().manual_seed(request.validation_seed))
+    return rows[count:].sort().values, rows[:count].sort().values
 
 
 def calibration_split(train: Split, test: Split, request: DataRequest) -> Split:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from quantexp.config import DataRequest, Mnist, Source
 from quantexp.errors import DataError, ModelError
-from quantexp.tasks.base import Dense, TaskData, digest, three_splits
+from quantexp.tasks.base import Dense, TaskData, calibration_split, digest, held_out
 from quantexp.tasks.files import read_bytes
 from quantexp.tasks.sources import MNIST, MNIST_NAMES, MNIST_RAW
 
@@ -42,14 +42,18 @@ def load(task: Mnist, request: DataRequest) -> TaskData:
         train_images, train_labels = _pair(folder, content, "train")
         test_images, test_labels = _pair(folder, content, "test")
         fingerprint = digest({name: bytes_ for name, (_, bytes_) in content.items()})
-    return three_splits(
-        Dense(train_labels, prepare(train_images, task.side)),
-        Dense(test_labels, prepare(test_images, task.side)),
-        request,
+    kept, held = held_out(len(train_labels), request)
+    train = Dense(train_labels[kept], prepare(train_images[kept], task.side))
+    test = Dense(test_labels, prepare(test_images, task.side))
+    return TaskData(
+        train,
+        calibration_split(train, test, request),
+        test,
         features=task.side**2,
         classes=CLASSES,
         fingerprint=fingerprint,
         origin=origin,
+        validation=Dense(train_labels[held], prepare(train_images[held], task.side)) if len(held) else None,
     )
 
 

@@ -13,7 +13,8 @@ _kept: tuple[object, TaskData] | None = None
 def load(task: Task, request: DataRequest) -> TaskData:
     """Load a task's splits, from memory if it was loaded last and its files are as they were. Raises as `task.load`."""
     global _kept
-    key = (task.name, repr(task), task.stamp(request))
+    held_out = (request.validation, request.validation_seed) if request.validation else None
+    key = (task.name, repr(task), task.stamp(request), held_out)
     if _kept is None or _kept[0] != key:
         _kept = None  # two data sets need not lie in memory at once
         _kept = key, task.load(request)

@@ -1,14 +1,14 @@
 """SST-2: labelled sentences to bags of word counts over the most frequent training words.
 
 A word is what stands between spaces. Ties in frequency are broken by first appearance, so that the
-vocabulary is the same everywhere. The sample is a set of sentences written for quantexp.
+vocabulary is the same everywhere. Words of sentences that are held out for validation are not counted: they
+shall shape the inputs no more than those of the test split. The sample is a set of sentences written for quantexp.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from quantexp.config import DataRequest, Source, Sst2
 from quantexp.errors import DataError, ModelError
-from quantexp.tasks.base import BagOfWords, TaskData, digest, three_splits
+from quantexp.tasks.base import BagOfWords, TaskData, calibration_split, digest, held_out
 from quantexp.tasks.files import read_bytes
 from quantexp.tasks.sources import SST2
 
@@ -36,18 +36,21 @@ def load(task: Sst2, request: DataRequest) -> TaskData:
         folder, origin = SST2.locate(request)
     content = {name: read_bytes(folder / f"{name}.tsv") for name in ("train", "dev")}
     train, dev = (parse_tsv(content[name], folder / f"{name}.tsv") for name in ("train", "dev"))
-    counts = Counter(word for sentence, _ in train for word in sentence.split())
+    kept, held = ([train[row] for row in rows.tolist()] for rows in held_out(len(train), request))
+    counts = Counter(word for sentence, _ in kept for word in sentence.split())
     vocabulary = {word: index for index, (word, _) in enumerate(counts.most_common(task.vocabulary))}
-    splits = three_splits(
-        bag_of_words(train, vocabulary),
-        bag_of_words(dev, vocabulary),
-        request,
+    known, test = bag_of_words(kept, vocabulary), bag_of_words(dev, vocabulary)
+    return TaskData(
+        known,
+        calibration_split(known, test, request),
+        test,
         features=len(vocabulary),
         classes=CLASSES,
         fingerprint=digest(content),
         origin=origin,
+        vocabulary=tuple(vocabulary),
+        validation=bag_of_words(held, vocabulary) if held else None,
     )
-    return replace(splits, vocabulary=tuple(vocabulary))
 
 
 def encode(raw: Any, vocabulary: Sequence[str]) -> Tensor:

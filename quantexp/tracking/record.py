@@ -56,13 +56,13 @@ class Recorder:
             self._dataset(report)
             self._artifacts(outcome, identity, drawn)
 
-    def record_findings(self, found: Findings) -> None:
-        """Record what a study found out. Raises TrackingError."""
+    def record_findings(self, found: Findings, step: int = 0) -> None:
+        """Record what a study found out up to a step, in place of what it had before. Raises TrackingError."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         with self._refusals(), tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
-            batch = [Metric(name, float(f"{value:.7g}"), now, 0) for name, value in found.metrics.items()]
+            batch = [Metric(name, float(f"{value:.7g}"), now, step) for name, value in found.metrics.items()]
             self.store.client.log_batch(self.run_id, metrics=batch)
             self.store.client.set_tag(self.run_id, NOTE, found.table.markdown())
             _write_common(Path(scratch), found.table, found.lines, found.pictures)
@@ -109,6 +109,7 @@ class Recorder:
 
         data = report.data
         rows = {"train": data.train, "calibration": data.calibration, "test": data.test}
+        rows |= {"validation": data.validation} if data.validation else {}
         dataset = Dataset(
             name=report.task if data.source == "full" else f"{report.task} ({data.source})",
             digest=data.fingerprint[:16],
@@ -116,7 +117,9 @@ class Recorder:
             source=json.dumps({"origin": data.origin}),
             profile=json.dumps(rows),
         )
-        self.store.client.log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])])
+        self.store.client.log_inputs(
+            self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", data.evaluation)])]
+        )
 
     def _artifacts(self, outcome: Outcome, identity: Identity, drawn: bool) -> None:
         with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:

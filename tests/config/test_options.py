@@ -29,6 +29,7 @@ from quantexp.config import (
     Mnist,
     Model,
     NoQuant,
+    Objective,
     Observer,
     Optimizer,
     Option,
@@ -36,6 +37,7 @@ from quantexp.config import (
     Qat,
     Quant,
     Scheme,
+    Search,
     Server,
     Source,
     Sst2,
@@ -179,6 +181,7 @@ NAMED = [
     (Train, "optimizer", Optimizer),
     (Train, "device", Device),
     (Affine, "granularity", Granularity),
+    (Search, "objective", Objective),
     (Experiment, "data", Source),
 ]
 
@@ -190,6 +193,7 @@ def test_every_field_that_takes_a_name_is_tested_here() -> None:
         for name, kind in get_type_hints(cls).items()
         if names_of(kind) and name != "flow"  # a method takes some of them only; tests/config/test_pairs.py
         if (cls, name) != (WeightOnly, "engine")  # it takes none
+        if (cls, name) != (Experiment, "evaluation")  # one of them needs a split; tests/tasks/test_validation.py
     }
     assert found == set(NAMED)
 

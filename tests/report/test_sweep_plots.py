@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from quantexp.report.pareto import pareto_front
 from quantexp.report.style import styled
 from quantexp.report.sweep import Sweep
-from quantexp.report.sweep_marks import pareto_front
 from quantexp.report.sweep_plots import drawn, figures, groups, pictures
 
 STATIC = method("static")

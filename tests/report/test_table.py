@@ -264,6 +264,16 @@ def test_the_note_says_when_the_test_split_was_calibrated_on() -> None:
 # Markdown, the terminal
 
 
+def test_accuracy_on_the_validation_split_is_called_so() -> None:
+    held = dataclasses.replace(REPORT.data, validation=144, evaluation="validation")
+    validated = dataclasses.replace(REPORT, data=held)
+    assert "Accuracy on the validation split: 144 examples held out of train." in note(comparison_table(validated))
+    assert "in 4 of 5 such validation sets" in note(comparison_table(validated))
+    assert "Where evaluation=validation: accuracy on the validation split" in " ".join(notes([REPORT, validated]))
+    unused = dataclasses.replace(REPORT, data=dataclasses.replace(held, evaluation="test"))
+    assert "validation" not in note(comparison_table(unused))
+
+
 def test_markdown_is_a_table_with_a_rule_and_each_note_below() -> None:
     made = Table(("Task", "Quantization", "Size (MB)"), (("mnist", "qat", "1.47"),), ("one", "two"))
     lines = made.markdown().splitlines()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fragile import fragile
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
@@ -95,19 +96,6 @@ def runs() -> tuple[Any, list[Any], list[Any]]:
 def asked_of(run: Any) -> str:
     """Return what tells a variant apart, from its name: `quant.include=[layers.0]`, nothing of all layers."""
     return str(" ".join(run.info.run_name.split(" ")[1:]))
-
-
-def fragile(experiment: Experiment, layer: int) -> dict[str, Any]:
-    """Return the trained weights, with one that makes int8 per tensor round all others of a layer to zero.
-
-    The hidden unit before it never fires, so that the float model computes the same whatever the weight is.
-    """
-    weights = {name: value.clone() for name, value in experiment.baseline(experiment.load()).model.state_dict().items()}
-    weights[f"layers.{layer - 2}.weight"][0] = 0
-    weights[f"layers.{layer - 2}.bias"][0] = -1
-    weights[f"layers.{layer}.weight"][:, 0] = 0
-    weights[f"layers.{layer}.weight"][0, 0] = 1000 * weights[f"layers.{layer}.weight"].abs().max()
-    return weights
 
 
 # -- what it finds ---------------------------------------------------------------------------------------
