@@ -24,7 +24,7 @@ from quantexp.benchmark.subject import Subject
 from quantexp.config import Benchmark, FloatModel
 from quantexp.environment import describe, threads, usable_cores
 from quantexp.quant.inspection import profile
-from quantexp.report.reasons import not_faster
+from quantexp.report.reasons import Setting, not_faster
 from quantexp.report.results import (
     Comparison,
     Compiled,
@@ -196,21 +196,13 @@ def _speedups(reference: Sequence[Latency], other: Sequence[Latency], margin: fl
 
 
 def _not_faster(subject: Subject, measured: Measured, speedups: Sequence[Speedup], count: int) -> Iterator[NotFaster]:
+    engine = subject.engine.value if subject.engine else None
+    setting = Setting(subject.precision, engine, count, usable_cores(), describe().instruction_sets)
     for one, of_size in zip(speedups, measured.profiles, strict=True):
         if one.verdict == "faster" or (one.low is None and one.ratio > 1):
             continue
-        reasons = not_faster(
-            subject.evidence,
-            of_size,
-            precision=subject.precision,
-            engine=subject.engine.value if subject.engine else None,
-            threads=count,
-            cores=usable_cores(),
-            instruction_sets=describe().instruction_sets,
-            faster_at=next(
-                (other for other in speedups if other.batch_size > one.batch_size and other.verdict == "faster"), None
-            ),
-        )
+        larger = (other for other in speedups if other.batch_size > one.batch_size and other.verdict == "faster")
+        reasons = not_faster(subject.evidence, of_size, setting, one.ratio, next(larger, None))
         yield NotFaster(one.batch_size, reasons)
 
 

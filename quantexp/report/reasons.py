@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from quantexp.environment import FOR_PRECISION
 from quantexp.report.results import Evidence, Profile, Speedup
@@ -28,34 +29,45 @@ POOLS = ("max_pool2d", "quantized_max_pool2d", "avg_pool2d", "adaptive_avg_pool2
 CONVERSIONS = ("quantize", "dequantize", "_to_copy", "copy_", "to", "choose_qparams")
 FEW = 0.5  # of the time in matrix products and convolutions: the rest decides
 MUCH = 0.2  # of the time in conversions, or in pooling
+HOPELESS = 0.1  # as fast as float: no kernel that is made for speed does so badly
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a model is timed with: the precision and the engine that it runs in, threads, and what the CPU has."""
+
+    precision: str
+    engine: str | None
+    threads: int
+    cores: int
+    instruction_sets: Sequence[str]
 
 
 def not_faster(
-    evidence: Evidence,
-    profile: Profile,
-    *,
-    precision: str,
-    engine: str | None,
-    threads: int,
-    cores: int,
-    instruction_sets: Sequence[str],
-    faster_at: Speedup | None = None,
+    evidence: Evidence, profile: Profile, setting: Setting, ratio: float, faster_at: Speedup | None = None
 ) -> tuple[str, ...]:
     """Return the reasons, the surest first; never none: that none is known is said too.
 
-    `faster_at` is the speedup at a larger batch size, if the model is faster there.
+    `ratio` says how many times as fast as float the model is; `faster_at` is the speedup at a larger batch size, if
+    the model is faster there.
     """
     found = []
-    if threads > cores:
-        found.append(f"{threads} threads share {cores} cores")
+    precision = setting.precision
+    if setting.threads > setting.cores:
+        found.append(f"{setting.threads} threads share {setting.cores} cores")
     lowered = evidence.mac_share(precision)
     if lowered < 0.995:
         names = ", ".join(one.name for one in evidence.left_in_float[:5])
         found.append(
             f"only {lowered:.0%} of the multiply-accumulates run in {precision}{f': {names} in float' * bool(names)}"
         )
-    found += _instructions(precision, instruction_sets)
-    if engine == "qnnpack":
+    found += _instructions(precision, setting.instruction_sets)
+    if setting.engine == "onednn" and ratio < HOPELESS:
+        found.append(
+            "oneDNN seems to lack a fast kernel for these layers and to take its reference kernel, as it does where "
+            "the zero point of the inputs is not 0 (ONEDNN_VERBOSE=1 shows it): choose quant.engine=x86"
+        )
+    if setting.engine == "qnnpack":
         found.append("the kernels of qnnpack are made for ARM")
     products = _share(profile, MULTIPLIERS)
     conversions = _share(profile, CONVERSIONS)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from builders import profile, speedup
 
-from quantexp.report.reasons import not_faster
-from quantexp.report.results import Evidence, LeftInFloat, Operator
+from quantexp.report.reasons import Setting, not_faster
+from quantexp.report.results import Evidence, LeftInFloat, Operator, Speedup
 
 NONE_KNOWN = ("no reason is known",)
 VNNI = ("avx2", "avx512_vnni")
@@ -17,21 +18,17 @@ def ran(**macs: int) -> Evidence:
     return Evidence((), tuple(Operator("linear", name, 1, count) for name, count in macs.items()), ())
 
 
-def told(evidence: Evidence | None = None, shares: dict[str, float] | None = None, **changes: Any) -> tuple[str, ...]:
+def told(
+    evidence: Evidence | None = None,
+    shares: dict[str, float] | None = None,
+    ratio: float = 0.9,
+    faster_at: Speedup | None = None,
+    **changes: Any,
+) -> tuple[str, ...]:
     """The reasons of an int8 model that ought to be faster, but for what is changed."""
-    conditions: dict[str, Any] = {
-        "precision": "int8",
-        "engine": "x86",
-        "threads": 1,
-        "cores": 2,
-        "instruction_sets": VNNI,
-        **changes,
-    }
-    return not_faster(
-        evidence or ran(int8=100),
-        profile(1, shares or {"quantized::linear_relu": 0.8, "aten::relu": 0.2}),
-        **conditions,
-    )
+    of_products = profile(1, shares or {"quantized::linear_relu": 0.8, "aten::relu": 0.2})
+    setting = replace(Setting("int8", "x86", threads=1, cores=2, instruction_sets=VNNI), **changes)
+    return not_faster(evidence or ran(int8=100), of_products, setting, ratio, faster_at)
 
 
 def test_where_nothing_speaks_against_it_no_reason_is_known() -> None:
@@ -161,3 +158,10 @@ def test_reasons_stand_side_by_side_the_surest_first() -> None:
     begins += ["converting between precisions takes 30%", "only 30% of the time goes to matrix products"]
     assert len(found) == len(begins)
     assert all(reason.startswith(begin) for reason, begin in zip(found, begins, strict=True))
+
+
+def test_onednn_that_is_far_slower_than_float_is_told_with_an_engine_that_is_not() -> None:
+    (reason,) = told(engine="onednn", ratio=0.02)
+    assert "reference kernel" in reason
+    assert "quant.engine=x86" in reason
+    assert told(engine="onednn", ratio=0.9) == told(engine="x86", ratio=0.02) == NONE_KNOWN
