@@ -8,7 +8,17 @@ from quantexp.report.findings import Findings
 from quantexp.report.metrics import metrics as metrics_of
 from quantexp.report.results import Comparison, Report
 from quantexp.report.search import FLOAT, Candidate, SearchReport
-from quantexp.report.table import Table, accuracy_text, network_name, notes, size_text, speedup_text
+from quantexp.report.sweep_table import without_empty
+from quantexp.report.table import (
+    Table,
+    accuracy_text,
+    data_notes,
+    network_name,
+    size_text,
+    speedup_note,
+    speedup_text,
+    speedup_word,
+)
 
 ROWS = 20  # that the table holds at most; the history has all
 
@@ -49,16 +59,16 @@ def table(report: SearchReport) -> Table:
     columns = (
         network_name(_any_run(report)),
         "Quantization",
-        "Accuracy (points)",
+        "Accuracy\n(points)",
         "Flips",
-        "SQNR (dB)",
-        *(f"Speedup B{size}" for size in sizes),
-        "Size (MB)",
+        "SQNR\n(dB)",
+        *(f"Speedup\nB{size}" for size in sizes),
+        "Size\n(MB)",
         "Bound",
-        "Pareto front",
+        "Front",
     )
     shown = [one for at, one in enumerate(report.ranked) if at < ROWS or one is report.unquantized]
-    return Table(columns, tuple(_row(report, one) for one in shown), tuple(_notes(report)))
+    return without_empty(columns, [_row(report, one) for one in shown], tuple(_notes(report)))
 
 
 def answer_text(report: SearchReport) -> str:
@@ -98,8 +108,9 @@ def _unquantized_metrics(report: SearchReport) -> dict[str, float]:
 
 def _row(report: SearchReport, one: Candidate) -> tuple[str, ...]:
     name = f"answer: {one.choice.name}" if one is report.answer else one.choice.name
-    bound = "within" if report.goal.met_by(one) else "beyond"
-    ends = (size_text(one.size_mb), bound, ", ".join(_fronts(report, one)))
+    bound = "" if report.goal.met_by(one) else "beyond"
+    fronts = _fronts(report, one)
+    ends = (size_text(one.size_mb), bound, "both" if len(fronts) > 1 else "".join(fronts))
     if one.report is None:
         return name, FLOAT, f"{0:+.2f}", "", "", *("" for _ in one.speedups), *ends
     comparison = _compared(one.report)
@@ -110,7 +121,7 @@ def _row(report: SearchReport, one: Candidate) -> tuple[str, ...]:
         _points(one.lost, one.examples),
         f"+{comparison.flips_gained} -{comparison.flips_lost}",
         "" if sqnr is None else f"{sqnr:.1f}",
-        *(speedup_text(speedup) for speedup in comparison.speedups),
+        *(speedup_word(speedup) for speedup in comparison.speedups),
         *ends,
     )
 
@@ -133,6 +144,7 @@ def _notes(report: SearchReport) -> Iterator[str]:
         f"points may be lost; then {_objective(report)}. "
         "The best of many looks better than it is: what it is worth, the test split says."
     )
+    yield "Front: it is on the Pareto front of accuracy against latency, against size, or on both."
     yield from _end(report)
     if len(report.candidates) > ROWS:
         yield f"history.csv has all {len(report.candidates)} models, in the order in which they were tried."
@@ -148,7 +160,8 @@ def _notes(report: SearchReport) -> Iterator[str]:
         yield (
             f"UNSTABLE in {unstable} of {len(reports)} runs: the machine was not quiet; the reasons stand in each run."
         )
-    yield from notes([run])
+    yield from speedup_note([run], "history.csv")
+    yield from data_notes([run])
 
 
 def _objective(report: SearchReport) -> str:

@@ -16,7 +16,7 @@ from quantexp.benchmark.statistics import CONFIDENCE, mcnemar
 from quantexp.report.findings import Findings
 from quantexp.report.metrics import metrics as metrics_of
 from quantexp.report.results import Comparison, Report, won_and_lost
-from quantexp.report.table import SIMULATED, Table, network_name, notes, size_text, speedup_text
+from quantexp.report.table import SIMULATED, Table, data_notes, network_name, size_text, speedup_note, speedup_word
 
 ALONE, ALL_BUT = "alone", "all but it"
 PREFIX = {ALONE: "alone", ALL_BUT: "all_but"}  # of metrics
@@ -114,16 +114,16 @@ def metrics(report: SensitivityReport) -> dict[str, float]:
 
 def table(report: SensitivityReport) -> Table:
     """Return a row a variant, the parts sorted by what hurts; what could not be measured has empty cells."""
-    sizes = [f"Speedup B{one.batch_size}" for one in compared(report.whole).speedups]
+    sizes = [f"Speedup\nB{one.batch_size}" for one in compared(report.whole).speedups]
     columns = (
         network_name(report.whole),
         "Quantized",
-        "Accuracy (points)",
+        "Accuracy\n(points)",
         "Flips",
         "Loss",
-        "SQNR (dB)",
+        "SQNR\n(dB)",
         *sizes,
-        "Size (MB)",
+        "Size\n(MB)",
     )
     rows = [("all layers", "all", *_cells(report.whole))]
     for part in report.ranked:
@@ -181,7 +181,7 @@ def _cells(report: Report) -> tuple[str, ...]:
         f"+{comparison.flips_gained} -{comparison.flips_lost}",
         "" if change is None else f"{change:+.4f}",
         "" if sqnr is None else f"{sqnr:.1f}",
-        *(f"{speedup_text(one)}" for one in comparison.speedups),
+        *(speedup_word(one) for one in comparison.speedups),
         size_text(report.result.size_mb),
     )
 
@@ -206,7 +206,8 @@ def _notes(report: SensitivityReport) -> Iterator[str]:
         yield (
             f"UNSTABLE in {unstable} of {len(reports)} runs: the machine was not quiet; the reasons stand in each run."
         )
-    yield from notes([whole])
+    yield from speedup_note([whole], "variants.csv")
+    yield from data_notes([whole])
 
 
 def _p(value: float) -> str:

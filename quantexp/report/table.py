@@ -29,7 +29,7 @@ TEXT_COLUMNS = (
         "Compared",
         "Verdict",
     ),
-    *("Change told", "Among", "Failed", "Bound", "Pareto front"),
+    *("Change told", "Among", "Failed", "Bound", "Front"),
 )
 
 
@@ -216,6 +216,22 @@ def speedup_text(one: Speedup) -> str:
     return f"{one.ratio:.2f}x [{one.low:.2f}, {one.high:.2f}] {one.verdict.partition(' of ')[0]}"
 
 
+def speedup_word(one: Speedup) -> str:
+    """Return the speedup with a word where it is told from 1: `1.25x faster`, `1.01x`."""
+    word = one.verdict if one.verdict in ("faster", "slower") else ""
+    return f"{one.ratio:.2f}x {word}".rstrip()
+
+
+def speedup_note(reports: Sequence[Report], file: str) -> Iterator[str]:
+    """Say what a speedup without its interval means, and where that stands."""
+    if any(report.result.latency for report in reports):
+        threads = ", ".join(sorted({str(report.threads) for report in reports}))
+        yield (
+            f"Speedup: against float, CPU threads: {threads}; faster or slower where the whole 95 % interval says so. "
+            f"The intervals: {file}."
+        )
+
+
 def notes(reports: Sequence[Report]) -> Iterator[str]:
     """Say what the cells mean: over what the deviation is taken, at how many threads, on which data."""
     protocols = sorted({report.benchmark for report in reports})
@@ -224,6 +240,11 @@ def notes(reports: Sequence[Report]) -> Iterator[str]:
     meaning = "; ".join(f"{name}: {over.get(name, 'over timed blocks of calls')}" for name in protocols)
     if any(report.result.latency for report in reports):
         yield f"Latency: forward pass, mean ± std ({meaning}), CPU threads: {threads}. [ ]: 95 % interval."
+    yield from data_notes(reports)
+
+
+def data_notes(reports: Sequence[Report]) -> Iterator[str]:
+    """Say what is known against the figures, and on which data they were taken."""
     if any(report.unstable for report in reports) and len(reports) > 1:
         yield "* unstable: the machine was not quiet meanwhile; the reasons stand in each run."
     if any(report.data.source == "sample" for report in reports):
