@@ -66,7 +66,7 @@ def test_the_table_has_the_answer_on_top_and_what_is_beyond_the_bound_at_its_end
     rows = table(found).rows
     assert [row[0] for row in rows] == ["answer: best", "small", "none", "beyond"]
     assert [row[-2] for row in rows] == ["", "", "", "beyond"]
-    assert [row[-1] for row in rows] == ["latency", "latency, size", "", "latency"]
+    assert [row[-1] for row in rows] == ["latency", "both", "", "latency"]
     assert rows[0][1:5] == ("static int8", "-0.30", "+1 -4", "30.0")
     assert rows[2][1:3] == ("float", "+0.00")
     assert (
