@@ -152,3 +152,29 @@ def test_dynamic_quantization_rounds_nothing_of_convolutions_which_it_leaves_in_
         (one,), (other,) = given[name], float_given[name]
         assert one.output is not None and other.output is not None
         torch.testing.assert_close(one.output.reshape(other.output.shape), other.output)
+
+
+class Twice(nn.Module):
+    """Its layer `again` is called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(torch.relu(self.again(torch.relu(self.again(x)))))
+        return logits
+
+
+@pytest.mark.parametrize("exclude", [[], ["again"], ["head"]])
+def test_a_layer_that_is_called_twice_is_one_layer_with_two_calls(exclude: list[str]) -> None:
+    torch.manual_seed(0)
+    network = Twice().eval()
+    model = static(network, exclude=exclude)
+    evidence = inspect(Quantized(model, PROMISE), EXAMPLE)
+    precisions = {name: "fp32" if name in exclude else "int8" for name in ("again", "head")}
+    assert {one.name: one.precision for one in evidence.layers} == precisions
+    assert len(evidence.layers) == 2
+    for name, given in calls(network, EXAMPLE).items():
+        for one, other in zip(given, calls(model, EXAMPLE)[name], strict=True):
+            torch.testing.assert_close(other.inputs, one.inputs, atol=0.05, rtol=0)

@@ -45,7 +45,7 @@ class Source:
 class Placed:
     """A layer in the lowered program: the node that computes it, and the tensors of the state that this takes.
 
-    `scale` is None for a layer that multiplies floats.
+    A layer that the network calls several times is placed as often. `scale` is None for a layer that multiplies floats.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Lowered(nn.Module):
     def held_weights(self) -> Iterator[HeldWeights]:
         """Yield the weights of the layers, as the operators that run take them: int8, or float."""
         state = self.constants.state_dict()
-        for layer in self.layers:
+        for layer in {layer.name: layer for layer in self.layers}.values():
             weight, bias = state[layer.weight], state[layer.bias] if layer.bias else None
             if layer.scale is None:
                 yield HeldWeights(layer.name, layer.kind, self, weight, bias, torch.float32)
@@ -174,7 +174,7 @@ def _kept_whole() -> dict[Any, Any]:
 
 def _placed(graph: fx.GraphModule, sources: Iterable[Source]) -> Iterator[Placed]:
     """Yield the layers of the lowered graph, each with the name of the layer that it comes from."""
-    left = {source.name: source for source in sources}
+    left = list(sources)  # with one more for each further call of a layer
     for node in graph.graph.nodes:
         taken = operands(node)
         weight, dequantized = _origin(taken.weight) if taken else (None, False)
@@ -182,12 +182,12 @@ def _placed(graph: fx.GraphModule, sources: Iterable[Source]) -> Iterator[Placed
             continue
         bias = _origin(taken.bias)[0]
         own = bias.removesuffix(".bias") if bias else ""
-        name = next(
-            (one.name for one in left.values() if one.weight == weight), own if own in left else next(iter(left))
-        )
+        source = next((one for one in left if one.weight == weight), None)
+        source = source or next((one for one in left if one.name == own), left[0])
+        left.remove(source)
         integer = not dequantized and str(node.target).startswith("onednn.q")
         scale = _origin(taken.scale)[0] if integer else None
-        yield Placed(name, left.pop(name).kind, node.name, weight, bias, scale)
+        yield Placed(source.name, source.kind, node.name, weight, bias, scale)
 
 
 def _origin(node: Any) -> tuple[str | None, bool]:
