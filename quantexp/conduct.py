@@ -129,7 +129,8 @@ class Asked:
         """Tell whether a setting that the study was typed with is not one of the variant."""
         name = override.lstrip("+~").partition("=")[0]
         others = self.method is not None and (name in ("quant", "precision") or name.startswith("quant."))
-        return name == "study" or name.startswith("study.") or name in self.changes or others
+        elsewhere = name == "study" or name.startswith(("study.", "sweep."))  # a single run is neither
+        return elsewhere or name in self.changes or others
 
 
 def _asked(experiment: Experiment, variant: Experiment, request: Request) -> Asked:

@@ -30,7 +30,7 @@ def layer_losses(
 ) -> tuple[LayerLoss, ...]:
     """Return what each of `layers`, those of the quantized model, loses on up to 512 examples spread over `examples`.
 
-    None where all of them hold float32: nothing was rounded, a training of its own made the difference.
+    Nothing where all of them hold float32: nothing was rounded, a training of its own made the difference.
     """
     if all(layer.precision == "fp32" for layer in layers):
         return ()
@@ -62,7 +62,8 @@ class _Seen:
 
     low: float = math.inf
     high: float = -math.inf
-    grid: Grid | None = None
+    grid_low: float = math.inf  # of the grids of all calls
+    grid_high: float = -math.inf
     values: int = 0
     beyond: int = 0
     inputs: tuple[float, float] = (0.0, 0.0)  # energies: of the float model's, of the difference
@@ -82,7 +83,7 @@ class _Seen:
 
     def _hold_against(self, grid: Grid, values: Tensor) -> None:
         low, high = grid.low - grid.scale / 2, grid.high + grid.scale / 2
-        self.grid = grid
+        self.grid_low, self.grid_high = min(self.grid_low, grid.low), max(self.grid_high, grid.high)
         self.values += values.numel()
         self.beyond += int(((values < low) | (values > high)).sum())
 
@@ -91,8 +92,8 @@ class _Seen:
         return {
             "input_low": finite(self.low),
             "input_high": finite(self.high),
-            "grid_low": self.grid.low if self.grid else None,
-            "grid_high": self.grid.high if self.grid else None,
+            "grid_low": finite(self.grid_low),
+            "grid_high": finite(self.grid_high),
             "clipped": self.beyond / self.values if self.values else None,
             "input_sqnr_db": decibels(*self.inputs),
             "output_sqnr_db": decibels(*self.outputs),

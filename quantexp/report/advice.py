@@ -173,9 +173,10 @@ def _accuracy(others: Sequence[Variant]) -> Iterator[str]:
         yield f"No change of accuracy can be told for {_listed(untold)}."
         drops = [found[0].detectable_drop for one in others if len(found := _comparisons(one)) == 1]
         if drops:
-            least = f"{100 * max(drops):.2f} points"
             (split, *_) = {report.data.evaluation for one in others for report in one.reports.values()}
-            yield f"A true drop of {least} would be told in 4 of 5 such {split} sets, a smaller one less often."
+            least = f"{100 * max(drops):.2f} points"
+            sentence = f"A true drop of {least} would be told in 4 of 5 such {split} sets, a smaller one less often."
+            yield sentence if max(drops) < 1 else f"So few {split} examples tell no drop."
 
 
 def accuracy_figures(one: Variant) -> str:

@@ -238,10 +238,11 @@ class LayerLoss:
     Weights are compared as float sees them: `weight_mean_error` and `weight_max_error` are absolute differences,
     `weight_low` and `weight_high` the range of the float weight. `input_low` and `input_high` are the range of the
     inputs that the layer has in the float model, `grid_low` and `grid_high` that of the values which the quantized
-    layer's inputs are rounded to, None where no range is fixed. `clipped` is the share of the float model's inputs that
-    lie beyond, by more than half a step. The SQNRs are the energy of what the float layer takes, or gives, over that of
-    its difference from the quantized one's: `input_sqnr_db` tells what came in damaged, `output_sqnr_db` what goes on.
-    Any figure is None where it is not finite or cannot be had; errors of a weight that stays in float are.
+    layer's inputs are rounded to, None where no range is fixed; both of all calls together. `clipped` is the share of
+    the float model's inputs that lie beyond, by more than half a step. The SQNRs are the energy of what the float layer
+    takes, or gives, over that of its difference from the quantized one's: `input_sqnr_db` tells what came in damaged,
+    `output_sqnr_db` what goes on. Any figure is None where it is not finite or cannot be had; errors of a weight that
+    stays in float are.
     """
 
     name: str

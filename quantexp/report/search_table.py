@@ -140,8 +140,8 @@ def _notes(report: SearchReport) -> Iterator[str]:
         yield f"As a single run: {report.command}"
     float_percent = f"{100 * run.baseline.accuracy.value:.2f} %"
     yield (
-        f"Decided on the validation split, where float has {float_percent}: at most {100 * goal.max_accuracy_drop:.2f} "
-        f"points may be lost; then {_objective(report)}. "
+        f"Decided on the validation split, where float has {float_percent}: {_bound(goal.max_accuracy_drop)}; "
+        f"then {_objective(report)}. "
         "The best of many looks better than it is: what it is worth, the test split says."
     )
     yield "Front: it is on the Pareto front of accuracy against latency, against size, or on both."
@@ -162,6 +162,10 @@ def _notes(report: SearchReport) -> Iterator[str]:
         )
     yield from speedup_note([run], "history.csv")
     yield from data_notes([run])
+
+
+def _bound(drop: float) -> str:
+    return f"at most {100 * drop:.2f} points may be lost" if drop >= 0 else f"{-100 * drop:.2f} points must be gained"
 
 
 def _objective(report: SearchReport) -> str:

@@ -149,6 +149,8 @@ def _findings(report: Report) -> Iterator[str]:
 def _accuracy_sentence(comparison: Comparison, split: str) -> str:
     p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
     told = f"a true drop of {100 * comparison.detectable_drop:.2f} points would be told in 4 of 5 such {split} sets"
+    if comparison.detectable_drop == 1:
+        told = f"so few {split} examples tell no drop"
     return f"Accuracy: {comparison.accuracy_verdict} (exact McNemar test, {p_value}); {told}."
 
 

@@ -21,7 +21,8 @@ from quantexp.report.style import threads
 from quantexp.report.sweep import Entry, Sweep
 from quantexp.report.table import task_name
 
-CHOICES = ("task", "model", "quant", "precision", "train", "benchmark", "data")
+CHOICES = ("task", "model", "quant", "precision", "train", "benchmark", "data", "validation", "evaluation")
+TOLD = ("model", "train", "validation", "evaluation")  # where there are several, whatever else differs
 OF_NO_ACCOUNT = ("data_dir", "cache_dir", "tracking", "sweep", "seed", "batch_size", "experiment", "study")
 SAME_AS = {"task.hidden": "model.hidden"}  # the network takes its widths from the task unless it has its own
 NAMED_BY_VALUE = ("quant.flow", "quant.engine")  # no other setting has values of these names
@@ -218,7 +219,7 @@ def _variant(entry: Entry, levers: Sequence[str], digests: dict[str, int]) -> Va
 
 
 def _levers(entries: Iterable[Entry]) -> list[str]:
-    """Return the settings that vary among entries which agree in every choice, and the model where there are several.
+    """Return the settings that vary among entries which agree in every choice, and the choices that are always told.
 
     The number of threads is said by the setup itself.
     """
@@ -232,7 +233,8 @@ def _levers(entries: Iterable[Entry]) -> list[str]:
     names = dict.fromkeys(name for of_choice in seen.values() for name in of_choice)
     varying = [name for name in names if any(len(of_choice[name]) > 1 for of_choice in seen.values())]
     told = [name for name in varying if not _said_twice(name, varying, entries)]
-    several = [name for name in ("model", "train") if len({entry.settings.get(name) for entry in entries}) > 1]
+    given = {name: {entry.settings[name] for entry in entries if name in entry.settings} for name in TOLD}
+    several = [name for name, values in given.items() if len(values) > 1]
     return [*several, *told]
 
 

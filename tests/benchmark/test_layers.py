@@ -78,20 +78,31 @@ def test_inputs_are_clipped_that_lie_more_than_half_a_step_beyond_the_grid() -> 
     assert (one.input_low, one.input_high) == pytest.approx((-0.6, 700.0))
 
 
+class Twice(nn.Module):
+    """One layer, called twice."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.layer = linear((factor,))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layer(torch.relu(self.layer(x)))
+        return result
+
+
 def test_a_layer_that_runs_twice_is_seen_twice() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = linear((200.0,))
-
-        def forward(self, x: Tensor) -> Tensor:
-            result: Tensor = self.layer(self.layer(x))
-            return result
-
-    network = Twice()
+    network = Twice(200.0)
     one = losses(network, rounded(network, 8), torch.tensor([[1.0], [2.0]]))["layer"]
     assert one.clipped == 1 / 4  # of 1, 2, 200 and 400
     assert one.input_high == 400.0
+
+
+def test_the_grid_of_a_layer_that_runs_twice_is_that_of_both_calls() -> None:
+    inputs = torch.tensor([[2.0], [4.0]])
+    option = Static(flow=Flow.pt2e, observer=Observer.minmax)
+    one = losses(Twice(0.5), option.skeleton(Twice(0.5).eval(), "int8", inputs), inputs)["layer"]
+    assert (one.input_low, one.input_high) == (1.0, 4.0)
+    assert (one.grid_low, one.grid_high) == pytest.approx((0.0, 4.0), rel=0.01), "not that of 1 and 2, the second call"
 
 
 def test_bf16_keeps_eight_bits_of_a_weight() -> None:

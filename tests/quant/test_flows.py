@@ -24,6 +24,7 @@ from quantexp.config import (
     OVER_TORCH_AO,
     ByLayer,
     DataRequest,
+    Dynamic,
     Experiment,
     Flow,
     Mlp,
@@ -248,6 +249,40 @@ def test_an_operator_that_takes_no_quantized_tensors_is_named_with_what_to_do() 
     model = Static(flow=Flow.eager).skeleton(Softens().eval(), "int8", PIXELS)
     with pytest.raises(QuantizationError, match=r"no kernel|without a kernel .*log_softmax.*use quant\.flow=fx"):
         model(PIXELS)
+
+
+class Unscaled(nn.Module):
+    """Its batch normalisation has no weights: torch cannot fold it into the layer before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.head = nn.Linear(64, 8), nn.BatchNorm1d(8, affine=False), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(torch.relu(self.norm(self.first(x))))
+        return result
+
+
+class Branches(nn.Module):
+    """What it does depends on what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(x if x.sum() > 0 else -x)
+        return result
+
+
+@pytest.mark.parametrize("flow", [Flow.fx, Flow.pt2e])
+@pytest.mark.parametrize(("network", "methods"), [(Unscaled, [Static, Dynamic]), (Branches, [Static, Dynamic, Qat])])
+def test_a_network_that_a_flow_cannot_take_is_told_with_what_to_do(
+    flow: Flow, network: type[nn.Module], methods: list[type[Static | Dynamic | Qat]]
+) -> None:
+    for method in methods:
+        with pytest.raises(QuantizationError, match=rf"^quant\.flow={flow} needs .*\); use quant\.flow="):
+            method(flow=flow).skeleton(network().eval(), "int8", PIXELS)
 
 
 # A torch without torch.ao

@@ -178,3 +178,15 @@ def test_a_layer_that_is_called_twice_is_one_layer_with_two_calls(exclude: list[
     for name, given in calls(network, EXAMPLE).items():
         for one, other in zip(given, calls(model, EXAMPLE)[name], strict=True):
             torch.testing.assert_close(other.inputs, one.inputs, atol=0.05, rtol=0)
+
+
+def test_a_layer_of_which_one_call_stays_in_float_is_not_said_to_hold_int8() -> None:
+    class Straight(Twice):
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.head(self.again(self.again(x)))
+            return logits
+
+    torch.manual_seed(0)
+    evidence = inspect(Quantized(static(Straight().eval()), PROMISE), EXAMPLE)
+    in_float = any(one.precision == "fp32" for one in evidence.operators)
+    assert [one.precision for one in evidence.layers] == ["fp32" if in_float else "int8", "int8"]

@@ -114,6 +114,12 @@ def test_the_notes_say_what_to_beware_of() -> None:
     assert table(dataclasses.replace(found, ended=None)).notes[0].startswith("Best so far: ")
 
 
+def test_a_bound_below_zero_is_told_as_a_gain() -> None:
+    for drop, told in ((0.003, "at most 0.30 points may be lost; then"), (-0.02, "2.00 points must be gained; then")):
+        found = searched(model("a", 2, 4.0), goal=dataclasses.replace(GOAL, max_accuracy_drop=drop))
+        assert any(told in note for note in table(found).notes)
+
+
 def test_the_pictures_draw_every_model_the_front_the_bound_and_the_answer() -> None:
     found = searched(model("a", 5, 4.0, 100), model("b", 1, 3.0, 90))
     assert {name: data[:4] for name, data in pictures(found).items()} == {

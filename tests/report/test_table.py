@@ -178,6 +178,8 @@ def test_what_the_test_of_the_accuracy_says_is_a_sentence() -> None:
         "Accuracy: no detectable loss (exact McNemar test, p = 0.289); "
         "a true drop of 1.25 points would be told in 4 of 5 such test sets."
     )
+    few = comparison_table(with_comparison(detectable_drop=1.0)).notes[0]
+    assert few.endswith("; so few test examples tell no drop.")
     lost = comparison_table(with_comparison(p_value=0.03125, flips_gained=0, flips_lost=6))
     assert lost.notes[0].startswith("Accuracy: a loss (exact McNemar test, p = 0.031);")
     gained = comparison_table(with_comparison(p_value=1e-9, flips_gained=99, flips_lost=1))

@@ -52,6 +52,16 @@ def test_a_setting_of_the_method_belongs_to_the_method() -> None:
     assert {one.network for one in found} == {()}
 
 
+def test_the_split_tells_variants_apart_even_where_each_method_has_but_one() -> None:
+    dynamic = method("dynamic")
+    tested, held = {"validation": "0.0", "evaluation": "test"}, {"validation": "0.1", "evaluation": "validation"}
+    found = networks(sweep(entry(STATIC, **tested), entry(dynamic, **held)))
+    assert [settings_text(one.settings) for one in found] == [
+        *("validation=0.0, evaluation=test", "validation=0.1, evaluation=validation")
+    ]
+    assert shown(entry(STATIC, **held), entry(dynamic, **held)) == [("static int8", ""), ("dynamic int8", "")]
+
+
 def test_a_setting_that_another_choice_brings_along_does_not_vary() -> None:
     found = shown(entry(STATIC, quant__engine="x86", model__hidden="[1024]"), entry(lone(), model__hidden="[1024]"))
     assert found == [("static int8", ""), ("none fp32", "")]

@@ -12,10 +12,12 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qa
 from quantexp.config import Dynamic, Qat, Static
 from quantexp.quant.flows.eager import quantize_dynamic
 from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
+from quantexp.quant.flows.working import taking
 from quantexp.quant.selection import dynamic_layers, kept_in_float
 
 HANDLES = "the layers that FX can lower"
 DYNAMICALLY = "nn.Linear"
+TAKEN = "quant.flow=fx needs a network that torch.ao traces and fuses", "use quant.flow=eager"
 
 
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
@@ -24,12 +26,16 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) 
     for name, module in model.named_modules():
         if type(module) is nn.Linear and name not in kept:
             mapping.set_module_name(name, DYNAMIC[precision])
-    return convert(prepare_fx(model.eval(), mapping, (example,)))
+    with taking(*TAKEN):
+        prepared = prepare_fx(model.eval(), mapping, (example,))
+    return convert(prepared)
 
 
 def prepare_static(option: Static, model: nn.Module, example: Tensor) -> nn.Module:
     """Insert observers into `model`. `example` is one batch of inputs."""
-    return prepare_fx(model.eval(), _mapping(option, model, static_qconfig(option)), (example,))
+    mapping = _mapping(option, model, static_qconfig(option))
+    with taking(*TAKEN):
+        return prepare_fx(model.eval(), mapping, (example,))
 
 
 def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
@@ -42,7 +48,9 @@ def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
 
 def prepare_qat(option: Qat, model: nn.Module, example: Tensor) -> nn.Module:
     """Insert fake quant into `model`."""
-    return prepare_qat_fx(model.train(), _mapping(option, model, qat_qconfig(option)), (example,))
+    mapping = _mapping(option, model, qat_qconfig(option))
+    with taking(*TAKEN):
+        return prepare_qat_fx(model.train(), mapping, (example,))
 
 
 def freeze_observers(prepared: nn.Module) -> None:
@@ -59,7 +67,8 @@ def calibrate(prepared: nn.Module, batches: Iterable[Tensor]) -> None:
 
 def convert(prepared: nn.Module) -> nn.Module:
     """Replace what was observed by integer kernels."""
-    converted: nn.Module = convert_fx(prepared.eval())  # type: ignore[arg-type]
+    with taking(*TAKEN):
+        converted: nn.Module = convert_fx(prepared.eval())  # type: ignore[arg-type]
     return converted
 
 

@@ -83,9 +83,16 @@ class Lowered(nn.Module):
         return logits
 
     def held_weights(self) -> Iterator[HeldWeights]:
-        """Yield the weights of the layers, as the operators that run take them: int8, or float."""
+        """Yield the weights of the layers, as the operators that run take them: int8, or float.
+
+        A layer that is called several times holds floats if one of its calls takes them.
+        """
         state = self.constants.state_dict()
-        for layer in {layer.name: layer for layer in self.layers}.values():
+        held: dict[str, Placed] = {}
+        for layer in self.layers:
+            if layer.name not in held or layer.scale is None:
+                held[layer.name] = layer
+        for layer in held.values():
             weight, bias = state[layer.weight], state[layer.bias] if layer.bias else None
             if layer.scale is None:
                 yield HeldWeights(layer.name, layer.kind, self, weight, bias, torch.float32)

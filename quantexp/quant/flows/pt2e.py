@@ -24,15 +24,16 @@ from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
 )
 
 from quantexp.config import ByLayer, Dynamic, Engine, Observer, Qat, Static
-from quantexp.errors import QuantizationError
 from quantexp.quant.base import Wrapper
 from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows.lowered import BATCH, Lowered
 from quantexp.quant.flows.percentile import percentile_range
+from quantexp.quant.flows.working import taking
 from quantexp.quant.selection import kept_in_float
 
 HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+OTHERS = "use quant.flow=fx or eager"
 EPSILON = 2**-12  # the least scale, as torchao sets it
 
 
@@ -86,7 +87,7 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) 
     for name, module in model.named_modules():
         if isinstance(module, CONVOLUTIONS):  # has no dynamic kernel: it would round its values, and compute in float
             quantizer.set_module_name_qconfig(name, None)
-    prepared = Exported(prepare_pt2e(_exported(model.eval(), example), quantizer), example)
+    prepared = Exported(_prepared(prepare_pt2e, _exported(model.eval(), example), quantizer), example)
     calibrate(prepared, [example])  # for the weights, which are observed when the network runs
     return convert(prepared)
 
@@ -98,14 +99,15 @@ def prepare_static(option: Static, model: nn.Module, example: Tensor) -> nn.Modu
     observer = OBSERVERS[option.observer].with_args(eps=EPSILON, **settings)
     activation = dataclasses.replace(config.input_activation, observer_or_fake_quant_ctr=observer)
     config = dataclasses.replace(config, input_activation=activation, output_activation=activation)
-    return Exported(prepare_pt2e(_exported(model.eval(), example), _quantizer(option, model, config)), example)
+    exported = _exported(model.eval(), example)
+    return Exported(_prepared(prepare_pt2e, exported, _quantizer(option, model, config)), example)
 
 
 def prepare_qat(option: Qat, model: nn.Module, example: Tensor) -> nn.Module:
     """Export `model` and insert fake quant."""
     config = get_default_x86_inductor_quantization_config(is_qat=True, reduce_range=_reduces(option.reduce_range))
     exported = _exported(model.train(), example)
-    return Exported(prepare_qat_pt2e(exported, _quantizer(option, model, config)), example)
+    return Exported(_prepared(prepare_qat_pt2e, exported, _quantizer(option, model, config)), example)
 
 
 def freeze_observers(prepared: nn.Module) -> None:
@@ -123,18 +125,19 @@ def calibrate(prepared: nn.Module, batches: Iterable[Tensor]) -> None:
 def convert(prepared: nn.Module) -> nn.Module:
     """Replace what was observed by integer kernels."""
     assert isinstance(prepared, Exported)
-    return Lowered(convert_pt2e(prepared.model), prepared.example)
+    with taking("quant.flow=pt2e needs a network that torchao converts and lowers to onednn", OTHERS):
+        return Lowered(convert_pt2e(prepared.model), prepared.example)
 
 
 def _exported(model: nn.Module, example: Tensor) -> fx.GraphModule:
-    try:
+    with taking("quant.flow=pt2e needs a network that torch.export takes for batches of any size", OTHERS):
         graph: fx.GraphModule = torch.export.export(model, (example,), dynamic_shapes=BATCH).module()
-    except Exception as error:  # whatever the network does that a graph cannot
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise QuantizationError(
-            f"quant.flow=pt2e needs a network that torch.export takes for batches of any size, it does not ({reason}); "
-            "use quant.flow=fx or eager"
-        ) from error
+    return graph
+
+
+def _prepared(prepare: Any, exported: fx.GraphModule, quantizer: X86InductorQuantizer) -> fx.GraphModule:
+    with taking("quant.flow=pt2e needs a network that torchao prepares", OTHERS):
+        graph: fx.GraphModule = prepare(exported, quantizer)
     return graph
 
 

@@ -1,4 +1,4 @@
-"""What flows share while they work: the engine that is set, and the warnings that are known."""
+"""What flows share while they work: the engine, the warnings that are known, what is said of a network that fails."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from quantexp.config import Engine
+from quantexp.errors import QuantexpError, QuantizationError
 from quantexp.quant.engine import use_engine
 
 # torch announces that torch.ao moves to torchao, and its quantized tensors still use TypedStorage.
@@ -33,3 +34,19 @@ def working(engine: Engine | None) -> Iterator[None]:
         for message in KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message=f".*{message}")
         yield
+
+
+@contextmanager
+def taking(rule: str, repair: str) -> Iterator[None]:
+    """Turn whatever an API raises over a network into the `rule` that it breaks, with the reason and the `repair`.
+
+    Raises:
+        QuantizationError: If anything is raised that is not an error of quantexp, nor tells that memory has ended.
+    """
+    try:
+        yield
+    except (QuantexpError, MemoryError):
+        raise
+    except Exception as error:  # tracing, fusing and lowering each have errors of their own
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise QuantizationError(f"{rule}, it does not ({reason}); {repair}") from error
