@@ -134,7 +134,7 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
         pytest.param(
             ["quant=static", "quant.flow=torchao"],
             [
-                "quant.flow=torchao does not exist for quant=static, which has fx and eager and pt2e",
+                "quant.flow=torchao does not exist for quant=static, which has fx, eager, pt2e",
                 "quant=dynamic: eager",
             ],
             id="flow-of-another-method",

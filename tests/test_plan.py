@@ -58,7 +58,7 @@ def test_a_flow_that_a_method_lacks_is_a_mismatch_whose_rule_begins_its_message(
         Static(flow=Flow.torchao)
     (fault,) = error.value.mismatches
     assert fault.rule == REASON
-    assert fault.startswith(f"{REASON}, which has fx and eager and pt2e. All pairs: ")
+    assert fault.startswith(f"{REASON}, which has fx, eager, pt2e. All pairs: ")
 
 
 def test_a_wrong_value_beside_a_mismatch_leaves_an_error_without_mismatches() -> None:
@@ -113,7 +113,7 @@ def test_a_sweep_of_which_nothing_exists_is_an_error(capsys: pytest.CaptureFixtu
         planned(["quant=static", "quant.flow=torchao"])
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert f"{REASON}, which has fx and eager and pt2e" in said
+    assert f"{REASON}, which has fx, eager, pt2e" in said
     assert "sweep.unsupported" not in said
 
 
@@ -135,7 +135,7 @@ def test_a_sweep_that_asks_for_what_does_not_exist_is_refused_and_told_how_to_sk
 ) -> None:
     done = quantexp(*QUICK, *PAIR)
     assert done.returncode == 2
-    assert f"{REASON}, which has fx and eager and pt2e" in done.stderr
+    assert f"{REASON}, which has fx, eager, pt2e" in done.stderr
     assert "To leave out what does not exist and run the rest: sweep.unsupported=skip" in done.stderr
     assert not (workdir / "multirun").exists()
 

@@ -96,7 +96,7 @@ class Experiment(Settings):
             return
         pairs = "; ".join(f"quant={method.name}: {', '.join(method.precisions)}" for method in METHODS)
         rule = f"precision={self.precision} does not exist for quant={self.quant.name}"
-        rest = f", which has {' and '.join(possible)}. All pairs: {pairs}"
+        rest = f", which has {', '.join(possible)}. All pairs: {pairs}"
         known = any(self.precision in method.precisions for method in METHODS)
         yield Mismatch(rule, rest) if known else rule + rest
 

@@ -62,8 +62,11 @@ def help_text() -> str:
         for name, summary, cls in presets:
             blocks.append(_entry(f"  {group}={name}", summary))
             if cls is not None:
-                blocks += [line for line in _fields(f"    {group}.", cls) if line not in shown]
-                shown.update(_fields(f"    {group}.", cls))
+                entries = _fields(f"    {group}.", cls)
+                blocks += [line for line in entries if line not in shown]
+                if again := [_name(line) for line in entries if line in shown]:
+                    blocks.append(_entry("    and, as above", ", ".join(again)))
+                shown.update(entries)
     return "\n".join(line.rstrip("\n") for line in [*blocks, "", FOOTER])
 
 
@@ -117,12 +120,21 @@ def _fields(prefix: str, cls: type[Settings]) -> list[str]:
     return lines
 
 
+def _name(entry: str) -> str:
+    return entry.strip().partition("=")[0]
+
+
 def _shown(value: object) -> str:
+    """Return a default as one types it."""
     if value is None:
         return "null"
     if isinstance(value, Enum):
         return str(value.value)
-    return str(value).replace(" ", "")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(_shown, value))}]"
+    return str(value)
 
 
 def _entry(head: str, text: str) -> str:

@@ -106,7 +106,7 @@ class ByLayer(Quant):
             )
             yield Mismatch(
                 f"quant.flow={self.flow} does not exist for quant={self.name}",
-                f", which has {' and '.join(self.flows)}. All pairs: {pairs}",
+                f", which has {', '.join(self.flows)}. All pairs: {pairs}",
             )
             return
         for name, flows in self.levers.items():

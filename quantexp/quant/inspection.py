@@ -167,14 +167,12 @@ def _hold(promise: Promise, evidence: Evidence) -> None:
 def _summary(evidence: Evidence) -> str:
     """Say what the layers hold and what ran: `3 int8 layers; ran quantized.linear (int8) x3; 100 % of the MACs`."""
     layers = Counter(layer.precision for layer in evidence.layers)
+    held = (f"{count} {name} {'layer' if count == 1 else 'layers'}" for name, count in layers.items())
     ran = (f"{operator.name} ({operator.precision}) x{operator.calls}" for operator in evidence.operators)
     shares = (
         f"{evidence.mac_share(name):.0%} {name}" for name in sorted({one.precision for one in evidence.operators})
     )
-    return (
-        f"{', '.join(f'{count} {name} layers' for name, count in layers.items())}; ran {', '.join(ran)}; "
-        f"multiply-accumulates: {', '.join(shares)}"
-    )
+    return f"{', '.join(held)}; ran {', '.join(ran)}; multiply-accumulates: {', '.join(shares)}"
 
 
 def _layers(model: nn.Module, engine: Engine | None) -> Iterator[Layer]:

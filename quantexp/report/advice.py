@@ -13,7 +13,6 @@ from quantexp.report.ratios import Ratio, between, over_float
 from quantexp.report.results import Comparison
 from quantexp.report.seeds import difference, spread
 from quantexp.report.sweep import Sweep
-from quantexp.report.sweep_table import sentences
 from quantexp.report.table import size_text
 from quantexp.report.variants import Network, Settings, Setup, Variant, networks, settings_text, setup_names
 
@@ -25,7 +24,7 @@ NOT_TOLD = "No two methods of this sweep can be compared: only the float model w
 
 
 def which_when(sweep: Sweep) -> str:
-    """Return a paragraph for each network, or for the many of one task, in each setup, and one for what is missing."""
+    """Return a paragraph for each network, or for the many of one task, in each setup."""
     found = [one for one in networks(sweep) if len(one.variants) > 1]
     names = setup_names(list(dict.fromkeys(one.setup for one in found)))
     together: dict[tuple[str, Setup], list[Network]] = defaultdict(list)
@@ -44,8 +43,7 @@ def which_when(sweep: Sweep) -> str:
             place = task, one.settings, setup.place  # size and accuracy are the same under another protocol
             paragraphs.append(" ".join([f"{task}{f' ({where})' * bool(where)}:", *_advice(one, place in told)]))
             told.add(place)
-    missing = " ".join(sentences(sweep))
-    return "\n\n".join([*(paragraphs or [NOT_TOLD if sweep.entries else NO_MODEL]), *([missing] if missing else [])])
+    return "\n\n".join(paragraphs or [NOT_TOLD if sweep.entries else NO_MODEL])
 
 
 def _across(ones: Sequence[Network]) -> Iterator[str]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from quantexp.report.results import Comparison, Latency, Measured, Report, Speedup
+from quantexp.report.widths import Fitted
 from quantexp.screen import printable
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
 
 SIMULATED = "simulated"  # the precision of what is rounded and computed in float
 TEXT_COLUMNS = (
@@ -47,7 +45,7 @@ class Table:
         lines = [f"| {' | '.join(row)} |" for row in (_cells(self.columns), tuple(rule), *map(_cells, self.rows))]
         return "\n".join([*lines, "", *(f"- {plain(note)}" for note in self.notes), ""])
 
-    def rich(self) -> RichTable:
+    def rich(self) -> Fitted:
         """Return the table for the terminal."""
         from rich import box
         from rich.table import Table as RichTable
@@ -61,7 +59,8 @@ class Table:
             table.add_column(Text(printable(name)), justify=justify, overflow="fold")
         for row in self.rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
-        return table
+        texts = [[printable(text) for text in column] for column in zip(self.columns, *self.rows, strict=True)]
+        return Fitted(table, texts)
 
 
 def plain(text: str) -> str:

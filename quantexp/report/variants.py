@@ -195,8 +195,8 @@ def place_names(every: Sequence[Setup]) -> dict[tuple[str, str], str]:
 
 
 def settings_text(settings: Settings) -> str:
-    """Return settings in a line: `hidden=[256, 256], crop=20`."""
-    return ", ".join(f"{_short(name)}={value}" for name, value in settings)
+    """Return settings in a line, without those that are left open: `hidden=[256, 256], crop=20`."""
+    return ", ".join(f"{_short(name)}={value}" for name, value in settings if value != LEFT_OPEN)
 
 
 def _variant(entry: Entry, levers: Sequence[str], digests: dict[str, int]) -> Variant:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import subprocess
 import sys
 from enum import Enum
+from itertools import takewhile
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from quantexp.config.help import WIDTH, help_text
 from quantexp.config.store import OPTIONS, conf_dir, register
@@ -40,7 +43,11 @@ def typed(key: str, value: Any) -> str:
     """Return a setting as one would type it."""
     if value is None:
         return f"{key}=null"
-    return f"{key}={value.value if isinstance(value, Enum) else str(value).replace(' ', '')}"
+    if isinstance(value, list | ListConfig):
+        return f"{key}=[{','.join(typed('', one)[1:] for one in value)}]"
+    if isinstance(value, bool):
+        return f"{key}={'true' if value else 'false'}"
+    return f"{key}={value.value if isinstance(value, Enum) else value}"
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +93,7 @@ def test_the_settings_of_a_sweep_stand_apart() -> None:
     lines = help_text().splitlines()
     part = lines[lines.index("settings of a sweep (with -m)") :]
     first_words = [line.split()[0] for line in part[: part.index(next(line for line in part if "|" in line))] if line]
-    for entry in ("sweep.name=null", "sweep.resume=True", "sweep.retry=unfinished"):
+    for entry in ("sweep.name=null", "sweep.resume=true", "sweep.retry=unfinished"):
         assert entry in first_words
 
 
@@ -99,10 +106,22 @@ def test_the_settings_of_a_sweep_stand_apart() -> None:
         "quant.freeze_after=0.5",
         "quant.epochs=null",
         "train.device=auto",
+        "benchmark.memory=false",
+        "benchmark.baselines=[eager]",
     ],
 )
 def test_some_settings_read_as_one_would_type_them(entry: str) -> None:
     assert any(line.strip().startswith(f"{entry} ") for line in help_text().splitlines())
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: f"{option.group}={option.name}")
+def test_every_setting_of_an_option_is_named_below_it_even_if_it_is_explained_above(option: Any) -> None:
+    text = help_text()
+    part = text[text.index(f"\n  {option.group}={option.name} ") + 1 :]
+    below = "\n".join(takewhile(lambda line: line.startswith("    "), part.splitlines()[1:]))
+    for field in dataclasses.fields(option):
+        if "help" in field.metadata:
+            assert re.search(rf"\b{field.name}\b", below)
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: f"{option.group}={option.name}")

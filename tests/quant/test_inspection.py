@@ -217,6 +217,14 @@ def test_layers_that_were_left_in_float_are_listed(network: nn.Module) -> None:
     assert calls == {"fp32": 2, "int8": 1}
 
 
+def test_what_the_layers_hold_is_told_in_singular_and_plural(
+    network: nn.Module, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="quantexp"):
+        inspect(Quantized(dynamically(network, "layers.2"), Promise("nn.Linear", "int8", "int8")), EXAMPLE)
+    assert "inspect   2 fp32 layers, 1 int8 layer; ran " in caplog.text
+
+
 def test_a_layer_left_in_float_is_said_with_its_kind_and_what_the_method_handles(
     network: nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -120,11 +120,3 @@ def test_a_sweep_of_float_models_compares_nothing() -> None:
     assert which_when(sweep(lone())) == (
         "No two methods of this sweep can be compared: only the float model was measured."
     )
-
-
-def test_what_failed_and_what_is_left_is_said() -> None:
-    text = which_when(sweep(STATIC, entry(None, error="DataError: no", quant="qat"), left=1, name="my night"))
-    assert text.endswith(
-        "1 of 3 combinations failed. "
-        "1 of 3 combinations is not yet run; the same command with 'sweep.name=my night' goes on."
-    )

@@ -145,3 +145,9 @@ def test_what_cannot_be_compared_is_not_in_one_network() -> None:
 def test_of_equal_runs_the_last_counts() -> None:
     (one,) = variants(sweep(method("static", correct=970), method("static", correct=960)))
     assert one.accuracies() == {0: 0.96}
+
+
+def test_a_setting_that_is_left_open_is_not_named() -> None:
+    fx = entry(STATIC, quant__flow="fx", quant__engine="x86")
+    pt2e = entry(STATIC, quant__flow="pt2e", quant__engine="None")
+    assert shown(fx, pt2e) == [("static int8 fx x86", "flow=fx, engine=x86"), ("static int8 pt2e", "flow=pt2e")]
