@@ -81,7 +81,7 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
         pytest.param(["task.hidden=8"], ["task.hidden", "int is not a ListConfig"], id="number-for-a-list"),
         pytest.param(["task.hidden=[a]"], ["task.hidden[0]", "'a'", "Integer"], id="text-in-a-list"),
         pytest.param(["precision=8"], ["bare number 8", "int8"], id="precision-as-a-bare-number"),
-        pytest.param(["quant=amp", "precision=int8"], ["precision=int8", "quant=amp", "bf16 and fp16"], id="pair-amp"),
+        pytest.param(["quant=amp", "precision=int8"], ["precision=int8", "quant=amp", "bf16, fp16"], id="pair-amp"),
         pytest.param(
             ["quant=static", "precision=bf16"], ["precision=bf16", "quant=none: fp32, bf16"], id="pair-static"
         ),
