@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from quantexp import interrupt
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+MULTIRUN = ("-m", "--multirun")  # which Hydra's parser takes ahead of all settings only
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ± shall not cost a result
     interrupt.listen()
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
     try:
         with interrupt.kept():
             _run_hydra()

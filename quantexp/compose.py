@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
 
 from quantexp.config import Experiment
 from quantexp.config.experiment import checked
@@ -105,6 +105,10 @@ def explain(error: Exception) -> str:
         hint = f" Did you mean {close[0]}?" if close else ""
         possible = f"Possible here: {', '.join(known)}" if known else "There are no settings here"
         return f"there is no setting {cause.full_key}.{hint} {possible}"
+    if isinstance(cause, ValidationError) and "is not a ListConfig" in str(cause):
+        return (
+            f"{cause.full_key} is a list, got {cause.value!r}; put it in brackets: '{cause.full_key}=[{cause.value}]'"
+        )
     if str(error).startswith("Config group override must be"):
         return "a config group takes the name of one of its values, as in task=mnist, not a number; see --help"
     if isinstance(error, OSError) and error.filename:

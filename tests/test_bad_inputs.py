@@ -78,7 +78,7 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
         pytest.param(["train.epochs=true"], ["train.epochs", "'True'", "Integer"], id="bool-for-an-integer"),
         pytest.param(["train.epochs=null"], ["train.epochs", "not Optional"], id="null-for-an-integer"),
         pytest.param(["train.learning_rate=fast"], ["learning_rate", "'fast'", "Float"], id="text-for-a-float"),
-        pytest.param(["task.hidden=8"], ["task.hidden", "int is not a ListConfig"], id="number-for-a-list"),
+        pytest.param(["task.hidden=8"], ["task.hidden is a list, got 8;", "'task.hidden=[8]'"], id="number-for-a-list"),
         pytest.param(["task.hidden=[a]"], ["task.hidden[0]", "'a'", "Integer"], id="text-in-a-list"),
         pytest.param(["precision=8"], ["bare number 8", "int8"], id="precision-as-a-bare-number"),
         pytest.param(["quant=amp", "precision=int8"], ["precision=int8", "quant=amp", "bf16, fp16"], id="pair-amp"),
@@ -161,6 +161,9 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
         pytest.param(["--bogus"], ["--bogus", "usage"], id="flag-unknown"),
         pytest.param(
             ["-m", "quant=static", "precision=int8,bf16"], ["precision=bf16", "(in quant=static"], id="pair-in-a-sweep"
+        ),
+        pytest.param(
+            ["quant=static", "-m", "precision=int8,bf16"], ["precision=bf16", "(in quant=static"], id="sweep-said-later"
         ),
         pytest.param(["data_dir=/no/such/folder"], ["/no/such/folder", "mnist/MNIST/raw"], id="data-dir-missing"),
         pytest.param(
