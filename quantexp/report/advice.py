@@ -13,7 +13,7 @@ from quantexp.report.ratios import Ratio, between, over_float
 from quantexp.report.results import Comparison
 from quantexp.report.seeds import difference, spread
 from quantexp.report.sweep import Sweep
-from quantexp.report.table import size_text
+from quantexp.report.table import p_text, size_text
 from quantexp.report.variants import Network, Settings, Setup, Variant, networks, settings_text, setup_names
 
 NEARLY = 1.05  # times the smallest size
@@ -196,7 +196,7 @@ def _p_value(one: Variant) -> str:
     found = _comparisons(one)
     if len(found) != 1:
         return ""
-    return ", p < 0.001" if found[0].p_value < 0.001 else f", p = {found[0].p_value:.3f}"
+    return f", {p_text(found[0].p_value)}"
 
 
 def _take(ranked: Sequence[tuple[Variant, Ratio, list[Variant]]], losses: Sequence[Variant]) -> str:

@@ -12,12 +12,12 @@ from quantexp.report.sweep_table import without_empty
 from quantexp.report.table import (
     Table,
     accuracy_text,
-    data_notes,
     network_name,
+    p_text,
     size_text,
-    speedup_note,
     speedup_text,
     speedup_word,
+    variant_notes,
 )
 
 ROWS = 20  # that the table holds at most; the history has all
@@ -148,20 +148,13 @@ def _notes(report: SearchReport) -> Iterator[str]:
     yield from _end(report)
     if len(report.candidates) > ROWS:
         yield f"history.csv has all {len(report.candidates)} models, in the order in which they were tried."
-    for name, error in report.failed.items():
-        yield f"Not measured: {name} ({error})."
     if report.checkpoint:
         yield (
             f"The weights are those of {report.checkpoint}: if they were trained on the examples held out here, "
             "too small a loss is seen on them."
         )
     reports = [one.report for one in report.tried if one.report]
-    if unstable := sum(bool(one.unstable) for one in reports):
-        yield (
-            f"UNSTABLE in {unstable} of {len(reports)} runs: the machine was not quiet; the reasons stand in each run."
-        )
-    yield from speedup_note([run], "history.csv")
-    yield from data_notes([run])
+    yield from variant_notes(reports, "history.csv", report.failed)
 
 
 def _bound(drop: float) -> str:
@@ -215,13 +208,12 @@ def _figures(report: SearchReport, one: Candidate) -> str:
 
 def _test_sentence(tested: Report) -> str:
     comparison = _compared(tested)
-    told = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
     speedups = "; ".join(f"B{one.batch_size} {speedup_text(one)}" for one in comparison.speedups)
     change = -100 * comparison.accuracy_drop
     flips = f"{comparison.flips_gained} gained, {comparison.flips_lost} lost"
     return (
         f"On the test split, which decided nothing: {accuracy_text(tested.result)} %, {change:+z.2f} points against "
-        f"float ({flips}; exact McNemar test, {told}); {speedups}."
+        f"float ({flips}; exact McNemar test, {p_text(comparison.p_value)}); {speedups}."
     )
 
 

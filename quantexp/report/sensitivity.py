@@ -16,7 +16,7 @@ from quantexp.benchmark.statistics import CONFIDENCE, mcnemar
 from quantexp.report.findings import Findings
 from quantexp.report.metrics import metrics as metrics_of
 from quantexp.report.results import Comparison, Report, won_and_lost
-from quantexp.report.table import SIMULATED, Table, data_notes, network_name, size_text, speedup_note, speedup_word
+from quantexp.report.table import SIMULATED, Table, network_name, p_text, size_text, speedup_word, variant_notes
 
 ALONE, ALL_BUT = "alone", "all but it"
 PREFIX = {ALONE: "alone", ALL_BUT: "all_but"}  # of metrics
@@ -141,11 +141,11 @@ def advice(report: SensitivityReport) -> str:
     if found := report.to_keep:
         names = _listed([one.part.name for one in found])
         layers = dict.fromkeys([*report.excluded, *(layer for one in found for layer in one.part.layers)])
-        won = "; ".join(f"{one.part.name} wins back {one.points:.2f} points ({_p(one.p_value)})" for one in found)
+        won = "; ".join(f"{one.part.name} wins back {one.points:.2f} points ({p_text(one.p_value)})" for one in found)
         return f"Keep {names} in float (quant.exclude=[{','.join(layers)}]): left out, {won}; {how}."
     if whole.accuracy_verdict != "a loss":
         return f"No layer's loss can be told from chance: quantize all ({how})."
-    lost = f"All layers together lose {100 * whole.accuracy_drop:.2f} points ({_p(whole.p_value)})"
+    lost = f"All layers together lose {100 * whole.accuracy_drop:.2f} points ({p_text(whole.p_value)})"
     if not tested:
         return f"{lost}, and nothing would be left to quantize without {_listed([one.name for one in report.parts])}."
     return f"{lost}, but no single one left out wins accuracy back that can be told from chance ({how})."
@@ -199,19 +199,8 @@ def _notes(report: SensitivityReport) -> Iterator[str]:
     yield "Sorted by the accuracy lost when quantized alone, ties by the lower SQNR."
     if grouped := [part for part in report.parts if part.layers != (part.name,)]:
         yield "As a whole: " + "; ".join(f"{part.name} ({', '.join(part.layers)})" for part in grouped) + "."
-    for name, error in report.failed.items():
-        yield f"Not measured: {name} ({error})."
     reports = [whole, *(run for part in report.parts for _, run in part.runs if run)]
-    if unstable := sum(bool(one.unstable) for one in reports):
-        yield (
-            f"UNSTABLE in {unstable} of {len(reports)} runs: the machine was not quiet; the reasons stand in each run."
-        )
-    yield from speedup_note([whole], "variants.csv")
-    yield from data_notes([whole])
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+    yield from variant_notes(reports, "variants.csv", report.failed)
 
 
 def _listed(names: Sequence[str]) -> str:

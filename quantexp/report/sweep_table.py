@@ -19,7 +19,7 @@ from quantexp.report.ratios import over_seeds
 from quantexp.report.results import NotFaster, Report
 from quantexp.report.seeds import Difference, paired, spread
 from quantexp.report.sweep import Entry, Sweep
-from quantexp.report.table import Table, accuracy_text, mean_std, notes, size_text, speedup_text, task_name
+from quantexp.report.table import Table, accuracy_text, mean_std, notes, p_text, size_text, speedup_text, task_name
 from quantexp.report.variants import (
     Setup,
     Variant,
@@ -188,7 +188,7 @@ def _full_rows(cells: list[str], report: Report, said: dict[str, int]) -> Iterat
     cells = [*cells, size_text(report.result.size_mb), accuracy_text(report.result), "", ""]
     if comparison:
         flips = f"{comparison.flips_gained} gained, {comparison.flips_lost} lost"
-        p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
+        p_value = p_text(comparison.p_value)
         cells[-2:] = [
             f"{100 * (0 - comparison.accuracy_drop):+z.2f}: {flips}",
             f"{comparison.accuracy_verdict}, {p_value}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -146,7 +146,7 @@ def _findings(report: Report) -> Iterator[str]:
 
 
 def _accuracy_sentence(comparison: Comparison, split: str) -> str:
-    p_value = "p < 0.001" if comparison.p_value < 0.001 else f"p = {comparison.p_value:.3f}"
+    p_value = p_text(comparison.p_value)
     told = f"a true drop of {100 * comparison.detectable_drop:.2f} points would be told in 4 of 5 such {split} sets"
     if comparison.detectable_drop == 1:
         told = f"so few {split} examples tell no drop"
@@ -223,14 +223,32 @@ def speedup_word(one: Speedup) -> str:
     return f"{one.ratio:.2f}x {word}".rstrip()
 
 
-def speedup_note(reports: Sequence[Report], file: str) -> Iterator[str]:
-    """Say what a speedup without its interval means, and where that stands."""
+def variant_notes(reports: Sequence[Report], file: str, failed: Mapping[str, str]) -> Iterator[str]:
+    """Say of the variants of a study which could not be measured, and what the cells of the others mean.
+
+    Args:
+        reports: Of all variants; they share task, data and protocol.
+        file: Has the intervals of the speedups.
+        failed: The error of each variant that could not be measured.
+    """
+    for name, error in failed.items():
+        yield f"Not measured: {name} ({error})."
+    if unstable := sum(bool(report.unstable) for report in reports):
+        yield (
+            f"UNSTABLE in {unstable} of {len(reports)} runs: the machine was not quiet; the reasons stand in each run."
+        )
     if any(report.result.latency for report in reports):
         threads = ", ".join(sorted({str(report.threads) for report in reports}))
         yield (
             f"Speedup: against float, CPU threads: {threads}; faster or slower where the whole 95 % interval says so. "
             f"The intervals: {file}."
         )
+    yield from data_notes(reports[:1])
+
+
+def p_text(value: float) -> str:
+    """Return a p-value as it is told."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def notes(reports: Sequence[Report]) -> Iterator[str]:
