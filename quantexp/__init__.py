@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from quantexp.experiment import run
-    from quantexp.prediction import Prediction, StoredModel
-    from quantexp.storage import load
+from quantexp.system.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from quantexp.mission import run
+    from quantexp.storage.prediction import Prediction, StoredModel
+    from quantexp.storage.stored import load
+
 __all__ = ["Prediction", "StoredModel", "__version__", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first used: `--help` does not."""
     if name == "load":
-        from quantexp.storage import load
+        from quantexp.storage.stored import load
 
         return load
     if name == "run":
-        from quantexp.experiment import run
+        from quantexp.mission import run
 
         return run
     if name in ("Prediction", "StoredModel"):
-        from quantexp import prediction
+        from quantexp.storage import prediction
 
         return getattr(prediction, name)
     raise AttributeError(f"module 'quantexp' has no attribute {name!r}")

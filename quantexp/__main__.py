@@ -6,7 +6,7 @@ import os
 import sys
 from io import TextIOWrapper
 
-from quantexp import interrupt
+from quantexp.system import interrupt
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 MULTIRUN = ("-m", "--multirun")  # which Hydra's parser takes ahead of all settings only
@@ -15,7 +15,7 @@ MULTIRUN = ("-m", "--multirun")  # which Hydra's parser takes ahead of all setti
 def main() -> None:
     """Run `quantexp`. Exits with 0, 1 after a failed run, 2 for values that cannot be run, 130 if interrupted."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        from quantexp.config.help import help_text
+        from quantexp.cli.help import help_text
 
         print(help_text())  # Hydra's own way there takes as long as importing it again
         return
@@ -36,10 +36,10 @@ def main() -> None:
 def _run_hydra() -> None:
     import hydra
 
-    from quantexp.compose import BAD_VALUES, explain
-    from quantexp.config.store import conf_dir, register
-    from quantexp.edge import job
-    from quantexp.screen import leave
+    from quantexp.cli.compose import BAD_VALUES, explain
+    from quantexp.cli.hooks import job
+    from quantexp.cli.schemas import conf_dir, register
+    from quantexp.system.terminal import leave
 
     register()
     wants_traceback = bool(os.environ.get("HYDRA_FULL_ERROR"))

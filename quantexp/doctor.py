@@ -18,16 +18,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from quantexp.config import METHODS, ByLayer, DataRequest, Device, Engine, Experiment, Mlp, NoQuant, Quant, Task, Train
-from quantexp.errors import BenchmarkError, QuantexpError, QuantizationError
-from quantexp.screen import err, leave, show
+from quantexp.system.errors import BenchmarkError, QuantexpError, QuantizationError
+from quantexp.system.terminal import err, leave, show
 
 if TYPE_CHECKING:
     from rich.table import Table
     from torch import Tensor, nn
 
     from quantexp.benchmark.noise import Load
-    from quantexp.environment import Environment
-    from quantexp.tasks.base import TaskData
+    from quantexp.system.environment import Environment
+    from quantexp.tasks.data import TaskData
 
 USAGE = """usage: python -m quantexp.doctor
 
@@ -56,7 +56,7 @@ class Toy(Task):
     def load(self, request: DataRequest) -> TaskData:
         import torch
 
-        from quantexp.tasks.base import Dense, TaskData, calibration_split
+        from quantexp.tasks.data import Dense, TaskData, calibration_split
 
         draw = torch.Generator().manual_seed(0)
         labels = torch.arange(EXAMPLES) % CLASSES
@@ -99,7 +99,7 @@ def examine() -> int:
     import psutil
 
     from quantexp.benchmark.noise import Clock
-    from quantexp.environment import describe, load_average, threads
+    from quantexp.system.environment import describe, load_average, threads
 
     clock = Clock()
     time.sleep(0.5)
@@ -188,8 +188,8 @@ def quantize(one: Experiment) -> str:
     Raises:
         QuantizationError: If the result is not what the method promises, or predicts wrongly.
     """
-    from quantexp.quant.inspection import inspect
-    from quantexp.train import predict
+    from quantexp.quant.inspection.evidence import inspect
+    from quantexp.training.loop import predict
 
     data, precision = one.load(), str(one.precision)
     baseline = one.baseline(data)  # trained in the first trial, then loaded
@@ -220,7 +220,7 @@ def train_on_gpu(folder: str) -> str:
 
 def compile_float(folder: str, environment: Environment) -> str:
     """Compile the float model; return how long that took. Raises BenchmarkError."""
-    from quantexp.benchmark.compiled import compiled
+    from quantexp.runtimes.compiled import compiled
 
     if environment.compiler is None:
         raise BenchmarkError("no C++ compiler is found; install one such as g++, or name yours in $CXX")
@@ -241,7 +241,7 @@ def concerns(environment: Environment, load: Load, stolen: float, free_gb: float
         free_gb: Memory that is free now.
     """
     from quantexp.benchmark.noise import OTHERS_SHARE, STEAL_SHARE
-    from quantexp.environment import FOR_PRECISION
+    from quantexp.system.environment import FOR_PRECISION
 
     cores, quota, governor = environment.cores, environment.cpu_quota or math.inf, environment.governor
     busy, steal = load.others_load, max(load.steal, stolen)

@@ -14,17 +14,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from quantexp import interrupt
-from quantexp.errors import QuantexpError, TrackingError
-from quantexp.identity import GROUPS as CONFIGURED
-from quantexp.identity import VALUES
-from quantexp.screen import leave, show
-from quantexp.tracking.labels import GROUPS, as_text, parameters
+from quantexp.runner.identity import GROUPS as CONFIGURED
+from quantexp.runner.identity import VALUES
+from quantexp.runner.labels import GROUPS, parameters
+from quantexp.system import interrupt
+from quantexp.system.errors import QuantexpError, TrackingError
+from quantexp.system.terminal import leave, show
+from quantexp.tracking.names import as_text
 
 if TYPE_CHECKING:
     from quantexp.config import Experiment, Tracking
-    from quantexp.identity import Identity
-    from quantexp.tracking.records import Record
+    from quantexp.runner.identity import Identity
+    from quantexp.runner.records import Record
 
 FAILED = 1  # exit status: it cannot be made again, or what came out is not the same
 INTERRUPTED = 130
@@ -62,10 +63,10 @@ def reproduce(run_id: str, tracking: Tracking, *, data_dir: str | None = None, t
         QuantexpError: TrackingError if the run cannot be read or its records disagree, DataError if the data
             are not those of then, and whatever a run raises.
     """
-    from quantexp.perform import Request, perform
-    from quantexp.report.repeat import side_by_side
+    from quantexp.reports.repeat import side_by_side
+    from quantexp.runner.records import read_record
+    from quantexp.runner.single import Request, perform
     from quantexp.tracking.names import REPRODUCES
-    from quantexp.tracking.records import read_record
     from quantexp.tracking.store import open_store
 
     record = read_record(open_store(tracking, must_exist=True), run_id)
@@ -89,7 +90,7 @@ def restore(record: Record, trust: bool = False) -> Experiment:
     Raises:
         TrackingError: If its configuration, its parameters and its identity do not say the same.
     """
-    from quantexp.identity import configuration
+    from quantexp.runner.identity import configuration
 
     try:
         experiment = _composed(record, trust)
@@ -111,8 +112,8 @@ def _composed(record: Record, trust: bool) -> Experiment:
     """Build the experiment that `config.yaml` describes, of the classes that the identity names."""
     from omegaconf import OmegaConf
 
+    from quantexp.cli.schemas import OPTIONS
     from quantexp.config import Custom, Experiment, Option
-    from quantexp.config.store import OPTIONS
     from quantexp.models.custom import is_ours
 
     values: Any = OmegaConf.to_container(OmegaConf.create(record.config_yaml))  # interpolations stay as they are
@@ -140,7 +141,7 @@ def _data_dir(experiment: Experiment, asked: str | None) -> str | None:
 
 def _differences(then: Identity, experiment: Experiment) -> Iterator[str]:
     """Yield what about machine and versions is not as then. Raises TrackingError if the data are not."""
-    from quantexp.identity import Identity
+    from quantexp.runner.identity import Identity
 
     now = Identity.of(experiment, experiment.load().fingerprint)
     if now.data_fingerprint != then.data_fingerprint:

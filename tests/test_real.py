@@ -23,8 +23,8 @@ from quantexp.config import (
     Sst2,
     Static,
 )
-from quantexp.experiment import Outcome, run
-from quantexp.quant.inspection import held_weights
+from quantexp.mission import Outcome, run
+from quantexp.quant.inspection.evidence import held_weights
 
 TASKS = {"mnist": Mnist, "sst2": Sst2}
 FLOWS = (Flow.fx, Flow.pt2e)

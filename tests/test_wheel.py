@@ -69,7 +69,7 @@ def test_every_module_is_in_the_wheel_and_nothing_else_of_the_checkout(wheel: Pa
 
 
 def test_the_command_runs_from_the_wheel_with_the_configs_in_it(unzipped: Path, tmp_path: Path) -> None:
-    code = "import quantexp, quantexp.config.store as store; print(quantexp.__file__); print(store.conf_dir())"
+    code = "import quantexp, quantexp.cli.schemas as store; print(quantexp.__file__); print(store.conf_dir())"
     used = run(unzipped, tmp_path, "-c", code)
     assert used.stdout.splitlines() == [
         str(unzipped / "quantexp" / "__init__.py"),

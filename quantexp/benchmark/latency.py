@@ -22,13 +22,13 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from quantexp import host
 from quantexp.benchmark import noise
-from quantexp.benchmark.statistics import half_width, latency
 from quantexp.config import Benchmark, Lab, Paired
-from quantexp.errors import BenchmarkError
-from quantexp.report.results import Conditions, Latency
-from quantexp.tasks.base import Split
+from quantexp.results import Conditions, Latency
+from quantexp.statistics.figures import half_width, latency
+from quantexp.system import host
+from quantexp.system.errors import BenchmarkError
+from quantexp.tasks.data import Split
 
 BLOCK_SECONDS = 2e-4  # about the least of a block: short, as what the machine does to one it then does to the next
 SLICE_SECONDS = 5e-3  # about the most that one model is timed before another has its turn

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from quantexp.benchmark.statistics import decibels, energies, finite, sqnr_db
-from quantexp.quant.dequantized import Call, Grid, calls, named_layers, weight
-from quantexp.report.results import Layer, LayerLoss
-from quantexp.tasks.base import Split
-from quantexp.train import PREDICT_BATCH
+from quantexp.quant.inspection.dequantized import Call, Grid, calls, named_layers, weight
+from quantexp.results import Layer, LayerLoss
+from quantexp.statistics.figures import decibels, energies, finite, sqnr_db
+from quantexp.tasks.data import Split
+from quantexp.training.loop import PREDICT_BATCH
 
 EXAMPLES = 512
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

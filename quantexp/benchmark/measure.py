@@ -13,19 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from quantexp import storage
-from quantexp.benchmark.compiled import CompiledModel, compiled
 from quantexp.benchmark.latency import Timed, Timing, time_models
 from quantexp.benchmark.layers import layer_losses
 from quantexp.benchmark.memory import memory_bytes
+from quantexp.benchmark.reasons import Setting, not_faster
 from quantexp.benchmark.size import size
-from quantexp.benchmark.statistics import accuracy, detectable_drop, flips, loss, mcnemar, speedup, sqnr_db
-from quantexp.benchmark.subject import Subject
 from quantexp.config import Benchmark, FloatModel
-from quantexp.environment import describe, threads, usable_cores
-from quantexp.quant.inspection import profile
-from quantexp.report.reasons import Setting, not_faster
-from quantexp.report.results import (
+from quantexp.quant.inspection.evidence import profile
+from quantexp.results import (
     Comparison,
     Compiled,
     Conditions,
@@ -36,8 +31,13 @@ from quantexp.report.results import (
     Speedup,
     Training,
 )
-from quantexp.tasks.base import Split, TaskData
-from quantexp.train import predict_logits
+from quantexp.runtimes.compiled import CompiledModel, compiled
+from quantexp.runtimes.contestant import Subject
+from quantexp.statistics.figures import accuracy, detectable_drop, flips, loss, mcnemar, speedup, sqnr_db
+from quantexp.storage import stored as storage
+from quantexp.system.environment import describe, threads, usable_cores
+from quantexp.tasks.data import Split, TaskData
+from quantexp.training.loop import predict_logits
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from quantexp.errors import BenchmarkError
+from quantexp.system.errors import BenchmarkError
 
 
 def memory_bytes(folder: Path, batch_size: int, threads: int) -> int:
@@ -49,7 +49,7 @@ def _peak() -> int:
 def _load_and_predict(folder: Path, batch_size: int, threads: int) -> None:
     import torch
 
-    from quantexp.storage import input_width, load
+    from quantexp.storage.stored import input_width, load
 
     torch.set_num_threads(threads)
     model = load(folder, trust=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from quantexp.environment import usable_cores
-from quantexp.report.results import Latency
+from quantexp.results import Latency
+from quantexp.system.environment import usable_cores
 
 OTHERS_SHARE = 0.1  # of the cores; an idle system stays below
 STEAL_SHARE = 0.01

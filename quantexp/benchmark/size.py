@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from quantexp.quant.inspection import NAMES, held_as, held_weights
-from quantexp.report.results import Size
-from quantexp.state import parts
+from quantexp.quant.inspection.evidence import NAMES, held_as, held_weights
+from quantexp.results import Size
+from quantexp.state.tensors import parts
 
 
 def size(model: nn.Module, stored: Path | None) -> Size:

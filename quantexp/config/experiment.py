@@ -18,11 +18,11 @@ from quantexp.config.sweep import Sweep
 from quantexp.config.task import CalibrationSplit, DataRequest, EvaluationSplit, Mnist, Source, Task
 from quantexp.config.tracking import Local, Tracking
 from quantexp.config.train import Train
-from quantexp.errors import ConfigError, Mismatch, TrainingError
+from quantexp.system.errors import ConfigError, Mismatch, TrainingError
 
 if TYPE_CHECKING:
-    from quantexp.baselines import Baseline
-    from quantexp.tasks.base import TaskData
+    from quantexp.tasks.data import TaskData
+    from quantexp.training.baseline import Baseline
 
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class Experiment(Settings):
 
     def baseline(self, data: TaskData) -> Baseline:
         """Return the float model for `data`: trained once, then loaded from the cache."""
-        from quantexp import baselines
+        from quantexp.training import baseline as baselines
 
         return baselines.obtain(self, data)
 

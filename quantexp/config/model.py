@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from quantexp.config.option import Option, option
-from quantexp.errors import ConfigError
+from quantexp.system.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn

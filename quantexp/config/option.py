@@ -17,7 +17,7 @@ from enum import Enum
 from types import NoneType
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
-from quantexp.errors import ConfigError
+from quantexp.system.errors import ConfigError
 
 
 def option(

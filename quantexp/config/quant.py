@@ -15,14 +15,14 @@ from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Obs
 from quantexp.config.option import Option, option
 from quantexp.config.task import CalibrationSplit
 from quantexp.config.train import Train
-from quantexp.errors import Mismatch
+from quantexp.system.errors import Mismatch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from quantexp.baselines import Baseline
-    from quantexp.quant.base import Quantized
-    from quantexp.tasks.base import TaskData
+    from quantexp.quant.inspection.promise import Quantized
+    from quantexp.tasks.data import TaskData
+    from quantexp.training.baseline import Baseline
 
 
 @dataclass
@@ -58,12 +58,12 @@ class NoQuant(Quant):
     precisions: ClassVar[tuple[str, ...]] = ("fp32", "bf16", "fp16")
 
     def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
-        from quantexp.quant import none
+        from quantexp.quant.methods import none
 
         return none.apply(baseline, precision)
 
     def skeleton(self, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
-        from quantexp.quant import none
+        from quantexp.quant.methods import none
 
         return none.skeleton(model, precision)
 
@@ -138,12 +138,12 @@ class Dynamic(ByLayer):
     flow: Flow = option("API that quantizes", Flow.eager)
 
     def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
-        from quantexp.quant import dynamic
+        from quantexp.quant.methods import dynamic
 
         return dynamic.apply(self, baseline, data, precision)
 
     def skeleton(self, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
-        from quantexp.quant import dynamic
+        from quantexp.quant.methods import dynamic
 
         return dynamic.skeleton(self, model, precision, example)
 
@@ -165,12 +165,12 @@ class WeightOnly(ByLayer):
             yield f"quant.group_size must be 32, 64 or 128, got {self.group_size}"
 
     def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
-        from quantexp.quant import weight_only
+        from quantexp.quant.methods import weight_only
 
         return weight_only.apply(self, baseline, precision)
 
     def skeleton(self, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
-        from quantexp.quant import weight_only
+        from quantexp.quant.methods import weight_only
 
         return weight_only.skeleton(self, model, precision)
 
@@ -206,12 +206,12 @@ class Static(ByLayer):
     calibration_seed: int | None = option("draws the calibration examples; null: seed", None, at_least=0)
 
     def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
-        from quantexp.quant import static
+        from quantexp.quant.methods import static
 
         return static.apply(self, baseline, data)
 
     def skeleton(self, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
-        from quantexp.quant import static
+        from quantexp.quant.methods import static
 
         return static.skeleton(self, model, example)
 
@@ -238,12 +238,12 @@ class Qat(ByLayer):
     freeze_after: float = option("share of the steps after which observers freeze", 0.5, above=0, at_most=1)
 
     def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
-        from quantexp.quant import qat
+        from quantexp.quant.methods import qat
 
         return qat.apply(self, baseline, data, train)
 
     def skeleton(self, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
-        from quantexp.quant import qat
+        from quantexp.quant.methods import qat
 
         return qat.skeleton(self, model, example)
 
@@ -256,12 +256,12 @@ class Amp(Quant):
     precisions: ClassVar[tuple[str, ...]] = ("bf16", "fp16")
 
     def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
-        from quantexp.quant import amp
+        from quantexp.quant.methods import amp
 
         return amp.apply(baseline, data, train, precision)
 
     def skeleton(self, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
-        from quantexp.quant import amp
+        from quantexp.quant.methods import amp
 
         return amp.skeleton(model, precision)
 
@@ -287,12 +287,12 @@ class FakeQuant(Quant):
     calibration_seed: int | None = option("draws the calibration examples; null: seed", None, at_least=0)
 
     def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
-        from quantexp.quant import fake_quant
+        from quantexp.quant.methods import fake_quant
 
         return fake_quant.apply(self, baseline, data)
 
     def skeleton(self, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
-        from quantexp.quant import fake_quant
+        from quantexp.quant.methods import fake_quant
 
         return fake_quant.skeleton(self, model)
 

@@ -12,11 +12,11 @@ from quantexp.config.levers import Granularity
 from quantexp.config.option import Option, option
 from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Quant
 from quantexp.config.task import EvaluationSplit
-from quantexp.errors import Mismatch
+from quantexp.system.errors import Mismatch
 
 if TYPE_CHECKING:
     from quantexp.config.experiment import Experiment
-    from quantexp.perform import Request
+    from quantexp.runner.single import Request
 
 MOST_VALUES = 2**24
 HELD_OUT = 0.1  # share of the training examples that a search decides on, unless the experiment says
@@ -67,7 +67,7 @@ class Single(Study):
     name: ClassVar[str] = "single"
 
     def perform(self, experiment: Experiment, request: Request) -> None:
-        from quantexp.perform import perform
+        from quantexp.runner.single import perform
 
         perform(experiment, request)
 
@@ -103,8 +103,8 @@ class Affine(Study):
             yield "study.bits must name a bit width or more, such as [2,4,8], got []"
 
     def perform(self, experiment: Experiment, request: Request) -> None:
-        from quantexp.perform import perform_study
-        from quantexp.studies import affine
+        from quantexp.runner.single import perform_study
+        from quantexp.studies.affine import study as affine
 
         perform_study(experiment, request, lambda: affine.find(self, experiment.seed))
 
@@ -127,8 +127,8 @@ class Sensitivity(Study):
     resume: bool = option("go on with what was measured before; false: measure everything anew", True)
 
     def perform(self, experiment: Experiment, request: Request) -> None:
-        from quantexp.conduct import conduct
-        from quantexp.studies import sensitivity
+        from quantexp.runner.study import conduct
+        from quantexp.studies.sensitivity import study as sensitivity
 
         conduct(experiment, request, sensitivity.find(self, replace(experiment, study=Single())), self.resume)
 
@@ -190,8 +190,8 @@ class Search(Study):
             )
 
     def perform(self, experiment: Experiment, request: Request) -> None:
-        from quantexp.conduct import command, conduct
-        from quantexp.studies import search
+        from quantexp.runner.study import command, conduct
+        from quantexp.studies.search import study as search
 
         single = replace(
             experiment,

@@ -12,7 +12,7 @@ from quantexp.config.option import Option, option
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from quantexp.tasks.base import TaskData
+    from quantexp.tasks.data import TaskData
     from quantexp.tasks.files import DataFiles
 
 

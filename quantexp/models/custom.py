@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from quantexp.config import Custom
-from quantexp.errors import ConfigError
+from quantexp.system.errors import ConfigError
 
 OURS = "quantexp.models."
 

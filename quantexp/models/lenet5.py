@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quantexp.errors import ConfigError
+from quantexp.system.errors import ConfigError
 
 SIDE = 32  # pixels
 CHANNELS = (1, 3)

@@ -1,1 +1,1 @@
-"""The methods: a file each says what is lowered, `flows/` says with which API."""
+"""Quantization: methods stand on flows, flows on inspection, inspection on arithmetic."""

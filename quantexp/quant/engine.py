@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import torch
 
 from quantexp.config import Engine
-from quantexp.environment import FOR_PRECISION, describe
-from quantexp.errors import QuantizationError
+from quantexp.system.environment import FOR_PRECISION, describe
+from quantexp.system.errors import QuantizationError
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from quantexp.config import Selective, Static
-from quantexp.errors import QuantizationError
-from quantexp.quant.inspection import held_weights
+from quantexp.quant.inspection.evidence import held_weights
+from quantexp.system.errors import QuantizationError
 
 
 def kept_in_float(option: Selective, model: nn.Module) -> dict[str, str]:

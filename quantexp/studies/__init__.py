@@ -1,1 +1,1 @@
-"""Studies: what is done with an experiment besides a single run. Each says what it found; the edge records it."""
+"""Studies: generators that yield experiments, receive their reports and return findings. A folder a study."""

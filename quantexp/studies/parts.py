@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from itertools import accumulate
 
-from quantexp.errors import QuantizationError
+from quantexp.system.errors import QuantizationError
 
 
 def parts_of(patterns: Sequence[str], layers: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -21,9 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantexp.cache import cache_folder, locked
 from quantexp.config import DataRequest, Source
-from quantexp.errors import DataError
+from quantexp.system.cache import cache_folder, locked
+from quantexp.system.errors import DataError
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from quantexp.config import DataRequest, Mnist, Source
-from quantexp.errors import DataError, ModelError
-from quantexp.tasks.base import Dense, TaskData, calibration_split, digest, held_out
+from quantexp.system.errors import DataError, ModelError
+from quantexp.tasks.data import Dense, TaskData, calibration_split, digest, held_out
 from quantexp.tasks.files import read_bytes
 from quantexp.tasks.sources import MNIST, MNIST_NAMES, MNIST_RAW
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quantexp.config import DataRequest, Task
-from quantexp.tasks.base import TaskData, calibration_split
+from quantexp.tasks.data import TaskData, calibration_split
 
 _kept: tuple[object, TaskData] | None = None
 

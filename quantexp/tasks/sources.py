@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from quantexp.errors import DataError
+from quantexp.system.errors import DataError
 from quantexp.tasks.files import DataFiles
 
 MNIST_RAW = Path("MNIST") / "raw"

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from quantexp.config import DataRequest, Source, Sst2
-from quantexp.errors import DataError, ModelError
-from quantexp.tasks.base import BagOfWords, TaskData, calibration_split, digest, held_out
+from quantexp.system.errors import DataError, ModelError
+from quantexp.tasks.data import BagOfWords, TaskData, calibration_split, digest, held_out
 from quantexp.tasks.files import read_bytes
 from quantexp.tasks.sources import SST2
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from quantexp.errors import TrackingError
-from quantexp.tracking.labels import without_password
+from quantexp.system.errors import TrackingError
+from quantexp.system.passwords import without_password
 from quantexp.tracking.store import quiet_client, resolve_uri, sqlite_path
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ CLOUDS = ("s3", "gs", "wasbs")  # the address is the cloud's, whatever the store
 @contextmanager
 def model_folder(run_id: str, uri: str | None) -> Iterator[Path]:
     """Give a folder with the files of the model that a run stored. Raises TrackingError."""
-    from quantexp.storage import FILES, RECIPE
+    from quantexp.storage.stored import FILES, RECIPE
 
     where = resolve_uri(uri or "sqlite:///mlflow.db")
     path = sqlite_path(where)

@@ -16,18 +16,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from quantexp import __version__, environment, storage
-from quantexp.errors import TrackingError
-from quantexp.experiment import Outcome
-from quantexp.identity import Identity
-from quantexp.report.details import tables
-from quantexp.report.findings import Findings
-from quantexp.report.metrics import metrics
-from quantexp.report.plots import pictures
-from quantexp.report.results import Report, Training
-from quantexp.report.table import Table, comparison_table
-from quantexp.tracking.labels import as_text
-from quantexp.tracking.names import CONFIG_FILE, IDENTITY, IDENTITY_FILE, NOTE, PROCESS, REPORT_FILE
+from quantexp import __version__
+from quantexp.mission import Outcome
+from quantexp.reports.details import tables
+from quantexp.reports.findings import Findings
+from quantexp.reports.plots import pictures
+from quantexp.reports.table import Table, comparison_table
+from quantexp.results import Report, Training
+from quantexp.results.metrics import metrics
+from quantexp.runner.identity import Identity
+from quantexp.storage import stored as storage
+from quantexp.system import environment
+from quantexp.system.errors import TrackingError
+from quantexp.tracking.names import CONFIG_FILE, IDENTITY, IDENTITY_FILE, NOTE, PROCESS, REPORT_FILE, as_text
 from quantexp.tracking.processes import mark
 from quantexp.tracking.store import Store
 from quantexp.tracking.views import directions

@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantexp.cache import locked
 from quantexp.config import Tracking
-from quantexp.errors import TrackingError
-from quantexp.tracking.labels import without_password
+from quantexp.system.cache import locked
+from quantexp.system.errors import TrackingError
+from quantexp.system.passwords import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-from quantexp.report.results import Report, parse_report
+from quantexp.results import Report, parse_report
 from quantexp.tracking.artifacts import read_artifact
 from quantexp.tracking.names import IDENTITY, KIND, PARENT, REPORT_FILE, STUDY
 from quantexp.tracking.store import Store

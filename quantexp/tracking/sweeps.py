@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantexp.config import Tracking
-from quantexp.errors import TrackingError
-from quantexp.report.results import parse_report
-from quantexp.report.sweep import Entry, Sweep, UnsupportedEntry
+from quantexp.results import parse_report
+from quantexp.results.sweep import Entry, Sweep, UnsupportedEntry
+from quantexp.system.errors import TrackingError
 from quantexp.tracking.artifacts import read_artifact
 from quantexp.tracking.names import (
     COMMAND,

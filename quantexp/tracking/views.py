@@ -13,7 +13,7 @@ import time
 import zlib
 from typing import Any
 
-from quantexp.tracking.labels import without_password
+from quantexp.system.passwords import without_password
 from quantexp.tracking.store import Store, resolve_uri
 
 log = logging.getLogger(__name__)

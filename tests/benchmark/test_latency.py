@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from quantexp.benchmark.latency import Timing, time_models
-from quantexp.benchmark.subject import Subject
 from quantexp.config import Benchmark, Dynamic, Engine, Lab, Paired
-from quantexp.environment import threads, usable_cores
-from quantexp.errors import BenchmarkError
 from quantexp.models.mlp import MLP
 from quantexp.quant.engine import supported_engines
-from quantexp.report.results import Evidence, Latency
-from quantexp.storage import Recipe
-from quantexp.tasks.base import Dense
+from quantexp.results import Evidence, Latency
+from quantexp.runtimes.contestant import Subject
+from quantexp.storage.stored import Recipe
+from quantexp.system.environment import threads, usable_cores
+from quantexp.system.errors import BenchmarkError
+from quantexp.tasks.data import Dense
 
 EXAMPLES, FEATURES = 20, 5
 ENGINES = [Engine(name) for name in supported_engines()]

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from quantexp.benchmark.layers import layer_losses
-from quantexp.benchmark.statistics import sqnr_db
 from quantexp.config import Dynamic, FakeQuant, Flow, Observer, Qat, Quant, Static
 from quantexp.models.lenet5 import LeNet5
 from quantexp.models.mlp import MLP
-from quantexp.quant.base import Quantized
-from quantexp.quant.casting import Autocast, Cast
-from quantexp.quant.fake_quant import FakeQuantized
-from quantexp.quant.inspection import inspect
-from quantexp.report.results import LayerLoss
-from quantexp.tasks.base import Dense
+from quantexp.quant.inspection.evidence import inspect
+from quantexp.quant.inspection.promise import Quantized
+from quantexp.quant.methods.casting import Autocast, Cast
+from quantexp.quant.methods.fake_quant import FakeQuantized
+from quantexp.results import LayerLoss
+from quantexp.statistics.figures import sqnr_db
+from quantexp.tasks.data import Dense
 
 FLOWS = pytest.mark.parametrize("flow", Static.flows)
 

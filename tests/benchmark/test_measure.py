@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 
 from quantexp.config import Dynamic, Experiment, Lab, NoQuant, Paired, Static
-from quantexp.experiment import run
-from quantexp.report.results import Report
+from quantexp.mission import run
+from quantexp.results import Report
 
 WIDTHS = [400, 1024, 1024, 10]
 MACS = sum(before * after for before, after in pairwise(WIDTHS))

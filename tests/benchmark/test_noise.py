@@ -9,7 +9,7 @@ import pytest
 
 from quantexp.benchmark import noise
 from quantexp.benchmark.noise import Clock, Load, reasons
-from quantexp.report.results import Latency
+from quantexp.results import Latency
 
 CORES = 4
 QUIET = Load(seconds=2.0, cores_used=1.0, others_load=0.0, steal=0.0)

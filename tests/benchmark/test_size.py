@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from quantexp import storage
 from quantexp.benchmark.memory import memory_bytes
 from quantexp.benchmark.size import parameter_count, size, state_bytes, weight_bytes
 from quantexp.config import METHODS, Amp, Dynamic, Granularity, NoQuant, Qat, Quant, Static
-from quantexp.errors import BenchmarkError
 from quantexp.models.mlp import MLP
-from quantexp.storage import Recipe
+from quantexp.storage import stored as storage
+from quantexp.storage.stored import Recipe
+from quantexp.system.errors import BenchmarkError
 
 PAIRS = [
     (method, precision) for method in METHODS for precision in method.precisions if precision != "int4"

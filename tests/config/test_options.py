@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from quantexp.cli.schemas import OPTIONS
 from quantexp.config import (
     METHODS,
     Affine,
@@ -49,8 +50,7 @@ from quantexp.config import (
 )
 from quantexp.config.model import Custom
 from quantexp.config.option import names_of
-from quantexp.config.store import OPTIONS
-from quantexp.errors import ConfigError
+from quantexp.system.errors import ConfigError
 
 EVERY_OPTION: tuple[type[Option], ...] = (*OPTIONS, Experiment)
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from quantexp.config import METHODS, ByLayer, Engine, Experiment, Flow, Qat, Static
-from quantexp.errors import ConfigError
+from quantexp.system.errors import ConfigError
 
 BY_LAYER = [method for method in METHODS if issubclass(method, ByLayer)]
 PAIRS = [(method, flow) for method in BY_LAYER for flow in Flow]

@@ -12,14 +12,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
-from quantexp.compose import to_experiment
+from quantexp.cli.compose import to_experiment
+from quantexp.cli.schemas import conf_dir, register
 from quantexp.config import Experiment, NoQuant, Static, Train
 from quantexp.config.model import Custom
-from quantexp.config.store import conf_dir, register
-from quantexp.errors import ConfigError, ModelError
 from quantexp.models.custom import is_ours, source_digest
 from quantexp.models.mlp import MLP
-from quantexp.storage import Recipe, load, save
+from quantexp.storage.stored import Recipe, load, save
+from quantexp.system.errors import ConfigError, ModelError
 
 Sample = Callable[..., Experiment]
 

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from quantexp.baselines import Baseline
 from quantexp.benchmark.size import parameter_count, state_bytes, weight_bytes
 from quantexp.config import (
     METHODS,
@@ -28,18 +27,19 @@ from quantexp.config import (
     Train,
     WeightOnly,
 )
-from quantexp.errors import ConfigError, QuantizationError
-from quantexp.experiment import run
+from quantexp.mission import run
 from quantexp.models.lenet5 import LeNet5
-from quantexp.quant.base import Quantized
 from quantexp.quant.flows import fx
-from quantexp.quant.inspection import float_operations, inspect
-from quantexp.report.results import Evidence, LeftInFloat, Operator
-from quantexp.report.table import comparison_table
-from quantexp.storage import Recipe, load, save
+from quantexp.quant.inspection.evidence import float_operations, inspect
+from quantexp.quant.inspection.promise import Quantized
+from quantexp.reports.table import comparison_table
+from quantexp.results import Evidence, LeftInFloat, Operator
+from quantexp.storage.stored import Recipe, load, save
+from quantexp.system.errors import ConfigError, QuantizationError
 from quantexp.tasks import mnist
-from quantexp.tasks.base import TaskData
-from quantexp.train import predict
+from quantexp.tasks.data import TaskData
+from quantexp.training.baseline import Baseline
+from quantexp.training.loop import predict
 
 Sample = Callable[..., Experiment]
 

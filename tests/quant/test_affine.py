@@ -15,7 +15,7 @@ from torchao.quantization.quant_primitives import (
     quantize_affine,
 )
 
-from quantexp.quant.affine import (
+from quantexp.quant.arithmetic.affine import (
     calculate_scale_and_zero_point,
     dequantize,
     integer_range,

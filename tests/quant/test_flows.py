@@ -13,12 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantexp import baselines, storage
-from quantexp.baselines import Baseline
 from quantexp.benchmark.layers import layer_losses
 from quantexp.benchmark.size import parameter_count, size, state_bytes
-from quantexp.benchmark.statistics import sqnr_db
-from quantexp.benchmark.subject import Subject
 from quantexp.config import (
     METHODS,
     OVER_TORCH_AO,
@@ -34,14 +30,19 @@ from quantexp.config import (
     Static,
     Train,
 )
-from quantexp.errors import QuantizationError
-from quantexp.quant.base import Quantized
 from quantexp.quant.flows import flow_of
-from quantexp.quant.inspection import inspect
-from quantexp.report.results import Evidence
-from quantexp.storage import Recipe
-from quantexp.tasks.base import TaskData
-from quantexp.train import predict, predict_logits
+from quantexp.quant.inspection.evidence import inspect
+from quantexp.quant.inspection.promise import Quantized
+from quantexp.results import Evidence
+from quantexp.runtimes.contestant import Subject
+from quantexp.statistics.figures import sqnr_db
+from quantexp.storage import stored as storage
+from quantexp.storage.stored import Recipe
+from quantexp.system.errors import QuantizationError
+from quantexp.tasks.data import TaskData
+from quantexp.training import baseline as baselines
+from quantexp.training.baseline import Baseline
+from quantexp.training.loop import predict, predict_logits
 
 Sample = Callable[..., Experiment]
 
@@ -176,7 +177,7 @@ def test_what_qat_trains_in_a_flow_is_trained_once(
         raise AssertionError("it was trained again")
 
     monkeypatch.setattr(baselines, "fit", train)
-    monkeypatch.setattr("quantexp.quant.qat.fit", train)
+    monkeypatch.setattr("quantexp.quant.methods.qat.fit", train)
     _, _, again = lowered(Qat(flow=flow), "int8")
     assert torch.equal(logits(first.model, data), logits(again.model, data))
 

@@ -18,15 +18,15 @@ from torch.ao.quantization.quantize_fx import convert_fx, convert_to_reference_f
 
 from quantexp.benchmark.size import parameter_count
 from quantexp.config import METHODS, Dynamic, Engine, FakeQuant, Granularity, NoQuant, Qat, Quant, Static, WeightOnly
-from quantexp.errors import QuantizationError
 from quantexp.models.mlp import MLP
-from quantexp.quant.base import Promise, Quantized
-from quantexp.quant.casting import Autocast, Cast
 from quantexp.quant.engine import supported_engines, use_engine
 from quantexp.quant.flows.working import working
-from quantexp.quant.inspection import float_operations, inspect, profile
+from quantexp.quant.inspection.evidence import float_operations, inspect, profile
+from quantexp.quant.inspection.promise import Promise, Quantized
+from quantexp.quant.methods.casting import Autocast, Cast
 from quantexp.quant.selection import kept_in_float
-from quantexp.report.results import Evidence, Layer, LeftInFloat, Operator
+from quantexp.results import Evidence, Layer, LeftInFloat, Operator
+from quantexp.system.errors import QuantizationError
 
 ENGINES = [Engine(name) for name in supported_engines()]
 ENGINE = next(engine for engine in Engine if engine in ENGINES)
@@ -414,7 +414,8 @@ def test_a_profile_names_operators_of_torch_and_the_greatest_share_of_the_time_f
 
 def test_a_profile_writes_nothing_on_the_screen() -> None:
     code = (
-        "import torch; from quantexp.quant.inspection import profile; profile(torch.nn.Linear(4, 2), torch.ones(2, 4))"
+        "import torch; from quantexp.quant.inspection.evidence import profile;"
+        "profile(torch.nn.Linear(4, 2), torch.ones(2, 4))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -11,9 +11,9 @@ from torch import Tensor
 from quantexp.config import Engine, Observer, Qat, Scheme, Static
 from quantexp.models.mlp import MLP
 from quantexp.quant import engine as engines
+from quantexp.quant.arithmetic.percentile import percentile_range
 from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows import flow_of
-from quantexp.quant.flows.percentile import percentile_range
 from quantexp.quant.flows.working import working
 
 EXAMPLE = torch.linspace(-1.0, 3.0, 32).view(8, 4)

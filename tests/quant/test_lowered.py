@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
 from quantexp.config import Dynamic, Flow, Observer, Qat, Static
-from quantexp.errors import QuantizationError
 from quantexp.models.mlp import MLP
-from quantexp.quant.base import Promise, Quantized
-from quantexp.quant.dequantized import calls
 from quantexp.quant.flows import lowered, pt2e
-from quantexp.quant.inspection import inspect
-from quantexp.report.results import Operator
-from quantexp.state import fill, flat_state
+from quantexp.quant.inspection.dequantized import calls
+from quantexp.quant.inspection.evidence import inspect
+from quantexp.quant.inspection.promise import Promise, Quantized
+from quantexp.results import Operator
+from quantexp.state.tensors import fill, flat_state
+from quantexp.system.errors import QuantizationError
 
 EXAMPLE = torch.linspace(-1.0, 3.0, 32).view(8, 4)
 PROMISE = Promise(pt2e.HANDLES, "int8", "int8")

@@ -15,9 +15,7 @@ from torch.ao.nn.quantized import Linear
 from torch.ao.quantization import QConfigMapping
 from torch.ao.quantization.quantize_fx import convert_to_reference_fx
 
-from quantexp.baselines import Baseline
 from quantexp.benchmark.size import parameter_count, state_bytes
-from quantexp.benchmark.statistics import flips
 from quantexp.config import (
     METHODS,
     Amp,
@@ -41,15 +39,17 @@ from quantexp.config import (
     Task,
     Train,
 )
-from quantexp.errors import QuantizationError
-from quantexp.experiment import run
-from quantexp.quant.base import Quantized
+from quantexp.mission import run
 from quantexp.quant.engine import supported_engines
 from quantexp.quant.flows import eager, fx
-from quantexp.quant.inspection import inspect
-from quantexp.report.results import Evidence
-from quantexp.tasks.base import TaskData
-from quantexp.train import predict
+from quantexp.quant.inspection.evidence import inspect
+from quantexp.quant.inspection.promise import Quantized
+from quantexp.results import Evidence
+from quantexp.statistics.figures import flips
+from quantexp.system.errors import QuantizationError
+from quantexp.tasks.data import TaskData
+from quantexp.training.baseline import Baseline
+from quantexp.training.loop import predict
 
 Sample = Callable[..., Experiment]
 Once = Callable[[Experiment], tuple[Baseline, Quantized, Evidence]]

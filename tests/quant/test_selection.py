@@ -8,12 +8,12 @@ import pytest
 from torch import Tensor, linspace, nn
 
 from quantexp.config import METHODS, ByLayer, Dynamic, Flow, Static
-from quantexp.errors import ConfigError, QuantizationError
 from quantexp.models.mlp import MLP
-from quantexp.quant.base import Promise, Quantized
-from quantexp.quant.inspection import inspect
+from quantexp.quant.inspection.evidence import inspect
+from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.selection import kept_in_float
-from quantexp.report.results import Evidence, LeftInFloat
+from quantexp.results import Evidence, LeftInFloat
+from quantexp.system.errors import ConfigError, QuantizationError
 
 EXAMPLE = linspace(-1.0, 1.0, 8).view(2, 4)
 MACS = {"layers.0": 4 * 3, "layers.2": 3 * 5, "layers.4": 5 * 2}

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from quantexp import storage
 from quantexp.config import DataRequest, Experiment, FakeQuant, Granularity, Mlp, Mnist, Source, Train
-from quantexp.errors import ConfigError, QuantizationError
-from quantexp.experiment import run
+from quantexp.mission import run
 from quantexp.models.mlp import MLP
-from quantexp.quant.base import Promise, Quantized
-from quantexp.quant.fake_quant import FakeQuantized, bounds, round_weight
-from quantexp.quant.inspection import inspect
-from quantexp.report.metrics import metrics
-from quantexp.report.plots import figures
-from quantexp.report.table import comparison_table
+from quantexp.quant.inspection.evidence import inspect
+from quantexp.quant.inspection.promise import Promise, Quantized
+from quantexp.quant.methods.fake_quant import FakeQuantized, bounds, round_weight
+from quantexp.reports.plots import figures
+from quantexp.reports.table import comparison_table
+from quantexp.results.metrics import metrics
+from quantexp.storage import stored as storage
+from quantexp.system.errors import ConfigError, QuantizationError
 
 BITS = range(2, 9)
 Sample = Callable[..., Experiment]

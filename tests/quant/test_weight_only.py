@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from quantexp import storage
 from quantexp.benchmark.size import parameter_count, weight_bytes
 from quantexp.config import DataRequest, Experiment, Mlp, Mnist, Source, Train, WeightOnly
-from quantexp.errors import ConfigError, QuantizationError
 from quantexp.models.mlp import MLP
-from quantexp.quant.base import Promise, Quantized
-from quantexp.quant.inspection import inspect
-from quantexp.report.results import Layer, LeftInFloat, Operator
-from quantexp.storage import Recipe
+from quantexp.quant.inspection.evidence import inspect
+from quantexp.quant.inspection.promise import Promise, Quantized
+from quantexp.results import Layer, LeftInFloat, Operator
+from quantexp.storage import stored as storage
+from quantexp.storage.stored import Recipe
+from quantexp.system.errors import ConfigError, QuantizationError
 
 EXAMPLE = torch.linspace(-1.0, 1.0, 128).view(2, 64)
 MACS = 64 * 32 + 32 * 16

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from quantexp.config import Affine, Experiment, Granularity
-from quantexp.errors import ConfigError
-from quantexp.identity import configuration, configuration_digest
-from quantexp.report.affine import AffineReport, metrics, table
-from quantexp.report.affine_plots import pictures
-from quantexp.studies.affine import study
+from quantexp.runner.identity import configuration, configuration_digest
+from quantexp.studies.affine.findings import AffineReport, metrics, table
+from quantexp.studies.affine.pictures import pictures
+from quantexp.studies.affine.study import study
+from quantexp.system.errors import ConfigError
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 PNG = b"\x89PNG"

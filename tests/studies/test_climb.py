@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from builders import comparison, measured, report, speedup
 
 from quantexp.config import ByLayer, Dynamic, Experiment, Flow, Search, Static
-from quantexp.errors import QuantizationError
-from quantexp.report.findings import Findings
-from quantexp.report.results import Data, Evidence, Layer, Report
-from quantexp.studies import search
+from quantexp.reports.findings import Findings
+from quantexp.results import Data, Evidence, Layer, Report
+from quantexp.studies.search import study as search
+from quantexp.system.errors import QuantizationError
+from tests.builders import comparison, measured, report, speedup
 
 EXAMPLES = 1000
 BYTES = 1000  # of a layer in float; int8 takes a quarter

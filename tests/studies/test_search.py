@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fragile import fragile
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from quantexp import conduct as conducting
 from quantexp.config import (
     Dynamic,
     Experiment,
@@ -34,12 +32,14 @@ from quantexp.config import (
     Static,
     Train,
 )
-from quantexp.errors import ConfigError
-from quantexp.perform import Request
 from quantexp.reproduce import restore
+from quantexp.runner import study as conducting
+from quantexp.runner.records import read_record
+from quantexp.runner.single import Request
+from quantexp.system.errors import ConfigError
 from quantexp.tracking.names import PARENT
-from quantexp.tracking.records import read_record
 from quantexp.tracking.store import open_store
+from tests.studies.fragile import fragile
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 CHOICES = {"task": "mnist", "model": "mlp", "quant": "static", "study": "search"} | {

@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fragile import fragile
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from quantexp import conduct as conducting
-from quantexp.conduct import conduct
 from quantexp.config import (
     Amp,
     Dynamic,
@@ -36,15 +33,18 @@ from quantexp.config import (
     Train,
     WeightOnly,
 )
-from quantexp.errors import ConfigError, QuantizationError
-from quantexp.identity import configuration_digest
-from quantexp.perform import Request
-from quantexp.report.findings import Findings
+from quantexp.reports.findings import Findings
 from quantexp.reproduce import restore
-from quantexp.studies import sensitivity
+from quantexp.runner import study as conducting
+from quantexp.runner.identity import configuration_digest
+from quantexp.runner.records import read_record
+from quantexp.runner.single import Request
+from quantexp.runner.study import conduct
+from quantexp.studies.sensitivity import study as sensitivity
+from quantexp.system.errors import ConfigError, QuantizationError
 from quantexp.tracking.names import PARENT
-from quantexp.tracking.records import read_record
 from quantexp.tracking.store import open_store
+from tests.studies.fragile import fragile
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 CHOICES = {"task": "mnist", "model": "mlp", "quant": "static", "study": "sensitivity"} | {

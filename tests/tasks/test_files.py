@@ -18,7 +18,7 @@ import datasets
 import pytest
 
 from quantexp.config import DataRequest, Mnist, Source, Sst2
-from quantexp.errors import CacheError, DataError
+from quantexp.system.errors import CacheError, DataError
 from quantexp.tasks import sources
 from quantexp.tasks.files import DataFiles, reachable, read_bytes
 from quantexp.tasks.sst2 import parse_tsv

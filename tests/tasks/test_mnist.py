@@ -15,9 +15,9 @@ from PIL import Image
 from torchvision import transforms
 
 from quantexp.config import CalibrationSplit, DataRequest, Mnist, Source
-from quantexp.errors import ConfigError, DataError, ModelError
+from quantexp.system.errors import ConfigError, DataError, ModelError
 from quantexp.tasks import mnist
-from quantexp.tasks.base import Dense, Split, TaskData
+from quantexp.tasks.data import Dense, Split, TaskData
 
 TRAIN, TEST = 40, 12  # images in the hand-made data set
 HERE = Path("digits.idx")  # named in errors, never read

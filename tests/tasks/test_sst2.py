@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from quantexp.config import CalibrationSplit, DataRequest, Source, Sst2
-from quantexp.errors import ConfigError, DataError, ModelError
-from quantexp.tasks.base import BagOfWords, Split, TaskData
+from quantexp.system.errors import ConfigError, DataError, ModelError
+from quantexp.tasks.data import BagOfWords, Split, TaskData
 from quantexp.tasks.sst2 import bag_of_words, encode, parse_tsv
 
 HERE = Path("reviews.tsv")  # named in errors, never read

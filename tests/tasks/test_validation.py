@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from quantexp.config import DataRequest, EvaluationSplit, Experiment, Mlp, Mnist, Source, Sst2, Static, Task, Train
-from quantexp.errors import ConfigError
-from quantexp.experiment import run
+from quantexp.mission import run
+from quantexp.system.errors import ConfigError
 from quantexp.tasks import recent
-from quantexp.tasks.base import Split, TaskData, held_out
+from quantexp.tasks.data import Split, TaskData, held_out
 
 TRAIN = {"mnist": 1437, "sst2": 640}  # examples of the samples
 TASKS = [pytest.param(Mnist(crop=20), id="mnist"), pytest.param(Sst2(), id="sst2")]

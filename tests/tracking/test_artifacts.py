@@ -21,8 +21,8 @@ from torch import nn
 
 import quantexp
 from quantexp.config import Dynamic, Experiment, Local, Mlp, NoQuant, Train
-from quantexp.errors import ModelError, TrackingError
-from quantexp.storage import Recipe, save
+from quantexp.storage.stored import Recipe, save
+from quantexp.system.errors import ModelError, TrackingError
 from quantexp.tracking import artifacts
 from quantexp.tracking.artifacts import model_folder, read_artifact
 from quantexp.tracking.store import Store, open_store, quiet_client

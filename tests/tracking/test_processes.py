@@ -44,7 +44,9 @@ def test_a_number_that_was_given_again_is_not_the_process_that_had_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "marked", [changed(host="elsewhere", pid=1), changed(namespace="pid:[1]", pid=1), "", "{}", "[]", '{"pid": "x"}']
+    "marked",
+    [changed(host="elsewhere", pid=1), changed(namespace="pid:[1]", pid=1), "", "{}", "[]", '{"pid": "x"}'],
+    ids=["another host", "another namespace", "nothing", "no fields", "a list", "no number"],
 )
 def test_of_what_is_not_a_process_of_this_host_nothing_is_known(marked: str) -> None:
     assert not is_dead(marked)

@@ -12,12 +12,12 @@ import pytest
 
 from quantexp.config import Amp, Dynamic, Experiment, Mlp, Mnist, NoQuant, Qat, Quant, Source, Sst2, Train
 from quantexp.config.tracking import Local
-from quantexp.errors import TrackingError, TrainingError
-from quantexp.experiment import run
-from quantexp.identity import Identity
-from quantexp.report.metrics import metrics
-from quantexp.report.results import parse_report
-from quantexp.tracking.labels import parameters, run_name
+from quantexp.mission import run
+from quantexp.results import parse_report
+from quantexp.results.metrics import metrics
+from quantexp.runner.identity import Identity
+from quantexp.runner.labels import parameters, run_name
+from quantexp.system.errors import TrackingError, TrainingError
 from quantexp.tracking.record import Recorder, recording
 from quantexp.tracking.store import Store, open_store
 from quantexp.tracking.views import COLUMNS, save_view

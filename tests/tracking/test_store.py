@@ -22,10 +22,11 @@ from omegaconf import OmegaConf
 
 import quantexp as package
 from quantexp.config import Experiment, Local, Mnist, Server, Source
-from quantexp.errors import ModelError, TrackingError
-from quantexp.tracking.labels import parameters, without_password, yaml_text
+from quantexp.runner.labels import parameters, yaml_text
+from quantexp.system.errors import ModelError, TrackingError
+from quantexp.system.passwords import without_password
 from quantexp.tracking.store import open_store, resolve_uri, sqlite_path
-from quantexp.train import predict
+from quantexp.training.loop import predict
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

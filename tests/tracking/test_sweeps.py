@@ -10,10 +10,10 @@ import pytest
 
 from quantexp.config import Experiment, Mlp, Mnist, NoQuant
 from quantexp.config.tracking import Local
-from quantexp.errors import TrackingError, TrainingError
-from quantexp.experiment import Outcome, run
-from quantexp.identity import Identity, configuration_digest
-from quantexp.report.sweep import UnsupportedEntry
+from quantexp.mission import Outcome, run
+from quantexp.results.sweep import UnsupportedEntry
+from quantexp.runner.identity import Identity, configuration_digest
+from quantexp.system.errors import TrackingError, TrainingError
 from quantexp.tracking import sweeps
 from quantexp.tracking.names import COMMAND, CONFIGURATION, IDENTITY, KIND, PARENT, SWEEP
 from quantexp.tracking.record import recording

@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import Any
 
 from quantexp.config import OVER_TORCH_AO, ByLayer
-from quantexp.errors import QuantizationError
+from quantexp.system.errors import QuantizationError
 
 
 def flow_of(option: ByLayer) -> Any:

@@ -17,11 +17,11 @@ from torch.ao.quantization import DeQuantStub, QConfig, QuantStub, disable_obser
 from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
 
 from quantexp.config import ByLayer, Dynamic, Qat, Static
-from quantexp.errors import QuantizationError
-from quantexp.quant.base import Wrapper
 from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
-from quantexp.quant.inspection import held_weights
+from quantexp.quant.inspection.evidence import held_weights
+from quantexp.quant.inspection.promise import Wrapper
 from quantexp.quant.selection import kept_in_float
+from quantexp.system.errors import QuantizationError
 
 HANDLES = "the layers that eager mode has int8 modules for"
 DTYPES = {"int8": torch.qint8, "fp16": torch.float16}

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch._inductor.fx_passes.freezing_patterns import freezing_passes
 
-from quantexp.quant.dequantized import Call
 from quantexp.quant.flows.lowered_calls import calls
 from quantexp.quant.flows.multipliers import operands
-from quantexp.quant.inspection import HeldWeights
+from quantexp.quant.inspection.dequantized import Call
+from quantexp.quant.inspection.evidence import HeldWeights
 
 BATCH = ({0: torch.export.Dim.DYNAMIC},)  # of any size
 aten = torch.ops.aten

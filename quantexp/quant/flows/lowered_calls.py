@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from quantexp.quant.dequantized import Call, Grid
 from quantexp.quant.flows.multipliers import arguments, operands
+from quantexp.quant.inspection.dequantized import Call, Grid
 
 QUANTIZE = "quantized_decomposed.quantize_per_tensor"
 BYTE = (0, 255)  # what the kernels clamp their outputs to

@@ -24,11 +24,11 @@ from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
 )
 
 from quantexp.config import ByLayer, Dynamic, Engine, Observer, Qat, Static
-from quantexp.quant.base import Wrapper
+from quantexp.quant.arithmetic.percentile import percentile_range
 from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows.lowered import BATCH, Lowered
-from quantexp.quant.flows.percentile import percentile_range
 from quantexp.quant.flows.working import taking
+from quantexp.quant.inspection.promise import Wrapper
 from quantexp.quant.selection import kept_in_float
 
 HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"

@@ -19,9 +19,9 @@ from torch.ao.quantization import (
 from torch.ao.quantization.fake_quantize import default_fused_wt_fake_quant
 
 from quantexp.config import Granularity, Observer, Qat, Scheme, Static
+from quantexp.quant.arithmetic.percentile import percentile_range
 from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows.fake_quant import weight_fake_quant
-from quantexp.quant.flows.percentile import percentile_range
 
 SCHEMES = {Scheme.affine: torch.per_tensor_affine, Scheme.symmetric: torch.per_tensor_symmetric}
 WEIGHT_OBSERVERS = {

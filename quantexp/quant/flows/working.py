@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from quantexp.config import Engine
-from quantexp.errors import QuantexpError, QuantizationError
 from quantexp.quant.engine import use_engine
+from quantexp.system.errors import QuantexpError, QuantizationError
 
 # torch announces that torch.ao moves to torchao, and its quantized tensors still use TypedStorage.
 KNOWN_WARNINGS = (

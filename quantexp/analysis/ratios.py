@@ -1,0 +1,85 @@
+"""How many times as fast one method is as another, and what of that can be told.
+
+With one seed the intervals are those of the two runs, over their placements; with several seeds a difference is
+taken seed by seed. Both methods are compared through the float model, with which each was timed in turn.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from quantexp.analysis.seeds import difference, paired
+from quantexp.analysis.variants import Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The logarithm of how many times as fast, and half the width of its 95 % interval, None where there is none.
+
+    `margin` is the smallest difference worth naming, a logarithm too.
+    """
+
+    centre: float
+    reach: float | None
+    margin: float
+
+    @property
+    def verdict(self) -> str:
+        """ "faster" or "slower" only if the whole interval lies beyond the margin."""
+        if self.reach is None:
+            return "no interval"
+        if self.centre - self.reach > self.margin:
+            return "faster"
+        return "slower" if self.centre + self.reach < -self.margin else "not told apart"
+
+    @property
+    def told(self) -> bool:
+        """Whether one is told to be faster than the other."""
+        return self.verdict in ("faster", "slower")
+
+    def __str__(self) -> str:
+        digits = 2 if self.centre > math.log(0.1) else 4  # of a hundredth, two would say nothing
+        centre = f"{math.exp(self.centre):.{digits}f}x"
+        if self.reach is None:
+            return centre
+        low, high = math.exp(self.centre - self.reach), math.exp(self.centre + self.reach)
+        return f"{centre} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def over_float(one: Variant, size: int) -> Ratio | None:
+    """Return how many times as fast as the float model a variant is, None where that was not measured."""
+    found = one.speedups(size)
+    if not found:
+        return None
+    margin = _margin(one, size)
+    if seeds := difference([math.log(single.ratio) for single in found.values()]):
+        return Ratio(seeds.mean, seeds.high - seeds.mean, margin)
+    (single,) = found.values()
+    if single.low is None or single.high is None:
+        return Ratio(math.log(single.ratio), None, margin)
+    return Ratio(math.log(single.ratio), (math.log(single.high) - math.log(single.low)) / 2, margin)
+
+
+def over_seeds(one: Variant, other: Variant, size: int) -> Ratio | None:
+    """Return how many times as fast one is as the other, None if they do not share two seeds at this batch size."""
+    found = paired(one.log_speedups(size), other.log_speedups(size))
+    margin = max(_margin(one, size), _margin(other, size))
+    return Ratio(found.mean, found.high - found.mean, margin) if found else None
+
+
+def between(one: Variant, other: Variant, size: int) -> Ratio | None:
+    """Return how many times as fast one method is as another, neither of them float; None if not both were measured."""
+    first, second = over_float(one, size), over_float(other, size)
+    if first is None or second is None:
+        return None
+    if found := over_seeds(one, other, size):
+        return found
+    reach = None
+    if first.reach is not None and second.reach is not None:
+        reach = math.hypot(first.reach, second.reach)  # each interval is of runs of its own: the errors are independent
+    return Ratio(first.centre - second.centre, reach, max(first.margin, second.margin))
+
+
+def _margin(one: Variant, size: int) -> float:
+    return math.log1p(max((single.margin for single in one.speedups(size).values()), default=0.0))

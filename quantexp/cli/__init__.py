@@ -1,0 +1,1 @@
+"""The command line: Hydra, arguments, exit status. Composing, planning a sweep, help."""

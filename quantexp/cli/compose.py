@@ -1,0 +1,121 @@
+"""From Hydra's config to an experiment: every combination checked, every fault in words.
+
+The config tree ends at `to_experiment`; nothing behind it knows of Hydra.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
+
+from quantexp.config import Experiment
+from quantexp.config.experiment import checked
+from quantexp.system.errors import ConfigError
+from quantexp.system.terminal import leave
+
+BAD_VALUES = 2  # exit status
+NOISE = ("object_type=", "reference_type=", "Config search path", "provider=", "See https", "Set hydra.verbose")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What a job is asked for: its overrides, what they compose to, and the chosen names by group."""
+
+    overrides: list[str]
+    config: DictConfig
+    choices: dict[str, str]
+
+
+def to_experiment(config: DictConfig) -> Experiment:
+    """Return the experiment that a composed config describes. Raises ConfigError with every fault."""
+    config = without_hydra(config)
+    faults: list[str] = []
+    for group in config:
+        try:
+            if isinstance(config._get_node(group), DictConfig):
+                OmegaConf.to_object(config[group])
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(*faults)
+    return checked(OmegaConf.to_object(config))
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """Return the config without Hydra's own side."""
+    config = copy.copy(config)
+    with open_dict(config):
+        config.pop("hydra", None)
+    return config
+
+
+def choices_of(config: DictConfig) -> dict[str, str]:
+    """Return the chosen names by group, as Hydra tells them."""
+    return {str(group): str(value) for group, value in config.hydra.runtime.choices.items()}
+
+
+def combinations(config: DictConfig) -> Iterator[Combination]:
+    """Yield the jobs of a sweep as Hydra's basic sweeper will make them."""
+    from hydra import compose
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+        yield Combination([], config, choices_of(config))  # what another sweeper will ask for is not known beforehand
+        return
+    asked = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())  # knows the options that a glob stands for
+    parser = OverridesParser.create(loader)
+    parsed = parser.parse_overrides([*asked, *config.hydra.overrides.task])
+    bases: dict[
+        tuple[str, ...], tuple[DictConfig, dict[str, str]]
+    ] = {}  # once for each choice of groups: it takes time
+    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
+        try:
+            values = parser.parse_overrides(overrides)
+            is_group = [loader.repository.group_exists(one.key_or_group) for one in values]
+            groups = tuple(itertools.compress(overrides, is_group))
+            if groups not in bases:
+                base = compose(config.hydra.job.config_name, overrides=list(groups), return_hydra_config=True)
+                bases[groups] = without_hydra(base), choices_of(base)
+            job, choices = copy.deepcopy(bases[groups][0]), bases[groups][1]
+            ConfigLoaderImpl._apply_overrides_to_config(
+                [one for one, group in zip(values, is_group, strict=True) if not group], job
+            )
+            yield Combination(overrides, job, choices)
+        except Exception as error:  # Hydra would turn it into a warning, here in its callback
+            leave(f"{explain(error)}  (in {' '.join(overrides)})", BAD_VALUES)
+
+
+def explain(error: Exception) -> str:
+    """Return an error of Hydra's or OmegaConf's in words that name what is possible."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
+        known = sorted(str(key) for key in cause.parent_node if key != "hydra")
+        close = difflib.get_close_matches(str(cause.key), known, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        possible = f"Possible here: {', '.join(known)}" if known else "There are no settings here"
+        return f"there is no setting {cause.full_key}.{hint} {possible}"
+    if isinstance(cause, ValidationError) and "is not a ListConfig" in str(cause):
+        return (
+            f"{cause.full_key} is a list, got {cause.value!r}; put it in brackets: '{cause.full_key}=[{cause.value}]'"
+        )
+    if str(error).startswith("Config group override must be"):
+        return "a config group takes the name of one of its values, as in task=mnist, not a number; see --help"
+    if isinstance(error, OSError) and error.filename:
+        return (
+            f"{error.filename} cannot be written ({error.strerror}); Hydra keeps the files of a run there: "
+            "choose another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER with -m"
+        )
+    lines = [str(error), *([] if cause is error else [str(cause)])]
+    kept = [line for line in "\n".join(lines).splitlines() if line.strip() and not line.strip().startswith(NOISE)]
+    return "\n".join([*kept, "`python -m quantexp --help` lists every setting and value"])

@@ -1,0 +1,137 @@
+"""Where Hydra meets quantexp: what it calls back stands here, and each job is run and recorded from here.
+
+A job of a sweep records its own failure and returns: a job that raises would make Hydra skip the end
+of the sweep, where the table is printed and the exit status set.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from quantexp.cli.compose import BAD_VALUES, Combination, choices_of, combinations, to_experiment
+from quantexp.cli.plan import plan
+from quantexp.config import Tracking, Unsupported
+from quantexp.runner import sweep
+from quantexp.runner.labels import yaml_text
+from quantexp.runner.single import Request
+from quantexp.system import interrupt
+from quantexp.system.errors import ConfigError, QuantexpError
+from quantexp.system.passwords import without_password
+from quantexp.system.terminal import leave
+
+log = logging.getLogger(__name__)
+
+FAILED = 1  # exit status
+OURS = "this is a fault of quantexp, not yours: please report it with the lines above"
+
+
+class Edge(Callback):
+    """Hydra's hooks: check before anything starts, sum up when a sweep ends."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check the one run, before torch is imported."""
+        if asked := [text for text in config.hydra.overrides.task if text.startswith("sweep.")]:
+            leave(f"{asked[0]} is a setting of a sweep, this is one run; ask for a sweep with -m", BAD_VALUES)
+        plan([Combination([], config, choices_of(config))])
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check every combination, and open the sweep in the store, before the first job."""
+        skip = config.sweep.unsupported is Unsupported.skip
+        planned = plan(list(combinations(config)), skip_unsupported=skip)
+        if config.sweep.name is None:
+            leave("sweep.name=null names no sweep; leave it out, and it is called after its moment", BAD_VALUES)
+        with told():
+            settings: Any = OmegaConf.to_object(config.sweep)
+            command = sweep.command_line(_command(config))
+            try:
+                sweep.begin(_folder(config), _tracking(config), settings, planned, command)
+            except ConfigError as error:
+                leave(str(error), BAD_VALUES)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table of the sweep; exit with 1 if a run failed."""
+        if sweep.sum_up(_folder(config), _tracking(config)):
+            raise SystemExit(FAILED)
+
+
+def job(config: DictConfig) -> None:
+    """Run and record one experiment; in a sweep, record its failure too and return."""
+    hydra = HydraConfig.get()
+    overrides = [without_password(text) for text in hydra.overrides.task]
+    if hydra.mode is not RunMode.MULTIRUN:
+        with told():
+            experiment = to_experiment(config)
+            experiment.study.perform(experiment, _request(config, overrides))
+        return
+    folder = _folder(config)
+    asked = " ".join(overrides)
+    try:
+        with interrupt.kept():
+            ongoing = sweep.Ongoing.read(folder)
+            if hydra.job.num in ongoing.left_out:
+                with suppress(OSError):
+                    Path(hydra.runtime.output_dir).rmdir()  # made for files that there will be none of
+                return
+            log.info("\nrun %s     %s", ongoing.place(hydra.job.num), asked)
+            experiment = to_experiment(config)
+            if reason := ongoing.reason_to_skip(experiment):
+                log.info("skip      %s", reason)
+                outcome = sweep.Outcome("skipped", asked)
+            else:
+                experiment.study.perform(experiment, _request(config, overrides, parent=ongoing.parent))
+                outcome = sweep.Outcome("done", asked)
+    except KeyboardInterrupt:
+        sweep.sum_up(folder, _tracking(config), interrupted=True)
+        raise
+    except Exception as error:  # whatever ends one run shall not end the others
+        if not isinstance(error, QuantexpError):
+            log.error("%s%s", traceback.format_exc(), OURS)
+        log.error("this run failed: %s", error)
+        outcome = sweep.Outcome("failed", asked, f"{type(error).__name__}: {error}")
+    sweep.leave_outcome(folder, Path(hydra.runtime.output_dir), _tracking(config), outcome)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn an error into its message and exit status 1; one that is ours comes with its traceback."""
+    try:
+        with interrupt.kept():
+            yield
+    except QuantexpError as error:
+        leave(str(error), FAILED)
+    except Exception as error:
+        traceback.print_exc()
+        leave(f"{OURS}: {type(error).__name__}: {error}", FAILED)
+
+
+def _request(config: DictConfig, overrides: Sequence[str], parent: str | None = None) -> Request:
+    hydra = HydraConfig.get()
+    choices = {str(group): str(value) for group, value in hydra.runtime.choices.items()}
+    return Request(choices, overrides, yaml_text(config, overrides), parent)
+
+
+def _tracking(config: DictConfig) -> Tracking:
+    tracking: Any = OmegaConf.to_object(config.tracking)
+    return cast(Tracking, tracking)
+
+
+def _folder(config: DictConfig) -> Path:
+    """Return the sweep's directory."""
+    return Path(HydraConfig.get().sweep.dir if "hydra" not in config else config.hydra.sweep.dir)
+
+
+def _command(config: DictConfig) -> list[str]:
+    """Return the arguments that the sweep was asked for with."""
+    preset = config.hydra.sweeper.params or {}
+    asked = list(config.hydra.overrides.task)
+    return asked if preset else ["-m", *asked]

@@ -1,0 +1,1 @@
+"""Affine quantization in plain torch."""

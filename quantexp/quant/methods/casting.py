@@ -1,0 +1,33 @@
+"""Networks that take float32 and give float32, and compute in less in between."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from quantexp.quant.inspection.promise import Wrapper
+
+
+class Cast(Wrapper):
+    """A network whose weights are stored, and used, in `dtype`."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__(model.to(dtype))
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x.to(self.dtype))
+        return logits.float()
+
+
+class Autocast(Wrapper):
+    """A float32 network that runs under autocast: torch chooses the operators that compute in `dtype`."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__(model)
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", self.dtype):
+            logits: Tensor = self.model(x)
+        return logits.float()

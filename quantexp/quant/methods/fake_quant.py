@@ -1,0 +1,114 @@
+"""Fake quantization to a few bits: values are rounded to the grid of b bits and computed with in float.
+
+    fake_quant(x) = scale · (clamp(round(x / scale) + zero_point, quant_min, quant_max) - zero_point)
+
+Weights are symmetric, quant_min = -2^(b-1) and scale = max|w| / (2^(b-1) - 1), and stored as they are
+rounded. The inputs of each layer are affine on 0 to 2^b - 1, in the range that calibration shows. It tells
+what accuracy so many bits leave. No kernels are behind it, so it tells nothing of size or speed.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from quantexp.config import FakeQuant, Granularity
+from quantexp.quant.inspection.promise import Promise, Quantized, Simulated
+from quantexp.quant.methods.static import CALIBRATION_BATCH
+from quantexp.quant.selection import kept_in_float
+from quantexp.system.environment import threads, usable_cores
+from quantexp.tasks.data import TaskData
+from quantexp.training.baseline import Baseline
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
+HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
+
+
+class FakeQuantized(Simulated):
+    """A layer that rounds its inputs; its weights have been rounded before."""
+
+    def __init__(self, layer: nn.Module, weight_bits: int, activation_bits: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.weight_bits = weight_bits
+        self.quant_max = 2**activation_bits - 1
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounded = torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, 0, self.quant_max)
+        result: Tensor = self.layer(rounded)
+        return result
+
+    def cover(self, low: float, high: float) -> None:
+        """Let the grid of the inputs span from `low` to `high`, and zero, which it holds exactly."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = max((high - low) / self.quant_max, torch.finfo(torch.float32).eps)
+        self.scale.fill_(scale)
+        self.zero_point.fill_(min(round(-low / scale), self.quant_max))
+
+
+def apply(option: FakeQuant, baseline: Baseline, data: TaskData) -> Quantized:
+    """Round the weights of a copy of the float model, and its activations in the ranges that calibration shows."""
+    started = time.perf_counter()
+    model = copy.deepcopy(baseline.model)
+    with threads(usable_cores()):
+        ranges = _ranges(option, model, (inputs for inputs, _ in data.calibration.batches(CALIBRATION_BATCH)))
+    model = skeleton(option, model)
+    for name, (low, high) in ranges.items():
+        rounding = model.get_submodule(name)
+        assert isinstance(rounding, FakeQuantized)
+        rounding.cover(low, high)
+    promise = Promise(HANDLES, layers="simulated", kept=kept_in_float(option, baseline.model))
+    return Quantized(model, promise, calibration_seconds=time.perf_counter() - started)
+
+
+@torch.no_grad()
+def skeleton(option: FakeQuant, model: nn.Module) -> nn.Module:
+    """Return `model` with its weights rounded and its layers replaced, their ranges still to be filled in."""
+    for name in _layers(option, model):
+        parent, _, child = name.rpartition(".")
+        layer = model.get_submodule(name)
+        layer.weight.copy_(round_weight(layer.weight, option.weight_bits, option.weights))  # type: ignore[operator, arg-type]
+        setattr(model.get_submodule(parent), child, FakeQuantized(layer, option.weight_bits, option.activation_bits))
+    return model.eval()
+
+
+def round_weight(weight: Tensor, bits: int, granularity: Granularity) -> Tensor:
+    """Round a weight of shape (channels, ...) to the symmetric grid of `bits` bits."""
+    most = 2 ** (bits - 1) - 1
+    rows = weight.flatten(1) if granularity is Granularity.per_channel else weight.reshape(1, -1)
+    scale = (rows.abs().amax(1, keepdim=True) / most).clamp(min=torch.finfo(torch.float32).eps)
+    rounded: Tensor = (rows / scale).round_().clamp_(-most - 1, most).mul_(scale)
+    return rounded.view_as(weight)
+
+
+@torch.no_grad()
+def _ranges(option: FakeQuant, model: nn.Module, batches: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
+    """Return the bounds that keep `percentile` per cent of the values that each layer takes, by name."""
+    seen: dict[str, list[Tensor]] = {name: [] for name in _layers(option, model)}
+    hooks = [
+        model.get_submodule(name).register_forward_pre_hook(lambda _, inputs, taken=taken: taken.append(inputs[0]))
+        for name, taken in seen.items()
+    ]
+    for inputs in batches:
+        model(inputs)
+    for hook in hooks:
+        hook.remove()
+    return {name: bounds(torch.cat(taken), option.percentile) for name, taken in seen.items() if taken}
+
+
+def bounds(values: Tensor, percentile: float) -> tuple[float, float]:
+    """Return the least and the greatest value when (100 - percentile) / 2 per cent are left out on either side."""
+    ordered = values.flatten().sort().values
+    tail = int(len(ordered) * (100.0 - percentile) / 200.0)
+    return float(ordered[tail]), float(ordered[len(ordered) - 1 - tail])
+
+
+def _layers(option: FakeQuant, model: nn.Module) -> list[str]:
+    kept = kept_in_float(option, model)
+    return [name for name, module in model.named_modules() if type(module) in LAYERS and name not in kept]

@@ -1,0 +1,81 @@
+"""Quantization-aware training: fake quantization in the loop, then the integer kernels.
+
+The schedule: from the trained float model, one pass with a tenth of its learning rate, so that the
+network settles on the grid of int8 without unlearning; from scratch, the recipe of the float model.
+After a share of the steps the observers freeze, so that the last steps train against the ranges that
+the converted model will have.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+
+from torch import Tensor, nn
+
+from quantexp.config import Qat, Start, Train
+from quantexp.quant.engine import reduces_range
+from quantexp.quant.flows import flow_of
+from quantexp.quant.flows.working import working
+from quantexp.quant.inspection.promise import Promise, Quantized
+from quantexp.quant.selection import kept_in_float
+from quantexp.results import Training
+from quantexp.tasks.data import TaskData
+from quantexp.training.baseline import Baseline
+from quantexp.training.loop import fit
+
+FINE_TUNING_SHARE = 0.1  # of the float model's learning rate
+
+
+def recipe(option: Qat, train: Train) -> Train:
+    """Return the recipe of the training with fake quantization."""
+    from_trained = option.start is Start.trained
+    epochs = option.epochs or (1 if from_trained else train.epochs)
+    rate = option.learning_rate or train.learning_rate * (FINE_TUNING_SHARE if from_trained else 1.0)
+    return dataclasses.replace(train, epochs=epochs, learning_rate=rate)
+
+
+def apply(option: Qat, baseline: Baseline, data: TaskData, train: Train) -> Quantized:
+    """Train a copy of the float model, or a fresh one, with fake quantization, and convert it."""
+    flow, schedule = flow_of(option), recipe(option, train)
+
+    def build() -> nn.Module:
+        begin = copy.deepcopy(baseline.model) if option.start is Start.trained else baseline.fresh()
+        prepared: nn.Module = flow.prepare_qat(option, begin, data.example)
+        return prepared
+
+    def run_training(prepared: nn.Module) -> Training:
+        def freeze(step: int, steps: int) -> None:
+            if step == int(steps * option.freeze_after):
+                flow.freeze_observers(prepared)
+
+        return fit(prepared, data.train, schedule, seed=baseline.seed, label=f"qat {option.flow}", on_step=freeze)
+
+    kept = kept_in_float(option, baseline.model)
+    extra = {
+        "quant": {
+            "flow": option.flow.value,
+            "engine": option.engine,
+            "kept": sorted(kept),
+            "weights": option.weights.value,
+            "activations": option.activations.value,
+            "reduce_range": reduces_range(option.engine, option.reduce_range),
+            "start": option.start.value,
+            "freeze_after": option.freeze_after,
+        },
+        "from": baseline.key if option.start is Start.trained else None,
+    }
+    with working(option.engine):
+        trained = baseline.trained_once("qat", schedule, extra, build, run_training)
+        model = flow.convert(trained.model)
+    return Quantized(model, Promise(flow.HANDLES, "int8", "int8", kept), training=trained.training)
+
+
+def skeleton(option: Qat, model: nn.Module, example: Tensor) -> nn.Module:
+    """Return `model` in the structure that `apply` leaves, its ranges those of `example`."""
+    flow = flow_of(option)
+    with working(option.engine):
+        prepared = flow.prepare_qat(option, model, example)
+        flow.calibrate(prepared, [example])
+        converted: nn.Module = flow.convert(prepared)
+        return converted

@@ -1,1 +1,0 @@
-"""What a run found out, and how it is shown."""

@@ -1,0 +1,1 @@
+"""Rendering: tables, pictures, pages of runs and of sweeps. It computes nothing."""

@@ -1,0 +1,186 @@
+"""The report of a sweep as files: tables, pictures, Markdown, and one HTML page that needs nothing else.
+
+The page opens from disk without a network: pictures stand in it as data, it has no script, and a policy in it
+forbids the browser both. Whatever comes from a store is escaped, as anyone may write there.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+from quantexp.analysis.recommendation import which_when
+from quantexp.reports.flows import leaving_table
+from quantexp.reports.networks import network_tables, unsupported_table
+from quantexp.reports.sweep_plots import Picture, drawn
+from quantexp.reports.sweep_table import full_csv, full_table, lab_table, seeds_table, sweep_csv
+from quantexp.reports.table import TEXT_COLUMNS, Table, plain
+from quantexp.results.sweep import Entry, Sweep
+from quantexp.system.errors import QuantexpError
+
+PAGE = "report.html"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+STYLE = """
+:root { color-scheme: light dark; --ink: #222; --paper: #fff; --faint: #ddd; --soft: #f5f5f5; --quiet: #555 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #ddd; --paper: #161616; --faint: #444; --soft: #222; --quiet: #aaa }
+}
+* { box-sizing: border-box }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+  margin: 0 auto; padding: 1rem; max-width: 84rem; overflow-wrap: anywhere }
+h1 { font-size: 1.6rem; margin: .5rem 0 } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem }
+p { max-width: 48rem }
+code { background: var(--soft); padding: .1em .3em }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; overflow-wrap: normal }
+th, td { padding: .25rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--faint);
+  white-space: nowrap }
+th { position: sticky; top: 0; background: var(--soft) }
+.number { text-align: right }
+td.failed { color: #b3261e; white-space: normal; min-width: 16rem } .notes { color: var(--quiet); font-size: .85rem }
+@media (prefers-color-scheme: dark) { td.failed { color: #ff8a80 } }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 34rem), 1fr)); gap: 1rem }
+figure { margin: 0 } img { width: 100%; height: auto; border: 1px solid var(--faint); background: #fff }
+figcaption { color: var(--quiet); font-size: .85rem }
+"""
+
+
+def write(sweep: Sweep, folder: Path) -> Path:
+    """Write the report into `folder`; return the path of the HTML page.
+
+        table.md, table.csv   the lab's table
+        networks.md           every method on each network, and what does not exist; none where there is neither
+        full.md, full.csv     intervals, verdicts and notes; every figure under its public name
+        report.md             everything in words, with links to the pictures
+        report.html           the same with the pictures in it
+        pictures/             PNG
+
+    Raises:
+        QuantexpError: If the folder cannot be written.
+    """
+    pictures = drawn(sweep)
+    texts = {
+        "table.md": lab_table(sweep).markdown(),
+        "table.csv": sweep_csv(sweep),
+        "networks.md": _networks(sweep),
+        "full.md": full_table(sweep).markdown(),
+        "full.csv": full_csv(sweep),
+        "report.md": markdown(sweep, pictures),
+        PAGE: html(sweep, pictures),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            if text:
+                (folder / name).write_text(text, encoding="utf-8")
+        for one in pictures:
+            (folder / "pictures").mkdir(exist_ok=True)
+            (folder / "pictures" / one.file).write_bytes(one.png)
+    except OSError as error:
+        raise QuantexpError(
+            f"the report must be written into a folder, {folder} takes no file ({error.strerror or error}); "
+            "choose another folder"
+        ) from error
+    return folder / PAGE
+
+
+def markdown(sweep: Sweep, pictures: list[Picture]) -> str:
+    """Return the report as Markdown, with links to the pictures."""
+    parts = [f"# Sweep {plain(sweep.name)}", f"    {' '.join(sweep.command.split())}"]
+    parts += ["## Which method when", *(plain(text) for text in which_when(sweep).split("\n\n"))]
+    parts += [f"## {title}\n\n{table.markdown().strip()}" for title, table in _tables(sweep)]
+    parts += [f"## {plain(one.title)}\n\n![{plain(one.caption)}](pictures/{one.file})" for one in pictures]
+    parts += ["## Failed"] if sweep.failed else []
+    parts += [f"- {plain(entry.name)}: {plain(_error(entry))}" for entry in sweep.failed]
+    return "\n\n".join(parts) + "\n"
+
+
+def html(sweep: Sweep, pictures: list[Picture]) -> str:
+    """Return the report as one page that holds its pictures."""
+    name = escape(sweep.name)
+    return "\n".join(
+        (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>Sweep {name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>",
+            f"<h1>Sweep {name}</h1>\n<p><code>{escape(sweep.command)}</code></p>",
+            *_sections(sweep, pictures),
+            "</main>\n</body>\n</html>\n",
+        )
+    )
+
+
+def _sections(sweep: Sweep, pictures: list[Picture]) -> Iterator[str]:
+    tables = dict(_tables(sweep))
+    lab, *others = tables.items()
+    yield "<h2>Which method when</h2>"
+    yield from (f"<p>{escape(text)}</p>" for text in which_when(sweep).split("\n\n"))
+    yield from _table(*lab)
+    if pictures:
+        yield '<h2>Pictures</h2>\n<div class="pictures">'
+        yield from (_figure(one) for one in pictures)
+        yield "</div>"
+    for title, table in others:
+        yield from _table(title, table)
+    if sweep.failed:
+        yield "<h2>Failed</h2>\n<dl>"
+        for entry in sweep.failed:
+            yield f'<dt>{escape(entry.name)}</dt>\n<dd class="failed">{escape(_error(entry))}</dd>'
+        yield "</dl>"
+
+
+def _tables(sweep: Sweep) -> Iterator[tuple[str, Table]]:
+    """Yield the tables with their titles, the lab's first."""
+    yield "The lab's table", lab_table(sweep)
+    yield from _of_networks(sweep)
+    if seeds := seeds_table(sweep):
+        yield "Methods compared over seeds", seeds
+    yield "Every run", full_table(sweep)
+
+
+def _of_networks(sweep: Sweep) -> Iterator[tuple[str, Table]]:
+    yield from network_tables(sweep)
+    if leaving := leaving_table(sweep):
+        yield "Leaving torch.ao", leaving
+    if unsupported := unsupported_table(sweep):
+        yield "What does not exist", unsupported
+
+
+def _networks(sweep: Sweep) -> str:
+    return "\n".join(f"## {plain(title)}\n\n{table.markdown()}" for title, table in _of_networks(sweep))
+
+
+def _table(title: str, table: Table) -> Iterator[str]:
+    kinds = [_kind(at, name) for at, name in enumerate(table.columns)]
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>' for kind, name in zip(kinds, table.columns, strict=True)
+    )
+    yield f'<h2>{escape(title)}</h2>\n<div class="wide" tabindex="0" role="region" aria-label="{escape(title)}">'
+    yield f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>"
+    for row in table.rows:
+        yield f"<tr>{''.join(f'<td{kind}>{escape(cell)}</td>' for kind, cell in zip(kinds, row, strict=True))}</tr>"
+    yield "</tbody>\n</table>\n</div>"
+    if table.notes:
+        yield f'<ul class="notes">{"".join(f"<li>{escape(text)}</li>" for text in table.notes)}</ul>'
+
+
+def _kind(at: int, name: str) -> str:
+    if name == "Failed":
+        return ' class="failed"'
+    return "" if at == 0 or name in TEXT_COLUMNS else ' class="number"'
+
+
+def _figure(one: Picture) -> str:
+    source = f"data:image/png;base64,{base64.b64encode(one.png).decode()}"
+    alt = escape(f"{one.title}: {one.caption}. The figures stand in the tables.")
+    return (
+        f'<figure><img src="{source}" alt="{alt}">'
+        f"<figcaption>{escape(one.title)}: {escape(one.caption)}.</figcaption></figure>"
+    )
+
+
+def _error(entry: Entry) -> str:
+    return entry.error or "no result is recorded"

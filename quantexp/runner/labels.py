@@ -1,0 +1,88 @@
+"""What a run is called in a store, and its configuration as flat parameters and as YAML."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from quantexp.config import Experiment, Single, Source
+from quantexp.system.passwords import without_password
+from quantexp.tracking.names import as_text
+
+GROUPS = ("task", "model", "quant", "train", "benchmark", "tracking", "study")
+IN_THE_NAME = ("task", "quant", "precision", "data", "seed", "study")
+NOT_IN_THE_NAME = (
+    "data_dir",
+    "cache_dir",
+    "tracking",
+    "hydra",
+    "sweep",
+    "experiment",
+)  # what tells no two results apart
+
+
+def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """Return a name that tells the run apart: its axes, or its study, then whatever else was asked for."""
+    sample = ["sample"] if experiment.data is Source.sample else []
+    axes = (
+        [choices["task"], *sample, choices["quant"], str(experiment.precision)] if experiment.study.needs_data else []
+    )
+    study = [] if isinstance(experiment.study, Single) else [experiment.study.name]
+    rest = [text for text in telling(overrides) if text.partition("=")[0] not in IN_THE_NAME]
+    return " ".join(["-".join([*study, *axes, f"s{experiment.seed}"]), *rest])
+
+
+def telling(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that can tell two results apart, without the signs before them and without passwords."""
+    asked = (str(without_password(text)).lstrip("+~") for text in overrides)
+    return [text for text in asked if re.split(r"[.=/]", text)[0] not in NOT_IN_THE_NAME]
+
+
+def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, Any]:
+    """Return the flat configuration: the chosen names under their groups, every setting under its path.
+
+    Of a study that needs no data these are its own settings, the seed and where it is recorded. One that varies the
+    layers has no `quant`: by this name MLflow's saved view lists runs, and those are its variants.
+    """
+    every = _settings(OmegaConf.structured(experiment), choices)
+    if experiment.study.by_layer:
+        every.pop("quant")
+    if experiment.study.needs_data:
+        return every
+    return {name: value for name, value in every.items() if name.partition(".")[0] in ("study", "seed", "tracking")}
+
+
+def settings(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
+    """Return what can tell results apart, flat as it would be recorded, of a config that describes no experiment."""
+    every = _settings(config, choices)
+    return {name: as_text(value) for name, value in every.items() if name.split(".")[0] not in NOT_IN_THE_NAME}
+
+
+def yaml_text(config: DictConfig, overrides: Sequence[str]) -> str:
+    """Return the composed configuration as YAML under its command, without passwords."""
+    config = copy.copy(config)
+    with open_dict(config):
+        config.pop("hydra", None)
+    command = " ".join(["# python -m quantexp", *overrides])
+    return str(without_password(f"{command}\n{OmegaConf.to_yaml(config, resolve=True)}"))
+
+
+def _settings(config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
+    tree = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    values = {
+        name: value for name, value in _flat("", tree) if name not in GROUPS and name.partition(".")[0] != "sweep"
+    }
+    chosen = {group: choices[group] for group in (*GROUPS, "experiment") if choices.get(group, "null") != "null"}
+    return {name: without_password(value) for name, value in {**chosen, **values}.items()}
+
+
+def _flat(prefix: str, tree: Any) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,163 @@
+"""A study of several runs: it yields experiments and receives their reports; each is recorded below the study's run.
+
+A study that was stopped goes on: its run in the store is opened again, and what finished below it is not repeated.
+One that yields what it has found so far has that recorded at once: a process that is killed leaves it there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from quantexp.config import Experiment, Single
+from quantexp.reports.findings import Findings
+from quantexp.runner.labels import parameters, yaml_text
+from quantexp.runner.single import Request, perform, recorded
+from quantexp.system.errors import QuantizationError
+from quantexp.system.terminal import show
+
+if TYPE_CHECKING:
+    from quantexp.results import Report
+    from quantexp.tracking.record import Recorder
+    from quantexp.tracking.store import Store
+
+log = logging.getLogger(__name__)
+
+Variants: TypeAlias = "Generator[Experiment | Findings, Any, Findings]"
+"""A study at work: it yields an experiment to receive its report, or what it has found so far to have it recorded."""
+
+
+def conduct(experiment: Experiment, request: Request, variants: Variants, resume: bool) -> Findings:
+    """Run what the study yields, show its table, record it.
+
+    A variant that cannot be quantized is thrown back into the study as the error that it ended in.
+
+    Raises:
+        QuantexpError: Whatever a variant raises that the study does not take.
+    """
+    from quantexp.runner.identity import Identity
+    from quantexp.tracking import studies
+
+    fingerprint = experiment.load().fingerprint
+    digest = Identity.of(experiment, fingerprint).digest
+
+    def find(store: Store) -> str | None:
+        return studies.find(store, digest, request.parent) if resume else None
+
+    with recorded(experiment, replace(request, tags={**request.tags, **studies.tags(digest)}), find) as recorder:
+        done = studies.reports(recorder.store, recorder.run_id)
+
+        def report_of(variant: Experiment) -> Report:
+            asked = _asked(experiment, variant, request)
+            name = " ".join(asked.typed) or "as the study was asked for"
+            if report := done.get(Identity.of(variant, fingerprint).digest):
+                log.info("variant   %s: measured before", name)
+                return report
+            log.info("variant   %s", name)
+            return perform(variant, _request(request, variant, asked, recorder.run_id)).report
+
+        return _told(variants, report_of, recorder)
+
+
+def command(experiment: Experiment, variant: Experiment, request: Request) -> str:
+    """Return the command that makes a variant of a study as a single run."""
+    from quantexp.runner.sweep import command_line
+
+    return command_line(_typed(request, _asked(experiment, variant, request)))
+
+
+def _told(variants: Variants, report_of: Callable[[Experiment], Report], recorder: Recorder) -> Findings:
+    """Record what the study has found so far, step by step, and show what it ends with, or is interrupted at."""
+    so_far: list[Findings] = []
+
+    def keep(found: Findings) -> None:
+        recorder.record_findings(found, step=len(so_far))
+        so_far.append(found)
+
+    try:
+        found = _answered(variants, report_of, keep)
+    except KeyboardInterrupt:
+        if so_far:
+            show(so_far[-1].table.rich())
+        raise
+    show(found.table.rich())
+    keep(found)
+    return found
+
+
+def _answered(
+    variants: Variants, report_of: Callable[[Experiment], Report], keep: Callable[[Findings], None]
+) -> Findings:
+    """Give the study the report of each experiment that it yields, or throw the error; return what it found."""
+    try:
+        yielded = next(variants)
+        while True:
+            if isinstance(yielded, Findings):
+                keep(yielded)
+                yielded = next(variants)
+                continue
+            try:
+                report = report_of(yielded)
+            except QuantizationError as error:
+                yielded = variants.throw(error)
+            else:
+                yielded = variants.send(report)
+    except StopIteration as end:
+        found: Findings = end.value
+        return found
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What tells a variant from the study: settings by their path, and its method where that is another."""
+
+    changes: Mapping[str, Any]
+    method: str | None
+
+    @property
+    def typed(self) -> list[str]:
+        """The settings as they are typed: `quant.include=[layers.0,layers.2]`."""
+        texts = {
+            name: f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
+            for name, value in self.changes.items()
+        }
+        return [*([f"quant={self.method}"] if self.method else []), *(f"{name}={text}" for name, text in texts.items())]
+
+    def replaces(self, override: str) -> bool:
+        """Tell whether a setting that the study was typed with is not one of the variant."""
+        name = override.lstrip("+~").partition("=")[0]
+        others = self.method is not None and (name in ("quant", "precision") or name.startswith("quant."))
+        elsewhere = name == "study" or name.startswith(("study.", "sweep."))  # a single run is neither
+        return elsewhere or name in self.changes or others
+
+
+def _asked(experiment: Experiment, variant: Experiment, request: Request) -> Asked:
+    """Compare a variant with the study's experiment; one of another method with the defaults of that."""
+    base, method = replace(experiment, study=variant.study), None
+    if type(variant.quant) is not type(experiment.quant):
+        base, method = replace(base, quant=type(variant.quant)(), precision=None), variant.quant.name
+    before, after = (parameters(one, request.choices) for one in (base, variant))
+    return Asked({name: value for name, value in after.items() if before.get(name) != value}, method)
+
+
+def _typed(request: Request, asked: Asked) -> list[str]:
+    return [*(text for text in request.overrides if not asked.replaces(text)), *asked.typed]
+
+
+def _request(request: Request, variant: Experiment, asked: Asked, parent: str) -> Request:
+    """Return how a variant is asked for: as a single run, with its own settings in command and YAML."""
+    from omegaconf import OmegaConf
+
+    settings: dict[str, Any] = {"study": {}}
+    choices = {**request.choices, "study": Single.name}
+    if asked.method:
+        choices["quant"] = asked.method
+        settings["quant"] = OmegaConf.to_container(OmegaConf.structured(variant.quant), enum_to_str=True)
+        settings["precision"] = variant.precision
+    config: Any = OmegaConf.create(request.yaml)
+    for name, value in {**settings, **asked.changes}.items():
+        OmegaConf.update(config, name, value, merge=False)
+    overrides = _typed(request, asked)
+    return Request(choices, overrides, yaml_text(config, overrides), parent, quiet=True)

@@ -1,0 +1,1 @@
+"""State dicts as plain tensors, and safe readers of them."""

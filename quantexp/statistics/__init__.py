@@ -1,0 +1,1 @@
+"""Intervals, paired tests and signal-to-noise ratios."""

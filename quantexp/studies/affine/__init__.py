@@ -1,0 +1,1 @@
+"""The arithmetic itself, on a tensor of normal values."""

@@ -1,0 +1,139 @@
+"""What a search may choose from: the parts of the network, and what a method can make of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from quantexp.config import ByLayer, Experiment, Flow, Static
+from quantexp.results import Report
+from quantexp.studies.parts import parts_of
+from quantexp.studies.search.findings import FLOAT, Choice
+from quantexp.system.errors import QuantizationError
+
+DYNAMIC = "dynamic"
+State: TypeAlias = tuple[str, ...]  # what becomes of each part: a method, or FLOAT
+
+
+@dataclass(frozen=True)
+class Space:
+    """What one method can make of the network.
+
+    `layers` are those that it quantizes when it is left to itself, in their order; of them `parts` are varied, and each
+    part may become what `states` says.
+    """
+
+    experiment: Experiment
+    layers: tuple[str, ...]
+    parts: Mapping[str, tuple[str, ...]]
+    states: Mapping[str, tuple[str, ...]]
+
+    @property
+    def method(self) -> str:
+        """The name of the method."""
+        return self.experiment.quant.name
+
+    @property
+    def top(self) -> State:
+        """Every part quantized."""
+        return (self.method,) * len(self.parts)
+
+    @property
+    def bottom(self) -> State:
+        """Every part in float."""
+        return (FLOAT,) * len(self.parts)
+
+    def neighbours(self, state: State) -> Iterator[State]:
+        """Yield the states that differ in one part and leave the method something to do."""
+        fixed = len(self.layers) > sum(map(len, self.parts.values()))
+        for at, name in enumerate(self.parts):
+            for other in self.states[name]:
+                changed = (*state[:at], other, *state[at + 1 :])
+                if other != state[at] and (fixed or self.method in changed):
+                    yield changed
+
+    def choice(self, state: State) -> Choice:
+        """Return which layers a state quantizes and how."""
+        became = dict(zip(self.parts, state, strict=True))
+        of_layer = {layer: became[name] for name, layers in self.parts.items() for layer in layers}
+        method = self.method
+        kept = [layer for layer in self.layers if of_layer.get(layer) != FLOAT]
+        otherwise = tuple(layer for layer in kept if of_layer.get(layer, method) != method)
+        return Choice(_words(became, method, len(of_layer) < len(self.layers)), method, tuple(kept), otherwise)
+
+    def variant(self, choice: Choice) -> Experiment:
+        """Return the experiment that makes a model; the one that quantizes everything as it was asked for."""
+        quant = self.experiment.quant
+        assert isinstance(quant, ByLayer)  # Experiment has seen to it
+        if choice.layers != self.layers:
+            quant = replace(quant, include=list(choice.layers))
+        if isinstance(quant, Static):
+            asked = [one for one in quant.dynamic if any(fnmatchcase(layer, one) for layer in choice.layers)]
+            quant = replace(quant, dynamic=[*asked, *(one for one in choice.dynamic if one not in asked)])
+        return replace(self.experiment, quant=quant)
+
+
+def held_by(experiment: Experiment, report: Report) -> tuple[str, ...]:
+    """Return the layers that a run quantized, in the order of the network."""
+    held = {layer.name for layer in report.result.evidence.layers if layer.precision == experiment.precision}
+    return tuple(layer.name for layer in report.baseline.evidence.layers if layer.name in held)
+
+
+def spaces_of(patterns: Sequence[str], wholes: Sequence[tuple[Experiment, Report]]) -> list[Space]:
+    """Return what each method can make: the parts are those of all methods together, as far as it quantizes them.
+
+    Args:
+        patterns: What is varied, as `study.layers` says it; none for every layer.
+        wholes: Each method with the report of its run that quantizes everything.
+
+    Raises:
+        QuantizationError: If `study.layers` matches nothing, or names a layer twice.
+    """
+    held = {experiment.quant.name: held_by(experiment, report) for experiment, report in wholes}
+    every = [one.name for one in wholes[0][1].baseline.evidence.layers if any(one.name in of for of in held.values())]
+    parts = parts_of(patterns, every)
+    _refuse_twice(parts)
+    spaces = []
+    for experiment, _ in wholes:
+        method = experiment.quant.name
+        own = {name: tuple(one for one in layers if one in held[method]) for name, layers in parts.items()}
+        own = {name: layers for name, layers in own.items() if layers}
+        dynamic = set(held.get(DYNAMIC, ())) if _mixes(experiment) else set()
+        states = {
+            name: (FLOAT, method, *([DYNAMIC] if dynamic.issuperset(layers) else [])) for name, layers in own.items()
+        }
+        spaces.append(Space(experiment, held[method], own, states))
+    return spaces
+
+
+def _mixes(experiment: Experiment) -> bool:
+    """Tell whether a method can leave single layers to dynamic quantization, and nobody has said yet which."""
+    quant = experiment.quant
+    return isinstance(quant, Static) and quant.flow is Flow.fx and not quant.dynamic
+
+
+def _refuse_twice(parts: Mapping[str, tuple[str, ...]]) -> None:
+    seen: dict[str, str] = {}
+    for name, layers in parts.items():
+        for layer in layers:
+            if layer in seen:
+                raise QuantizationError(
+                    f"study.layers must name each layer once, {layer} is in {seen[layer]} and in {name}; leave one out"
+                )
+            seen[layer] = name
+
+
+def _words(became: Mapping[str, str], method: str, others: bool) -> str:
+    """Name what is quantized: `all`, `all but b`, `a`; parts of another method behind it."""
+    kept = [name for name, state in became.items() if state == FLOAT]
+    quantized = [name for name, state in became.items() if state != FLOAT]
+    if not kept:
+        text = "all"
+    elif others or len(kept) <= len(quantized):
+        text = f"all but {', '.join(kept)}"
+    else:
+        text = ", ".join(quantized)
+    otherwise = [name for name, state in became.items() if state not in (FLOAT, method)]
+    return f"{text} ({DYNAMIC}: {', '.join(otherwise)})" if otherwise else text

@@ -1,0 +1,194 @@
+"""Mixed precision under a bound: which layers to quantize, and by which method, found by climbing.
+
+A model is described by what becomes of each part: the method that quantizes it, or float. For each method the climb
+starts with every part quantized; its neighbours are the models that differ in one part. All neighbours of the start
+are measured, which tells what each part costs. From there on the climb moves to the first neighbour that is better,
+those first whose change did most good to the start, and ends where none is better: p parts and m steps take about p + m
+runs to get there and p more to make sure. What is better is decided on the validation split (`Goal`).
+
+It is the best of what was measured, and no change of one part betters it; that no change of several does is not shown.
+A static model of flow fx may leave parts to dynamic quantization where both methods are asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from quantexp.config import METHODS, ByLayer, EvaluationSplit, Experiment, Search
+from quantexp.reports.findings import Findings
+from quantexp.results import Report
+from quantexp.studies.search.findings import Candidate, Choice, Goal, SearchReport
+from quantexp.studies.search.space import Space, State, held_by, spaces_of
+from quantexp.studies.search.table import answer_text, findings, so_far
+from quantexp.system.errors import QuantizationError
+
+log = logging.getLogger(__name__)
+
+UNKNOWN = 1e9  # examples
+NO_NOISE = -1e3  # dB
+
+
+@dataclass
+class Trials:
+    """What was tried so far, and how many more variants may be."""
+
+    goal: Goal
+    checkpoint: str | None
+    budget: int
+    asked: int = 0
+    unquantized: Candidate | None = None
+    tried: list[Candidate] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def spent(self) -> bool:
+        """Whether no more variants may be measured."""
+        return self.asked >= self.budget
+
+    def whole(self, method: str) -> Candidate:
+        """Return what a method makes with everything quantized: it is tried first."""
+        return next(one for one in self.tried if one.choice.method == method)
+
+    def report(self) -> SearchReport:
+        """Return what was found so far."""
+        assert self.unquantized is not None
+        return SearchReport(
+            self.goal, self.unquantized, tuple(self.tried), dict(self.failed), checkpoint=self.checkpoint
+        )
+
+    def take(self, choice: Choice, report: Report) -> Candidate:
+        """Add what a run measured."""
+        self.unquantized = self.unquantized or Candidate.unquantized(report)
+        self.tried.append(Candidate.measured(choice, report))
+        found = self.report()
+        log.info("best      %d variants: %s", len(self.tried), answer_text(found))
+        return self.tried[-1]
+
+
+def find(
+    settings: Search, experiment: Experiment, command: Callable[[Experiment], str]
+) -> Generator[Experiment | Findings, Any, Findings]:
+    """Yield the variants of `experiment`, receive their reports, yield what is found so far, return all of it.
+
+    Args:
+        settings: The bound, the objective, and what may be chosen.
+        experiment: What is varied; it measures on the validation split.
+        command: Says how an experiment is typed as a single run.
+
+    Raises:
+        QuantizationError: If no variant can be quantized, or `study.layers` matches nothing that is.
+    """
+    size = settings.batch_size or max(experiment.batch_size)
+    goal = Goal(settings.max_accuracy_drop, settings.objective, size, experiment.benchmark.margin)
+    trials = Trials(goal, experiment.train.checkpoint, settings.max_variants)
+    wholes = yield from _wholes(trials, list(_methods(settings, experiment)))
+    spaces = spaces_of(settings.layers, wholes)
+    local = True
+    for number, space in enumerate(spaces, 1):
+        trials.budget = settings.max_variants * number // len(spaces)  # none takes the share of another
+        local &= yield from _climb(space, trials)
+    found = replace(trials.report(), ended="local" if local else "budget")
+    if found.answer is not found.unquantized:
+        space = next(one for one in spaces if one.method == found.answer.choice.method)
+        answer = replace(space.variant(found.answer.choice), evaluation=EvaluationSplit.test)
+        tested = yield answer
+        found = replace(found, tested=tested, command=command(answer))
+    return findings(found)
+
+
+def _methods(settings: Search, experiment: Experiment) -> Iterator[Experiment]:
+    """Yield the experiment for each method that may be chosen, with the layers that the experiment keeps in float."""
+    own = experiment.quant
+    assert isinstance(own, ByLayer)  # Experiment has seen to it
+    classes = {method.name: method for method in METHODS if issubclass(method, ByLayer)}
+    for name in settings.methods or [own.name]:
+        if name == own.name:
+            yield experiment
+        else:
+            quant = classes[name](include=list(own.include), exclude=list(own.exclude))
+            yield replace(experiment, quant=quant, precision=None)
+
+
+def _wholes(
+    trials: Trials, experiments: Sequence[Experiment]
+) -> Generator[Experiment | Findings, Any, list[tuple[Experiment, Report]]]:
+    """Measure each method with everything quantized, and return those that can be; raise if none can."""
+    found, errors = [], []
+    for experiment in experiments:
+        trials.asked += 1
+        try:
+            report = yield experiment
+        except QuantizationError as error:
+            errors.append(error)
+            trials.failed[f"{experiment.quant.name}, all"] = str(error)
+            continue
+        found.append((experiment, report))
+        trials.take(Choice("all", experiment.quant.name, held_by(experiment, report)), report)
+        yield so_far(trials.report())
+    if not found:
+        raise errors[0]
+    return found
+
+
+def _climb(space: Space, trials: Trials) -> Generator[Experiment | Findings, Any, bool]:
+    """Move from everything quantized to what no change of one part betters; return whether that was reached.
+
+    Where it ends beyond the bound, it goes on from everything in float, upwards.
+    """
+    goal, at = trials.goal, space.top
+    known: dict[State, Candidate | None] = {at: trials.whole(space.method)}
+    surveyed = False
+    while True:
+        fresh = [state for state in space.neighbours(at) if state not in known]
+        if not fresh:
+            best = known[at]
+            if space.bottom in known or (best and goal.met_by(best)):
+                return True
+            fresh = [space.bottom]
+        for state in sorted(fresh, key=lambda one: _promise(one, at, space.top, known)):
+            if trials.spent:
+                return False
+            known[state] = yield from _measured(trials, space, space.choice(state))
+            if surveyed and _best(goal, known) == state:
+                break
+        surveyed = fresh != [space.bottom]
+        at = _best(goal, known)
+
+
+def _measured(trials: Trials, space: Space, choice: Choice) -> Generator[Experiment | Findings, Any, Candidate | None]:
+    """Yield a variant and return what it measured; None if it cannot be quantized."""
+    if not choice.layers:
+        return trials.unquantized
+    trials.asked += 1
+    try:
+        report = yield space.variant(choice)
+    except QuantizationError as error:
+        trials.failed[f"{choice.method}, {choice.name}"] = str(error)
+        return None
+    candidate = trials.take(choice, report)
+    yield so_far(trials.report())
+    return candidate
+
+
+def _best(goal: Goal, known: Mapping[State, Candidate | None]) -> State:
+    measured = {state: one for state, one in known.items() if one}
+    best = goal.best(list(measured.values()))
+    return next(state for state, one in measured.items() if one is best)
+
+
+def _promise(state: State, at: State, top: State, known: Mapping[State, Candidate | None]) -> tuple[float, float]:
+    """Return the harm to expect of a neighbour: what its change did to the model in which all is quantized."""
+    part = next(index for index, became in enumerate(state) if became != at[index])
+    new, old = (_harm(known.get((*top[:part], one[part], *top[part + 1 :]))) for one in (state, at))
+    return new[0] - old[0], new[1] - old[1]
+
+
+def _harm(one: Candidate | None) -> tuple[float, float]:
+    """Return the examples lost and the noise in dB; of what is not known more than anything does."""
+    if one is None or one.report is None or one.report.comparison is None:
+        return UNKNOWN, 0.0
+    sqnr = one.report.comparison.output_sqnr_db
+    return one.lost, NO_NOISE if sqnr is None else -sqnr

@@ -1,0 +1,1 @@
+"""Each layer quantized alone, and all but it."""

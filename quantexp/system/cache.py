@@ -1,0 +1,74 @@
+"""The user's cache directory, locks between processes, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+import platformdirs
+
+from quantexp.system.errors import CacheError, QuantexpError
+
+log = logging.getLogger(__name__)
+
+
+def cache_folder(cache_dir: str | None, part: str) -> Path:
+    """Return the folder of one part of the cache, made if need be. Raises CacheError."""
+    root = Path(cache_dir) if cache_dir else Path(platformdirs.user_cache_dir("quantexp", appauthor=False))
+    folder = root.expanduser().absolute() / part
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    return folder
+
+
+@contextmanager
+def locked(
+    path: Path, waiting_for: str, unusable: Callable[[Path, OSError], QuantexpError] | None = None
+) -> Iterator[None]:
+    """Hold the lock file `path`; the operating system frees it if its holder dies.
+
+    Raises:
+        CacheError: If its folder takes no file; what `unusable` makes of the folder and the error, if it is given.
+    """
+    lock = filelock.FileLock(path)
+    try:
+        path.touch()  # filelock would try for ever where no file can be made
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            log.info("waiting   %s", waiting_for)
+            lock.acquire()
+    except OSError as error:
+        raise (unusable or _unusable)(path.parent, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `path` so that a reader sees all of it or nothing, also after a crash. Raises OSError."""
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(scratch).replace(path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def _unusable(folder: Path, error: OSError) -> CacheError:
+    return CacheError(
+        f"the cache must be a folder that can be written, {folder} is not ({error.strerror or error}); "
+        "choose another with cache_dir=FOLDER"
+    )

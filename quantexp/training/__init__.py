@@ -1,0 +1,1 @@
+"""Training, and the cache of what was trained."""

@@ -1,0 +1,153 @@
+"""Training and prediction. Knows nothing of quantization: `prepare`d networks are networks like any other.
+
+Batches are sliced from tensors in memory and the optimizer is fused, which is where most of the time
+of a plain training loop over small networks goes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from quantexp.config import Device, Optimizer, Train
+from quantexp.results import Training
+from quantexp.system.environment import machine, threads, usable_cores
+from quantexp.system.errors import TrainingError
+from quantexp.system.terminal import progress
+from quantexp.tasks.data import Split
+
+LOG_EVERY = 50  # steps; reading the loss waits for the device
+PREDICT_BATCH = 64  # fixed, because dynamic quantization chooses the range of its inputs batch by batch
+
+
+def resolve_device(device: Device) -> torch.device:
+    """Return the device that training runs on. Raises TrainingError if cuda is asked for and absent."""
+    available = torch.cuda.is_available()
+    if device is Device.cuda and not available:
+        raise TrainingError("train.device=cuda needs a GPU that torch can use, there is none; use train.device=auto")
+    return torch.device("cuda" if available and device is not Device.cpu else "cpu")
+
+
+def resolve_threads(count: int | None) -> int:
+    """Return the number of CPU threads that training uses."""
+    return count or usable_cores()
+
+
+def fit(
+    model: nn.Module,
+    data: Split,
+    recipe: Train,
+    *,
+    seed: int,
+    label: str,
+    autocast: torch.dtype | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Training:
+    """Train `model` in place with cross entropy, and leave it on the CPU in evaluation mode.
+
+    Args:
+        model: Takes (batch, features), gives (batch, classes).
+        data: The training split; its order is drawn anew in each epoch.
+        recipe: Epochs, batch size, learning rate, optimizer, device, threads.
+        seed: Fixes the order of the batches and whatever the network draws.
+        label: What the progress bar says.
+        autocast: Compute in this type where torch deems it safe; float16 scales the loss.
+        on_step: Called before each step with its number, from 0, and the number of all steps.
+
+    Raises:
+        TrainingError: If the device is absent, or the loss is no longer a number.
+    """
+    device = resolve_device(recipe.device)
+    count = resolve_threads(recipe.threads)
+    steps = recipe.epochs * math.ceil(len(data) / recipe.batch_size)
+    order = torch.Generator().manual_seed(seed)
+    with (
+        threads(count),
+        torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []),
+        progress(label, recipe.epochs * len(data)) as advance,
+    ):
+        torch.manual_seed(seed)
+        take_step = _stepper(model.to(device).train(), recipe, device, autocast)
+        curve = _Curve(steps, recipe, advance)
+        started = time.perf_counter()
+        for _ in range(recipe.epochs):
+            for inputs, labels in data.batches(recipe.batch_size, torch.randperm(len(data), generator=order)):
+                if on_step is not None:
+                    on_step(curve.step, steps)
+                curve.add(take_step(inputs, labels), len(labels))
+        seconds = time.perf_counter() - started
+    model.cpu().eval()
+    return Training(seconds, recipe.epochs, device.type, count, machine(), tuple(curve.steps), tuple(curve.losses))
+
+
+@torch.no_grad()
+def predict_logits(model: nn.Module, data: Split) -> Tensor:
+    """Return the logits of each example, shape (examples, classes), computed on the CPU in batches of 64."""
+    return torch.cat([model(inputs) for inputs, _ in data.batches(PREDICT_BATCH)])
+
+
+def predict(model: nn.Module, data: Split) -> Tensor:
+    """Return the class of each example, shape (examples,)."""
+    return predict_logits(model, data).argmax(1)
+
+
+def _stepper(
+    model: nn.Module, recipe: Train, device: torch.device, autocast: torch.dtype | None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the function that takes one step on one batch and gives its loss."""
+    optimizer = _optimizer(model, recipe)
+    scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)
+
+    def take_step(inputs: Tensor, labels: Tensor) -> Tensor:
+        # One context a step: around the whole loop autocast would go on using its first cast of the weights.
+        with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+            loss = nn.functional.cross_entropy(model(inputs.to(device)), labels.to(device))
+        optimizer.zero_grad()
+        torch.autograd.backward(scaler.scale(loss))
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.detach()
+
+    return take_step
+
+
+def _optimizer(model: nn.Module, recipe: Train) -> torch.optim.Optimizer:
+    if recipe.optimizer is Optimizer.sgd:
+        return torch.optim.SGD(model.parameters(), recipe.learning_rate, fused=True)
+    return torch.optim.Adam(model.parameters(), recipe.learning_rate, fused=True)
+
+
+class _Curve:
+    """The loss as training goes on: averaged, checked and shown every LOG_EVERY steps."""
+
+    def __init__(self, total: int, recipe: Train, advance: Callable[[int, str], None]) -> None:
+        self.step = 0
+        self.steps: list[int] = []
+        self.losses: list[float] = []
+        self._total = total
+        self._recipe = recipe
+        self._advance = advance
+        self._window: list[Tensor] = []
+        self._examples = 0
+
+    def add(self, loss: Tensor, examples: int) -> None:
+        self.step += 1
+        self._window.append(loss)
+        self._examples += examples
+        if self.step % LOG_EVERY and self.step != self._total:
+            return
+        mean = torch.stack(self._window).mean().item()
+        if not math.isfinite(mean):
+            raise TrainingError(
+                f"the training loss must stay a finite number, it became {mean} by step {self.step} of "
+                f"{self._total}; lower train.learning_rate (now {self._recipe.learning_rate:g}) or check the data"
+            )
+        self.steps.append(self.step)
+        self.losses.append(mean)
+        self._advance(self._examples, f"loss {mean:.3f}")
+        self._window.clear()
+        self._examples = 0

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantexp.config import Local, Server
+from quantexp.report import folder_name, main
+from quantexp.results.sweep import Sweep
+from quantexp.system.errors import ConfigError, TrackingError
+from quantexp.tracking import sweeps
+from tests.builders import lone, method, sweep
+
+SWEEP = sweep(lone(), method("static"))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, str]]:
+    """A working directory with a store that holds one sweep; what was asked of it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(b"")
+    found: list[tuple[Any, str]] = []
+
+    def read_sweep(tracking: Any, name: str) -> Sweep:
+        found.append((tracking, name))
+        return SWEEP
+
+    monkeypatch.setattr(sweeps, "read_sweep", read_sweep)
+    return found
+
+
+def test_the_command_prints_the_tables_and_the_advice_and_says_where_the_page_lies(
+    asked: list[tuple[Any, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["night"])
+    shown = capsys.readouterr().out
+    assert "Latency B1 (ms)" in shown
+    assert "At batches 1 and 64 static int8 is the fastest" in shown
+    assert shown.endswith("report: report-night/report.html\n")
+    assert Path("report-night/report.html").is_file()
+    assert asked == [(Local(), "night")]
+
+
+def test_store_experiment_and_folder_can_be_chosen(asked: list[tuple[Any, str]]) -> None:
+    main(["night", "--tracking-uri", "http://host:5000", "--experiment", "mine", "--to", "there/it/lies"])
+    assert asked == [(Server(experiment="mine", uri="http://host:5000"), "night")]
+    assert Path("there/it/lies/report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("night", "report-night"),
+        ("../../etc/passwd", "report-etc-passwd"),
+        ("/", "report-sweep"),
+        ("..", "report-sweep"),
+        ("a b\n", "report-a-b"),
+        ("x" * 300, "report-" + "x" * 80),
+    ],
+)
+def test_no_name_leads_out_of_the_working_directory(name: str, folder: str) -> None:
+    assert folder_name(name) == folder
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(TrackingError("no such sweep"), 1), (ConfigError("no such uri"), 2)], ids=["store", "value"]
+)
+def test_an_error_is_a_message_and_a_status(
+    error: Exception,
+    status: int,
+    asked: list[tuple[Any, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(tracking: Any, name: str) -> Sweep:
+        raise error
+
+    monkeypatch.setattr(sweeps, "read_sweep", fail)
+    with pytest.raises(SystemExit) as left:
+        main(["night"])
+    assert left.value.code == status
+    assert capsys.readouterr().err == f"quantexp.report: {error}\n"
+
+
+def test_a_store_that_is_not_there_is_told_and_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        main(["night"])
+    assert left.value.code == 1
+    assert f"there is none at {tmp_path / 'mlflow.db'}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [[], ["one", "two"], ["one", "--nothing"]], ids=["none", "two", "unknown"])
+def test_bad_arguments_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert "usage: python -m quantexp.report" in capsys.readouterr().err
+
+
+def test_a_uri_that_is_none_ends_with_2(asked: list[tuple[Any, str]], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["night", "--tracking-uri", "somewhere"])
+    assert left.value.code == 2
+    assert "must be a URI such as http://host:5000" in capsys.readouterr().err
+
+
+def test_help_imports_neither_torch_nor_matplotlib_nor_mlflow() -> None:
+    code = (
+        "import sys; from quantexp.report import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as left: assert left.code == 0\n"
+        "assert not {'torch', 'matplotlib', 'mlflow', 'scipy', 'rich'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "SWEEP" in done.stdout

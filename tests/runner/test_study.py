@@ -1,0 +1,25 @@
+"""What a study of several runs says of its variants."""
+
+from __future__ import annotations
+
+from quantexp.config import Experiment, Qat, Search, Static
+from quantexp.runner.single import Request
+from quantexp.runner.study import command
+
+CHOICES = {"task": "mnist", "model": "mlp", "quant": "static", "study": "search"} | {
+    "train": "default",
+    "benchmark": "paired",
+    "tracking": "local",
+}
+
+
+def test_a_variant_of_a_study_in_a_sweep_is_typed_without_study_and_sweep() -> None:
+    typed = ["study=search", "study.resume=false", "sweep.name=night", "quant=static", "seed=3"]
+    experiment = Experiment(study=Search(), seed=3)  # type: ignore[arg-type]
+    variants = {
+        "quant=static seed=3 'quant.include=[layers.0]'": Static(include=["layers.0"]),
+        "seed=3 quant=qat": Qat(),
+    }
+    for told, quant in variants.items():
+        variant = Experiment(quant=quant, seed=3)
+        assert command(experiment, variant, Request(CHOICES, typed, "")) == f"python -m quantexp {told}"

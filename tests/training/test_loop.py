@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quantexp.config import Device, Optimizer, Train
+from quantexp.models.mlp import MLP
+from quantexp.results import Training
+from quantexp.system.errors import TrainingError
+from quantexp.tasks.data import Dense
+from quantexp.training.loop import fit, predict
+
+EXAMPLES, FEATURES, CLASSES = 200, 6, 3
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Let torch compute with two threads, so that a training with one has something to put back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def separable() -> Dense:
+    """Examples of three classes whose centres lie 3·√2 = 4.2 standard deviations apart."""
+    drawn = torch.Generator().manual_seed(7)
+    labels = torch.arange(EXAMPLES) % CLASSES
+    values = torch.randn(EXAMPLES, FEATURES, generator=drawn)
+    values[torch.arange(EXAMPLES), labels] += 3.0
+    return Dense(labels, values)
+
+
+def network() -> MLP:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MLP(FEATURES, [16], CLASSES)
+
+
+def recipe(**settings: object) -> Train:
+    return Train(**{"epochs": 3, "batch_size": 16, "device": Device.cpu, "threads": 1, **settings})  # type: ignore[arg-type]
+
+
+def trained(seed: int, train: Train | None = None) -> tuple[MLP, Training]:
+    model = network()
+    record = fit(model, separable(), train or recipe(), seed=seed, label="test")
+    return model, record
+
+
+def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("optimizer", list(Optimizer))
+def test_one_seed_gives_the_same_weights_bit_for_bit_and_another_seed_gives_others(optimizer: Optimizer) -> None:
+    train = recipe(optimizer=optimizer)
+    first, again, other = (trained(seed, train)[0].state_dict() for seed in (0, 0, 1))
+    assert equal(first, again)
+    assert not equal(first, other)
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [(Optimizer.adam, 0.01), (Optimizer.sgd, 0.1)])
+def test_the_loss_falls(optimizer: Optimizer, rate: float) -> None:
+    _, record = trained(0, recipe(optimizer=optimizer, learning_rate=rate, epochs=10))
+    assert record.losses[-1] < record.losses[0] / 2
+    assert record.losses[-1] < math.log(CLASSES) / 2, "a network that guesses has a loss of log(classes)"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_the_loss_falls_under_autocast_too_and_the_weights_stay_float32(dtype: torch.dtype) -> None:
+    model = network()
+    record = fit(model, separable(), recipe(learning_rate=0.01, epochs=5), seed=0, label="test", autocast=dtype)
+    assert record.losses[-1] < record.losses[0] / 2
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_the_record_says_after_which_steps_each_loss_was_taken() -> None:
+    _, record = trained(0, recipe(epochs=9))
+    steps = 9 * math.ceil(EXAMPLES / 16)  # 117
+    assert record.steps == (50, 100, steps)
+    assert len(record.losses) == 3
+    assert (record.epochs, record.device, record.threads) == (9, "cpu", 1)
+    assert record.seconds > 0
+
+
+def test_the_first_loss_is_that_of_the_untrained_network_on_the_whole_split() -> None:
+    model, data = network(), separable()
+    with torch.no_grad():
+        expected = nn.functional.cross_entropy(model(data.values), data.labels)
+    record = fit(model, data, recipe(epochs=1, batch_size=EXAMPLES), seed=0, label="test")
+    assert record.losses == pytest.approx((expected.item(),), rel=1e-5)
+
+
+def test_training_leaves_the_model_in_evaluation_mode_on_the_cpu() -> None:
+    model, _ = trained(0)
+    assert not model.training
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+
+
+def test_the_random_state_of_torch_is_left_as_it_was() -> None:
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    trained(0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_random_state_of_torch_does_not_shape_the_weights() -> None:
+    torch.manual_seed(1)
+    first = trained(0)[0].state_dict()
+    torch.manual_seed(2)
+    assert equal(first, trained(0)[0].state_dict())
+
+
+def test_what_a_network_draws_while_it_trains_is_fixed_by_the_seed() -> None:
+    def dropped(state: int) -> dict[str, Tensor]:
+        torch.manual_seed(state)
+        model = nn.Sequential(nn.Dropout(0.5), network())
+        fit(model, separable(), recipe(), seed=0, label="test")
+        return model.state_dict()
+
+    assert equal(dropped(1), dropped(2))
+
+
+def test_a_learning_rate_that_makes_the_loss_nan_is_an_error_that_names_step_and_rate() -> None:
+    steps = 3 * math.ceil(EXAMPLES / 16)  # 39
+    with pytest.raises(TrainingError, match=rf"became (nan|inf) by step {steps} of {steps}.*\(now 1e\+30\)"):
+        trained(0, recipe(learning_rate=1e30))
+
+
+def test_inputs_that_are_not_finite_are_an_error_that_names_the_step_and_the_data() -> None:
+    data = separable()
+    data.values[17, 2] = math.inf
+    with pytest.raises(TrainingError, match=r"became nan by step 13 of 13; .*now 0\.001\) or check the data"):
+        fit(network(), data, recipe(epochs=1), seed=0, label="test")
+
+
+def test_a_failed_training_puts_the_threads_and_the_random_state_back(two_threads: None) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    with pytest.raises(TrainingError):
+        trained(0, recipe(learning_rate=1e30))
+    assert torch.get_num_threads() == 2
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_on_step_is_called_once_before_each_step_with_its_number() -> None:
+    calls: list[tuple[int, int]] = []
+    fit(
+        network(),
+        separable(),
+        recipe(epochs=2),
+        seed=0,
+        label="test",
+        on_step=lambda step, steps: calls.append((step, steps)),
+    )
+    steps = 2 * math.ceil(EXAMPLES / 16)  # 26
+    assert calls == [(step, steps) for step in range(steps)]
+
+
+def test_the_first_on_step_sees_the_untrained_weights() -> None:
+    model, seen = network(), []
+    untrained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def look(step: int, steps: int) -> None:
+        seen.append(equal(model.state_dict(), untrained))
+
+    fit(model, separable(), recipe(epochs=1), seed=0, label="test", on_step=look)
+    assert seen == [True, *[False] * 12]
+
+
+def test_each_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
+    orders: list[list[int]] = []
+
+    class Watched(Dense):
+        def inputs(self, rows: Tensor) -> Tensor:
+            orders.append(rows.tolist())
+            return super().inputs(rows)
+
+    data = separable()
+    fit(network(), Watched(data.labels, data.values), recipe(epochs=2), seed=0, label="test")
+    first = [row for rows in orders[:13] for row in rows]
+    second = [row for rows in orders[13:] for row in rows]
+    assert sorted(first) == sorted(second) == list(range(EXAMPLES))
+    assert first != second
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so asking for it is no error")
+def test_asking_for_a_gpu_where_there_is_none_is_an_error_that_names_the_setting() -> None:
+    with pytest.raises(TrainingError, match=r"train\.device=cuda needs a GPU .* use train\.device=auto"):
+        trained(0, recipe(device=Device.cuda))
+
+
+def test_training_computes_with_the_threads_it_was_told_and_puts_the_former_number_back(two_threads: None) -> None:
+    counts: set[int] = set()
+    record = fit(
+        network(),
+        separable(),
+        recipe(),
+        seed=0,
+        label="test",
+        on_step=lambda step, steps: counts.add(torch.get_num_threads()),
+    )
+    assert counts == {1}
+    assert record.threads == 1
+    assert torch.get_num_threads() == 2
+
+
+def test_predicting_in_batches_equals_one_forward_pass_over_all_examples() -> None:
+    model, _ = trained(0, recipe(learning_rate=0.01, epochs=10))
+    data = separable()
+    with torch.no_grad():
+        together = model(data.values).argmax(1)
+    predicted = predict(model, data)
+    assert torch.equal(predicted, together)
+    assert predicted.shape == (EXAMPLES,)
+    assert (predicted == data.labels).float().mean() > 0.9, "the classes are far apart"
