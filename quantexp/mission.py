@@ -2,88 +2,171 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import nn
 
+from quantexp import models, tasks
 from quantexp.benchmark.measure import Measurements, measure
-from quantexp.config import Experiment, FakeQuant, Static
+from quantexp.config import RUNTIMES, Eager, Experiment, FakeQuant, Kind, Runtime, Static
 from quantexp.quant.inspection.evidence import float_operations, inspect
 from quantexp.quant.inspection.promise import Quantized
+from quantexp.quant.methods import quantize
+from quantexp.quant.methods.work import Form, Work
 from quantexp.results import Data, Report
-from quantexp.runtimes.contestant import Subject
-from quantexp.storage.stored import Recipe
+from quantexp.runtimes import prepare
+from quantexp.runtimes.contestant import Contestant
+from quantexp.storage.recipe import Recipe
 from quantexp.system.environment import describe
+from quantexp.system.errors import TrainingError
 from quantexp.tasks.data import TaskData
-from quantexp.training.baseline import Baseline
+from quantexp.training.baseline import Baseline, trained
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run leaves: its report, the model that the report is about, and how to build that again."""
+class RunResult:
+    """What a run leaves: its report, the network that the report is about, and how to build that again."""
 
     report: Report
     model: nn.Module
     recipe: Recipe
 
 
-def run(experiment: Experiment) -> Outcome:
+def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
     """Train or load, quantize, prove it, measure.
 
+    Args:
+        experiment: What is run.
+        weights: Folder of the network that the run in `train.checkpoint` stored, where that names a run.
+
     Raises:
-        QuantexpError: DataError, CacheError, TrainingError, QuantizationError or BenchmarkError.
+        QuantexpError: ConfigError, DataError, CacheError, TrainingError, QuantizationError or BenchmarkError.
     """
-    data = experiment.load()
-    baseline = experiment.baseline(data)  # trained once, then loaded
-    quantized = experiment.quant.apply(baseline, data, experiment.train, str(experiment.precision))
-    subjects = _subjects(experiment, data, baseline, quantized)  # with what runs in which precision, or an error
+    data = load(experiment)
+    baseline = trained(experiment, data, weights)  # once, then from the cache
+    form = Form(str(experiment.precision), data.example, experiment.runtime.target)
+    quantized = quantize(experiment.quant, Work(baseline, data, experiment.train, form))
+    contestants = list(_contestants(experiment, data, baseline, quantized))  # each inspected, or an error
+    recipes = _recipes(experiment, data)[: len(contestants)]
     sizes = experiment.batch_size if experiment.quant.timed else []  # no kernels, no latency
-    results = measure(subjects, data, experiment.benchmark, sizes)
-    report = _report(experiment, data, baseline, quantized, results)
-    return Outcome(report, subjects[-1].model, subjects[-1].recipe)
+    others = list(_others(experiment, contestants[0])) if sizes else []
+    measured = measure(contestants, others, recipes, data, experiment.benchmark, sizes)
+    report = _report(experiment, data, baseline, quantized, measured)
+    return RunResult(report, contestants[-1].network, recipes[-1])
 
 
-def _subjects(experiment: Experiment, data: TaskData, baseline: Baseline, quantized: Quantized) -> list[Subject]:
-    """Return the float model, and behind it the quantized one if anything is lowered, each inspected."""
-    recipe = Recipe.of(experiment, data)
-    evidence = inspect(Quantized(baseline.model, None), data.example)
-    float_recipe = replace(recipe, quant={"name": "none"}, precision="fp32")
-    subjects = [Subject(baseline.model, "fp32", evidence, float_recipe, baseline.training)]
+def check(experiment: Experiment) -> None:
+    """Make sure, before anything heavy starts, that what is read from outside is there.
+
+    Raises:
+        QuantexpError: DataError, TrainingError, CacheError or ConfigError.
+    """
+    if not experiment.study.needs_data:
+        return
+    tasks.sources_of(experiment.task).check(experiment.data_request)
+    models.check(experiment.model)
+    checkpoint = experiment.train.checkpoint
+    if checkpoint and not experiment.train.checkpoint_run and not Path(checkpoint).expanduser().is_file():
+        raise TrainingError(
+            f"train.checkpoint must name a file with weights, there is none at {checkpoint}; "
+            "correct the path, or give a run as runs:/RUN_ID"
+        )
+
+
+def load(experiment: Experiment) -> TaskData:
+    """Load the splits of the task, in the kind of input that the network takes; runs in a row read them once.
+
+    Raises:
+        ConfigError: If the network takes no kind of input that the task gives.
+        DataError: If the data are missing, damaged or out of reach.
+    """
+    task = experiment.task
+    data = tasks.load(task, input_kind(experiment), experiment.data_request)
+    data = replace(data, evaluation=experiment.evaluation)
+    if experiment.labelled:
+        splits = {"train": data.train, "calibration": data.calibration, "validation": data.validation}
+    else:
+        splits = {"calibration": data.calibration}
+    rows = (f"{len(split):,} {name}" for name, split in {**splits, "test": data.test}.items() if split is not None)
+    log.info("data      %s, %s: %s", task.name, data.origin, ", ".join(rows))
+    return data
+
+
+def input_kind(experiment: Experiment) -> Kind:
+    """Return the kind of input that the task gives and the network takes. Raises ConfigError if there is none."""
+    return models.kind(experiment.task, tasks.gives(experiment.task), experiment.model)
+
+
+def _contestants(
+    experiment: Experiment, data: TaskData, baseline: Baseline, quantized: Quantized
+) -> Iterator[Contestant]:
+    """Yield the float network, and behind it the quantized one if anything is quantized, each inspected."""
+    float_network = Quantized(baseline.model, None, baseline.training)
+    yield _inspected(float_network, "fp32", experiment, data)
     if quantized.promise is not None:
-        engine = experiment.quant.packs_for
-        evidence = inspect(quantized, data.example, engine)
-        precision = str(experiment.precision)
-        subjects.append(Subject(quantized.model, precision, evidence, recipe, quantized.training, engine))
-    return subjects
+        yield _inspected(quantized, str(experiment.precision), experiment, data)
+
+
+def _inspected(quantized: Quantized, precision: str, experiment: Experiment, data: TaskData) -> Contestant:
+    runtime, engine = experiment.runtime, experiment.quant.packs_for if quantized.promise else None
+    prepared = prepare(runtime, quantized.model, data.example, engine)
+    evidence = inspect(quantized, prepared.operators(data.example), engine)
+    return Contestant(quantized.model, precision, runtime, evidence, quantized.training, engine)
+
+
+def _others(experiment: Experiment, reference: Contestant) -> Iterator[Contestant]:
+    """Yield the float network in eager execution, if that is not the runtime of the run, and in further runtimes."""
+    names = [*([] if isinstance(experiment.runtime, Eager) else [Eager.name]), *experiment.benchmark.runtimes]
+    known: dict[str, type[Runtime]] = {runtime.name: runtime for runtime in RUNTIMES}
+    for name in dict.fromkeys(names):
+        if name != experiment.runtime.name:
+            yield replace(reference, runtime=known[name]())
+
+
+def _recipes(experiment: Experiment, data: TaskData) -> tuple[Recipe, Recipe]:
+    """Return the recipes of the float network and of the quantized one."""
+    recipe = Recipe.of(experiment, data, input_kind(experiment))
+    return replace(recipe, quant={"name": "none"}, precision="fp32"), recipe
 
 
 def _report(
-    experiment: Experiment,
-    data: TaskData,
-    baseline: Baseline,
-    quantized: Quantized,
-    results: Measurements,
+    experiment: Experiment, data: TaskData, baseline: Baseline, quantized: Quantized, measured: Measurements
 ) -> Report:
-    rows = (len(data.train), len(data.calibration), len(data.test), len(data.validation or ()))
     return Report(
         task=experiment.task.name,
         model=experiment.model.name,
         quant=experiment.quant.name,
         precision=str(experiment.precision),
-        data=Data(experiment.data.value, data.origin, data.fingerprint, *rows, data.evaluation.value),
+        data=Data(
+            source=experiment.data.value,
+            origin=data.origin,
+            fingerprint=data.fingerprint,
+            train=len(data.train) if experiment.labelled else 0,
+            calibration=len(data.calibration),
+            test=len(data.test),
+            validation=len(data.validation or ()),
+            evaluation=data.evaluation.value,
+        ),
         seed=experiment.seed,
         host=describe().host,
         machine=describe().summary,
         benchmark=experiment.benchmark.name,
         threads=experiment.benchmark.threads,
         flops=float_operations(baseline.model, data.example),
-        baseline=results.measured[0],
-        quantized=results.measured[1] if results.comparison else None,
-        compiled=results.compiled,
-        comparison=results.comparison,
-        conditions=results.conditions,
+        baseline=measured.measured[0],
+        quantized=measured.measured[1] if measured.comparison else None,
+        comparison=measured.comparison,
+        conditions=measured.conditions,
         calibration=experiment.quant.calibration.value if isinstance(experiment.quant, Static | FakeQuant) else None,
         calibration_seconds=quantized.calibration_seconds,
         float_training=baseline.training,
         quantized_training=quantized.training,
+        runtime=experiment.runtime.name,
+        others=measured.others,
+        objective=data.objective.name,
     )

@@ -17,18 +17,20 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quantexp.benchmark import noise
 from quantexp.config import Benchmark, Lab, Paired
 from quantexp.results import Conditions, Latency
-from quantexp.statistics.figures import half_width, latency
+from quantexp.runtimes import Prepared
+from quantexp.statistics.timing import half_width, latency
 from quantexp.system import host
 from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.data import Split
+from quantexp.tasks.inputs import Batch
 
 BLOCK_SECONDS = 2e-4  # about the least of a block: short, as what the machine does to one it then does to the next
 SLICE_SECONDS = 5e-3  # about the most that one model is timed before another has its turn
@@ -43,25 +45,16 @@ MAX_SHIFT = 1 << 20  # values of the tensor that moves the next copy to another 
 Ended = Literal["narrow", "budget", "protocol"]
 
 
-class Timed(Protocol):
-    """A model that can be placed elsewhere in memory: a Subject, or the compiled float model."""
-
-    @property
-    def model(self) -> nn.Module: ...
-
-    def copied(self) -> nn.Module: ...
-
-
 @dataclass(frozen=True)
 class Timing:
-    """The latency of each subject at one batch size, and what went on beside it."""
+    """The latency of each contestant at one batch size, and what went on beside it."""
 
     latencies: tuple[Latency, ...]
     conditions: Conditions
 
 
-def time_models(subjects: Sequence[Timed], test: Split, batch_size: int, protocol: Benchmark) -> Timing:
-    """Time the subjects against each other, the first being the one that the others are compared with.
+def time_models(contestants: Sequence[Prepared], examples: Split, batch_size: int, protocol: Benchmark) -> Timing:
+    """Time the contestants against each other, the first being the one that the others are compared with.
 
     The caller has set the threads. Other processes of quantexp on this host stand still meanwhile.
 
@@ -72,9 +65,9 @@ def time_models(subjects: Sequence[Timed], test: Split, batch_size: int, protoco
         clock = noise.Clock()
         match protocol:
             case Paired():
-                latencies, ended = _paired(subjects, _batches(test, batch_size, BATCHES), batch_size, protocol)
+                latencies, ended = _paired(contestants, _batches(examples, batch_size, BATCHES), batch_size, protocol)
             case Lab():
-                latencies, ended = _lab(subjects, _batches(test, batch_size, 1), batch_size, protocol)
+                latencies, ended = _lab(contestants, _batches(examples, batch_size, 1), batch_size, protocol)
             case _:
                 raise BenchmarkError(f"benchmark must be a Paired or a Lab, got {type(protocol).__name__}")
         load = clock.read()
@@ -94,25 +87,25 @@ def time_models(subjects: Sequence[Timed], test: Split, batch_size: int, protoco
     )
 
 
-def _batches(test: Split, size: int, count: int) -> list[Tensor]:
-    """Return up to `count` batches of real test inputs, starting anew at the first where they run out."""
-    first = test.inputs(torch.arange(size) % len(test))
-    fitting = max(1, min(count, MAX_INPUT_BYTES // first.nbytes))
-    return [first, *(test.inputs((torch.arange(size) + index * size) % len(test)) for index in range(1, fitting))]
+def _batches(examples: Split, size: int, count: int) -> list[Batch]:
+    """Return up to `count` batches of real examples, starting again at the first where they run out."""
+    first = examples.first(size)
+    fitting = max(1, min(count, MAX_INPUT_BYTES // sum(tensor.nbytes for tensor in first)))
+    return [first, *(examples.first(size, skipping=index * size) for index in range(1, fitting))]
 
 
 def _paired(
-    subjects: Sequence[Timed], inputs: list[Tensor], batch_size: int, protocol: Paired
+    contestants: Sequence[Prepared], inputs: list[Batch], batch_size: int, protocol: Paired
 ) -> tuple[list[Latency], Ended]:
     started = time.perf_counter()
     chance = random.Random()  # not seeded: an order that all runs share would lean the same way in all of them
-    first_ms = [_time(subject.model, inputs, 1) * 1e3 for subject in subjects]
-    call_seconds = [_call_seconds(subject.model, inputs) for subject in subjects]
+    first_ms = [_time(contestant.network, inputs, 1) * 1e3 for contestant in contestants]
+    call_seconds = [_call_seconds(contestant.network, inputs) for contestant in contestants]
     block = _Block.of(protocol.calls, min(call_seconds))
-    placements: list[list[list[float]]] = []  # samples in ms by placement, subject and round
+    placements: list[list[list[float]]] = []  # samples in ms by placement, contestant and round
     rounds = None
     while True:
-        copies = _placed(subjects, chance)
+        copies = _placed(contestants, chance)
         # The last to be warmed up keeps more of the caches all through the placement.
         warm = sum(_warm_up(copy, block.slice_calls, inputs) for copy in chance.sample(copies, len(copies)))
         rounds = rounds or _rounds(block, warm * block.calls, protocol)
@@ -148,7 +141,7 @@ class _Block:
 
 
 def _samples(
-    copies: Sequence[nn.Module], inputs: list[Tensor], block: _Block, rounds: int, chance: random.Random
+    copies: Sequence[nn.Module], inputs: list[Batch], block: _Block, rounds: int, chance: random.Random
 ) -> list[list[float]]:
     """Return the mean milliseconds of a call in each block, by model and round.
 
@@ -165,22 +158,22 @@ def _samples(
     return samples
 
 
-def _placed(subjects: Sequence[Timed], chance: random.Random) -> list[nn.Module]:
-    """Copy the subjects to other places in memory, in an order that changes, as later copies lie elsewhere."""
+def _placed(contestants: Sequence[Prepared], chance: random.Random) -> list[nn.Module]:
+    """Copy the contestants to other places in memory, in an order that changes, as later copies lie elsewhere."""
     copies: dict[int, nn.Module] = {}
     shifts = []  # freed when all copies stand
-    for index in chance.sample(range(len(subjects)), len(subjects)):
+    for index in chance.sample(range(len(contestants)), len(contestants)):
         shifts.append(torch.empty(chance.randrange(1, MAX_SHIFT)))
-        copies[index] = subjects[index].copied()
-    return [copies[index] for index in range(len(subjects))]
+        copies[index] = contestants[index].copied()
+    return [copies[index] for index in range(len(contestants))]
 
 
-def _call_seconds(model: nn.Module, inputs: list[Tensor]) -> float:
+def _call_seconds(model: nn.Module, inputs: list[Batch]) -> float:
     _time(model, inputs, len(inputs))  # warm-up
     return _time(model, inputs, len(inputs))
 
 
-def _warm_up(model: nn.Module, calls: int, inputs: list[Tensor]) -> float:
+def _warm_up(model: nn.Module, calls: int, inputs: list[Batch]) -> float:
     """Call the model until a block of `calls` no longer improves; return the seconds of a call then."""
     best = _time(model, inputs, calls)
     for _ in range(WARM_UP_BLOCKS - 1):
@@ -210,21 +203,21 @@ def _ended(placements: Sequence[Sequence[Sequence[float]]], spent: float, protoc
 
 
 def _lab(
-    subjects: Sequence[Timed], inputs: list[Tensor], batch_size: int, protocol: Lab
+    contestants: Sequence[Prepared], inputs: list[Batch], batch_size: int, protocol: Lab
 ) -> tuple[list[Latency], Ended]:
-    samples: list[list[float]] = [[] for _ in subjects]
-    first_ms = [_time(subject.model, inputs, 1) * 1e3 for subject in subjects]  # the one warm-up
+    samples: list[list[float]] = [[] for _ in contestants]
+    first_ms = [_time(contestant.network, inputs, 1) * 1e3 for contestant in contestants]  # the one warm-up
     for _ in range(protocol.repeats):
-        for subject, samples_ms in zip(subjects, samples, strict=True):
-            samples_ms.append(_time(subject.model, inputs, 1) * 1e3)
+        for contestant, samples_ms in zip(contestants, samples, strict=True):
+            samples_ms.append(_time(contestant.network, inputs, 1) * 1e3)
     latencies = [latency(batch_size, ms, 1, 1, first) for ms, first in zip(samples, first_ms, strict=True)]
     return latencies, "protocol"
 
 
-def _time(model: nn.Module, inputs: list[Tensor], calls: int, start: int = 0) -> float:
+def _time(model: nn.Module, inputs: list[Batch], calls: int, start: int = 0) -> float:
     """Return the mean seconds of some calls in a row, which rotate over the inputs."""
     turns = [inputs[(start + index) % len(inputs)] for index in range(calls)]
     started = time.perf_counter()
     for batch in turns:
-        model(batch)
+        model(*batch)
     return (time.perf_counter() - started) / calls

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from quantexp.quant.inspection.dequantized import Call, Grid, calls, named_layers, weight
 from quantexp.results import Layer, LayerLoss
-from quantexp.statistics.figures import decibels, energies, finite, sqnr_db
+from quantexp.statistics.sqnr import decibels, energies, finite, sqnr_db
 from quantexp.tasks.data import Split
+from quantexp.tasks.inputs import Batch
 from quantexp.training.loop import PREDICT_BATCH
 
 EXAMPLES = 512
@@ -128,7 +129,7 @@ def _weight_figures(reference: Tensor | None, given: Tensor | None) -> Figures:
 # Batch normalisation
 
 
-def _folded(baseline: nn.Module, left: Container[str], example: Tensor) -> dict[str, nn.Module]:
+def _folded(baseline: nn.Module, left: Container[str], example: Batch) -> dict[str, nn.Module]:
     """Return the batch normalisations that were folded into the layer before them, by that layer.
 
     They take what the layer gives, and are not among the layers that are `left` in the quantized model.

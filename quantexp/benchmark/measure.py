@@ -1,4 +1,4 @@
-"""Everything that is measured on the models of one run, and what the comparison says."""
+"""Everything that is measured on the networks of one run, and what the comparison says."""
 
 from __future__ import annotations
 
@@ -6,137 +6,166 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from quantexp.benchmark.latency import Timed, Timing, time_models
+from quantexp.benchmark.latency import Timing, time_models
 from quantexp.benchmark.layers import layer_losses
 from quantexp.benchmark.memory import memory_bytes
 from quantexp.benchmark.reasons import Setting, not_faster
 from quantexp.benchmark.size import size
-from quantexp.config import Benchmark, FloatModel
+from quantexp.config import Benchmark
 from quantexp.quant.inspection.evidence import profile
 from quantexp.results import (
     Comparison,
-    Compiled,
     Conditions,
     Latency,
     Measured,
     NotFaster,
+    OtherFloat,
     Profile,
     Speedup,
     Training,
 )
-from quantexp.runtimes.compiled import CompiledModel, compiled
-from quantexp.runtimes.contestant import Subject
-from quantexp.statistics.figures import accuracy, detectable_drop, flips, loss, mcnemar, speedup, sqnr_db
-from quantexp.storage import stored as storage
+from quantexp.runtimes import Prepared
+from quantexp.runtimes.contestant import Contestant
+from quantexp.statistics.sqnr import sqnr_db
+from quantexp.statistics.timing import speedup
+from quantexp.storage import stored
+from quantexp.storage.recipe import Recipe
 from quantexp.system.environment import describe, threads, usable_cores
-from quantexp.tasks.data import Split, TaskData
-from quantexp.training.loop import predict_logits
+from quantexp.tasks.data import TaskData
+from quantexp.training.loop import outputs
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What `measure` found: on each subject, on the compiled float model, between them, and beside them."""
+    """What `measure` found: on each of the two that are compared, between them, on others, and beside them."""
 
     measured: tuple[Measured, ...]
-    compiled: Compiled | None
     comparison: Comparison | None
+    others: tuple[OtherFloat, ...]
     conditions: tuple[Conditions, ...]
 
 
-def measure(
-    subjects: Sequence[Subject], data: TaskData, benchmark: Benchmark, batch_sizes: Sequence[int]
-) -> Measurements:
-    """Measure the float model, and the quantized one against it if there are two subjects.
+@dataclass(frozen=True)
+class _Times:
+    """Of all contestants at one batch size: what timing found, and how they were prepared for it."""
 
-    Without batch sizes nothing is timed.
+    timing: Timing
+    prepared: tuple[Prepared, ...]
+
+
+def measure(
+    contestants: Sequence[Contestant],
+    others: Sequence[Contestant],
+    recipes: Sequence[Recipe],
+    data: TaskData,
+    benchmark: Benchmark,
+    batch_sizes: Sequence[int],
+) -> Measurements:
+    """Measure the float network, and the quantized one against it if there are two contestants.
+
+    Args:
+        contestants: The float network, which is the reference, and behind it the quantized one if there is one.
+        others: The float network in other runtimes; timed beside the contestants, and nothing else.
+        recipes: How each contestant is built again from what is stored.
+        data: Quality is measured on its evaluated split.
+        benchmark: How latency is measured.
+        batch_sizes: At which; none where nothing is timed.
 
     Raises:
         BenchmarkError: If a condition of the measurement cannot be set up.
     """
-    log.info("measure   accuracy on %s %s examples", f"{len(data.evaluated):,}", data.evaluation)
+    log.info("measure   %s %s examples", f"{len(data.evaluated):,}", data.evaluation)
     with threads(usable_cores()):
-        logits = [predict_logits(subject.model, data.evaluated) for subject in subjects]
+        given = [outputs(contestant.network, data.evaluated) for contestant in contestants]
     with threads(benchmark.threads):
-        timings, compilations = _timings(subjects, data, benchmark, batch_sizes)
-        profiles = [_profiles(subject, data, batch_sizes) for subject in subjects]
+        times = [_timed([*contestants, *others], data, batch_size, benchmark) for batch_size in batch_sizes]
+        profiles = [_profiles(contestant, data, batch_sizes) for contestant in contestants]
     measured = []
-    for index, subject in enumerate(subjects):
-        with _stored(subject) as (folder, load_ms):
+    for index, contestant in enumerate(contestants):
+        with _stored(contestant, recipes[index]) as (folder, load_ms):
             measured.append(
                 Measured(
-                    precision=subject.precision,
-                    accuracy=accuracy(logits[index].argmax(1), data.evaluated.labels, data.classes),
-                    size=size(subject.model, folder),
-                    evidence=subject.evidence,
+                    precision=contestant.precision,
+                    quality=data.objective.quality(given[index], data.evaluated.labels),
+                    size=size(contestant.network, folder),
+                    evidence=contestant.evidence,
                     profiles=profiles[index],
-                    latency=tuple(timing.latencies[index] for timing in timings),
+                    latency=_latencies(times, index),
                     load_ms=load_ms,
-                    train_seconds=subject.training.seconds if subject.training else None,
+                    train_seconds=contestant.training.seconds if contestant.training else None,
                     memory_bytes=_memory(folder, benchmark, batch_sizes),
-                    loss=loss(logits[index], data.evaluated.labels),
+                    loss=data.objective.mean_loss(given[index], data.evaluated.labels),
+                    prepare_seconds=_prepare_seconds(times, index),
+                    max_difference=_max_difference(times, index),
                 )
             )
-    compiled_latency = tuple(timing.latencies[-1] for timing in timings) if compilations else ()
-    comparison = None
-    if len(subjects) == 2:
-        comparison = _compare(subjects, measured, logits, data.evaluated, compiled_latency, benchmark)
-    return Measurements(
-        tuple(measured),
-        _compiled(compilations, measured[0].latency, compiled_latency, benchmark.margin),
-        comparison,
-        tuple(timing.conditions for timing in timings),
+    comparison = _compare(contestants, measured, given, data, benchmark) if len(contestants) == 2 else None
+    further = (_other(times, len(contestants) + at, one, measured, benchmark) for at, one in enumerate(others))
+    return Measurements(tuple(measured), comparison, tuple(further), tuple(one.timing.conditions for one in times))
+
+
+def _timed(contestants: Sequence[Contestant], data: TaskData, batch_size: int, benchmark: Benchmark) -> _Times:
+    batch = data.evaluated.first(batch_size)
+    prepared = tuple(contestant.prepared(batch) for contestant in contestants)
+    log.info("measure   latency at batch %d (%s)", batch_size, benchmark.name)
+    return _Times(time_models(prepared, data.evaluated, batch_size, benchmark), prepared)
+
+
+def _latencies(times: Sequence[_Times], index: int) -> tuple[Latency, ...]:
+    return tuple(one.timing.latencies[index] for one in times)
+
+
+def _prepare_seconds(times: Sequence[_Times], index: int) -> float | None:
+    known = [seconds for one in times if (seconds := one.prepared[index].seconds) is not None]
+    return sum(known) if known else None
+
+
+def _max_difference(times: Sequence[_Times], index: int) -> float | None:
+    known = [difference for one in times if (difference := one.prepared[index].max_difference) is not None]
+    return max(known) if known else None
+
+
+def _other(
+    times: Sequence[_Times], index: int, one: Contestant, measured: Sequence[Measured], benchmark: Benchmark
+) -> OtherFloat:
+    latency, (reference, *quantized) = _latencies(times, index), [model.latency for model in measured]
+    return OtherFloat(
+        runtime=one.runtime.name,
+        prepare_seconds=_prepare_seconds(times, index),
+        max_difference=_max_difference(times, index),
+        latency=latency,
+        speedups=_speedups(reference, latency, benchmark.margin),
+        quantized_speedups=_speedups(latency, quantized[0], benchmark.margin) if quantized else (),
     )
 
 
-def _timings(
-    subjects: Sequence[Subject], data: TaskData, benchmark: Benchmark, batch_sizes: Sequence[int]
-) -> tuple[list[Timing], list[CompiledModel]]:
-    """Return one timing a batch size, the compiled float model behind the subjects, and what was compiled."""
-    timings, compilations = [], []
-    for batch_size in batch_sizes:
-        with ExitStack() as stack:
-            contestants: list[Timed] = list(subjects)
-            if FloatModel.compiled in benchmark.baselines:
-                log.info("compile   the float model for batch %d", batch_size)
-                inputs = data.evaluated.inputs(torch.arange(batch_size) % len(data.evaluated))
-                compilations.append(stack.enter_context(compiled(subjects[0].model, inputs)))
-                contestants.append(compilations[-1])
-            log.info("measure   latency at batch %d (%s)", batch_size, benchmark.name)
-            timings.append(time_models(contestants, data.evaluated, batch_size, benchmark))
-    return timings, compilations
-
-
-def _profiles(subject: Subject, data: TaskData, batch_sizes: Sequence[int]) -> tuple[Profile, ...]:
-    return tuple(
-        profile(subject.model, data.evaluated.inputs(torch.arange(batch_size) % len(data.evaluated)))
-        for batch_size in batch_sizes
-    )
+def _profiles(contestant: Contestant, data: TaskData, batch_sizes: Sequence[int]) -> tuple[Profile, ...]:
+    return tuple(profile(contestant.network, data.evaluated.first(batch_size)) for batch_size in batch_sizes)
 
 
 @contextmanager
-def _stored(subject: Subject) -> Iterator[tuple[Path | None, float | None]]:
-    """Store the subject in a folder that is gone afterwards; also give the milliseconds to load it from there.
+def _stored(contestant: Contestant, recipe: Recipe) -> Iterator[tuple[Path | None, float | None]]:
+    """Store a network in a folder that is gone afterwards; also give the milliseconds to load it from there.
 
     Where no folder takes it both are None: a disk that is full costs these figures, not the run.
     """
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
         try:
-            storage.save(Path(scratch), subject.model, subject.recipe)
+            stored.save(Path(scratch), contestant.network, recipe)
         except Exception as error:  # the writers of torch and safetensors raise errors of their own
             log.warning("the size of the stored model and its time to load stay unknown: %s", error)
             yield None, None
             return
         started = time.perf_counter()
-        storage.load(scratch, trust=True)  # it is what this run stored
+        stored.load(scratch, trust=True)  # it is what this run stored
         yield Path(scratch), (time.perf_counter() - started) * 1e3
 
 
@@ -145,48 +174,27 @@ def _memory(folder: Path | None, benchmark: Benchmark, batch_sizes: Sequence[int
     return memory_bytes(folder, max(batch_sizes), benchmark.threads) if folder and wanted else None
 
 
-def _compiled(
-    compilations: Sequence[CompiledModel], eager: Sequence[Latency], latency: tuple[Latency, ...], margin: float
-) -> Compiled | None:
-    if not compilations:
-        return None
-    return Compiled(
-        compile_seconds=sum(one.compile_seconds for one in compilations),
-        max_difference=max(one.max_difference for one in compilations),
-        latency=latency,
-        speedups=_speedups(eager, latency, margin),
-    )
-
-
 def _compare(
-    subjects: Sequence[Subject],
+    contestants: Sequence[Contestant],
     measured: Sequence[Measured],
-    logits: Sequence[Tensor],
-    examples: Split,
-    compiled_latency: Sequence[Latency],
+    given: Sequence[Tensor],
+    data: TaskData,
     benchmark: Benchmark,
 ) -> Comparison:
     baseline, quantized = measured
-    predictions = [one.argmax(1) for one in logits]
-    gained, lost = flips(predictions[0], predictions[1], examples.labels)
+    before, after = (data.objective.predictions(one) for one in given)
     with threads(usable_cores()):
-        layers = layer_losses(subjects[0].model, subjects[1].model, quantized.evidence.layers, examples)
+        reference, other = (one.network for one in contestants)
+        layers = layer_losses(reference, other, quantized.evidence.layers, data.evaluated)
     speedups = _speedups(baseline.latency, quantized.latency, benchmark.margin)
     return Comparison(
-        accuracy_drop=baseline.accuracy.value - quantized.accuracy.value,
-        agreement=float((predictions[0] == predictions[1]).double().mean()),
-        flips_gained=len(gained),
-        flips_lost=len(lost),
-        p_value=mcnemar(len(gained), len(lost)),
-        detectable_drop=detectable_drop(len(gained), len(lost), len(examples)),
+        quality=data.objective.change(given[0], given[1], data.evaluated.labels),
+        agreement=float((before == after).double().mean()),
         compression=baseline.size.state_bytes / quantized.size.state_bytes,
         speedups=speedups,
-        speedups_over_compiled=_speedups(compiled_latency, quantized.latency, benchmark.margin),
-        not_faster=tuple(_not_faster(subjects[1], quantized, speedups, benchmark.threads)),
-        training_ratio=_training_ratio(*(subject.training for subject in subjects)),
-        output_sqnr_db=sqnr_db(logits[0], logits[1]),
-        gained_examples=gained,
-        lost_examples=lost,
+        not_faster=tuple(_not_faster(contestants[1], quantized, speedups, benchmark.threads)),
+        training_ratio=_training_ratio(*(one.training for one in contestants)),
+        output_sqnr_db=sqnr_db(given[0], given[1]),
         layers=layers,
     )
 
@@ -195,14 +203,16 @@ def _speedups(reference: Sequence[Latency], other: Sequence[Latency], margin: fl
     return tuple(speedup(*pair, margin) for pair in zip(reference, other, strict=False))
 
 
-def _not_faster(subject: Subject, measured: Measured, speedups: Sequence[Speedup], count: int) -> Iterator[NotFaster]:
-    engine = subject.engine.value if subject.engine else None
-    setting = Setting(subject.precision, engine, count, usable_cores(), describe().instruction_sets)
+def _not_faster(
+    contestant: Contestant, measured: Measured, speedups: Sequence[Speedup], count: int
+) -> Iterator[NotFaster]:
+    engine = contestant.engine.value if contestant.engine else None
+    setting = Setting(contestant.precision, engine, count, usable_cores(), describe().instruction_sets)
     for one, of_size in zip(speedups, measured.profiles, strict=True):
         if one.verdict == "faster" or (one.low is None and one.ratio > 1):
             continue
         larger = (other for other in speedups if other.batch_size > one.batch_size and other.verdict == "faster")
-        reasons = not_faster(subject.evidence, of_size, setting, one.ratio, next(larger, None))
+        reasons = not_faster(contestant.evidence, of_size, setting, one.ratio, next(larger, None))
         yield NotFaster(one.batch_size, reasons)
 
 

@@ -49,12 +49,13 @@ def _peak() -> int:
 def _load_and_predict(folder: Path, batch_size: int, threads: int) -> None:
     import torch
 
-    from quantexp.storage.stored import input_width, load
+    from quantexp.storage.stored import inputs_of, load
+    from quantexp.tasks.inputs import examples
 
     torch.set_num_threads(threads)
     model = load(folder, trust=True)
     with torch.inference_mode():
-        model(torch.zeros(batch_size, input_width(folder)))
+        model(*examples(inputs_of(folder), batch_size))
 
 
 if __name__ == "__main__":

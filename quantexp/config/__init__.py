@@ -1,10 +1,11 @@
 """Experiment and every option: the schema that Hydra composes, light enough for `--help` (no torch)."""
 
-from quantexp.config.benchmark import Benchmark, FloatModel, Lab, Paired
-from quantexp.config.experiment import Experiment
+from quantexp.config.benchmark import Benchmark, Lab, Paired
+from quantexp.config.experiment import GROUPS, OPTIONS, Experiment, affects, checked, no_pair
+from quantexp.config.inputs import Kind, Taken
 from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
-from quantexp.config.model import Custom, Lenet5, Mlp, Model
-from quantexp.config.option import Option, Settings
+from quantexp.config.model import MODELS, CustomModel, Lenet5, Mlp, Model
+from quantexp.config.option import NOTHING, RESULT, WEIGHTS, Affects, Option, Settings, option, plain
 from quantexp.config.quant import (
     METHODS,
     Amp,
@@ -18,32 +19,57 @@ from quantexp.config.quant import (
     Static,
     WeightOnly,
 )
-from quantexp.config.study import STUDIES, Affine, Objective, Search, Sensitivity, Single, Study
-from quantexp.config.sweep import Retry, Sweep, Unsupported
-from quantexp.config.task import CalibrationSplit, DataRequest, EvaluationSplit, Mnist, Source, Sst2, Task
+from quantexp.config.runtime import RUNTIMES, Compiled, Eager, Runtime
+from quantexp.config.study import STUDIES, Affine, Goal, Search, Sensitivity, Single, Study
+from quantexp.config.sweep import Retry, SweepSettings, Unsupported
+from quantexp.config.task import (
+    TASKS,
+    CalibrationSplit,
+    CustomTask,
+    DataRequest,
+    DataSource,
+    EvaluationSplit,
+    Mnist,
+    Sst2,
+    Task,
+)
 from quantexp.config.tracking import Local, Server, Tracking
 from quantexp.config.train import Device, Optimizer, Train
 
 __all__ = [
+    "GROUPS",
     "METHODS",
+    "MODELS",
+    "NOTHING",
+    "OPTIONS",
     "OVER_TORCH_AO",
+    "RESULT",
+    "RUNTIMES",
     "STUDIES",
+    "TASKS",
+    "WEIGHTS",
+    "Affects",
     "Affine",
     "Amp",
     "Benchmark",
     "ByLayer",
     "CalibrationSplit",
-    "Custom",
+    "Compiled",
+    "CustomModel",
+    "CustomTask",
     "DataRequest",
+    "DataSource",
     "Device",
     "Dynamic",
+    "Eager",
     "Engine",
     "EvaluationSplit",
     "Experiment",
     "FakeQuant",
-    "FloatModel",
     "Flow",
+    "Goal",
     "Granularity",
+    "Kind",
     "Lab",
     "Lenet5",
     "Local",
@@ -51,7 +77,6 @@ __all__ = [
     "Mnist",
     "Model",
     "NoQuant",
-    "Objective",
     "Observer",
     "Optimizer",
     "Option",
@@ -59,6 +84,7 @@ __all__ = [
     "Qat",
     "Quant",
     "Retry",
+    "Runtime",
     "Scheme",
     "Search",
     "Selective",
@@ -66,15 +92,20 @@ __all__ = [
     "Server",
     "Settings",
     "Single",
-    "Source",
     "Sst2",
     "Start",
     "Static",
     "Study",
-    "Sweep",
+    "SweepSettings",
+    "Taken",
     "Task",
     "Tracking",
     "Train",
     "Unsupported",
     "WeightOnly",
+    "affects",
+    "checked",
+    "no_pair",
+    "option",
+    "plain",
 ]

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import ClassVar
 
-from quantexp.config.option import Option, option
-
-
-class FloatModel(StrEnum):
-    """A way to run the float model that quantized ones are compared with."""
-
-    eager = "eager"
-    compiled = "compiled"
+from quantexp.config.option import RESULT, Option, option
+from quantexp.config.runtime import RUNTIMES
 
 
 @dataclass
@@ -23,18 +16,27 @@ class Benchmark(Option):
 
     group: ClassVar[str] = "benchmark"
 
-    threads: int = option("CPU threads while measuring; set, checked and recorded", 1, at_least=1, at_most=1024)
-    margin: float = option("smallest difference in latency worth naming, as a share", 0.01, above=0, at_most=1)
-    baselines: list[FloatModel] = option(
-        "float models to compare with: [eager] or [eager,compiled], which needs a C++ compiler", [FloatModel.eager]
+    threads: int = option(
+        "CPU threads while measuring; set, checked and recorded", 1, affects=RESULT, at_least=1, at_most=1024
     )
-    memory: bool = option("also measure the peak memory of a fresh process that loads the model and predicts", False)
+    margin: float = option(
+        "smallest difference in latency worth naming, as a share", 0.01, affects=RESULT, above=0, at_most=1
+    )
+    runtimes: list[str] = option(
+        "further runtimes that the float network is timed in, as [compiled]", [], affects=RESULT
+    )
+    memory: bool = option(
+        "also measure the peak memory of a fresh process that loads the model and predicts", False, affects=RESULT
+    )
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
-        names = [str(name) for name in self.baselines]
-        if sorted(names) not in (["eager"], ["compiled", "eager"]):
-            yield f"benchmark.baselines must be [eager] or [eager,compiled], got [{','.join(names)}]"
+        known = [runtime.name for runtime in RUNTIMES]
+        for name in self.runtimes:
+            if name not in known:
+                yield f"benchmark.runtimes must name runtimes ({', '.join(known)}), got {name!r}"
+        if len(set(self.runtimes)) < len(self.runtimes):
+            yield f"benchmark.runtimes must name each runtime once, got [{','.join(self.runtimes)}]"
 
 
 @dataclass
@@ -48,10 +50,14 @@ class Paired(Benchmark):
 
     name: ClassVar[str] = "paired"
 
-    placements: int = option("least times that the models are copied afresh", 10, at_least=2, at_most=1000)
-    narrow: float = option("half-width at which an interval is narrow enough, as a share of the ratio", 0.01, above=0)
-    seconds: float = option("time spent on each batch size at most", 2.0, above=0)
-    calls: int = option("least calls in a timed block", 1, at_least=1, at_most=10000)
+    placements: int = option(
+        "least times that the models are copied afresh", 10, affects=RESULT, at_least=2, at_most=1000
+    )
+    narrow: float = option(
+        "half-width at which an interval is narrow enough, as a share of the ratio", 0.01, affects=RESULT, above=0
+    )
+    seconds: float = option("time spent on each batch size at most", 2.0, affects=RESULT, above=0)
+    calls: int = option("least calls in a timed block", 1, affects=RESULT, at_least=1, at_most=10000)
 
 
 @dataclass
@@ -60,4 +66,4 @@ class Lab(Benchmark):
 
     name: ClassVar[str] = "lab"
 
-    repeats: int = option("timed runs after the one warm-up", 5, at_least=2)
+    repeats: int = option("timed runs after the one warm-up", 5, affects=RESULT, at_least=2)

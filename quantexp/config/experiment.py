@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from quantexp.config.benchmark import Benchmark, Paired
+from quantexp.config.benchmark import Benchmark, Lab, Paired
+from quantexp.config.inputs import Kind
 from quantexp.config.levers import Start
-from quantexp.config.model import Mlp, Model
-from quantexp.config.option import Settings, option
+from quantexp.config.model import MODELS, Mlp, Model
+from quantexp.config.option import NOTHING, RESULT, WEIGHTS, Affects, Option, Settings, option
 from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Qat, Quant, Static
-from quantexp.config.study import Single, Study
-from quantexp.config.sweep import Sweep
-from quantexp.config.task import CalibrationSplit, DataRequest, EvaluationSplit, Mnist, Source, Task
-from quantexp.config.tracking import Local, Tracking
+from quantexp.config.runtime import RUNTIMES, Eager, Runtime
+from quantexp.config.study import STUDIES, Single, Study
+from quantexp.config.sweep import SweepSettings
+from quantexp.config.task import TASKS, CalibrationSplit, DataRequest, DataSource, EvaluationSplit, Mnist, Task
+from quantexp.config.tracking import Local, Server, Tracking
 from quantexp.config.train import Train
-from quantexp.system.errors import ConfigError, Mismatch, TrainingError
+from quantexp.system.errors import ConfigError, Mismatch
 
-if TYPE_CHECKING:
-    from quantexp.tasks.data import TaskData
-    from quantexp.training.baseline import Baseline
-
-
-log = logging.getLogger(__name__)
+OPTIONS: tuple[type[Option], ...] = (
+    *(*TASKS, *MODELS, *METHODS, *RUNTIMES, Train, Paired, Lab, Local, Server, *STUDIES),
+)
 
 
 @dataclass
@@ -35,23 +32,36 @@ class Experiment(Settings):
     task: Task = field(default_factory=Mnist)
     model: Model = field(default_factory=Mlp)
     quant: Quant = field(default_factory=Static)
-    precision: str | None = option("what it is lowered to; null is the method's own choice", None)
-    batch_size: Any = option("inference batch sizes that are measured: an integer or a list", [1, 64])
-    data: Source = option("full: the real data set; sample: the small one in the package, no network", Source.full)
-    data_dir: str | None = option("where data are read from, read-only; default $QUANTEXP_DATA_DIR", None)
-    cache_dir: str | None = option("where downloads and trained models are kept; null: your cache directory", None)
+    precision: str | None = option("what it is lowered to; null is the method's own choice", None, affects=RESULT)
+    batch_size: Any = option("inference batch sizes that are measured: an integer or a list", [1, 64], affects=RESULT)
+    data: DataSource = option(
+        "full: the real data set; sample: the small one in the package; synthetic: random inputs without labels",
+        DataSource.full,
+        affects=WEIGHTS,
+    )
+    data_dir: str | None = option(
+        "where data are read from, read-only; default $QUANTEXP_DATA_DIR", None, affects=NOTHING
+    )
+    cache_dir: str | None = option(
+        "where downloads and trained models are kept; null: your cache directory", None, affects=NOTHING
+    )
     validation: float = option(
-        "share of the training examples held out as a validation split", 0.0, at_least=0, at_most=0.9
+        "share of the training examples held out as a validation split", 0.0, affects=WEIGHTS, at_least=0, at_most=0.9
     )
-    evaluation: EvaluationSplit = option("split that accuracy is measured on", EvaluationSplit.test)
+    evaluation: EvaluationSplit = option("split that accuracy is measured on", EvaluationSplit.test, affects=RESULT)
     seed: int = option(
-        "shapes weights, the order of batches, and which examples calibrate or validate", 0, at_least=0, at_most=2**32
+        "shapes weights, the order of batches, and which examples calibrate or validate",
+        0,
+        affects=WEIGHTS,
+        at_least=0,
+        at_most=2**32,
     )
+    runtime: Runtime = field(default_factory=Eager)
     train: Train = field(default_factory=Train)
     benchmark: Benchmark = field(default_factory=Paired)
     tracking: Tracking = field(default_factory=Local)
     study: Study = field(default_factory=Single)
-    sweep: Sweep = field(default_factory=Sweep)
+    sweep: SweepSettings = field(default_factory=SweepSettings)
 
     def __post_init__(self) -> None:
         if self.precision is None:
@@ -61,30 +71,41 @@ class Experiment(Settings):
         self.data_dir = self.data_dir or None  # the environment variable may be set and empty
         if isinstance(self.model, Mlp) and self.model.hidden is None:
             self.model = self.model.filled(hidden=list(self.task.hidden))
-        if isinstance(self.task, Mnist) and self.task.crop is None:
-            self.task = self.task.filled(crop=self.model.side or self.task.side)
+        if (name := self.task.size_setting) and self.task.size is None:
+            self.task = self.task.filled(**{name: self.model.size or self.task.usual_size})
         super().__post_init__()
 
     def faults(self) -> Iterator[str]:
         """Yield every fault of this combination; each option has checked its own values before."""
         yield from (fault.removeprefix(".") for fault in super().faults())
-        chosen = (self.task, self.model, self.quant, self.train, self.benchmark, self.tracking, self.study, self.sweep)
-        for name in (extra for one in chosen for extra in one.extras()):
+        options = [getattr(self, group) for group in GROUPS]
+        for name in (extra for chosen in [*options, self.sweep] for extra in chosen.extras()):
             yield f"there is no setting {name}; leave out the + and see `python -m quantexp --help`"
         yield from self._precision_faults()
         yield from self._batch_size_faults()
-        yield from self._image_faults()
-        if self.evaluation == EvaluationSplit.validation and self.validation == 0:
-            yield (
-                "evaluation=validation needs examples that are held out of train, got validation=0; "
-                "hold some out, as validation=0.1 does"
-            )
-        yield from self.study.combination_faults(self)
+        yield from self._input_faults()
+        yield from self._data_faults()
+        yield from self.study.combination_faults(self.quant, self.batch_size, self.labelled)
         if isinstance(self.quant, Qat) and self.quant.start is Start.scratch and self.train.checkpoint:
             yield (
                 "quant.start=scratch would not use the weights of train.checkpoint="
                 f"{self.train.checkpoint}; give one of the two"
             )
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the examples have labels: without them nothing is trained, and there is no accuracy."""
+        return self.data is not DataSource.synthetic
+
+    @property
+    def data_request(self) -> DataRequest:
+        """Which examples this experiment needs."""
+        calibration, examples, seed = CalibrationSplit.train, DataRequest.calibration_examples, self.seed
+        if isinstance(self.quant, Static | FakeQuant):
+            calibration, examples = self.quant.calibration, self.quant.calibration_examples
+            seed = seed if self.quant.calibration_seed is None else self.quant.calibration_seed
+        places = (self.data, self.data_dir, self.cache_dir)
+        return DataRequest(*places, calibration, examples, seed, self.validation, self.seed)
 
     def _precision_faults(self) -> Iterator[str]:
         possible = type(self.quant).precisions
@@ -95,20 +116,26 @@ class Experiment(Settings):
             yield f"precision is a name such as {possible[0]}, got the bare number {self.precision}"
             return
         pairs = "; ".join(f"quant={method.name}: {', '.join(method.precisions)}" for method in METHODS)
-        rule = f"precision={self.precision} does not exist for quant={self.quant.name}"
+        rule = f"precision={self.precision} is not supported by quant={self.quant.name}"
         rest = f", which has {', '.join(possible)}. All pairs: {pairs}"
         known = any(self.precision in method.precisions for method in METHODS)
         yield Mismatch(rule, rest) if known else rule + rest
 
     def _flow_faults(self) -> Iterator[str]:
-        """Yield the fault of a precision that the method has, but not in this flow."""
-        if not isinstance(self.quant, ByLayer) or self.precision in self.quant.flows.get(self.quant.flow, ()):
+        """Yield the fault of a precision that the method has, but not in this flow, or not in this runtime."""
+        if not isinstance(self.quant, ByLayer):
             return
-        having = [f"quant.flow={flow}: {', '.join(names)}" for flow, names in self.quant.flows.items()]
-        yield Mismatch(
-            f"precision={self.precision} does not exist for quant={self.quant.name} in quant.flow={self.quant.flow}",
-            f". All pairs of quant={self.quant.name}: {'; '.join(having)}",
-        )
+        if self.precision not in self.quant.flows.get(self.quant.flow, ()):
+            having = [f"quant.flow={flow}: {', '.join(names)}" for flow, names in self.quant.flows.items()]
+            rule = f"precision={self.precision} is not supported by quant={self.quant.name} in flow {self.quant.flow}"
+            yield Mismatch(rule, f". All pairs of quant={self.quant.name}: {'; '.join(having)}")
+        if self.quant.flow not in self.runtime.flows:
+            possible = [flow.value for flow in self.quant.flows if flow in self.runtime.flows]
+            repair = f"use quant.flow={' or '.join(possible)}" if possible else "use runtime=eager"
+            yield Mismatch(
+                f"runtime={self.runtime.name} does not execute networks of quant.flow={self.quant.flow}",
+                f"; {repair}",
+            )
 
     def _batch_size_faults(self) -> Iterator[str]:
         sizes = self.batch_size
@@ -122,65 +149,73 @@ class Experiment(Settings):
         elif max(sizes) > 65536:
             yield f"batch_size must be at most 65536, got {max(sizes)}"
 
-    def _image_faults(self) -> Iterator[str]:
-        side, given = self.model.side, self.task.side
-        if side is None or given == side:
+    def _input_faults(self) -> Iterator[str]:
+        """Yield why the network cannot take what the task gives; of users' classes that is known later."""
+        gives, takes = self.task.gives, self.model.takes
+        if gives is None or takes is None:
             return
-        rule = f"model={self.model.name} takes images of {side}x{side}"
-        if given is None:
+        if not any(taken.kind in gives for taken in takes):
+            yield no_pair(self.task.name, gives, self.model.name, [taken.kind for taken in takes])
+        elif (size := self.model.size) and self.task.size != size:
             yield Mismatch(
-                f"{rule}, task={self.task.name} gives none", "; choose task=mnist, or another model such as mlp"
-            )
-        else:
-            yield Mismatch(rule, f", got task.crop={given}; leave task.crop out")
-
-    @property
-    def data_request(self) -> DataRequest:
-        """Which examples this experiment needs."""
-        calibration, examples, seed = CalibrationSplit.train, DataRequest.calibration_examples, self.seed
-        if isinstance(self.quant, Static | FakeQuant):
-            calibration, examples = self.quant.calibration, self.quant.calibration_examples
-            seed = seed if self.quant.calibration_seed is None else self.quant.calibration_seed
-        places = (self.data, self.data_dir, self.cache_dir)
-        return DataRequest(*places, calibration, examples, seed, self.validation, self.seed)
-
-    def check_inputs(self) -> None:
-        """Make sure, before anything heavy starts, that what is read from outside is there.
-
-        Raises:
-            QuantexpError: DataError, TrainingError, CacheError or ConfigError.
-        """
-        if not self.study.needs_data:
-            return
-        self.task.check(self.data_request)
-        self.model.check()
-        checkpoint = self.train.checkpoint
-        if checkpoint and not self.train.checkpoint_run and not Path(checkpoint).expanduser().is_file():
-            raise TrainingError(
-                f"train.checkpoint must name a file with weights, there is none at {checkpoint}; "
-                "correct the path, or give a run as runs:/RUN_ID"
+                f"model={self.model.name} takes images of {size}x{size}",
+                f", got task.{self.task.size_setting}={self.task.size}; leave task.{self.task.size_setting} out",
             )
 
-    def load(self) -> TaskData:
-        """Load the splits of the task; it reads them once for runs that follow each other."""
-        from quantexp.tasks import recent
+    def _data_faults(self) -> Iterator[str]:
+        if self.data not in self.task.data:
+            having = ", ".join(self.task.data)
+            yield Mismatch(f"data={self.data} is not supported by task={self.task.name}", f", which has {having}")
+        if not self.labelled and self.quant.trains:
+            yield Mismatch(
+                f"quant={self.quant.name} trains, and data=synthetic has no labels to train on",
+                "; use data=sample or data=full, or a method without training such as quant=static",
+            )
+        if not self.labelled and self.validation:
+            yield (
+                f"data=synthetic trains nothing, so that no examples are held out, got validation={self.validation:g}; "
+                "leave it out"
+            )
+        if self.evaluation == EvaluationSplit.validation and self.validation == 0 and self.labelled:
+            yield (
+                "evaluation=validation needs examples that are held out of train, got validation=0; "
+                "hold some out, as validation=0.1 does"
+            )
 
-        data = replace(recent.load(self.task, self.data_request), evaluation=self.evaluation)
-        splits = {
-            "train": data.train,
-            "calibration": data.calibration,
-            "validation": data.validation,
-            "test": data.test,
-        }
-        rows = ", ".join(f"{len(split):,} {name}" for name, split in splits.items() if split is not None)
-        log.info("data      %s, %s: %s", self.task.name, data.origin, rows)
-        return data
 
-    def baseline(self, data: TaskData) -> Baseline:
-        """Return the float model for `data`: trained once, then loaded from the cache."""
-        from quantexp.training import baseline as baselines
+GROUPS = ("task", "model", "quant", "runtime", "train", "benchmark", "tracking", "study")  # whose values are options
 
-        return baselines.obtain(self, data)
+
+def no_pair(task: str, gives: Iterable[Kind], model: str, takes: Iterable[Kind]) -> Mismatch:
+    """Return the fault of a network that takes no kind of input which the task gives, with the pairs that there are."""
+    rule = f"model={model} takes {' or '.join(takes)}, task={task} gives {' or '.join(gives)}"
+    pairs = [
+        f"task={known.name} model={network.name}"
+        for known in TASKS
+        for network in MODELS
+        if any(taken.kind in (known.gives or ()) for taken in network.takes or ())
+    ]
+    return Mismatch(rule, f"; pairs that fit: {', '.join(pairs)}")
+
+
+def affects(path: str) -> Affects:
+    """Return the most that a setting affects, by its path as one types it: `seed`, `quant.flow`, `quant`.
+
+    Settings that Hydra itself has, and those of no option, affect nothing.
+    """
+    group, _, name = path.partition(".")
+    owners: list[type[Settings]] = [option for option in OPTIONS if option.group == group]
+    if group == SweepSettings.group:
+        owners = [SweepSettings]
+    if not owners and group in Experiment.__dataclass_fields__ and not name:
+        return Experiment.affected_by(group)
+    found = [
+        owner.affected_by(field.name)
+        for owner in owners
+        for field in fields(owner)
+        if "affects" in field.metadata and name in ("", field.name)
+    ]
+    return next((one for one in (WEIGHTS, RESULT) if one in found), NOTHING)
 
 
 def checked(experiment: Any) -> Experiment:

@@ -1,10 +1,14 @@
-"""How an option is declared: one dataclass whose fields carry their help and their bounds.
+"""How an option is declared: one dataclass whose fields carry their help, what they affect, and their bounds.
 
-    epochs: int = option("passes over the training split", 2, at_least=1)
+    epochs: int = option("passes over the training split", 2, affects=WEIGHTS, at_least=1)
 
 The type is checked by Hydra while it composes, the bounds by `Settings.__post_init__`, and `--help`
-prints the text. Options are plain dataclasses: usable from Python without Hydra, and not frozen,
-because Hydra could not override a frozen one.
+prints the text. What a field affects decides where it counts: the cache key of a trained network is
+made of the settings that affect WEIGHTS, the identity of a run of those that affect WEIGHTS or the
+RESULT; a run's name and what a sweep varies leave out those that affect NOTHING.
+
+Options are plain dataclasses: usable from Python without Hydra, and not frozen, because Hydra could
+not override a frozen one. An option names the module that implements it as text and imports nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from types import NoneType
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
@@ -20,16 +24,28 @@ from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 from quantexp.system.errors import ConfigError
 
 
+class Affects(Enum):
+    """What changes with a setting; a setting that shapes weights changes the result too."""
+
+    WEIGHTS = "weights"
+    RESULT = "result"
+    NOTHING = "nothing"
+
+
+WEIGHTS, RESULT, NOTHING = Affects.WEIGHTS, Affects.RESULT, Affects.NOTHING
+
+
 def option(
     help: str,
     default: Any = None,
     *,
+    affects: Affects,
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
 ) -> Any:
-    """Declare a field of an option: its help, its default, and the bounds of its value or values."""
-    metadata = {"help": help, "at_least": at_least, "at_most": at_most, "above": above}
+    """Declare a field of an option: its help, its default, what it affects, and the bounds of its value or values."""
+    metadata = {"help": help, "affects": affects, "at_least": at_least, "at_most": at_most, "above": above}
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -40,6 +56,22 @@ class Settings:
     """Values that are checked together. `group` is their key in the config, empty at the top."""
 
     group: ClassVar[str] = ""
+    affects: ClassVar[Mapping[str, Affects]] = {}  # where it differs from what the inherited field says
+
+    @classmethod
+    def affected_by(cls, name: str) -> Affects:
+        """Return what the field `name` affects."""
+        declared: Affects = cls.affects.get(name) or cls.__dataclass_fields__[name].metadata["affects"]
+        return declared
+
+    def settings(self, *which: Affects) -> dict[str, Any]:
+        """Return the values of the fields that affect one of `which`, as plain values."""
+        values = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if "affects" in field.metadata and self.affected_by(field.name) in which
+        }
+        return {name: plain(value) for name, value in values.items()}
 
     def __post_init__(self) -> None:
         faults = [*self._name_faults(), *self.faults()]
@@ -78,9 +110,21 @@ class Settings:
 
 @dataclasses.dataclass
 class Option(Settings):
-    """One value of a config group; `name` is what one types."""
+    """One value of a config group: `name` is what one types, `implementation` the module that does it."""
 
     name: ClassVar[str] = ""
+    implementation: ClassVar[str] = ""
+
+
+def plain(value: Any) -> Any:
+    """Return a value with Enums, in lists and dicts too, replaced by what one types for them."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return value
 
 
 def names_of(kind: Any) -> type[Enum] | None:

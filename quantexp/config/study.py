@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import Any, ClassVar
 
 from quantexp.config.levers import Granularity
-from quantexp.config.option import Option, option
+from quantexp.config.option import NOTHING, RESULT, Option, option
 from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Quant
-from quantexp.config.task import EvaluationSplit
 from quantexp.system.errors import Mismatch
-
-if TYPE_CHECKING:
-    from quantexp.config.experiment import Experiment
-    from quantexp.runner.single import Request
 
 MOST_VALUES = 2**24
 HELD_OUT = 0.1  # share of the training examples that a search decides on, unless the experiment says
 
 
-class Objective(StrEnum):
+class Goal(StrEnum):
     """What is best among the models that satisfy a bound."""
 
     latency = "latency"
@@ -46,18 +41,14 @@ class Study(Option):
         """Whether it chooses the layers that are quantized."""
         return bool(self.chooses)
 
-    def combination_faults(self, experiment: Experiment) -> Iterator[str]:
-        """Yield why it cannot be done with the other settings."""
-        if self.chooses and not isinstance(experiment.quant, self.chooses):
+    def combination_faults(self, quant: Quant, batch_sizes: Any, labelled: bool) -> Iterator[str]:
+        """Yield why it cannot be done with these other settings; `labelled` tells whether there is an accuracy."""
+        if self.chooses and not isinstance(quant, self.chooses):
             methods = ", ".join(f"quant={method.name}" for method in METHODS if issubclass(method, self.chooses))
             yield Mismatch(
                 f"study={self.name} needs a method that quantizes layers one by one ({methods})",
-                f", got quant={experiment.quant.name}",
+                f", got quant={quant.name}",
             )
-
-    def perform(self, experiment: Experiment, request: Request) -> None:
-        """Do the work, show the result and record it. Raises QuantexpError."""
-        raise NotImplementedError
 
 
 @dataclass
@@ -65,11 +56,6 @@ class Single(Study):
     """One variant: train or load, quantize, prove it, measure."""
 
     name: ClassVar[str] = "single"
-
-    def perform(self, experiment: Experiment, request: Request) -> None:
-        from quantexp.runner.single import perform
-
-        perform(experiment, request)
 
 
 @dataclass
@@ -80,15 +66,24 @@ class Affine(Study):
     """
 
     name: ClassVar[str] = "affine"
+    implementation: ClassVar[str] = "quantexp.studies.affine"
     needs_data: ClassVar[bool] = False
 
-    shape: list[int] = option("shape of the tensor; its first axis is that of the channels", [64, 256], at_least=1)
-    num_bits: int = option("bits of an integer", 8, at_least=2, at_most=16)
-    signed: bool = option("whether the integers are signed", False)
-    symmetric: bool = option("whether the range reaches as far below zero as above it", False)
-    nearest: bool = option("whether zero_point is rounded, as torch does; else its whole part, as the lab does", False)
-    granularity: Granularity = option("which values share a scale: per_tensor, or per_channel", Granularity.per_tensor)
-    bits: list[int] = option("bit widths that the error is drawn at", [2, 3, 4, 5, 6, 7, 8], at_least=2, at_most=16)
+    shape: list[int] = option(
+        "shape of the tensor; its first axis is that of the channels", [64, 256], affects=RESULT, at_least=1
+    )
+    num_bits: int = option("bits of an integer", 8, affects=RESULT, at_least=2, at_most=16)
+    signed: bool = option("whether the integers are signed", False, affects=RESULT)
+    symmetric: bool = option("whether the range reaches as far below zero as above it", False, affects=RESULT)
+    nearest: bool = option(
+        "whether zero_point is rounded, as torch does; else its whole part, as the lab does", False, affects=RESULT
+    )
+    granularity: Granularity = option(
+        "which values share a scale: per_tensor, or per_channel", Granularity.per_tensor, affects=RESULT
+    )
+    bits: list[int] = option(
+        "bit widths that the error is drawn at", [2, 3, 4, 5, 6, 7, 8], affects=RESULT, at_least=2, at_most=16
+    )
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
@@ -102,12 +97,6 @@ class Affine(Study):
         if not self.bits:
             yield "study.bits must name a bit width or more, such as [2,4,8], got []"
 
-    def perform(self, experiment: Experiment, request: Request) -> None:
-        from quantexp.runner.single import perform_study
-        from quantexp.studies.affine import study as affine
-
-        perform_study(experiment, request, lambda: affine.find(self, experiment.seed))
-
 
 @dataclass
 class Sensitivity(Study):
@@ -117,20 +106,16 @@ class Sensitivity(Study):
     """
 
     name: ClassVar[str] = "sensitivity"
+    implementation: ClassVar[str] = "quantexp.studies.sensitivity"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer, FakeQuant)
 
     layers: list[str] = option(
         "patterns of layers that are varied one by one, or of modules with children that are varied as a whole, as "
         "[features,classifier.*]; none: every layer that is quantized",
         [],
+        affects=RESULT,
     )
-    resume: bool = option("go on with what was measured before; false: measure everything anew", True)
-
-    def perform(self, experiment: Experiment, request: Request) -> None:
-        from quantexp.runner.study import conduct
-        from quantexp.studies.sensitivity import study as sensitivity
-
-        conduct(experiment, request, sensitivity.find(self, replace(experiment, study=Single())), self.resume)
+    resume: bool = option("go on with what was measured before; false: measure everything anew", True, affects=NOTHING)
 
 
 @dataclass
@@ -142,26 +127,33 @@ class Search(Study):
     """
 
     name: ClassVar[str] = "search"
+    implementation: ClassVar[str] = "quantexp.studies.search"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer,)  # what is only simulated is neither faster nor smaller
 
     max_accuracy_drop: float = option(
         "bound: accuracy that may be lost against float, 0.003 is 0.3 points; a negative one asks for a gain",
         0.01,
+        affects=RESULT,
         at_least=-1,
         at_most=1,
     )
-    objective: Objective = option("what is best within the bound", Objective.latency)
-    batch_size: int | None = option("whose latency counts, one that is measured; null: the largest", None, at_least=1)
+    objective: Goal = option("what is best within the bound", Goal.latency, affects=RESULT)
+    batch_size: int | None = option(
+        "whose latency counts, one that is measured; null: the largest", None, affects=RESULT, at_least=1
+    )
     methods: list[str] = option(
-        "methods to choose from, as [static,dynamic], each with its defaults unless it is quant; none: quant alone", []
+        "methods to choose from, as [static,dynamic], each with its defaults unless it is quant; none: quant alone",
+        [],
+        affects=RESULT,
     )
     layers: list[str] = option(
         "patterns of layers that are chosen one by one, or of modules with children that are chosen as a whole; the "
         "others are always quantized; none: every layer is chosen",
         [],
+        affects=RESULT,
     )
-    max_variants: int = option("variants that are measured at most", 64, at_least=1)
-    resume: bool = option("go on with what was measured before; false: measure everything anew", True)
+    max_variants: int = option("variants that are measured at most", 64, affects=RESULT, at_least=1)
+    resume: bool = option("go on with what was measured before; false: measure everything anew", True, affects=NOTHING)
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
@@ -180,27 +172,13 @@ class Search(Study):
                 f"got {self.max_variants}"
             )
 
-    def combination_faults(self, experiment: Experiment) -> Iterator[str]:
-        yield from super().combination_faults(experiment)
-        sizes = experiment.batch_size
-        if self.batch_size is not None and isinstance(sizes, list) and self.batch_size not in sizes:
+    def combination_faults(self, quant: Quant, batch_sizes: Any, labelled: bool) -> Iterator[str]:
+        yield from super().combination_faults(quant, batch_sizes, labelled)
+        if self.batch_size is not None and isinstance(batch_sizes, list) and self.batch_size not in batch_sizes:
             yield (
                 f"study.batch_size must be one that is measured, got {self.batch_size}; "
-                f"choose of batch_size={sizes}, or add it there"
+                f"choose of batch_size={batch_sizes}, or add it there"
             )
-
-    def perform(self, experiment: Experiment, request: Request) -> None:
-        from quantexp.runner.study import command, conduct
-        from quantexp.studies.search import study as search
-
-        single = replace(
-            experiment,
-            study=Single(),
-            validation=experiment.validation or HELD_OUT,
-            evaluation=EvaluationSplit.validation,
-        )
-        variants = search.find(self, single, lambda variant: command(experiment, variant, request))
-        conduct(experiment, request, variants, self.resume)
 
 
 STUDIES: tuple[type[Study], ...] = (Single, Affine, Sensitivity, Search)

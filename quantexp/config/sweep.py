@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from quantexp.config.option import Settings, option
+from quantexp.config.option import NOTHING, Settings, option
 
 
 class Retry(StrEnum):
@@ -26,17 +26,24 @@ class Unsupported(StrEnum):
 
 
 @dataclass
-class Sweep(Settings):
+class SweepSettings(Settings):
     """A sweep: one run for each combination, asked for with -m."""
 
     group: ClassVar[str] = "sweep"
 
-    name: str | None = option("what it is called; the same name again resumes it; null: after its moment", None)
-    resume: bool = option("whether combinations that are done, here and with the same versions, are skipped", True)
-    retry: Retry = option("unfinished: whatever is not done; failed: only what failed", Retry.unfinished)
+    name: str | None = option(
+        "what it is called; the same name again resumes it; null: after its moment", None, affects=NOTHING
+    )
+    resume: bool = option(
+        "whether combinations that are done, here and with the same versions, are skipped", True, affects=NOTHING
+    )
+    retry: Retry = option(
+        "unfinished: whatever is not done; failed: only what failed", Retry.unfinished, affects=NOTHING
+    )
     unsupported: Unsupported = option(
         "combinations that do not exist, as a flow that a method lacks: refuse the sweep, or skip them and report why",
         Unsupported.refuse,
+        affects=NOTHING,
     )
 
     def faults(self) -> Iterator[str]:

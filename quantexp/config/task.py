@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from quantexp.config.option import Option, option
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from quantexp.tasks.data import TaskData
-    from quantexp.tasks.files import DataFiles
+from quantexp.config.inputs import Kind
+from quantexp.config.option import WEIGHTS, Option, option
+from quantexp.config.own import own_code_faults
 
 
-USUAL_CROP = 20  # the digit without its margin, as in the lab
-
-
-class Source(StrEnum):
-    """Where examples come from: the real data set, or the small one inside the package."""
+class DataSource(StrEnum):
+    """Where examples come from: the real data set, the small one inside the package, or random draws."""
 
     full = "full"
     sample = "sample"
+    synthetic = "synthetic"
 
 
 class CalibrationSplit(StrEnum):
@@ -34,7 +28,7 @@ class CalibrationSplit(StrEnum):
 
 
 class EvaluationSplit(StrEnum):
-    """The split that accuracy is measured on."""
+    """The split that quality is measured on."""
 
     test = "test"
     validation = "validation"
@@ -42,13 +36,13 @@ class EvaluationSplit(StrEnum):
 
 @dataclass(frozen=True)
 class DataRequest:
-    """Which examples a task shall load. Paths are None where the user's defaults apply.
+    """Which examples a task must load. Paths are None where the user's defaults apply.
 
     `seed` draws the calibration examples; `validation` is the share of the training examples that is held out,
     drawn with a seed of its own.
     """
 
-    source: Source = Source.full
+    source: DataSource = DataSource.full
     data_dir: str | None = None
     cache_dir: str | None = None
     calibration: CalibrationSplit = CalibrationSplit.train
@@ -60,42 +54,27 @@ class DataRequest:
 
 @dataclass
 class Task(Option):
-    """A data set with its preparation and its splits: train, calibration, test, and validation where asked for."""
+    """A data set with its preparation and its splits: train, calibration, test, and validation where asked for.
+
+    `gives` has the kinds of input that it can give; None where a user's class says so. `size_setting` names the
+    setting that holds the side of its images in pixels, None where it gives no images; `usual_size` is its default.
+    `sources` names what finds its files; a call with the option returns it, without torch.
+    """
 
     group: ClassVar[str] = "task"
+    gives: ClassVar[tuple[Kind, ...] | None] = ()
+    data: ClassVar[tuple[DataSource, ...]] = tuple(DataSource)
     class_names: ClassVar[tuple[str, ...]] = ()  # where classes have names beside their numbers
+    size_setting: ClassVar[str | None] = None
+    usual_size: ClassVar[int] = 0
+    sources: ClassVar[str] = ""
 
-    hidden: list[int] = option("widths of the default network's hidden layers", [], at_least=1)
-
-    @property
-    def side(self) -> int | None:
-        """Side of the square images that it gives, in pixels; None where its inputs are no images."""
-        return None
+    hidden: list[int] = option("widths of the default network's hidden layers", [], affects=WEIGHTS, at_least=1)
 
     @property
-    def files(self) -> DataFiles:
-        """Where the files of the data set are looked for; needs no torch."""
-        raise NotImplementedError
-
-    def check(self, request: DataRequest) -> None:
-        """Make sure, in seconds and without torch, that the data can be had. Raises DataError."""
-        self.files.check(request)
-
-    def stamp(self, request: DataRequest) -> object:
-        """Return what changes when the files of the data set do. Raises DataError as `load`."""
-        return self.files.stamp(request)
-
-    def load(self, request: DataRequest) -> TaskData:
-        """Load the splits. Raises DataError if files are missing, damaged or out of reach."""
-        raise NotImplementedError
-
-    def features(self, vocabulary: Sequence[str]) -> int:
-        """Return how many values one input has, given the words that are counted."""
-        raise NotImplementedError
-
-    def encode(self, raw: Any, vocabulary: Sequence[str]) -> Tensor:
-        """Prepare raw inputs as `load` does: one gives (features,), many give (n, features). Raises ModelError."""
-        raise NotImplementedError
+    def size(self) -> int | None:
+        """Side of the square images that it gives, in pixels; None where it gives none, or has no size yet."""
+        return getattr(self, self.size_setting) if self.size_setting else None
 
 
 @dataclass
@@ -103,38 +82,23 @@ class Mnist(Task):
     """Handwritten digits: 60,000 to train on, 10,000 to test, 28x28 grey pixels, ten classes."""
 
     name: ClassVar[str] = "mnist"
+    implementation: ClassVar[str] = "quantexp.tasks.mnist"
+    sources: ClassVar[str] = "quantexp.tasks.sources.mnist"
+    gives: ClassVar[tuple[Kind, ...] | None] = (Kind.features, Kind.image)
+    size_setting: ClassVar[str | None] = "crop"
+    usual_size: ClassVar[int] = 20  # the digit without its margin, as in the lab
 
-    hidden: list[int] = option("widths of the default network's hidden layers", [1024, 1024], at_least=1)
+    hidden: list[int] = option(
+        "widths of the default network's hidden layers", [1024, 1024], affects=WEIGHTS, at_least=1
+    )
     crop: int | None = option(
-        "side of the centre crop, in pixels, beyond 28 padded with black; the input has crop² values; "
+        "side of the center crop, in pixels, beyond 28 padded with black; "
         "null: what the network takes, 32 for lenet5, or else 20",
         None,
+        affects=WEIGHTS,
         at_least=4,
         at_most=32,
     )
-
-    @property
-    def side(self) -> int:
-        return USUAL_CROP if self.crop is None else self.crop
-
-    @property
-    def files(self) -> DataFiles:
-        from quantexp.tasks.sources import MNIST
-
-        return MNIST
-
-    def load(self, request: DataRequest) -> TaskData:
-        from quantexp.tasks import mnist
-
-        return mnist.load(self, request)
-
-    def features(self, vocabulary: Sequence[str]) -> int:
-        return self.side**2
-
-    def encode(self, raw: Any, vocabulary: Sequence[str]) -> Tensor:
-        from quantexp.tasks import mnist
-
-        return mnist.encode(raw, self.side)
 
 
 @dataclass
@@ -142,26 +106,43 @@ class Sst2(Task):
     """Movie-review sentences, positive or negative: 67,349 to train on, 872 to test, as bags of words."""
 
     name: ClassVar[str] = "sst2"
+    implementation: ClassVar[str] = "quantexp.tasks.sst2"
+    sources: ClassVar[str] = "quantexp.tasks.sources.sst2"
+    gives: ClassVar[tuple[Kind, ...] | None] = (Kind.features,)
     class_names: ClassVar[tuple[str, ...]] = ("negative", "positive")
 
-    hidden: list[int] = option("widths of the default network's hidden layers", [256, 256, 256], at_least=1)
-    vocabulary: int = option("how many of the most frequent training words are counted", 5000, at_least=1)
+    hidden: list[int] = option(
+        "widths of the default network's hidden layers", [256, 256, 256], affects=WEIGHTS, at_least=1
+    )
+    vocabulary: int = option(
+        "how many of the most frequent training words are counted", 5000, affects=WEIGHTS, at_least=1
+    )
 
-    @property
-    def files(self) -> DataFiles:
-        from quantexp.tasks.sources import SST2
 
-        return SST2
+@dataclass
+class CustomTask(Task):
+    """A task of your own: a class, or a function that returns an object, called as target(**arguments)."""
 
-    def load(self, request: DataRequest) -> TaskData:
-        from quantexp.tasks import sst2
+    name: ClassVar[str] = "custom"
+    implementation: ClassVar[str] = "quantexp.tasks.custom"
+    sources: ClassVar[str] = "quantexp.tasks.sources.own"
+    gives: ClassVar[tuple[Kind, ...] | None] = None
+    data: ClassVar[tuple[DataSource, ...]] = (DataSource.full, DataSource.synthetic)
 
-        return sst2.load(self, request)
+    hidden: list[int] = option("widths of the default network's hidden layers", [128], affects=WEIGHTS, at_least=1)
+    target: str | None = option(
+        "the class or function, as package.module.Class; it is imported, so its code runs", None, affects=WEIGHTS
+    )
+    arguments: Any = option("what it is called with, as in {length: 64}", None, affects=WEIGHTS)
 
-    def features(self, vocabulary: Sequence[str]) -> int:
-        return len(vocabulary)
+    def __post_init__(self) -> None:
+        if self.arguments is None:  # the default: a dict in its place could only be added to, with +
+            self.arguments = {}
+        super().__post_init__()
 
-    def encode(self, raw: Any, vocabulary: Sequence[str]) -> Tensor:
-        from quantexp.tasks import sst2
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        yield from own_code_faults("task", self.target, self.arguments, given=("data_dir",))
 
-        return sst2.encode(raw, vocabulary)
+
+TASKS: tuple[type[Task], ...] = (Mnist, Sst2, CustomTask)

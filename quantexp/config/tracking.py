@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantexp.config.option import Option, option
+from quantexp.config.option import NOTHING, Option, option
 
 
 @dataclass
@@ -15,8 +15,8 @@ class Tracking(Option):
 
     group: ClassVar[str] = "tracking"
 
-    experiment: str = option("name of the MLflow experiment", "quantexp")
-    uri: str | None = option("MLflow tracking URI", None)
+    experiment: str = option("name of the MLflow experiment", "quantexp", affects=NOTHING)
+    uri: str | None = option("MLflow tracking URI", None, affects=NOTHING)
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
@@ -30,7 +30,9 @@ class Local(Tracking):
 
     name: ClassVar[str] = "local"
 
-    uri: str | None = option("always the SQLite file mlflow.db of the working directory", "sqlite:///mlflow.db")
+    uri: str | None = option(
+        "always the SQLite file mlflow.db of the working directory", "sqlite:///mlflow.db", affects=NOTHING
+    )
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
@@ -48,7 +50,7 @@ class Server(Tracking):
     name: ClassVar[str] = "server"
 
     uri: str | None = option(
-        "http://host:5000, postgresql://..., sqlite:////path.db; default $MLFLOW_TRACKING_URI", None
+        "http://host:5000, postgresql://..., sqlite:////path.db; default $MLFLOW_TRACKING_URI", None, affects=NOTHING
     )
 
     def faults(self) -> Iterator[str]:

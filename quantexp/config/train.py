@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from quantexp.config.option import Option, option
+from quantexp.config.option import WEIGHTS, Option, option
 
 
 class Optimizer(StrEnum):
@@ -32,14 +32,18 @@ class Train(Option):
     group: ClassVar[str] = "train"
     name: ClassVar[str] = "default"
 
-    epochs: int = option("passes over the training split", 2, at_least=1)
-    batch_size: int = option("examples per step", 64, at_least=1)
-    learning_rate: float = option("step size of the optimizer", 0.001, above=0)
-    optimizer: Optimizer = option("adam or sgd", Optimizer.adam)
-    device: Device = option("auto (a GPU if there is one), cpu or cuda", Device.auto)
-    threads: int | None = option("CPU threads while training; null takes every core", None, at_least=1, at_most=1024)
+    epochs: int = option("passes over the training split", 2, affects=WEIGHTS, at_least=1)
+    batch_size: int = option("examples per step", 64, affects=WEIGHTS, at_least=1)
+    learning_rate: float = option("step size of the optimizer", 0.001, affects=WEIGHTS, above=0)
+    optimizer: Optimizer = option("adam or sgd", Optimizer.adam, affects=WEIGHTS)
+    device: Device = option("auto (a GPU if there is one), cpu or cuda", Device.auto, affects=WEIGHTS)
+    threads: int | None = option(
+        "CPU threads while training; null takes every core", None, affects=WEIGHTS, at_least=1, at_most=1024
+    )
     checkpoint: str | None = option(
-        "float weights instead of training: a .safetensors file, a .pt state dict, or runs:/RUN_ID of a run", None
+        "float weights instead of training: a .safetensors file, a .pt state dict, or runs:/RUN_ID of a run",
+        None,
+        affects=WEIGHTS,
     )
 
     @property

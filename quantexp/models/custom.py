@@ -1,82 +1,104 @@
-"""A network of the user's own, found by the name of its class and built with what the task tells.
+"""A network of the user's own: a class, or a function that returns a `torch.nn.Module`.
 
-To import a module is to run it: only names that the user typed, or has said to trust, come here. The
-networks of quantexp itself are the exception.
+It is called as `target(inputs=..., classes=..., **arguments)`. An attribute `takes` of the class or function names the
+kinds of input that it takes, such as "image" or ("tokens",); `inputs` is then a tuple of `InputSpec`. Without it the
+network takes flat features, and `inputs` is their number.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import inspect
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from quantexp.config import Custom
+from quantexp.config import CustomModel, Kind, Taken
+from quantexp.results import InputSpec
+from quantexp.system import own_code
 from quantexp.system.errors import ConfigError
+from quantexp.tasks.custom import own_kinds
+from quantexp.tasks.inputs import examples
 
 OURS = "quantexp.models."
 
 
-def build(option: Custom, inputs: int, classes: int) -> nn.Module:
+def takes(model: CustomModel) -> tuple[Taken, ...]:
+    """Return what the user's class or function says it takes, flat features if it says nothing. Raises ConfigError."""
+    kinds = own_kinds("model", model.target, "takes") or (Kind.features,)
+    return tuple(Taken(kind) for kind in kinds)
+
+
+def source(model: CustomModel) -> str:
+    """Return a digest of the user's code. Raises ConfigError."""
+    return own_code.source_digest(own_code.find("model.target", str(model.target)))
+
+
+def build(model: CustomModel, inputs: Sequence[InputSpec], classes: int) -> nn.Module:
     """Build the network. Raises ConfigError if it cannot be built, or does not give one logit a class."""
-    target = str(option.target)
-    cls = find(target)
+    target, found = str(model.target), own_code.find("model.target", str(model.target))
+    given: Any = tuple(inputs) if hasattr(found, "takes") else inputs[0].values
+    network = _called(target, found, {"inputs": given, "classes": classes, **model.arguments})
+    batch = examples(inputs, 2)
+    shapes = " and ".join(str(tuple(tensor.shape)) for tensor in batch)
     try:
-        network = cls(inputs=inputs, classes=classes, **option.arguments)
         with torch.no_grad():
-            shape = tuple(network.eval()(torch.zeros(2, inputs)).shape)
+            result = network.eval()(*batch)
     except Exception as error:  # the user's code raises whatever it likes
-        call = ", ".join(
-            [f"inputs={inputs}", f"classes={classes}", *(f"{k}={v!r}" for k, v in option.arguments.items())]
-        )
         raise ConfigError(
-            f"model.target={target} must build as {cls.__name__}({call}) and take (batch, inputs), it does not "
+            f"model.target={target} must take {shapes} ({', '.join(spec.dtype for spec in inputs)}), it does not "
             f"({type(error).__name__}: {error}); correct the class or model.arguments"
         ) from error
+    logits = _logits(result)
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (2, classes):
         raise ConfigError(
-            f"model.target={target} must turn (2, {inputs}) into (2, {classes}), one logit a class, got {shape}; "
+            f"model.target={target} must turn {shapes} into (2, {classes}), one logit a class, got {shape}; "
             "correct the class"
         )
+    if not isinstance(result, Tensor):
+        _give_logits_only(network)
     return network.train()
-
-
-def find(target: str) -> type[nn.Module]:
-    """Import the class that `target` names, as package.module.Class. Raises ConfigError."""
-    module_name, _, name = target.rpartition(".")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the module is the user's code
-        raise ConfigError(
-            f"model.target={target} must be importable, {module_name} is not ({type(error).__name__}: {error}); "
-            "install it, or start where it lies"
-        ) from error
-    cls = getattr(module, name, None)
-    if not isinstance(cls, type) or not issubclass(cls, nn.Module):
-        networks = sorted(key for key, value in vars(module).items() if _is_network_of(value, module_name))
-        raise ConfigError(
-            f"model.target={target} must name a torch.nn.Module, "
-            f"{f'{name} is none' if hasattr(module, name) else f'there is no {name} in {module_name}'}; "
-            f"it has {', '.join(networks) or 'no such class'}"
-        )
-    return cls
 
 
 def is_ours(target: object) -> bool:
     """Whether `target` names a network of the installed quantexp, which may be built whoever asks for it."""
-    return isinstance(target, str) and target.startswith(OURS) and find(target).__module__.startswith(OURS)
+    if not isinstance(target, str) or not target.startswith(OURS):
+        return False
+    found = own_code.find("model.target", target)
+    return isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(OURS)
 
 
-def source_digest(target: str) -> str:
-    """Return a SHA-256 of the file that the class stands in, empty if it stands in none."""
+def _called(target: str, found: Any, arguments: dict[str, Any]) -> nn.Module:
     try:
-        return hashlib.sha256(Path(inspect.getfile(find(target))).read_bytes()).hexdigest()
-    except (OSError, TypeError):
-        return ""
+        network = found(**arguments)
+    except Exception as error:  # the user's code raises whatever it likes
+        call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        raise ConfigError(
+            f"model.target={target} must build as {found.__name__}({call}), it does not "
+            f"({type(error).__name__}: {error}); correct the class or model.arguments"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            f"model.target={target} must be a torch.nn.Module or return one, got a {type(network).__name__}"
+        )
+    return network
 
 
-def _is_network_of(value: object, module_name: str) -> bool:
-    return isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == module_name
+def _logits(result: Any) -> Any:
+    """Return the tensor that a network gives: itself, what it holds as `.logits`, or what it holds first."""
+    if isinstance(result, Tensor):
+        return result
+    if (logits := getattr(result, "logits", None)) is not None:
+        return logits
+    return result[0] if isinstance(result, tuple | list) and result else result
+
+
+def _give_logits_only(network: nn.Module) -> None:
+    """Let the network give its logits alone; its layers keep their names, as nothing is put around it."""
+    kind: Any = type(network)
+
+    def forward(self: Any, *batch: Tensor) -> Any:
+        return _logits(kind.forward(self, *batch))
+
+    network.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})

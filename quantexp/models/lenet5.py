@@ -5,9 +5,14 @@ LeCun et al. 1998, Gradient-based learning applied to document recognition, sect
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from quantexp.config import Lenet5
+from quantexp.results import InputSpec
 from quantexp.system.errors import ConfigError
 
 SIDE = 32  # pixels
@@ -20,30 +25,39 @@ class LeNet5(nn.Module):
         (batch, channels, 32, 32) -> (batch, 6, 14, 14) -> (batch, 16, 5, 5) -> 400 -> 120 -> 84 -> classes
 
     Args:
-        inputs: Values of one example, which say whether images are 1x32x32 (1024) or 3x32x32 (3072). The input has
-            shape (batch, inputs), as a task gives it: channel after channel, each row by row.
+        shape: Of one image: (1, 32, 32) or (3, 32, 32). Stored networks of format 3 took its values in a row, channel
+            after channel, each row by row: (1024,) or (3072,), and are built so.
         classes: Width of the output, shape (batch, classes), unnormalised log-probabilities.
 
     Raises:
-        ConfigError: If `inputs` are no such images.
+        ConfigError: If `shape` is that of no such image.
     """
 
-    def __init__(self, inputs: int, classes: int) -> None:
+    def __init__(self, shape: Sequence[int], classes: int) -> None:
         super().__init__()
-        shapes = {channels * SIDE**2: (channels, SIDE, SIDE) for channels in CHANNELS}
-        if inputs not in shapes:
-            known = " or ".join(f"{size} values ({'x'.join(map(str, shape))})" for size, shape in shapes.items())
-            raise ConfigError(f"LeNet-5 takes images of {known}, got {inputs} values; bring them to one of these sizes")
-        self.shape = shapes[inputs]
+        shapes = [(channels, SIDE, SIDE) for channels in CHANNELS]
+        image = next((known for known in shapes if tuple(shape) in (known, (math.prod(known),))), None)
+        if image is None:
+            listed = " or ".join("x".join(map(str, known)) for known in shapes)
+            raise ConfigError(
+                f"model=lenet5 takes images of {listed}, got {'x'.join(map(str, shape))}; bring them to such a size"
+            )
+        self.flat = image if len(shape) == 1 else None
         self.features = nn.Sequential(
-            nn.Conv2d(self.shape[0], 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)
+            nn.Conv2d(image[0], 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)
         )
         self.classifier = nn.Sequential(
             nn.Linear(16 * 5 * 5, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        images: Tensor = x.unflatten(1, self.shape)  # type: ignore[no-untyped-call]
+    def forward(self, images: Tensor) -> Tensor:
+        if self.flat:
+            images = images.unflatten(1, self.flat)  # type: ignore[no-untyped-call]
         maps = torch.flatten(self.features(images), 1)  # FX takes int8 through this, not through the method flatten
         logits: Tensor = self.classifier(maps)
         return logits
+
+
+def build(model: Lenet5, inputs: Sequence[InputSpec], classes: int) -> LeNet5:
+    """Build the network for images."""
+    return LeNet5(inputs[0].measured, classes)

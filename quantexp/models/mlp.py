@@ -7,6 +7,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from quantexp.config import Mlp
+from quantexp.results import InputSpec
+
 
 class MLP(nn.Module):
     """Linear and ReLU for each hidden width, Linear to the classes.
@@ -28,3 +31,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.layers(x)
         return logits
+
+
+def build(model: Mlp, inputs: Sequence[InputSpec], classes: int) -> MLP:
+    """Build the network for inputs of flat features."""
+    return MLP(inputs[0].values, model.hidden or [], classes)

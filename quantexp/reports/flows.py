@@ -75,7 +75,7 @@ def _change(left: Variant, taken: Variant) -> tuple[str, str]:
     reports = [(left.reports[seed], taken.reports[seed]) for seed in left.reports if seed in taken.reports]
     if len(reports) != 1:
         return "", ""
-    from quantexp.statistics.figures import mcnemar  # imports torch
+    from quantexp.statistics.paired import mcnemar  # imports torch
 
     ((before, after),) = reports
     if before.comparison is None or after.comparison is None:

@@ -1,17 +1,17 @@
 """The results of a run: frozen dataclasses, a unit in every name, shares and accuracy in [0, 1]."""
 
-from quantexp.results.comparison import Comparison, Compiled, NotFaster, Speedup, won_and_lost
+from quantexp.results.comparison import Comparison, NotFaster, OtherFloat, QualityChange, Speedup, won_and_lost
 from quantexp.results.evidence import Evidence, Layer, LayerLoss, LeftInFloat, Operator, Profile, TimeShare
-from quantexp.results.measured import Accuracy, Conditions, Latency, Measured, Size, Training
+from quantexp.results.inputs import InputSpec
+from quantexp.results.measured import Conditions, Latency, Measured, Quality, Size, Training
 from quantexp.results.report import Data, Report, parse_report
 
 __all__ = [
-    "Accuracy",
     "Comparison",
-    "Compiled",
     "Conditions",
     "Data",
     "Evidence",
+    "InputSpec",
     "Latency",
     "Layer",
     "LayerLoss",
@@ -19,7 +19,10 @@ __all__ = [
     "Measured",
     "NotFaster",
     "Operator",
+    "OtherFloat",
     "Profile",
+    "Quality",
+    "QualityChange",
     "Report",
     "Size",
     "Speedup",

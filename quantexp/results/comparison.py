@@ -46,48 +46,57 @@ class NotFaster:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """The quantized model against the float model, on the same examples and inputs.
+class QualityChange:
+    """The quality of the quantized network against that of the float one, on the same examples.
 
-    `flips_gained` counts examples that only the quantized model gets right, `flips_lost` those
-    that only the float model does. `accuracy_drop` is float minus quantized. `agreement` is the share
-    of examples on which both predict the same class. `p_value` is that of the exact McNemar test, and
-    `detectable_drop` the least true drop that it would have told from none in 80 of 100 such sets of examples.
-    `output_sqnr_db` is the energy of the float logits over that of their difference from the quantized ones, None
-    where both are equal, or not finite. `gained_examples` and `lost_examples` are the indices of the flips in the
-    evaluated split: with them two quantized models can be compared, each by its flips from the same float model.
-    `layers` has what each layer loses, in the order of the network; none where no layer holds its weights in less than
-    float.
+    `drop` is float minus quantized. `flips_gained` counts examples that only the quantized network gets right,
+    `flips_lost` those that only the float one does; `gained_examples` and `lost_examples` are their indices in the
+    evaluated split: with them two quantized networks can be compared, each by its flips from the same float network.
+    `p_value` is that of the exact McNemar test, `detectable_drop` the smallest true drop that it would find in 80 of
+    100 such sets of examples.
     """
 
-    accuracy_drop: float
-    agreement: float
+    name: str
+    drop: float
     flips_gained: int
     flips_lost: int
     p_value: float
     detectable_drop: float
-    compression: float
-    speedups: tuple[Speedup, ...]
-    speedups_over_compiled: tuple[Speedup, ...]  # none unless the compiled float model was measured
-    not_faster: tuple[NotFaster, ...]
-    training_ratio: float | None  # quantized training time over float's, where the two compare
-    output_sqnr_db: float | None = None
     gained_examples: tuple[int, ...] = ()
     lost_examples: tuple[int, ...] = ()
-    layers: tuple[LayerLoss, ...] = ()
 
     @property
-    def accuracy_verdict(self) -> str:
+    def verdict(self) -> str:
         """What the test says at the 5 % level: a loss, a gain, or none that it can detect."""
         if self.p_value >= 0.05:
             return "no detectable loss"
         return "a loss" if self.flips_lost > self.flips_gained else "a gain"
 
 
-def won_and_lost(one: Comparison, other: Comparison) -> tuple[int, int]:
-    """Count the examples that only the other model gets right, and those that only the one does.
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The quantized network against the float one, on the same examples and inputs, in the same runtime.
 
-    Both are compared with the same float model, so they differ where the flips of one are not those of the other.
+    `quality` is None where examples have no labels. `agreement` is the share of examples on which both predict the same
+    class. `output_sqnr_db` is the energy of the float outputs over that of their difference from the quantized ones,
+    None where both are equal, or not finite. `layers` has what each layer loses, in the order of the network; none
+    where no layer holds its weights in less than float.
+    """
+
+    quality: QualityChange | None
+    agreement: float
+    compression: float
+    speedups: tuple[Speedup, ...]
+    not_faster: tuple[NotFaster, ...]
+    training_ratio: float | None  # quantized training time over float's, where the two compare
+    output_sqnr_db: float | None = None
+    layers: tuple[LayerLoss, ...] = ()
+
+
+def won_and_lost(one: QualityChange, other: QualityChange) -> tuple[int, int]:
+    """Count the examples that only the other network gets right, and those that only the one does.
+
+    Both are compared with the same float network, so they differ where the flips of one are not those of the other.
     """
     gained = (set(one.gained_examples), set(other.gained_examples))
     lost = (set(one.lost_examples), set(other.lost_examples))
@@ -95,14 +104,16 @@ def won_and_lost(one: Comparison, other: Comparison) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Compiled:
-    """The float model under `torch.compile`, a harder one to beat than eager.
+class OtherFloat:
+    """The float network in another runtime, timed beside the two that are compared.
 
-    `max_difference` is the greatest difference of its logits from those of the eager model; `speedups`
-    say how much faster than that it is.
+    `prepare_seconds` and `max_difference` are as in `Measured`. `speedups` say how much faster it is than the float
+    network in the runtime of the run, `quantized_speedups` how much faster the quantized network is than it.
     """
 
-    compile_seconds: float
-    max_difference: float
+    runtime: str
+    prepare_seconds: float | None
+    max_difference: float | None
     latency: tuple[Latency, ...]
     speedups: tuple[Speedup, ...]
+    quantized_speedups: tuple[Speedup, ...] = ()

@@ -26,12 +26,14 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Share of the evaluated examples that are classified right, with its 95 % Wilson interval.
+class Quality:
+    """How good a network is on the evaluated examples: a share in [0, 1] with its 95 % interval.
 
+    `name` is what the objective calls it, such as "accuracy"; `correct` of `total` examples make it up.
     `confusion[label][predicted]` counts the examples; its diagonal sums to `correct`.
     """
 
+    name: str
     value: float
     low: float
     high: float
@@ -109,12 +111,14 @@ class Measured:
 
     `train_seconds` is None where it was not trained by quantexp, `load_ms` where no disk took it; `memory_bytes`,
     the peak resident memory of a fresh process that loads the model and predicts, above one that only imports
-    torch, is None unless asked for. `loss` is the cross entropy on the evaluated split, None where it is no finite
-    number, or was recorded before there was such a figure.
+    torch, is None unless asked for. `quality` is None where examples have no labels. `loss` is that of the objective
+    on the evaluated split, None where it is not finite or there are no labels. `prepare_seconds` is what the runtime
+    took to make the network executable at all measured batch sizes, None where it does nothing; `max_difference` the
+    greatest difference of its outputs from those of the network before that.
     """
 
     precision: str
-    accuracy: Accuracy
+    quality: Quality | None
     size: Size
     evidence: Evidence
     profiles: tuple[Profile, ...]
@@ -123,6 +127,8 @@ class Measured:
     train_seconds: float | None
     memory_bytes: int | None
     loss: float | None = None
+    prepare_seconds: float | None = None
+    max_difference: float | None = None
 
     @property
     def size_mb(self) -> float:

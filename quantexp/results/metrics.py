@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from quantexp.results.comparison import Comparison, Speedup
+from quantexp.results.comparison import Comparison, QualityChange, Speedup
 from quantexp.results.evidence import LayerLoss
-from quantexp.results.measured import Latency, Measured
+from quantexp.results.measured import Latency, Measured, Quality
 from quantexp.results.report import Report
 
 
@@ -27,20 +27,21 @@ def metrics(report: Report) -> dict[str, float]:
     if report.quantized is not None:
         float_side = _headline(report.baseline) | _details(report.baseline)
         named |= {f"float/{name}": value for name, value in float_side.items()}
-    if compiled := report.compiled:
-        compiled_side = {
-            "compile_seconds": compiled.compile_seconds,
-            **{f"latency_b{one.batch_size}_ms": one.median_ms for one in compiled.latency},
-            **_latencies(compiled.latency),
-            **_speedups("speedup", compiled.speedups),
+    for other in report.others:
+        of_runtime = {
+            "prepare_seconds": other.prepare_seconds,
+            **{f"latency_b{one.batch_size}_ms": one.median_ms for one in other.latency},
+            **_latencies(other.latency),
+            **_speedups("speedup", other.speedups),
         }
-        named |= {f"compiled/{name}": value for name, value in compiled_side.items()}
+        named |= {f"runtime/{other.runtime}/float/{name}": value for name, value in of_runtime.items()}
+        named |= _speedups(f"speedup_over_{other.runtime}", other.quantized_speedups)
     return {name: float(value) for name, value in named.items() if value is not None}
 
 
 def _headline(model: Measured) -> dict[str, Any]:
     return {
-        "accuracy": model.accuracy.value,
+        **({model.quality.name: model.quality.value} if model.quality else {}),
         "size_mb": model.size_mb,
         **{f"latency_b{one.batch_size}_ms": one.median_ms for one in model.latency},
         "parameters": model.size.parameters,
@@ -50,18 +51,29 @@ def _headline(model: Measured) -> dict[str, Any]:
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
-        "accuracy_drop": comparison.accuracy_drop,
-        "flips_gained": comparison.flips_gained,
-        "flips_lost": comparison.flips_lost,
+        **_change(comparison.quality),
         "agreement": comparison.agreement,
-        "mcnemar_p": comparison.p_value,
-        "detectable_drop": comparison.detectable_drop,
         "compression": comparison.compression,
         **_speedups("speedup", comparison.speedups),
-        **_speedups("speedup_over_compiled", comparison.speedups_over_compiled),
         "training_ratio": comparison.training_ratio,
         "output_sqnr_db": comparison.output_sqnr_db,
         **_layers(comparison.layers),
+    }
+
+
+def _interval(quality: Quality | None) -> dict[str, Any]:
+    return {f"{quality.name}_low": quality.low, f"{quality.name}_high": quality.high} if quality else {}
+
+
+def _change(change: QualityChange | None) -> dict[str, Any]:
+    if change is None:
+        return {}
+    return {
+        f"{change.name}_drop": change.drop,
+        "flips_gained": change.flips_gained,
+        "flips_lost": change.flips_lost,
+        "mcnemar_p": change.p_value,
+        "detectable_drop": change.detectable_drop,
     }
 
 
@@ -81,12 +93,12 @@ def _details(model: Measured) -> dict[str, Any]:
     memory = model.memory_bytes
     return {
         "loss": model.loss,
-        "accuracy_low": model.accuracy.low,
-        "accuracy_high": model.accuracy.high,
+        **_interval(model.quality),
         "int8_mac_share": model.evidence.mac_share("int8"),
         "stored_mb": None if model.size.stored_bytes is None else model.size.stored_bytes / 1e6,
         "weights_mb": sum(model.size.weight_bytes.values()) / 1e6,
         "load_ms": model.load_ms,
+        "prepare_seconds": model.prepare_seconds,
         "memory_mb": None if memory is None else memory / 1e6,
         **_latencies(model.latency),
     }

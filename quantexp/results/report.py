@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
-from quantexp.results.comparison import Comparison, Compiled
+from quantexp.results.comparison import Comparison, OtherFloat
 from quantexp.results.measured import Conditions, Measured, Training
 
 
@@ -32,7 +34,10 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that one run found out. `quantized` and `comparison` are None where nothing is lowered.
+    """All that one run found out. `quantized` and `comparison` are None where nothing is quantized.
+
+    `runtime` executed both networks; `others` has the float network in further ones. `objective` says what was learned:
+    "classification", or "unlabelled" where there were no labels.
 
     `flops` counts the floating-point operations of the float network on one example with torch's counter,
     which sees matrix products and convolutions: two a multiply-accumulate. `host` names the machine, `machine`
@@ -52,13 +57,15 @@ class Report:
     flops: int
     baseline: Measured
     quantized: Measured | None
-    compiled: Compiled | None
     comparison: Comparison | None
     conditions: tuple[Conditions, ...]
     calibration: str | None  # the split that activation ranges were seen on, None where there was none
     calibration_seconds: float | None
     float_training: Training | None
     quantized_training: Training | None
+    runtime: str = "eager"
+    others: tuple[OtherFloat, ...] = ()
+    objective: str = "classification"
 
     @property
     def task_name(self) -> str:
@@ -88,7 +95,38 @@ class Report:
 
 
 def parse_report(content: bytes) -> Report:
-    """Read a report that was written with `to_json`. Raises pydantic.ValidationError, a ValueError."""
+    """Read a report that was written with `to_json`, by this version or an earlier one.
+
+    Raises:
+        ValueError: If it is none; pydantic.ValidationError is one.
+    """
     from pydantic import TypeAdapter
 
-    return TypeAdapter(Report).validate_json(content)
+    values = json.loads(content)
+    if isinstance(values, dict) and "compiled" in values:
+        values = _modern(values)
+    return TypeAdapter(Report).validate_python(values)
+
+
+def _modern(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a report from before there were runtimes and objectives in the fields of today."""
+    values = {**values}
+    for model in ("baseline", "quantized"):
+        if values.get(model):
+            accuracy = values[model]["accuracy"]
+            rest = {name: value for name, value in values[model].items() if name != "accuracy"}
+            values[model] = {**rest, "quality": {"name": "accuracy", **accuracy}}
+    compiled, comparison = values.pop("compiled"), values.get("comparison")
+    over_compiled: list[Any] = []
+    if comparison:
+        comparison = {**comparison}
+        over_compiled = comparison.pop("speedups_over_compiled", [])
+        moved = ("flips_gained", "flips_lost", "p_value", "detectable_drop", "gained_examples", "lost_examples")
+        change = {name: comparison.pop(name) for name in moved if name in comparison}
+        quality = {"name": "accuracy", "drop": comparison.pop("accuracy_drop"), **change}
+        values["comparison"] = {**comparison, "quality": quality}
+    if compiled:
+        seconds = compiled.pop("compile_seconds")
+        other = {"runtime": "compiled", "prepare_seconds": seconds, **compiled, "quantized_speedups": over_compiled}
+        values["others"] = [other]
+    return values

@@ -1,1 +1,49 @@
-"""What executes a network, a file a runtime."""
+"""What executes a network, a file a runtime, with one function.
+
+prepare(runtime, network, batch, engine)   the network executable for batches like `batch`, checked against `network`
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from quantexp.config import Engine, Runtime
+from quantexp.system.implementation import resolve
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from quantexp.results import Operator
+    from quantexp.tasks.inputs import Batch
+
+
+class Prepared(Protocol):
+    """A network that a runtime can execute."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What is called as `network(*batch)`."""
+
+    @property
+    def seconds(self) -> float | None:
+        """What preparing it took, None where there is nothing to prepare."""
+
+    @property
+    def max_difference(self) -> float | None:
+        """The greatest difference of its outputs from those before it was prepared, None where it is the same."""
+
+    def copied(self) -> nn.Module:
+        """Return the network with its weights elsewhere in memory."""
+
+    def operators(self, batch: Batch) -> tuple[Operator, ...]:
+        """Return the multiplying operators that run on a batch."""
+
+
+def prepare(runtime: Runtime, network: nn.Module, batch: Batch, engine: Engine | None = None) -> Prepared:
+    """Return the network executable for batches like `batch`, its int8 weights packed for `engine`.
+
+    Raises:
+        BenchmarkError: If the runtime cannot execute it here, or computes something else.
+    """
+    prepared: Prepared = resolve(runtime.implementation).prepare(runtime, network, batch, engine)
+    return prepared

@@ -1,33 +1,31 @@
-"""What is measured: a model, and what must be known of it to copy it, to store it and to report on it."""
+"""A network that is measured: what proves it, and how it is made executable and placed elsewhere in memory."""
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 from torch import nn
 
-from quantexp.config import Engine
-from quantexp.quant.engine import use_engine
+from quantexp.config import Engine, Runtime
 from quantexp.results import Evidence, Training
-from quantexp.storage.stored import Recipe
+from quantexp.runtimes import Prepared, prepare
+from quantexp.tasks.inputs import Batch
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model, the precision it is said to have, what proves it, how it was made and how it is made again.
+class Contestant:
+    """A network, the precision it is said to have, the runtime that executes it, what proves it, how it was trained.
 
     `engine` is the one that its int8 weights are packed for, None where none are.
     """
 
-    model: nn.Module
+    network: nn.Module
     precision: str
+    runtime: Runtime
     evidence: Evidence
-    recipe: Recipe
     training: Training | None = None
     engine: Engine | None = None
 
-    def copied(self) -> nn.Module:
-        """Return a fresh copy of the model, its weights elsewhere in memory, packed for the same engine."""
-        with use_engine(self.engine):
-            return copy.deepcopy(self.model)
+    def prepared(self, batch: Batch) -> Prepared:
+        """Return the network executable for batches like `batch`. Raises BenchmarkError."""
+        return prepare(self.runtime, self.network, batch, self.engine)

@@ -20,8 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from quantexp.config import DataRequest, Source
+from quantexp.config import DataRequest, DataSource
 from quantexp.system.cache import cache_folder, locked
 from quantexp.system.errors import DataError
 
@@ -29,6 +30,19 @@ log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 3.0  # a network that is there answers long before; a closed one may block for minutes
 STALL_SECONDS = 30.0
+
+
+class Source(Protocol):
+    """What a task is read from."""
+
+    def check(self, request: DataRequest) -> None:
+        """Make sure, in seconds and without torch, that it is there. Raises DataError or ConfigError."""
+
+    def stamp(self, request: DataRequest) -> object:
+        """Return what changes when it does. Raises as `check`, and as a download."""
+
+    def locate(self, request: DataRequest) -> tuple[Path, str] | None:
+        """Return the folder of its files, and in words where that is; None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class DataFiles:
 
     def check(self, request: DataRequest) -> None:
         """Make sure, in seconds, that the files are at hand or that a server answers. Raises DataError."""
-        if request.source is Source.sample:
+        if request.source is not DataSource.full:
             return
         if request.data_dir is not None:
             self.locate(request)
@@ -77,7 +91,7 @@ class DataFiles:
 
     def stamp(self, request: DataRequest) -> tuple[object, ...]:
         """Return what changes when the files do: where they lie, their sizes and times. Raises as `locate`."""
-        if request.source is Source.sample:
+        if request.source is DataSource.sample:
             return ("sample",)
         folder, origin = self.locate(request)
         known = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())

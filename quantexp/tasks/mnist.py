@@ -1,4 +1,4 @@
-"""MNIST: IDX files to normalised tensors, centre-cropped as in the lab.
+"""MNIST: IDX files to uint8 images, center-cropped as in the lab; normalised when a batch is made.
 
 The sample is scikit-learn's 1,797 real handwritten digits of 8x8 pixels, enlarged to the 20x20 that
 an MNIST digit fills and set in the middle of 28x28, so that they go through the same pipeline.
@@ -10,6 +10,7 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from quantexp.config import DataRequest, Mnist, Source
+from quantexp.config import DataRequest, DataSource, Kind, Mnist
+from quantexp.results import InputSpec
 from quantexp.system.errors import DataError, ModelError
-from quantexp.tasks.data import Dense, TaskData, calibration_split, digest, held_out
+from quantexp.tasks.data import Images, TaskData, calibration_split, digest, held_out
 from quantexp.tasks.files import read_bytes
+from quantexp.tasks.inputs import Batch
+from quantexp.tasks.objectives.classification import Classification
 from quantexp.tasks.sources import MNIST, MNIST_NAMES, MNIST_RAW
 
 MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to [0, 1]
@@ -29,9 +33,9 @@ CLASSES = 10
 SAMPLE_TEST = 360  # of the 1,797 digits; the other 1,437 are trained on
 
 
-def load(task: Mnist, request: DataRequest) -> TaskData:
+def load(task: Mnist, kind: Kind, request: DataRequest) -> TaskData:
     """Load MNIST, or its sample. Raises DataError if files are missing, damaged or out of reach."""
-    if request.source is Source.sample:
+    if request.source is DataSource.sample:
         images, labels, fingerprint = _sample()
         train_images, test_images = images[SAMPLE_TEST:], images[:SAMPLE_TEST]
         train_labels, test_labels = labels[SAMPLE_TEST:], labels[:SAMPLE_TEST]
@@ -43,41 +47,56 @@ def load(task: Mnist, request: DataRequest) -> TaskData:
         test_images, test_labels = _pair(folder, content, "test")
         fingerprint = digest({name: bytes_ for name, (_, bytes_) in content.items()})
     kept, held = held_out(len(train_labels), request)
-    train = Dense(train_labels[kept], prepare(train_images[kept], task.side))
-    test = Dense(test_labels, prepare(test_images, task.side))
+    side = _side(task)
+    train = _images(train_images[kept], train_labels[kept], side, kind)
+    test = _images(test_images, test_labels, side, kind)
     return TaskData(
         train,
         calibration_split(train, test, request),
         test,
-        features=task.side**2,
+        inputs=inputs(task, kind),
         classes=CLASSES,
+        objective=Classification(CLASSES),
         fingerprint=fingerprint,
         origin=origin,
-        validation=Dense(train_labels[held], prepare(train_images[held], task.side)) if len(held) else None,
+        validation=_images(train_images[held], train_labels[held], side, kind) if len(held) else None,
     )
 
 
-def prepare(images: Tensor, crop: int) -> Tensor:
-    """Crop the centre, scale to [0, 1], normalise, flatten: (n, 28, 28) uint8 to (n, crop²) float32.
+def inputs(task: Mnist, kind: Kind) -> tuple[InputSpec, ...]:
+    """Return the one input: an image of one channel, or its pixels in a row; normalised, float32."""
+    side = _side(task)
+    low, high = (0 - MEAN) / STD, (1 - MEAN) / STD
+    shape = (side * side,) if kind is Kind.features else (1, side, side)
+    return (InputSpec("pixels", shape, "float32", low, high),)
 
-    A crop beyond the image is padded with black before it is normalised. Odd margins are as torchvision's CenterCrop
-    divides them.
+
+def classes(task: Mnist) -> int:
+    """Return the ten digits."""
+    return CLASSES
+
+
+def crop(images: Tensor, side: int) -> Tensor:
+    """Return the centers of uint8 images (n, 28, 28) as (n, 1, side, side).
+
+    A crop beyond the image is padded with black. Odd margins are as torchvision's CenterCrop divides them.
     """
-    if crop > SIDE:
-        margin = crop - SIDE
+    if side > SIDE:
+        margin = side - SIDE
         before, after = margin // 2, margin - margin // 2
         images = torch.nn.functional.pad(images, (before, after, before, after))
-    edge = round((images.shape[-1] - crop) / 2)
-    centre = images[:, edge : edge + crop, edge : edge + crop]
-    return centre.reshape(len(images), -1).float().div_(255).sub_(MEAN).div_(STD)
+    edge = round((images.shape[-1] - side) / 2)
+    return images[:, None, edge : edge + side, edge : edge + side].contiguous()
 
 
-def encode(raw: Any, crop: int) -> Tensor:
-    """Prepare raw images: (28, 28) gives (crop²,), (n, 28, 28) gives (n, crop²).
+def encode(task: Mnist, kind: Kind, raw: Any, vocabulary: Sequence[str]) -> tuple[Batch, bool]:
+    """Prepare raw images: (28, 28) gives a batch of one and True, (n, 28, 28) one of n and False.
 
     Args:
-        raw: An array, a tensor or nested lists of whole numbers from 0 to 255, ink bright on a dark ground.
-        crop: Side of the centre that the network sees.
+        task: Says which center of an image the network sees.
+        kind: The input that the network takes.
+        raw: An array, a tensor or nested lists of integers from 0 to 255, ink bright on a dark ground.
+        vocabulary: Not used.
 
     Raises:
         ModelError: If `raw` is something else.
@@ -94,8 +113,9 @@ def encode(raw: Any, crop: int) -> Tensor:
     wrong = pixels[~((pixels >= 0) & (pixels <= 255) & (pixels == np.round(pixels)))]
     if wrong.size:
         raise ModelError(f"{rule}, whole ones; got {wrong[0]}; scale and round your values to 0 .. 255")
-    inputs = prepare(torch.from_numpy(pixels.astype(np.uint8)).view(-1, SIDE, SIDE), crop)
-    return inputs[0] if pixels.ndim == 2 else inputs
+    images = torch.from_numpy(pixels.astype(np.uint8)).view(-1, SIDE, SIDE)
+    prepared = _images(images, None, _side(task), kind).inputs(torch.arange(len(images)))
+    return prepared, pixels.ndim == 2
 
 
 def parse_idx(content: bytes, path: Path) -> Tensor:
@@ -121,6 +141,14 @@ def parse_idx(content: bytes, path: Path) -> Tensor:
     if len(content) == header:
         return torch.empty(shape, dtype=torch.uint8)  # frombuffer takes no empty buffer
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
+
+
+def _side(task: Mnist) -> int:
+    return task.size or task.usual_size
+
+
+def _images(images: Tensor, labels: Tensor | None, side: int, kind: Kind) -> Images:
+    return Images(labels, crop(images, side), MEAN, STD, flat=kind is Kind.features)
 
 
 def _pair(folder: Path, content: dict[str, tuple[Path, bytes]], split: str) -> tuple[Tensor, Tensor]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
+from quantexp.config import CustomTask, DataRequest, Task
+from quantexp.system import own_code
 from quantexp.system.errors import DataError
-from quantexp.tasks.files import DataFiles
+from quantexp.tasks.files import DataFiles, Source
 
 MNIST_RAW = Path("MNIST") / "raw"
 MNIST_NAMES = {
@@ -66,3 +69,36 @@ def _sst2_hosts() -> list[str]:
 
 MNIST = DataFiles("mnist", _missing_mnist, _download_mnist, lambda: list(MNIST_MIRRORS))
 SST2 = DataFiles("sst2", _missing_sst2, _download_sst2, _sst2_hosts)
+
+
+def mnist(task: Task) -> Source:
+    """Return where MNIST comes from."""
+    return MNIST
+
+
+def sst2(task: Task) -> Source:
+    """Return where SST-2 comes from."""
+    return SST2
+
+
+@dataclass(frozen=True)
+class OwnCode:
+    """A task that is a class or function of the user's, which reads its data itself."""
+
+    target: str
+
+    def check(self, request: DataRequest) -> None:
+        """Make sure that the module is there. Raises ConfigError."""
+        own_code.check("task.target", self.target)
+
+    def stamp(self, request: DataRequest) -> object:
+        """Return what changes when the code does; what it reads is not known, and is read anew for each run."""
+        return object()
+
+    def locate(self, request: DataRequest) -> None:
+        """Return None: where its files lie is its own affair."""
+
+
+def own(task: CustomTask) -> Source:
+    """Return where a task of the user's own comes from."""
+    return OwnCode(str(task.target))

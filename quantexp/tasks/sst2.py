@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from quantexp.config import DataRequest, Source, Sst2
+from quantexp.config import DataRequest, DataSource, Kind, Sst2
+from quantexp.results import InputSpec
 from quantexp.system.errors import DataError, ModelError
 from quantexp.tasks.data import BagOfWords, TaskData, calibration_split, digest, held_out
 from quantexp.tasks.files import read_bytes
+from quantexp.tasks.inputs import Batch
+from quantexp.tasks.objectives.classification import Classification
 from quantexp.tasks.sources import SST2
 
 CLASSES = 2
@@ -27,9 +29,9 @@ CLASSES = 2
 Rows = list[tuple[str, int]]
 
 
-def load(task: Sst2, request: DataRequest) -> TaskData:
+def load(task: Sst2, kind: Kind, request: DataRequest) -> TaskData:
     """Load SST-2, or its sample. Raises DataError if files are missing, damaged or out of reach."""
-    if request.source is Source.sample:
+    if request.source is DataSource.sample:
         folder = Path(str(resources.files("quantexp.tasks"))) / "sample" / "sst2"
         origin = "sentences written for quantexp, shipped with it"
     else:
@@ -37,15 +39,16 @@ def load(task: Sst2, request: DataRequest) -> TaskData:
     content = {name: read_bytes(folder / f"{name}.tsv") for name in ("train", "dev")}
     train, dev = (parse_tsv(content[name], folder / f"{name}.tsv") for name in ("train", "dev"))
     kept, held = ([train[row] for row in rows.tolist()] for rows in held_out(len(train), request))
-    counts = Counter(word for sentence, _ in kept for word in sentence.split())
-    vocabulary = {word: index for index, (word, _) in enumerate(counts.most_common(task.vocabulary))}
+    frequencies = Counter(word for sentence, _ in kept for word in sentence.split())
+    vocabulary = {word: index for index, (word, _) in enumerate(frequencies.most_common(task.vocabulary))}
     known, test = bag_of_words(kept, vocabulary), bag_of_words(dev, vocabulary)
     return TaskData(
         known,
         calibration_split(known, test, request),
         test,
-        features=len(vocabulary),
+        inputs=counts(len(vocabulary)),
         classes=CLASSES,
+        objective=Classification(CLASSES),
         fingerprint=digest(content),
         origin=origin,
         vocabulary=tuple(vocabulary),
@@ -53,17 +56,30 @@ def load(task: Sst2, request: DataRequest) -> TaskData:
     )
 
 
-def encode(raw: Any, vocabulary: Sequence[str]) -> Tensor:
-    """Count the words of raw sentences: one gives (words,), a list gives (n, words). Raises ModelError."""
+def inputs(task: Sst2, kind: Kind) -> tuple[InputSpec, ...]:
+    """Return the one input: how often each word of the vocabulary is in a sentence, as float32."""
+    return counts(task.vocabulary)
+
+
+def classes(task: Sst2) -> int:
+    """Return the two: negative and positive."""
+    return CLASSES
+
+
+def encode(task: Sst2, kind: Kind, raw: Any, vocabulary: Sequence[str]) -> tuple[Batch, bool]:
+    """Count the words of raw sentences: one gives a batch of one and True, a list one of n and False.
+
+    Raises:
+        ModelError: If `raw` is something else.
+    """
     sentences = [raw] if isinstance(raw, str) else raw
     rule = "raw inputs of sst2 are a sentence, or a list of at least one sentence, each a str"
     if not isinstance(sentences, list | tuple) or not sentences:
         raise ModelError(f"{rule}; got {repr(raw)[:80]}")
-    if wrong := [one for one in sentences if not isinstance(one, str)]:
+    if wrong := [sentence for sentence in sentences if not isinstance(sentence, str)]:
         raise ModelError(f"{rule}; got {repr(wrong[0])[:80]} among them")
     counted = bag_of_words([(sentence, 0) for sentence in sentences], {w: n for n, w in enumerate(vocabulary)})
-    inputs = counted.inputs(torch.arange(len(sentences)))
-    return inputs[0] if isinstance(raw, str) else inputs
+    return counted.inputs(torch.arange(len(sentences))), isinstance(raw, str)
 
 
 def bag_of_words(rows: Rows, vocabulary: dict[str, int]) -> BagOfWords:
@@ -104,3 +120,8 @@ def parse_tsv(content: bytes, path: Path) -> Rows:
     if not rows:
         raise DataError(f"{path}: holds no sentences")
     return rows
+
+
+def counts(words: int) -> tuple[InputSpec, ...]:
+    """Return the one input: how often each of so many words is in a sentence, as float32."""
+    return (InputSpec("counts", (words,), "float32", 0.0, 1.0),)

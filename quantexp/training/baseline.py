@@ -1,61 +1,54 @@
-"""The float model of a run, and the cache of everything that was trained.
-
-An entry is two files named by the hash of its key: `<hash>.safetensors` with the weights, and
-`<hash>.json` with the key in clear, the training record and the SHA-256 of the weights. The JSON is
-written last, so an entry without it does not exist; a process that dies leaves no half entry. Whatever
-shapes the weights is in the key: a run that differs in any of it trains its own.
-"""
+"""The float network of a run, trained once, and the means to train others on the same terms."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from quantexp.config import Experiment, Train
+from quantexp import models
+from quantexp.config import WEIGHTS, Experiment, Train
 from quantexp.results import Training
-from quantexp.storage.stored import SAFE_STATE, float_weights
-from quantexp.system.cache import cache_folder, locked, write_atomically
-from quantexp.system.errors import ModelError, TrainingError
-from quantexp.tasks.data import TaskData
+from quantexp.state.checkpoint import SAFE_STATE, fill_from_file, fill_from_stored
+from quantexp.system.cache import cache_folder
+from quantexp.tasks.data import Split, TaskData
+from quantexp.training.cache import ModelCache, Trained
 from quantexp.training.loop import fit, resolve_device, resolve_threads
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise when the same key would give other weights: changes of fit, of a network, of data preparation
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model on the CPU in evaluation mode. `training` is None for the user's own weights."""
-
-    model: nn.Module
-    training: Training | None
+FORMAT = 2  # raise when the same key would give other weights: changes of fit, of a network, of data preparation
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORM_BATCH, NORM_PASSES = 64, 4  # that statistics of batch normalisation are taken over, where nothing is trained
 
 
 class Baseline:
-    """The trained float model, and the means to train others on the same terms.
+    """The float network, and the means to train others on the same terms.
 
     Attributes:
-        model: The float model; quantization works on copies of it.
-        training: How it was trained; None if its weights came from `train.checkpoint`.
+        model: The float network; quantization works on copies of it.
+        training: How it was trained; None if its weights came from `train.checkpoint`, or are random.
         key: Names its weights, for the cache keys of what is trained from them.
     """
 
     key: dict[str, Any]
 
-    def __init__(self, experiment: Experiment, data: TaskData) -> None:
+    def __init__(self, experiment: Experiment, data: TaskData, weights: Path | None = None) -> None:
         self._experiment = experiment
         self._data = data
-        trained = self._from_checkpoint() if experiment.train.checkpoint else self._from_cache()
+        self._checkpoint: str | None = None  # a digest of its content, as files may change
+        if experiment.train.checkpoint:
+            trained = self._from_checkpoint(weights)
+        elif experiment.labelled:
+            trained = self._from_cache()
+        else:
+            trained = self._random()
         self.model = trained.model
         self.training = trained.training
 
@@ -64,11 +57,16 @@ class Baseline:
         """The seed of the run."""
         return self._experiment.seed
 
+    @property
+    def can_train(self) -> bool:
+        """Whether the examples have labels, so that others can be trained."""
+        return self._experiment.labelled
+
     def fresh(self) -> nn.Module:
-        """Return the untrained model that the float model began as."""
+        """Return the untrained network that the float network began as."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._experiment.seed)
-            return self._experiment.model.build(self._data.features, self._data.classes)
+            return models.build(self._experiment.model, self._data.inputs, self._data.classes)
 
     def trained_once(
         self,
@@ -82,7 +80,7 @@ class Baseline:
 
         Args:
             kind: What is trained: "float", "qat", "amp".
-            recipe: How; part of the key, as are task, data, model, seed and versions.
+            recipe: How; part of the key, as is every setting of task, model and experiment that shapes weights.
             extra: Whatever else shapes the weights.
             build: Builds the structure, which trained weights are filled into.
             train: Trains it in place.
@@ -99,21 +97,31 @@ class Baseline:
 
         def train(model: nn.Module) -> Training:
             label = f"train {self._experiment.task.name}"
-            return fit(model, self._data.train, recipe, seed=self._experiment.seed, label=label)
+            return fit(model, self._data.train, self._data.objective, recipe, seed=self.seed, label=label)
 
         return self.trained_once("float", recipe, {}, self.fresh, train)
 
-    def _from_checkpoint(self) -> Trained:
-        recipe = self._experiment.train
+    def _from_checkpoint(self, weights: Path | None) -> Trained:
+        """Start from a file, or from `weights`: the folder of the network that the run in `train.checkpoint` stored."""
+        checkpoint = str(self._experiment.train.checkpoint)
         model = self.fresh()
-        if run_id := recipe.checkpoint_run:
-            content = fill_from_run(model, run_id, self._experiment.tracking.uri)
+        if weights is not None:
+            fill_from_stored(model, weights, f"train.checkpoint={checkpoint}")
+            content = (weights / SAFE_STATE).read_bytes()
         else:
-            path = Path(str(recipe.checkpoint)).expanduser()
-            fill_from_checkpoint(model, path)
+            path = Path(checkpoint).expanduser()
+            fill_from_file(model, path)
             content = path.read_bytes()
-        self.key = {"checkpoint": hashlib.sha256(content).hexdigest()}
-        log.info("train     nothing: weights from %s", recipe.checkpoint)
+        self._checkpoint = hashlib.sha256(content).hexdigest()
+        self.key = {"checkpoint": self._checkpoint}
+        log.info("train     nothing: weights from %s", checkpoint)
+        return Trained(model.eval(), None)
+
+    def _random(self) -> Trained:
+        model = self.fresh()
+        _settle_norms(model, self._data.train, self.seed)
+        self.key = {"random": self._experiment.seed}
+        log.info("train     nothing: random weights, as there are no labels")
         return Trained(model.eval(), None)
 
     def _key(self, kind: str, recipe: Train, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,167 +129,43 @@ class Baseline:
         return {
             "format": FORMAT,
             "kind": kind,
-            "task": {"name": experiment.task.name, **asdict(experiment.task)},
-            "data": {
-                "source": experiment.data.value,
-                "fingerprint": self._data.fingerprint,
-                **({"validation": experiment.validation} if experiment.validation else {}),
+            **experiment.settings(WEIGHTS),
+            "task": {"name": experiment.task.name, **experiment.task.settings(WEIGHTS)},
+            "fingerprint": self._data.fingerprint,
+            "model": {
+                "name": experiment.model.name,
+                **experiment.model.settings(WEIGHTS),
+                **models.source(experiment.model),
             },
-            "model": {"name": experiment.model.name, **asdict(experiment.model), **experiment.model.source()},
             "train": {
-                "epochs": recipe.epochs,
-                "batch_size": recipe.batch_size,
-                "learning_rate": recipe.learning_rate,
-                "optimizer": recipe.optimizer.value,
+                **recipe.settings(WEIGHTS),
+                "checkpoint": self._checkpoint,
                 "device": resolve_device(recipe.device).type,
                 "threads": resolve_threads(recipe.threads),
             },
-            "seed": experiment.seed,
             "torch": torch.__version__,
             **extra,
         }
 
 
-def obtain(experiment: Experiment, data: TaskData) -> Baseline:
-    """Return the float model of an experiment, trained once. Raises TrainingError, CacheError."""
-    return Baseline(experiment, data)
+def trained(experiment: Experiment, data: TaskData, weights: Path | None = None) -> Baseline:
+    """Return the float network of an experiment, trained once. Raises TrainingError, CacheError."""
+    return Baseline(experiment, data, weights)
 
 
-class ModelCache:
-    """Trained models in a folder, one entry a key."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def get(
-        self,
-        key: Mapping[str, Any],
-        build: Callable[[], nn.Module],
-        train: Callable[[nn.Module], Training],
-        what: str,
-    ) -> Trained:
-        """Return the entry of `key`; train and store it if there is none, or only a damaged one."""
-        stem = self.folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-        if stem.with_suffix(".json").is_file() and (entry := self._read(stem, build(), what)):
-            return entry
-        with locked(stem.with_suffix(".lock"), f"another process trains {what}"):
-            if entry := self._read(stem, build(), what, warn=True):  # perhaps trained while we waited
-                return entry
-            log.info("train     %s", what)
-            model = build()
-            training = train(model)
-            if bad := [name for name, tensor in model.state_dict().items() if bool(torch.isnan(tensor).any())]:
-                raise TrainingError(
-                    f"weights must stay numbers while training, {bad[0]} of {what} does not; lower train.learning_rate"
-                )
-            log.info("train     %s: %.1f s, loss %.3f", what, training.seconds, training.losses[-1])
-            self._write(stem, key, model, training)
-        return Trained(model.eval(), training)
-
-    def _read(self, stem: Path, model: nn.Module, what: str, *, warn: bool = False) -> Trained | None:
-        """Fill `model` from the entry; None if there is none or, after a warning, if it is damaged."""
-        from pydantic import TypeAdapter
-        from safetensors.torch import load
-
-        record = stem.with_suffix(".json")
-        if not record.is_file():
-            return None
-        try:
-            entry = json.loads(record.read_bytes())
-            training = TypeAdapter(Training).validate_python(entry["training"])
-            weights = stem.with_suffix(".safetensors").read_bytes()
-            if hashlib.sha256(weights).hexdigest() != entry["sha256"]:
-                raise ValueError("its weights are not those that were stored")
-            model.load_state_dict(load(weights))
-        except Exception as error:  # whatever is wrong with an entry, it can be made again
-            if warn:
-                reason = " ".join(str(error).split())[:200]
-                log.warning("the cache entry %s is damaged (%s); it is made again", record, reason)
-            return None
-        log.info("train     %s: from the cache (%.1f s when it was trained)", what, training.seconds)
-        return Trained(model.eval(), training)
-
-    def _write(self, stem: Path, key: Mapping[str, Any], model: nn.Module, training: Training) -> None:
-        """Store the entry. A disk that is full costs the entry, not the training: the run goes on."""
-        from safetensors.torch import save
-
-        weights = save({name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()})
-        entry = {"key": key, "training": asdict(training), "sha256": hashlib.sha256(weights).hexdigest()}
-        try:
-            write_atomically(stem.with_suffix(".safetensors"), weights)
-            write_atomically(stem.with_suffix(".json"), json.dumps(entry, indent=1).encode())
-        except OSError as error:
-            log.warning(
-                "the trained model cannot be kept in %s (%s); this run goes on, the next one trains again",
-                self.folder,
-                error.strerror or error,
-            )
-
-
-def fill_from_checkpoint(model: nn.Module, path: Path) -> None:
-    """Fill `model` with the weights in a .safetensors file, or a .pt state dict read without unpickling objects.
-
-    Raises:
-        TrainingError: If the file is missing, of another kind, damaged, or has other layers.
-    """
-    rule = "train.checkpoint must be a .safetensors file or a .pt state dict"
-    if not path.is_file():
-        raise TrainingError(f"{rule}, there is no file {path}")
-    _fill(model, _read_state(path, rule), str(path))
-
-
-def fill_from_run(model: nn.Module, run_id: str, tracking_uri: str | None) -> bytes:
-    """Fill `model` with the float32 weights that a run stored; return the bytes of the file they were in.
-
-    Raises:
-        TrainingError: If its model is quantized or cast, damaged, or has other layers.
-        TrackingError: If the run cannot be read.
-    """
-    from quantexp.tracking.artifacts import model_folder
-
-    with model_folder(run_id, tracking_uri) as folder:
-        try:
-            state = float_weights(folder)
-        except ModelError as error:
-            raise TrainingError(f"train.checkpoint={run_id}: {error}") from error
-        _fill(model, state, f"train.checkpoint={run_id}")
-        return (folder / SAFE_STATE).read_bytes()
-
-
-def _fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    own = model.state_dict()
-    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if found != expected:
-        wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
-        shown = "; ".join(f"{name}: expected {expected.get(name)}, found {found.get(name)}" for name in wrong[:4])
-        raise TrainingError(f"{source} does not fit the model ({shown}); choose model and task as it was trained")
-    for name, tensor in state.items():
-        kind = tensor.is_floating_point() or tensor.dtype is own[name].dtype  # a network may count batches, say
-        plain = kind and tensor.layout is torch.strided and tensor.device.type == "cpu"
-        if not plain or tensor.is_quantized or not bool(torch.isfinite(tensor).all()):
-            raise TrainingError(
-                f"{source}: weights must be plain tensors of finite floating-point numbers, {name} is not"
-            )
-    model.load_state_dict(state)
-
-
-def _read_state(path: Path, rule: str) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise TrainingError(f"{rule}, got {path.name}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # damaged bytes make the readers raise whatever they stumble over
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        if "Weights only load failed" in reason:  # torch goes on to explain how to load it all the same
-            reason = "it holds more than weights, or is damaged; unpickling it could run code"
-        raise TrainingError(
-            f"{path} is not read as weights ({reason}); save model.state_dict(), best with safetensors.torch.save_file"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise TrainingError(f"{path} must hold a state dict, a mapping of names to tensors; save model.state_dict()")
-    return state
+@torch.no_grad()
+def _settle_norms(model: nn.Module, examples: Split, seed: int) -> None:
+    """Take the statistics of batch normalisation from a few forward passes: without, random networks vanish."""
+    norms = [module for module in model.modules() if isinstance(module, NORMS) and module.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.train()
+        for norm in norms:
+            norm.momentum = None  # the mean over the passes
+        for number in range(NORM_PASSES):
+            model(*examples.first(NORM_BATCH, skipping=number * NORM_BATCH))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

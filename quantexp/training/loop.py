@@ -19,6 +19,8 @@ from quantexp.system.environment import machine, threads, usable_cores
 from quantexp.system.errors import TrainingError
 from quantexp.system.terminal import progress
 from quantexp.tasks.data import Split
+from quantexp.tasks.inputs import Batch
+from quantexp.tasks.objectives import Objective
 
 LOG_EVERY = 50  # steps; reading the loss waits for the device
 PREDICT_BATCH = 64  # fixed, because dynamic quantization chooses the range of its inputs batch by batch
@@ -40,6 +42,7 @@ def resolve_threads(count: int | None) -> int:
 def fit(
     model: nn.Module,
     data: Split,
+    objective: Objective,
     recipe: Train,
     *,
     seed: int,
@@ -47,11 +50,12 @@ def fit(
     autocast: torch.dtype | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Training:
-    """Train `model` in place with cross entropy, and leave it on the CPU in evaluation mode.
+    """Train `model` in place, and leave it on the CPU in evaluation mode.
 
     Args:
-        model: Takes (batch, features), gives (batch, classes).
+        model: Called as `model(*batch)`, gives outputs that the objective takes.
         data: The training split; its order is drawn anew in each epoch.
+        objective: Its loss is made small.
         recipe: Epochs, batch size, learning rate, optimizer, device, threads.
         seed: Fixes the order of the batches and whatever the network draws.
         label: What the progress bar says.
@@ -59,8 +63,11 @@ def fit(
         on_step: Called before each step with its number, from 0, and the number of all steps.
 
     Raises:
-        TrainingError: If the device is absent, or the loss is no longer a number.
+        TrainingError: If the device is absent, there are no labels, or the loss is no longer a number.
     """
+    labels = data.labels
+    if labels is None:
+        raise TrainingError("training needs labels, these examples have none; use data=full or data=sample")
     device = resolve_device(recipe.device)
     count = resolve_threads(recipe.threads)
     steps = recipe.epochs * math.ceil(len(data) / recipe.batch_size)
@@ -71,41 +78,36 @@ def fit(
         progress(label, recipe.epochs * len(data)) as advance,
     ):
         torch.manual_seed(seed)
-        take_step = _stepper(model.to(device).train(), recipe, device, autocast)
+        take_step = _stepper(model.to(device).train(), objective, recipe, device, autocast)
         curve = _Curve(steps, recipe, advance)
         started = time.perf_counter()
         for _ in range(recipe.epochs):
-            for inputs, labels in data.batches(recipe.batch_size, torch.randperm(len(data), generator=order)):
+            for batch, rows in data.batches(recipe.batch_size, torch.randperm(len(data), generator=order)):
                 if on_step is not None:
                     on_step(curve.step, steps)
-                curve.add(take_step(inputs, labels), len(labels))
+                curve.add(take_step(batch, labels[rows]), len(rows))
         seconds = time.perf_counter() - started
     model.cpu().eval()
     return Training(seconds, recipe.epochs, device.type, count, machine(), tuple(curve.steps), tuple(curve.losses))
 
 
 @torch.no_grad()
-def predict_logits(model: nn.Module, data: Split) -> Tensor:
-    """Return the logits of each example, shape (examples, classes), computed on the CPU in batches of 64."""
-    return torch.cat([model(inputs) for inputs, _ in data.batches(PREDICT_BATCH)])
-
-
-def predict(model: nn.Module, data: Split) -> Tensor:
-    """Return the class of each example, shape (examples,)."""
-    return predict_logits(model, data).argmax(1)
+def outputs(model: Callable[..., Tensor], data: Split) -> Tensor:
+    """Return what the model gives for each example, shape (examples, classes), on the CPU in batches of 64."""
+    return torch.cat([model(*batch) for batch, _ in data.batches(PREDICT_BATCH)])
 
 
 def _stepper(
-    model: nn.Module, recipe: Train, device: torch.device, autocast: torch.dtype | None
-) -> Callable[[Tensor, Tensor], Tensor]:
+    model: nn.Module, objective: Objective, recipe: Train, device: torch.device, autocast: torch.dtype | None
+) -> Callable[[Batch, Tensor], Tensor]:
     """Return the function that takes one step on one batch and gives its loss."""
     optimizer = _optimizer(model, recipe)
     scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)
 
-    def take_step(inputs: Tensor, labels: Tensor) -> Tensor:
+    def take_step(batch: Batch, labels: Tensor) -> Tensor:
         # One context a step: around the whole loop autocast would go on using its first cast of the weights.
         with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
-            loss = nn.functional.cross_entropy(model(inputs.to(device)), labels.to(device))
+            loss = objective.loss(model(*(tensor.to(device) for tensor in batch)), labels.to(device))
         optimizer.zero_grad()
         torch.autograd.backward(scaler.scale(loss))
         scaler.step(optimizer)

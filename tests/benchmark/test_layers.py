@@ -18,7 +18,7 @@ from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods.casting import Autocast, Cast
 from quantexp.quant.methods.fake_quant import FakeQuantized
 from quantexp.results import LayerLoss
-from quantexp.statistics.figures import sqnr_db
+from quantexp.statistics.sqnr import sqnr_db
 from quantexp.tasks.data import Dense
 
 FLOWS = pytest.mark.parametrize("flow", Static.flows)

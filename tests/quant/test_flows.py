@@ -35,7 +35,7 @@ from quantexp.quant.inspection.evidence import inspect
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.results import Evidence
 from quantexp.runtimes.contestant import Subject
-from quantexp.statistics.figures import sqnr_db
+from quantexp.statistics.sqnr import sqnr_db
 from quantexp.storage import stored as storage
 from quantexp.storage.stored import Recipe
 from quantexp.system.errors import QuantizationError

@@ -45,7 +45,7 @@ from quantexp.quant.flows import eager, fx
 from quantexp.quant.inspection.evidence import inspect
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.results import Evidence
-from quantexp.statistics.figures import flips
+from quantexp.statistics.paired import flips
 from quantexp.system.errors import QuantizationError
 from quantexp.tasks.data import TaskData
 from quantexp.training.baseline import Baseline

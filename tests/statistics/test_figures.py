@@ -12,18 +12,11 @@ import torch
 from scipy import stats
 
 from quantexp.results import Accuracy, Latency, Speedup
-from quantexp.statistics.figures import (
-    accuracy,
-    detectable_drop,
-    flips,
-    half_width,
-    latency,
-    loss,
-    mcnemar,
-    mcnemar_power,
-    speedup,
-    sqnr_db,
-)
+from quantexp.statistics.FIXME_accuracy import accuracy
+from quantexp.statistics.FIXME_loss import loss
+from quantexp.statistics.paired import detectable_drop, flips, mcnemar, mcnemar_power
+from quantexp.statistics.sqnr import sqnr_db
+from quantexp.statistics.timing import half_width, latency, speedup
 
 Z = 1.959963984540054  # 97.5 % of a normal distribution lies below
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from quantexp.results import Report, won_and_lost
-from quantexp.statistics.figures import mcnemar
+from quantexp.statistics.paired import mcnemar
 from quantexp.studies.sensitivity.findings import Part, SensitivityReport, advice, metrics, table, variant_lines
 from quantexp.studies.sensitivity.pictures import accuracy_figure, pictures, sqnr_figure
 from tests.builders import comparison, measured, report, speedup

@@ -1,10 +1,10 @@
 """The APIs that quantize, a file each, with the same functions as far as the API goes.
 
-    dynamic(option, model, precision, example)      quantize what needs no calibration, as does `weight_only`
-    prepare_static(option, model, example)          insert observers; `calibrate` shows them batches
-    prepare_qat(option, model, example)             insert fake quant; `freeze_observers` keeps its ranges
-    convert(prepared)                               put integer kernels in
-    add_dynamic(converted, layers)                  quantize dynamically what was left to it
+    dynamic(option, model, precision, example, target)   quantize what needs no calibration, as does `weight_only`
+    prepare_static(option, model, example)                 insert observers; `calibrate` shows them batches
+    prepare_qat(option, model, example)                    insert fake quant; `freeze_observers` keeps its ranges
+    convert(prepared, target)                            put integer kernels in
+    add_dynamic(converted, layers)                       quantize dynamically what was left to it
 
 Each may change the model it is given. Only `fx` and `eager` import torch.ao, whose end is announced.
 """

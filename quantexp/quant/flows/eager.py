@@ -22,9 +22,11 @@ from quantexp.quant.inspection.evidence import held_weights
 from quantexp.quant.inspection.promise import Wrapper
 from quantexp.quant.selection import kept_in_float
 from quantexp.system.errors import QuantizationError
+from quantexp.tasks.inputs import Batch
 
 HANDLES = "the layers that eager mode has int8 modules for"
 DTYPES = {"int8": torch.qint8, "fp16": torch.float16}
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)  # torch.ao quantizes their weights alone, by a qconfig of their own
 FUSED = (  # what fuse_modules makes one module of, the longest first
     (nn.Conv2d, nn.BatchNorm2d, nn.ReLU),
     (nn.Conv2d, nn.BatchNorm2d),
@@ -34,17 +36,26 @@ FUSED = (  # what fuse_modules makes one module of, the longest first
 
 
 class Stubbed(Wrapper):
-    """A network between the stubs that become quantize and dequantize."""
+    """A network between the stubs that become quantize and dequantize; integers pass by the stubs of inputs."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, example: Batch) -> None:
         super().__init__(model)
-        self.quant = QuantStub()
+        floats = [at for at, tensor in enumerate(example) if tensor.is_floating_point()]
+        self.stubs = {at: f"quant{number or ''}" for number, at in enumerate(floats)}  # by the place of the input
+        for name in self.stubs.values():
+            self.add_module(name, QuantStub())
         self.dequant = DeQuantStub()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *batch: Tensor) -> Tensor:
+        given = [
+            self.get_submodule(self.stubs[at])(tensor) if at in self.stubs else tensor
+            for at, tensor in enumerate(batch)
+        ]
         try:
-            logits: Tensor = self.dequant(self.model(self.quant(x)))
-        except NotImplementedError as error:
+            logits: Tensor = self.dequant(self.model(*given))
+        except (NotImplementedError, RuntimeError) as error:
+            if not isinstance(error, NotImplementedError) and "quantized" not in str(error).lower():
+                raise
             raise QuantizationError(
                 "quant.flow=eager hands quantized tensors from layer to layer, the network has an operator without a "
                 f"kernel for them ({str(error).split(' with arguments')[0]}); use quant.flow=fx, which goes around it"
@@ -52,7 +63,7 @@ class Stubbed(Wrapper):
         return logits
 
 
-def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
+def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
     """Quantize the Linear layers of `model` dynamically, in place."""
     kept = kept_in_float(option, model)
     layers = [name for name, module in model.named_modules() if type(module) is nn.Linear and name not in kept]
@@ -67,7 +78,7 @@ def quantize_dynamic(model: nn.Module, qconfigs: dict[str, Any], precision: str)
     return quantized
 
 
-def prepare_static(option: Static, model: nn.Module, example: Tensor) -> nn.Module:
+def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
     """Put stubs around `model`, fuse its modules and insert observers, in place."""
     qconfig = static_qconfig(option)
     stubbed = _stubbed(option, model.eval(), example, qconfig)
@@ -77,7 +88,7 @@ def prepare_static(option: Static, model: nn.Module, example: Tensor) -> nn.Modu
     return prepared
 
 
-def prepare_qat(option: Qat, model: nn.Module, example: Tensor) -> nn.Module:
+def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
     """Put stubs around `model`, fuse its modules and insert fake quant, in place."""
     stubbed = _stubbed(option, model.eval(), example, qat_qconfig(option)).train()
     if fusible := _fusible(option, model):
@@ -92,25 +103,29 @@ def freeze_observers(prepared: nn.Module) -> None:
 
 
 @torch.no_grad()
-def calibrate(prepared: nn.Module, batches: Iterable[Tensor]) -> None:
+def calibrate(prepared: nn.Module, batches: Iterable[Batch]) -> None:
     """Show the batches to the observers."""
-    for inputs in batches:
-        prepared(inputs)
+    for batch in batches:
+        prepared(*batch)
 
 
-def convert(prepared: nn.Module) -> nn.Module:
+def convert(prepared: nn.Module, target: str) -> nn.Module:
     """Replace what was observed by integer kernels, in place."""
     converted: nn.Module = quantization.convert(prepared.eval(), inplace=True)  # type: ignore[no-untyped-call]
     return converted
 
 
-def _stubbed(option: ByLayer, model: nn.Module, example: Tensor, qconfig: QConfig) -> Stubbed:
+def _stubbed(option: ByLayer, model: nn.Module, example: Batch, qconfig: QConfig) -> Stubbed:
     """Return `model` between stubs, with the ways in and out of the layers that stay in float."""
     kept = kept_in_float(option, model)
     mapped = get_default_static_quant_module_mappings()
-    floats = [one for one in held_weights(model) if one.name in kept or type(one.module) not in mapped]
-    last = _last([one.module for one in floats], model, example)
-    stubbed = Stubbed(model)
+    floats = [
+        layer
+        for layer in held_weights(model)
+        if layer.name in kept or type(layer.module) not in mapped or isinstance(layer.module, EMBEDDINGS)
+    ]
+    last = _last([layer.module for layer in floats], model, example)
+    stubbed = Stubbed(model, example)
     stubbed.qconfig = qconfig  # type: ignore[assignment]
     for one in floats:
         one.module.qconfig = None  # type: ignore[assignment]
@@ -131,11 +146,11 @@ def _requantize(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tenso
 
 
 @torch.no_grad()
-def _last(layers: Iterable[nn.Module], model: nn.Module, example: Tensor) -> nn.Module | None:
+def _last(layers: Iterable[nn.Module], model: nn.Module, example: Batch) -> nn.Module | None:
     """Return the layer whose output is that of the network."""
     outputs: list[tuple[nn.Module, Tensor]] = []
     hooks = [layer.register_forward_hook(lambda layer, _, output: outputs.append((layer, output))) for layer in layers]
-    logits = model(example)
+    logits = model(*example)
     for hook in hooks:
         hook.remove()
     return next((layer for layer, output in outputs if output is logits), None)

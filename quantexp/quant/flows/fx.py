@@ -5,37 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.ao.quantization import QConfig, QConfigMapping, disable_observer, get_default_qconfig_mapping
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
 
 from quantexp.config import Dynamic, Qat, Static
-from quantexp.quant.flows.eager import quantize_dynamic
+from quantexp.quant.flows.eager import EMBEDDINGS, quantize_dynamic
 from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
 from quantexp.quant.flows.working import taking
 from quantexp.quant.selection import dynamic_layers, kept_in_float
+from quantexp.tasks.inputs import Batch
 
 HANDLES = "the layers that FX can lower"
 DYNAMICALLY = "nn.Linear"
 TAKEN = "quant.flow=fx needs a network that torch.ao traces and fuses", "use quant.flow=eager"
 
 
-def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
+def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
     """Quantize the Linear layers of `model` dynamically."""
     kept, mapping = kept_in_float(option, model), QConfigMapping()
     for name, module in model.named_modules():
         if type(module) is nn.Linear and name not in kept:
             mapping.set_module_name(name, DYNAMIC[precision])
     with taking(*TAKEN):
-        prepared = prepare_fx(model.eval(), mapping, (example,))
-    return convert(prepared)
+        prepared = prepare_fx(model.eval(), mapping, example)
+    return convert(prepared, target)
 
 
-def prepare_static(option: Static, model: nn.Module, example: Tensor) -> nn.Module:
+def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
     """Insert observers into `model`. `example` is one batch of inputs."""
     mapping = _mapping(option, model, static_qconfig(option))
     with taking(*TAKEN):
-        return prepare_fx(model.eval(), mapping, (example,))
+        return prepare_fx(model.eval(), mapping, example)
 
 
 def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
@@ -46,11 +47,11 @@ def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
     return quantize_dynamic(converted, dict.fromkeys(layers, DYNAMIC["int8"]), "int8")
 
 
-def prepare_qat(option: Qat, model: nn.Module, example: Tensor) -> nn.Module:
+def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
     """Insert fake quant into `model`."""
     mapping = _mapping(option, model, qat_qconfig(option))
     with taking(*TAKEN):
-        return prepare_qat_fx(model.train(), mapping, (example,))
+        return prepare_qat_fx(model.train(), mapping, example)
 
 
 def freeze_observers(prepared: nn.Module) -> None:
@@ -59,13 +60,13 @@ def freeze_observers(prepared: nn.Module) -> None:
 
 
 @torch.no_grad()
-def calibrate(prepared: nn.Module, batches: Iterable[Tensor]) -> None:
+def calibrate(prepared: nn.Module, batches: Iterable[Batch]) -> None:
     """Show the batches to the observers."""
-    for inputs in batches:
-        prepared(inputs)
+    for batch in batches:
+        prepared(*batch)
 
 
-def convert(prepared: nn.Module) -> nn.Module:
+def convert(prepared: nn.Module, target: str) -> nn.Module:
     """Replace what was observed by integer kernels."""
     with taking(*TAKEN):
         converted: nn.Module = convert_fx(prepared.eval())  # type: ignore[arg-type]
@@ -75,6 +76,8 @@ def convert(prepared: nn.Module) -> nn.Module:
 def _mapping(option: Static | Qat, model: nn.Module, qconfig: QConfig) -> QConfigMapping:
     # The default mapping carries the fixed ranges of sigmoid and its like; only the general rule is ours.
     mapping = get_default_qconfig_mapping(str(option.engine)).set_global(qconfig)
+    for kind in EMBEDDINGS:
+        mapping.set_object_type(kind, None)
     others = dynamic_layers(option, model) if isinstance(option, Static) else []
     for name in (*kept_in_float(option, model), *others):
         mapping.set_module_name(name, None)

@@ -26,14 +26,19 @@ from quantexp.quant.flows.lowered_calls import calls
 from quantexp.quant.flows.multipliers import operands
 from quantexp.quant.inspection.dequantized import Call
 from quantexp.quant.inspection.evidence import HeldWeights
+from quantexp.tasks.inputs import Batch
 
-BATCH = ({0: torch.export.Dim.DYNAMIC},)  # of any size
 aten = torch.ops.aten
 DEQUANTIZE = "quantized_decomposed.dequantize"
 
 
+def any_batch(example: Batch) -> tuple[dict[int, Any], ...]:
+    """Return the dynamic shapes of an export for batches of any size."""
+    return tuple({0: torch.export.Dim.DYNAMIC} for _ in example)
+
+
 @dataclass(frozen=True)
-class Source:
+class ExportedLayer:
     """A layer of the network that was exported: its name, its class, and where the graph holds its weight."""
 
     name: str
@@ -64,7 +69,7 @@ class Lowered(nn.Module):
         example: A batch of two inputs or more; its values do not matter.
     """
 
-    def __init__(self, converted: fx.GraphModule, example: Tensor) -> None:
+    def __init__(self, converted: fx.GraphModule, example: Batch) -> None:
         super().__init__()
         sources = list(_sources(converted))
         graph = _lower(converted.requires_grad_(False), example)
@@ -78,8 +83,8 @@ class Lowered(nn.Module):
         self.eval()
         self._pack()
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.program(x, *self.packed)
+    def forward(self, *batch: Tensor) -> Tensor:
+        logits: Tensor = self.program(*batch, *self.packed)
         return logits
 
     def held_weights(self) -> Iterator[HeldWeights]:
@@ -100,9 +105,9 @@ class Lowered(nn.Module):
                 scheme, scale = "per_channel_symmetric", state[layer.scale]
                 yield HeldWeights(layer.name, layer.kind, self, weight, bias, torch.int8, scheme, scale)
 
-    def layer_calls(self, inputs: Tensor) -> dict[str, list[Call]]:
-        """Return what each layer takes and gives when the network runs on `inputs`."""
-        return calls(self.program, {layer.node: layer.name for layer in self.layers}, (inputs, *self.packed))
+    def layer_calls(self, batch: Batch) -> dict[str, list[Call]]:
+        """Return what each layer takes and gives when the network runs on `batch`."""
+        return calls(self.program, {layer.node: layer.name for layer in self.layers}, (*batch, *self.packed))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "packed": ()}
@@ -140,20 +145,20 @@ def _refresh(lowered: Lowered, _: object) -> None:
     lowered._pack()
 
 
-def _sources(converted: fx.GraphModule) -> Iterator[Source]:
+def _sources(converted: fx.GraphModule) -> Iterator[ExportedLayer]:
     """Yield the layers of the exported network in the order in which they run."""
     for node in converted.graph.nodes:
         if (taken := operands(node)) and node.meta.get("nn_module_stack"):
             name, kind = list(node.meta["nn_module_stack"].values())[-1]
             weight, _ = _origin(taken.weight)
             if weight:
-                yield Source(name, str(kind).rpartition(".")[2], weight)
+                yield ExportedLayer(name, str(kind).rpartition(".")[2], weight)
 
 
-def _lower(converted: fx.GraphModule, example: Tensor) -> fx.GraphModule:
+def _lower(converted: fx.GraphModule, example: Batch) -> fx.GraphModule:
     """Replace float operators between quantize and dequantize by onednn's, for batches of any size."""
-    exported = torch.export.export(converted, (example,), dynamic_shapes=BATCH).run_decompositions(_kept_whole())
-    graph: fx.GraphModule = exported.module()
+    exported = torch.export.export(converted, example, dynamic_shapes=any_batch(example))
+    graph: fx.GraphModule = exported.run_decompositions(_kept_whole()).module()
     for node in list(graph.graph.nodes):
         if node.op == "call_module":  # the guards of the export
             graph.graph.erase_node(node)
@@ -165,8 +170,8 @@ def _lower(converted: fx.GraphModule, example: Tensor) -> fx.GraphModule:
         elif node.target is aten.view.default:  # convolutions leave the channels last in memory
             node.target = aten.reshape.default
     graph.recompile()
-    inputs = next(node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder")
-    freezing_passes(graph, (inputs,))
+    inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+    freezing_passes(graph, inputs)
     return graph
 
 
@@ -179,7 +184,7 @@ def _kept_whole() -> dict[Any, Any]:
     return dict(table)
 
 
-def _placed(graph: fx.GraphModule, sources: Iterable[Source]) -> Iterator[Placed]:
+def _placed(graph: fx.GraphModule, sources: Iterable[ExportedLayer]) -> Iterator[Placed]:
     """Yield the layers of the lowered graph, each with the name of the layer that it comes from."""
     left = list(sources)  # with one more for each further call of a layer
     for node in graph.graph.nodes:

@@ -26,10 +26,11 @@ from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
 from quantexp.config import ByLayer, Dynamic, Engine, Observer, Qat, Static
 from quantexp.quant.arithmetic.percentile import percentile_range
 from quantexp.quant.engine import reduces_range
-from quantexp.quant.flows.lowered import BATCH, Lowered
+from quantexp.quant.flows.lowered import Lowered, any_batch
 from quantexp.quant.flows.working import taking
 from quantexp.quant.inspection.promise import Wrapper
 from quantexp.quant.selection import kept_in_float
+from quantexp.tasks.inputs import Batch
 
 HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
@@ -64,13 +65,13 @@ class Exported(Wrapper):
         example: A batch of inputs, with which it is exported again to be lowered.
     """
 
-    def __init__(self, model: fx.GraphModule, example: Tensor) -> None:
+    def __init__(self, model: fx.GraphModule, example: Batch) -> None:
         nn.Module.__init__(self)
         self.model = model
         self.example = example
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x)
+    def forward(self, *batch: Tensor) -> Tensor:
+        logits: Tensor = self.model(*batch)
         return logits
 
     def train(self, mode: bool = True) -> Exported:
@@ -80,7 +81,7 @@ class Exported(Wrapper):
         return self
 
 
-def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
+def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
     """Quantize the Linear layers of `model` dynamically."""
     config = get_default_x86_inductor_quantization_config(is_dynamic=True, reduce_range=_reduces(None))
     quantizer = _quantizer(option, model, config)
@@ -89,10 +90,10 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) 
             quantizer.set_module_name_qconfig(name, None)
     prepared = Exported(_prepared(prepare_pt2e, _exported(model.eval(), example), quantizer), example)
     calibrate(prepared, [example])  # for the weights, which are observed when the network runs
-    return convert(prepared)
+    return convert(prepared, target)
 
 
-def prepare_static(option: Static, model: nn.Module, example: Tensor) -> nn.Module:
+def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
     """Export `model` and insert observers. `example` is one batch of inputs."""
     config = get_default_x86_inductor_quantization_config(reduce_range=_reduces(option.reduce_range))
     settings = {"percentile": option.percentile} if option.observer is Observer.percentile else {}
@@ -103,7 +104,7 @@ def prepare_static(option: Static, model: nn.Module, example: Tensor) -> nn.Modu
     return Exported(_prepared(prepare_pt2e, exported, _quantizer(option, model, config)), example)
 
 
-def prepare_qat(option: Qat, model: nn.Module, example: Tensor) -> nn.Module:
+def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
     """Export `model` and insert fake quant."""
     config = get_default_x86_inductor_quantization_config(is_qat=True, reduce_range=_reduces(option.reduce_range))
     exported = _exported(model.train(), example)
@@ -116,22 +117,22 @@ def freeze_observers(prepared: nn.Module) -> None:
 
 
 @torch.no_grad()
-def calibrate(prepared: nn.Module, batches: Iterable[Tensor]) -> None:
+def calibrate(prepared: nn.Module, batches: Iterable[Batch]) -> None:
     """Show the batches to the observers."""
-    for inputs in batches:
-        prepared(inputs)
+    for batch in batches:
+        prepared(*batch)
 
 
-def convert(prepared: nn.Module) -> nn.Module:
+def convert(prepared: nn.Module, target: str) -> nn.Module:
     """Replace what was observed by integer kernels."""
     assert isinstance(prepared, Exported)
     with taking("quant.flow=pt2e needs a network that torchao converts and lowers to onednn", OTHERS):
         return Lowered(convert_pt2e(prepared.model), prepared.example)
 
 
-def _exported(model: nn.Module, example: Tensor) -> fx.GraphModule:
+def _exported(model: nn.Module, example: Batch) -> fx.GraphModule:
     with taking("quant.flow=pt2e needs a network that torch.export takes for batches of any size", OTHERS):
-        graph: fx.GraphModule = torch.export.export(model, (example,), dynamic_shapes=BATCH).module()
+        graph: fx.GraphModule = torch.export.export(model, example, dynamic_shapes=any_batch(example)).module()
     return graph
 
 

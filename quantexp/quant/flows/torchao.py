@@ -11,11 +11,12 @@ from torchao.utils import should_reduce_range
 
 from quantexp.config import Dynamic, WeightOnly
 from quantexp.quant.selection import kept_in_float
+from quantexp.tasks.inputs import Batch
 
 INT4_OUTPUTS = 16  # the kernels of int4 take multiples of it
 
 
-def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
+def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
     """Quantize the weights of Linear layers a channel at a time, their inputs an example at a time, in place."""
     reduce_range = should_reduce_range(torch.device("cpu"))
     config = Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=reduce_range)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from quantexp.quant.inspection.evidence import HeldWeights, held_weights
 from quantexp.quant.inspection.promise import Simulated, Wrapper
+from quantexp.tasks.inputs import Batch
 
 UNIT_ROWS = 256  # of the identity, that weights are multiplied with at once
 
@@ -65,18 +66,18 @@ def weight(held: HeldWeights) -> Tensor:
 
 @torch.no_grad()
 def calls(
-    model: nn.Module, inputs: Tensor, ends: Mapping[str, nn.Module] = MappingProxyType({})
+    model: nn.Module, batch: Batch, ends: Mapping[str, nn.Module] = MappingProxyType({})
 ) -> dict[str, list[Call]]:
-    """Return what each layer takes and gives when the network runs on `inputs`, by the names of the float network.
+    """Return what each layer takes and gives when the network runs on `batch`, by the names of the float network.
 
     Args:
         model: Runs once; no hook is left in it.
-        inputs: A batch, shape (batch, features), float32.
+        batch: What it runs on.
         ends: Modules whose outputs stand for those of a layer, such as the batch normalisation that is folded into it.
     """
     network = model.model if isinstance(model, Wrapper) else model
     if own := getattr(network, "layer_calls", None):  # a graph has no modules to watch
-        graph_calls: dict[str, list[Call]] = own(inputs)
+        graph_calls: dict[str, list[Call]] = own(batch)
         return graph_calls
     layers = named_layers(model)
     taken: dict[str, list[Tensor]] = {name: [] for name in layers}
@@ -87,7 +88,7 @@ def calls(
             end = ends.get(name, held.module)
             hooks.append(held.module.register_forward_hook(partial(_keep, taken[name], True)))
             hooks.append(end.register_forward_hook(partial(_keep, given[name], False)))
-        model(inputs)
+        model(*batch)
     finally:
         for hook in hooks:
             hook.remove()

@@ -22,6 +22,7 @@ from quantexp.config import Engine
 from quantexp.quant.inspection.promise import Promise, Quantized, Simulated, Wrapper
 from quantexp.results import Evidence, Layer, LeftInFloat, Operator, Profile, TimeShare
 from quantexp.system.errors import QuantizationError
+from quantexp.tasks.inputs import Batch, size
 
 log = logging.getLogger(__name__)
 
@@ -63,47 +64,58 @@ class HeldWeights:
     scale: Tensor | None = None
 
 
-def inspect(quantized: Quantized, example: Tensor, engine: Engine | None = None) -> Evidence:
-    """Return what the model is made of and what ran on `example`, whose int8 weights are packed for `engine`.
+def inspect(quantized: Quantized, ran: tuple[Operator, ...], engine: Engine | None = None) -> Evidence:
+    """Return what the network is made of and what `ran`; its int8 weights are packed for `engine`.
 
     Raises:
-        QuantizationError: If the model is not what its method promised.
+        QuantizationError: If the network is not what its method promised.
     """
     promise = quantized.promise
     layers = tuple(_layers(quantized.model, engine))
-    lowers_layers = promise is not None and promise.layers is not None
-    left = tuple(_left_in_float(layers, promise)) if promise and lowers_layers else ()
-    evidence = Evidence(layers, _operators(quantized.model, example), left)
+    by_layer = promise is not None and promise.layers is not None
+    left = tuple(_left_in_float(layers, promise)) if promise and by_layer else ()
+    evidence = Evidence(layers, ran, left)
     if promise is not None:
         _hold(promise, evidence)
         log.info("inspect   %s", _summary(evidence))
-    for one in left:
-        if promise and one.name not in promise.kept:  # nobody asked for it
-            log.warning("%s is left in float: %s", one.name, one.reason)
+    for layer in left:
+        if promise and layer.name not in promise.kept:  # nobody asked for it
+            log.warning("%s is left in float: %s", layer.name, layer.reason)
     return evidence
 
 
+@torch.no_grad()
+def operators(network: nn.Module, batch: Batch) -> tuple[Operator, ...]:
+    """Return the multiplying operators that run on a batch, with their multiply-accumulates for one example."""
+    with _Watch() as watch:
+        network(*batch)
+    return tuple(
+        Operator(name, precision, calls, watch.macs[name, precision] // size(batch))
+        for (name, precision), calls in watch.calls.items()
+    )
+
+
 @torch.inference_mode()
-def profile(model: nn.Module, inputs: Tensor) -> Profile:
-    """Return where the time of a forward pass on `inputs` goes; the caller has set the threads."""
+def profile(model: nn.Module, batch: Batch) -> Profile:
+    """Return where the time of a forward pass on `batch` goes; the caller has set the threads."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes to stderr that it starts and stops
     with torch.autograd.profiler.profile(use_kineto=False) as profiler:
         for _ in range(PROFILED_CALLS):
-            model(inputs)
+            model(*batch)
     spent = {event.key: float(event.self_cpu_time_total) for event in profiler.key_averages()}
     total = sum(spent.values()) or 1.0
     shares = sorted((TimeShare(name, time / total) for name, time in spent.items()), key=lambda one: -one.share)
-    return Profile(len(inputs), tuple(one for one in shares if one.share >= SHOWN_SHARE))
+    return Profile(size(batch), tuple(one for one in shares if one.share >= SHOWN_SHARE))
 
 
 @torch.no_grad()
-def float_operations(model: nn.Module, example: Tensor) -> int:
+def float_operations(model: nn.Module, example: Batch) -> int:
     """Return the floating-point operations of a float model on one example, by torch's counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        model(example)
-    return int(counter.get_total_flops()) // len(example)
+        model(*example)
+    return int(counter.get_total_flops()) // size(example)
 
 
 def held_weights(model: nn.Module, *, packed: bool = False) -> Iterator[HeldWeights]:
@@ -235,13 +247,3 @@ def _depth(name: str, args: Any) -> int:
     if "conv" in name:
         return math.prod(args[3 if name.startswith("onednn") else 1].shape[1:])
     return int(args[0].shape[-1])
-
-
-@torch.no_grad()
-def _operators(model: nn.Module, example: Tensor) -> tuple[Operator, ...]:
-    with _Watch() as watch:
-        model(example)
-    return tuple(
-        Operator(name, precision, calls, watch.macs[name, precision] // len(example))
-        for (name, precision), calls in watch.calls.items()
-    )

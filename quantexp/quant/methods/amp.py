@@ -1,31 +1,40 @@
-"""Automatic mixed precision: trained from scratch under autocast, and run under autocast."""
+"""Automatic mixed precision: trained from scratch under autocast, and run under autocast.
+
+Without labels nothing is trained, and the float model itself runs under autocast.
+"""
 
 from __future__ import annotations
 
+import copy
+
 from torch import nn
 
-from quantexp.config import Train
+from quantexp.config import Amp
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.casting import Autocast
 from quantexp.quant.methods.none import DTYPES
+from quantexp.quant.methods.work import Form, Work
 from quantexp.results import Training
-from quantexp.tasks.data import TaskData
-from quantexp.training.baseline import Baseline
+from quantexp.training.cache import Trained
 from quantexp.training.loop import fit
 
 
-def apply(baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
+def quantize(option: Amp, work: Work) -> Quantized:
     """Train a fresh model, from the same first weights as the float model, under autocast."""
+    baseline, data, precision = work.baseline, work.data, work.form.precision
 
     def run_training(model: nn.Module) -> Training:
-        label = f"amp {precision}"
-        return fit(model, data.train, train, seed=baseline.seed, label=label, autocast=DTYPES[precision])
+        label, dtype = f"amp {precision}", DTYPES[precision]
+        return fit(model, data.train, data.objective, work.train, seed=baseline.seed, label=label, autocast=dtype)
 
-    trained = baseline.trained_once("amp", train, {"precision": precision}, baseline.fresh, run_training)
+    if baseline.can_train:
+        trained = baseline.trained_once("amp", work.train, {"precision": precision}, baseline.fresh, run_training)
+    else:
+        trained = Trained(copy.deepcopy(baseline.model), None)
     promise = Promise("the operators that autocast lowers", operators=precision)
-    return Quantized(skeleton(trained.model, precision), promise, training=trained.training)
+    return Quantized(skeleton(option, trained.model, work.form), promise, training=trained.training)
 
 
-def skeleton(model: nn.Module, precision: str) -> nn.Module:
-    """Return `model` in the structure that `apply` leaves."""
-    return Autocast(model, DTYPES[precision])
+def skeleton(option: Amp, network: nn.Module, form: Form) -> nn.Module:
+    """Return `network` in the structure that `quantize` leaves."""
+    return Autocast(network, DTYPES[form.precision])

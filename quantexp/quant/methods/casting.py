@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from quantexp.quant.inspection.promise import Wrapper
+from quantexp.tasks.inputs import cast
 
 
 class Cast(Wrapper):
@@ -15,8 +16,8 @@ class Cast(Wrapper):
         super().__init__(model.to(dtype))
         self.dtype = dtype
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x.to(self.dtype))
+    def forward(self, *batch: Tensor) -> Tensor:
+        logits: Tensor = self.model(*cast(batch, self.dtype))
         return logits.float()
 
 
@@ -27,7 +28,7 @@ class Autocast(Wrapper):
         super().__init__(model)
         self.dtype = dtype
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *batch: Tensor) -> Tensor:
         with torch.autocast("cpu", self.dtype):
-            logits: Tensor = self.model(x)
+            logits: Tensor = self.model(*batch)
         return logits.float()

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import copy
 
-from torch import Tensor, nn
+from torch import nn
 
 from quantexp.config import Dynamic
 from quantexp.quant.flows import flow_of
 from quantexp.quant.flows.working import working
 from quantexp.quant.inspection.promise import Promise, Quantized
+from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
-from quantexp.tasks.data import TaskData
-from quantexp.training.baseline import Baseline
 
 
-def apply(option: Dynamic, baseline: Baseline, data: TaskData, precision: str) -> Quantized:
+def quantize(option: Dynamic, work: Work) -> Quantized:
     """Quantize a copy of the float model; int8 computes in int8, fp16 stores half and computes in float."""
-    promise = Promise("nn.Linear", layers=precision, operators=precision, kept=kept_in_float(option, baseline.model))
-    return Quantized(skeleton(option, copy.deepcopy(baseline.model), precision, data.example), promise)
+    model, precision = work.baseline.model, work.form.precision
+    promise = Promise("nn.Linear", layers=precision, operators=precision, kept=kept_in_float(option, model))
+    return Quantized(skeleton(option, copy.deepcopy(model), work.form), promise)
 
 
-def skeleton(option: Dynamic, model: nn.Module, precision: str, example: Tensor) -> nn.Module:
-    """Return `model` in the structure that `apply` leaves."""
+def skeleton(option: Dynamic, network: nn.Module, form: Form) -> nn.Module:
+    """Return `network` in the structure that `quantize` leaves."""
     with working(option.engine):
-        quantized: nn.Module = flow_of(option).dynamic(option, model, precision, example)
+        quantized: nn.Module = flow_of(option).dynamic(option, network, form.precision, form.example, form.target)
         return quantized

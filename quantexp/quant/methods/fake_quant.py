@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from quantexp.config import FakeQuant, Granularity
 from quantexp.quant.inspection.promise import Promise, Quantized, Simulated
 from quantexp.quant.methods.static import CALIBRATION_BATCH
+from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
 from quantexp.system.environment import threads, usable_cores
-from quantexp.tasks.data import TaskData
-from quantexp.training.baseline import Baseline
+from quantexp.tasks.inputs import Batch
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
@@ -52,30 +52,30 @@ class FakeQuantized(Simulated):
         self.zero_point.fill_(min(round(-low / scale), self.quant_max))
 
 
-def apply(option: FakeQuant, baseline: Baseline, data: TaskData) -> Quantized:
+def quantize(option: FakeQuant, work: Work) -> Quantized:
     """Round the weights of a copy of the float model, and its activations in the ranges that calibration shows."""
     started = time.perf_counter()
-    model = copy.deepcopy(baseline.model)
+    model = copy.deepcopy(work.baseline.model)
     with threads(usable_cores()):
-        ranges = _ranges(option, model, (inputs for inputs, _ in data.calibration.batches(CALIBRATION_BATCH)))
-    model = skeleton(option, model)
+        ranges = _ranges(option, model, (batch for batch, _ in work.data.calibration.batches(CALIBRATION_BATCH)))
+    model = skeleton(option, model, work.form)
     for name, (low, high) in ranges.items():
         rounding = model.get_submodule(name)
         assert isinstance(rounding, FakeQuantized)
         rounding.cover(low, high)
-    promise = Promise(HANDLES, layers="simulated", kept=kept_in_float(option, baseline.model))
+    promise = Promise(HANDLES, layers="simulated", kept=kept_in_float(option, work.baseline.model))
     return Quantized(model, promise, calibration_seconds=time.perf_counter() - started)
 
 
 @torch.no_grad()
-def skeleton(option: FakeQuant, model: nn.Module) -> nn.Module:
-    """Return `model` with its weights rounded and its layers replaced, their ranges still to be filled in."""
-    for name in _layers(option, model):
+def skeleton(option: FakeQuant, network: nn.Module, form: Form) -> nn.Module:
+    """Return `network` with its weights rounded and its layers replaced, their ranges still to be filled in."""
+    for name in _layers(option, network):
         parent, _, child = name.rpartition(".")
-        layer = model.get_submodule(name)
+        layer = network.get_submodule(name)
         layer.weight.copy_(round_weight(layer.weight, option.weight_bits, option.weights))  # type: ignore[operator, arg-type]
-        setattr(model.get_submodule(parent), child, FakeQuantized(layer, option.weight_bits, option.activation_bits))
-    return model.eval()
+        setattr(network.get_submodule(parent), child, FakeQuantized(layer, option.weight_bits, option.activation_bits))
+    return network.eval()
 
 
 def round_weight(weight: Tensor, bits: int, granularity: Granularity) -> Tensor:
@@ -88,15 +88,15 @@ def round_weight(weight: Tensor, bits: int, granularity: Granularity) -> Tensor:
 
 
 @torch.no_grad()
-def _ranges(option: FakeQuant, model: nn.Module, batches: Iterable[Tensor]) -> dict[str, tuple[float, float]]:
+def _ranges(option: FakeQuant, model: nn.Module, batches: Iterable[Batch]) -> dict[str, tuple[float, float]]:
     """Return the bounds that keep `percentile` per cent of the values that each layer takes, by name."""
     seen: dict[str, list[Tensor]] = {name: [] for name in _layers(option, model)}
     hooks = [
         model.get_submodule(name).register_forward_pre_hook(lambda _, inputs, taken=taken: taken.append(inputs[0]))
         for name, taken in seen.items()
     ]
-    for inputs in batches:
-        model(inputs)
+    for batch in batches:
+        model(*batch)
     for hook in hooks:
         hook.remove()
     return {name: bounds(torch.cat(taken), option.percentile) for name, taken in seen.items() if taken}

@@ -7,21 +7,23 @@ import copy
 import torch
 from torch import nn
 
+from quantexp.config import NoQuant
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.casting import Cast
-from quantexp.training.baseline import Baseline
+from quantexp.quant.methods.work import Form, Work
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def apply(baseline: Baseline, precision: str) -> Quantized:
+def quantize(option: NoQuant, work: Work) -> Quantized:
     """Return the float model as it is, or a copy with its weights cast."""
+    precision = work.form.precision
     if precision == "fp32":
-        return Quantized(baseline.model, None)
+        return Quantized(work.baseline.model, None)
     promise = Promise("every layer with floating-point weights", layers=precision, operators=precision)
-    return Quantized(skeleton(copy.deepcopy(baseline.model), precision), promise)
+    return Quantized(skeleton(option, copy.deepcopy(work.baseline.model), work.form), promise)
 
 
-def skeleton(model: nn.Module, precision: str) -> nn.Module:
-    """Return `model` in the structure that `apply` leaves."""
-    return model if precision == "fp32" else Cast(model, DTYPES[precision])
+def skeleton(option: NoQuant, network: nn.Module, form: Form) -> nn.Module:
+    """Return `network` in the structure that `quantize` leaves."""
+    return network if form.precision == "fp32" else Cast(network, DTYPES[form.precision])

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from quantexp.config import Qat, Start, Train
+from quantexp.config import WEIGHTS, Qat, Start, Train
 from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows import flow_of
 from quantexp.quant.flows.working import working
 from quantexp.quant.inspection.promise import Promise, Quantized
+from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
 from quantexp.results import Training
-from quantexp.tasks.data import TaskData
-from quantexp.training.baseline import Baseline
 from quantexp.training.loop import fit
 
 FINE_TUNING_SHARE = 0.1  # of the float model's learning rate
@@ -35,13 +35,13 @@ def recipe(option: Qat, train: Train) -> Train:
     return dataclasses.replace(train, epochs=epochs, learning_rate=rate)
 
 
-def apply(option: Qat, baseline: Baseline, data: TaskData, train: Train) -> Quantized:
+def quantize(option: Qat, work: Work) -> Quantized:
     """Train a copy of the float model, or a fresh one, with fake quantization, and convert it."""
-    flow, schedule = flow_of(option), recipe(option, train)
+    flow, schedule, baseline, data = flow_of(option), recipe(option, work.train), work.baseline, work.data
 
     def build() -> nn.Module:
         begin = copy.deepcopy(baseline.model) if option.start is Start.trained else baseline.fresh()
-        prepared: nn.Module = flow.prepare_qat(option, begin, data.example)
+        prepared: nn.Module = flow.prepare_qat(option, begin, work.form.example)
         return prepared
 
     def run_training(prepared: nn.Module) -> Training:
@@ -49,33 +49,33 @@ def apply(option: Qat, baseline: Baseline, data: TaskData, train: Train) -> Quan
             if step == int(steps * option.freeze_after):
                 flow.freeze_observers(prepared)
 
-        return fit(prepared, data.train, schedule, seed=baseline.seed, label=f"qat {option.flow}", on_step=freeze)
+        label = f"qat {option.flow}"
+        return fit(prepared, data.train, data.objective, schedule, seed=baseline.seed, label=label, on_step=freeze)
 
     kept = kept_in_float(option, baseline.model)
-    extra = {
-        "quant": {
-            "flow": option.flow.value,
-            "engine": option.engine,
-            "kept": sorted(kept),
-            "weights": option.weights.value,
-            "activations": option.activations.value,
-            "reduce_range": reduces_range(option.engine, option.reduce_range),
-            "start": option.start.value,
-            "freeze_after": option.freeze_after,
-        },
-        "from": baseline.key if option.start is Start.trained else None,
-    }
+    extra = {"quant": _key(option, sorted(kept)), "from": baseline.key if option.start is Start.trained else None}
     with working(option.engine):
         trained = baseline.trained_once("qat", schedule, extra, build, run_training)
-        model = flow.convert(trained.model)
+        model = flow.convert(trained.model, work.form.target)
     return Quantized(model, Promise(flow.HANDLES, "int8", "int8", kept), training=trained.training)
 
 
-def skeleton(option: Qat, model: nn.Module, example: Tensor) -> nn.Module:
-    """Return `model` in the structure that `apply` leaves, its ranges those of `example`."""
+def skeleton(option: Qat, network: nn.Module, form: Form) -> nn.Module:
+    """Return `network` in the structure that `quantize` leaves, its ranges those of the example."""
     flow = flow_of(option)
     with working(option.engine):
-        prepared = flow.prepare_qat(option, model, example)
-        flow.calibrate(prepared, [example])
-        converted: nn.Module = flow.convert(prepared)
+        prepared = flow.prepare_qat(option, network, form.example)
+        flow.calibrate(prepared, [form.example])
+        converted: nn.Module = flow.convert(prepared, form.target)
         return converted
+
+
+def _key(option: Qat, kept: list[str]) -> dict[str, Any]:
+    """Return what of the option shapes the weights, resolved: patterns of layers to the layers that they leave out.
+
+    Epochs and learning rate are those of the schedule, which is in the key itself.
+    """
+    settings = option.settings(WEIGHTS)
+    for name in ("include", "exclude", "epochs", "learning_rate"):
+        del settings[name]
+    return {**settings, "kept": kept, "reduce_range": reduces_range(option.engine, option.reduce_range)}

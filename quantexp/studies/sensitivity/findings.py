@@ -17,7 +17,8 @@ from quantexp.reports.table import SIMULATED, Table, speedup_word, variant_notes
 from quantexp.results import Comparison, Report, won_and_lost
 from quantexp.results.metrics import metrics as metrics_of
 from quantexp.results.text import p_text, size_text
-from quantexp.statistics.figures import CONFIDENCE, mcnemar
+from quantexp.statistics.paired import mcnemar
+from quantexp.statistics.proportions import CONFIDENCE
 
 ALONE, ALL_BUT = "alone", "all but it"
 PREFIX = {ALONE: "alone", ALL_BUT: "all_but"}  # of metrics

@@ -1,0 +1,38 @@
+"""PyTorch as it is: a network is executable for batches of any size, operator by operator."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from torch import nn
+
+from quantexp.config import Eager, Engine
+from quantexp.quant.engine import use_engine
+from quantexp.quant.inspection.evidence import operators
+from quantexp.results import Operator
+from quantexp.tasks.inputs import Batch
+
+
+@dataclass(frozen=True)
+class EagerNetwork:
+    """The network itself."""
+
+    network: nn.Module
+    engine: Engine | None = None
+    seconds: None = None
+    max_difference: None = None
+
+    def copied(self) -> nn.Module:
+        """Return a new copy of the network, its weights packed for the same engine."""
+        with use_engine(self.engine):
+            return copy.deepcopy(self.network)
+
+    def operators(self, batch: Batch) -> tuple[Operator, ...]:
+        """Return the multiplying operators that run on a batch, as a forward pass shows them."""
+        return operators(self.network, batch)
+
+
+def prepare(runtime: Eager, network: nn.Module, batch: Batch, engine: Engine | None) -> EagerNetwork:
+    """Return the network as it is."""
+    return EagerNetwork(network, engine)

@@ -1,0 +1,75 @@
+"""Latencies summarised, and ratios of latencies with their interval over placements."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from quantexp.results import Latency, Speedup
+from quantexp.statistics.proportions import CONFIDENCE
+
+P99_SAMPLES = 1000  # ten of them lie beyond the 99th percentile
+
+
+def latency(
+    batch_size: int, samples_ms: Sequence[float], calls_per_sample: int, placements: int, first_call_ms: float
+) -> Latency:
+    """Summarise the samples of one model at one batch size."""
+    values = np.asarray(samples_ms)
+    p10, median, p90, p99 = np.quantile(values, (0.1, 0.5, 0.9, 0.99))
+    return Latency(
+        batch_size=batch_size,
+        samples_ms=tuple(values.tolist()),
+        calls_per_sample=calls_per_sample,
+        placements=placements,
+        median_ms=float(median),
+        mean_ms=float(values.mean()),
+        std_ms=float(values.std(ddof=1)),
+        p10_ms=float(p10),
+        p90_ms=float(p90),
+        p99_ms=float(p99) if len(values) >= P99_SAMPLES else None,
+        first_call_ms=first_call_ms,
+    )
+
+
+def speedup(reference: Latency, other: Latency, margin: float) -> Speedup:
+    """Return how many times faster `other` is.
+
+    With several placements: each gives the median of its log-ratios, a pair of rounds giving one; the
+    estimate is their mean, the interval Student's t over them, both taken back from the logarithm. With
+    one placement no interval can be known, and the ratio is that of the means.
+    """
+    if reference.placements < 2:
+        return Speedup(reference.batch_size, reference.mean_ms / other.mean_ms, None, None, margin)
+    shape = reference.placements, -1
+    ratios = _log_ratios(np.reshape(reference.samples_ms, shape), np.reshape(other.samples_ms, shape))
+    centre, reach = float(ratios.mean()), _reach(ratios)
+    low, high = math.exp(centre - reach), math.exp(centre + reach)
+    return Speedup(reference.batch_size, math.exp(centre), low, high, margin, tuple(np.exp(ratios).tolist()))
+
+
+def half_width(reference: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
+    """Return half the width of the interval of the log-ratio, from samples by placement and round."""
+    return _reach(_log_ratios(np.asarray(reference), np.asarray(other)))
+
+
+def _log_ratios(reference: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the median log-ratio of each placement, from samples of shape (placements, rounds).
+
+    Two rounds, in which the models go in opposite orders, give one: who goes first finds other caches,
+    and half of the rounds would lean one way, half the other.
+    """
+    by_round = np.log(reference) - np.log(other)
+    placements, rounds = by_round.shape
+    by_pair = by_round.reshape(placements, -1, 1 if rounds % 2 else 2).mean(axis=2)
+    ratios: NDArray[np.float64] = np.median(by_pair, axis=1)
+    return ratios
+
+
+def _reach(ratios: NDArray[np.float64]) -> float:
+    error = float(ratios.std(ddof=1)) / math.sqrt(len(ratios))
+    return error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(ratios) - 1))

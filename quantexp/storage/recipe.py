@@ -1,0 +1,163 @@
+"""How a stored network is built again: `recipe.json`, format 4. Format 3 is still read.
+
+options         task, model, quant and precision, each option with its name and settings
+inputs          an InputSpec for each tensor that the network takes
+output          how many classes it tells apart
+preprocessing   the kind of input that the task prepares raw ones as
+runtime         what executed it, the form that it has for that, and the batch sizes it is bound to; none: any
+versions        of quantexp, torch and torchao when it was stored
+files           what lies beside the recipe by its role, each with its name and SHA-256
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quantexp.config import Experiment, Kind, Option, plain
+from quantexp.results import InputSpec
+from quantexp.state.checkpoint import RECIPE, SAFE_STATE
+from quantexp.system.environment import describe
+from quantexp.system.errors import ModelError
+from quantexp.tasks.data import TaskData
+
+VOCABULARY, TORCH_STATE = "vocabulary.txt", "state.pt"
+FILES = {RECIPE: 2**20, VOCABULARY: 2**26, SAFE_STATE: 2**33, TORCH_STATE: 2**33}  # the most bytes that are fetched
+FORMAT = 4
+PACKAGES = ("quantexp", "torch", "torchao")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to build the structure of a stored network, and how its inputs are prepared.
+
+    `task`, `model` and `quant` are settings with the name of their option. `task` may be empty: such a network cannot
+    predict on raw inputs. `kind` is the kind of input that it takes.
+    """
+
+    task: dict[str, Any]
+    model: dict[str, Any]
+    quant: dict[str, Any]
+    precision: str
+    inputs: tuple[InputSpec, ...]
+    classes: int
+    kind: str = Kind.features.value
+    vocabulary: tuple[str, ...] = ()
+    runtime: str = "eager"
+    target: str = "kernels"
+    batch_sizes: tuple[int, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, experiment: Experiment, data: TaskData, kind: Kind) -> Recipe:
+        """Return the recipe of the network that an experiment leaves."""
+        return cls(
+            task=_described(experiment.task),
+            model=_described(experiment.model),
+            quant=_described(experiment.quant),
+            precision=str(experiment.precision),
+            inputs=data.inputs,
+            classes=data.classes,
+            kind=kind.value,
+            vocabulary=data.vocabulary,
+            runtime=experiment.runtime.name,
+            target=experiment.runtime.target,
+            versions={name: describe().packages[name] for name in PACKAGES},
+        )
+
+
+def write(folder: Path, recipe: Recipe, state: str) -> None:
+    """Write the recipe of a network whose state is in the file `state` of `folder`. Raises OSError."""
+    files = {"state": state}
+    if recipe.vocabulary:
+        (folder / VOCABULARY).write_bytes("\n".join(recipe.vocabulary).encode())
+        files["vocabulary"] = VOCABULARY
+    described = {
+        "format": FORMAT,
+        "options": {
+            "task": recipe.task,
+            "model": recipe.model,
+            "quant": recipe.quant,
+            "precision": recipe.precision,
+        },
+        "inputs": [asdict(spec) for spec in recipe.inputs],
+        "output": {"classes": recipe.classes},
+        "preprocessing": {"kind": recipe.kind},
+        "runtime": {"name": recipe.runtime, "target": recipe.target, "batch_sizes": list(recipe.batch_sizes)},
+        "versions": dict(recipe.versions),
+        "files": {role: {"name": name, "sha256": sha256(folder / name)} for role, name in files.items()},
+    }
+    (folder / RECIPE).write_text(json.dumps(described, indent=1), encoding="utf-8")
+
+
+def read(folder: Path) -> Recipe:
+    """Read the recipe in a folder, whose content is not trusted.
+
+    Raises:
+        ModelError: If it has a format that this quantexp does not read.
+        ValueError, KeyError, TypeError: If it is damaged, or a file beside it is not the one that was stored.
+    """
+    described = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
+    if described["format"] == 3:
+        return _format_3(described, folder)
+    if described["format"] != FORMAT:
+        raise ModelError(
+            f"{folder / RECIPE} has format {described['format']!r}, this quantexp reads 3 and {FORMAT}; "
+            "make the run again, or load it with the quantexp that wrote it"
+        )
+    for role, file in described["files"].items():
+        if file["name"] not in FILES:
+            raise ValueError(f"the file of role {role} must be one of {', '.join(FILES)}, got {file['name']!r}")
+        if sha256(folder / file["name"]) != file["sha256"]:
+            raise ValueError(f"{file['name']} is not the file that was stored")
+    options, runtime = described["options"], described["runtime"]
+    return Recipe(
+        task=dict(options["task"]),
+        model=dict(options["model"]),
+        quant=dict(options["quant"]),
+        precision=str(options["precision"]),
+        inputs=tuple(InputSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in described["inputs"]),
+        classes=int(described["output"]["classes"]),
+        kind=Kind(described["preprocessing"]["kind"]).value,
+        vocabulary=_vocabulary(folder) if "vocabulary" in described["files"] else (),
+        runtime=str(runtime["name"]),
+        target=str(runtime["target"]),
+        batch_sizes=tuple(int(size) for size in runtime["batch_sizes"]),
+        versions=dict(described["versions"]),
+    )
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _format_3(described: dict[str, Any], folder: Path) -> Recipe:
+    """Read a recipe of the time when every network took one row of values."""
+    return Recipe(
+        task=dict(described["task"]),
+        model=dict(described["model"]),
+        quant=dict(described["quant"]),
+        precision=str(described["precision"]),
+        inputs=(InputSpec("features", (int(described["inputs"]),)),),
+        classes=int(described["classes"]),
+        vocabulary=_vocabulary(folder) if (folder / VOCABULARY).is_file() else (),
+    )
+
+
+def _vocabulary(folder: Path) -> tuple[str, ...]:
+    words = (folder / VOCABULARY).read_bytes().decode().split("\n")
+    if wrong := [word for word in words if word.split() != [word]]:
+        raise ValueError(f"{VOCABULARY} must hold one word a line, it has {wrong[0]!r}")
+    if len(set(words)) < len(words):
+        raise ValueError(f"{VOCABULARY} must hold each word once")
+    return tuple(words)
+
+
+def _described(option: Option) -> dict[str, Any]:
+    return {"name": option.name, **plain(asdict(option))}

@@ -1,0 +1,195 @@
+"""A task of the user's own: a class, or a function that returns an object, with
+
+    gives             the kind of input, such as "tokens", or several; also as an attribute of the class or function
+    train(), test()   (inputs, labels): a tensor or a tuple of tensors, the first dimension the examples, and int64
+                      labels; or a `Split`, which keeps its examples small and makes batches itself
+    classes           how many classes there are, or `class_names`; else one more than the greatest label
+    inputs            a tuple of `InputSpec`, else what the tensors of train and test say; needed for data=synthetic
+    encode(raw)       raw inputs as a batch; only for predicting with a stored network
+    fingerprint       what changes when the data do; needed only where train() returns a `Split`
+
+Only the first two lines are needed. If the constructor has a parameter `data_dir`, it is given that setting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantexp.config import CustomTask, DataRequest, Kind
+from quantexp.results import InputSpec
+from quantexp.system import own_code
+from quantexp.system.errors import ConfigError, ModelError
+from quantexp.tasks.data import Split, TaskData, Tensors, calibration_split, held_out
+from quantexp.tasks.inputs import Batch, described
+from quantexp.tasks.objectives.classification import Classification
+
+
+def gives(task: CustomTask) -> tuple[Kind, ...]:
+    """Return the kinds of input that the user's class or function says it gives. Raises ConfigError."""
+    return own_kinds("task", task.target, "gives") or (Kind.features,)
+
+
+def own_kinds(group: str, target: str | None, attribute: str) -> tuple[Kind, ...]:
+    """Return the kinds that an attribute of the user's class or function names, none if it has no such attribute.
+
+    Raises:
+        ConfigError: If the target cannot be imported, or the attribute names no kinds.
+    """
+    found = getattr(own_code.find(f"{group}.target", str(target)), attribute, ())
+    try:
+        return tuple(Kind(name) for name in ([found] if isinstance(found, str) else found))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the attribute `{attribute}` of {group}.target={target} must name kinds of input "
+            f"({', '.join(Kind)}), got {found!r}"
+        ) from error
+
+
+def load(task: CustomTask, kind: Kind, request: DataRequest) -> TaskData:
+    """Build the user's task and take its splits. Raises ConfigError if it is not one."""
+    own = _built(task, request)
+    train, test = (_split(task, own, name) for name in ("train", "test"))
+    kept, held = held_out(len(train), request)
+    validation = train.take(held) if len(held) else None
+    train = train.take(kept) if len(held) else train
+    classes = _classes(own, train, test)
+    _check_labels(task, {"train": train, "test": test}, classes)
+    return TaskData(
+        train,
+        calibration_split(train, test, request),
+        test,
+        inputs=_inputs(task, own, train, test),
+        classes=classes,
+        objective=Classification(classes),
+        fingerprint=_fingerprint(task, own, train, test),
+        origin=str(task.target),
+        validation=validation,
+    )
+
+
+def inputs(task: CustomTask, kind: Kind) -> tuple[InputSpec, ...]:
+    """Return what the user's task says that a network takes. Raises ConfigError if it does not say so."""
+    found = getattr(_built(task, DataRequest()), "inputs", None)
+    if found is None:
+        raise ConfigError(
+            f"data=synthetic draws inputs as task.target={task.target} describes them, it has no attribute `inputs`; "
+            "give it a tuple of quantexp.InputSpec"
+        )
+    return _checked_specs(task, found)
+
+
+def classes(task: CustomTask) -> int:
+    """Return how many classes the user's task has. Raises ConfigError if it does not say so."""
+    own = _built(task, DataRequest())
+    found = getattr(own, "classes", None) or len(getattr(own, "class_names", ()))
+    if not found:
+        raise ConfigError(
+            f"data=synthetic needs to know how many classes task.target={task.target} has; give it `classes`"
+        )
+    return int(found)
+
+
+def encode(task: CustomTask, kind: Kind, raw: Any, vocabulary: Sequence[str]) -> tuple[Batch, bool]:
+    """Prepare raw inputs by the user's `encode`, which gets what it is to predict on. Raises ModelError."""
+    own = _built(task, DataRequest())
+    if not hasattr(own, "encode"):
+        raise ModelError(
+            f"task.target={task.target} has no method `encode`, which prepares raw inputs; call the network on tensors"
+        )
+    batch = own.encode(raw)
+    return (batch,) if isinstance(batch, Tensor) else tuple(batch), False
+
+
+def _built(task: CustomTask, request: DataRequest) -> Any:
+    target = own_code.find("task.target", str(task.target))
+    arguments = dict(task.arguments)
+    try:
+        if "data_dir" in inspect.signature(target).parameters:
+            arguments["data_dir"] = request.data_dir
+        return target(**arguments)
+    except Exception as error:  # the user's code raises whatever it likes
+        shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        raise ConfigError(
+            f"task.target={task.target} must build as {target.__name__}({shown}), it does not "
+            f"({type(error).__name__}: {error}); correct it or task.arguments"
+        ) from error
+
+
+def _split(task: CustomTask, own: Any, name: str) -> Split:
+    rule = f"{name}() of task.target={task.target} must return (inputs, labels) or a quantexp Split"
+    try:
+        found = getattr(own, name)()
+    except Exception as error:  # the user's code raises whatever it likes
+        raise ConfigError(f"{rule}, it does not ({type(error).__name__}: {error}); correct it") from error
+    if isinstance(found, Split):
+        return found
+    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], Tensor):
+        raise ConfigError(f"{rule}, got a {type(found).__name__}")
+    batch = (found[0],) if isinstance(found[0], Tensor) else tuple(found[0])
+    labels = found[1]
+    if not batch or not all(isinstance(tensor, Tensor) for tensor in batch):
+        raise ConfigError(f"{rule}, its inputs must be a tensor or a tuple of tensors")
+    if lengths := [len(tensor) for tensor in batch if len(tensor) != len(labels)]:
+        raise ConfigError(f"{rule} of equally many examples, got {lengths[0]} inputs and {len(labels)} labels")
+    return Tensors(labels, batch)
+
+
+def _inputs(task: CustomTask, own: Any, train: Split, test: Split) -> tuple[InputSpec, ...]:
+    if found := getattr(own, "inputs", None):
+        return _checked_specs(task, found)
+    if not (isinstance(train, Tensors) and isinstance(test, Tensors)):
+        return described(train.first(min(len(train), 256)))
+    both = tuple(
+        torch.cat([a, b]) if not a.is_floating_point() else a for a, b in zip(train.values, test.values, strict=True)
+    )
+    return described(both)
+
+
+def _checked_specs(task: CustomTask, found: Any) -> tuple[InputSpec, ...]:
+    specs = (found,) if isinstance(found, InputSpec) else tuple(found)
+    if not specs or not all(isinstance(spec, InputSpec) for spec in specs):
+        raise ConfigError(f"`inputs` of task.target={task.target} must be a tuple of quantexp.InputSpec, got {found!r}")
+    return specs
+
+
+def _classes(own: Any, train: Split, test: Split) -> int:
+    if found := getattr(own, "classes", None) or len(getattr(own, "class_names", ())):
+        return int(found)
+    return 1 + max(int(split.labels.max()) for split in (train, test) if split.labels is not None)
+
+
+def _check_labels(task: CustomTask, splits: dict[str, Split], classes: int) -> None:
+    for name, split in splits.items():
+        labels = split.labels
+        if labels is None or labels.dtype is not torch.int64 or labels.dim() != 1 or not len(labels):
+            got = "none" if labels is None else f"{labels.dtype} of shape {tuple(labels.shape)}"
+            raise ConfigError(
+                f"labels of {name}() of task.target={task.target} must be int64, one an example; got {got}"
+            )
+        if int(labels.min()) < 0 or int(labels.max()) >= classes:
+            raise ConfigError(
+                f"labels of {name}() of task.target={task.target} must be from 0 to {classes - 1}, "
+                f"got {int(labels.min())} to {int(labels.max())}"
+            )
+
+
+def _fingerprint(task: CustomTask, own: Any, train: Split, test: Split) -> str:
+    if found := getattr(own, "fingerprint", None):
+        return hashlib.sha256(str(found).encode()).hexdigest()
+    if not (isinstance(train, Tensors) and isinstance(test, Tensors)):
+        raise ConfigError(
+            f"task.target={task.target} returns splits of its own, so it must have an attribute `fingerprint`, "
+            "which changes when the data do"
+        )
+    sha = hashlib.sha256()
+    for tensor in (*train.values, *test.values, train.labels, test.labels):
+        if tensor is not None:
+            sha.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            sha.update(tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return sha.hexdigest()

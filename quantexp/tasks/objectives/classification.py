@@ -1,0 +1,63 @@
+"""Classification: one output a class; cross entropy, accuracy, and McNemar's test on the same examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from quantexp.results import Quality, QualityChange
+from quantexp.statistics.paired import detectable_drop, flips, mcnemar
+from quantexp.statistics.proportions import wilson
+from quantexp.statistics.sqnr import finite
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One of `classes`, the one with the greatest output. Labels are int64, values in [0, classes)."""
+
+    classes: int
+    name: str = "classification"
+    headline: str = "accuracy"
+
+    def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean cross entropy."""
+        return cross_entropy(outputs, labels)
+
+    def mean_loss(self, outputs: Tensor, labels: Tensor | None) -> float | None:
+        """Return the mean cross entropy in double precision, None where it is not finite."""
+        return None if labels is None else finite(cross_entropy(outputs.double(), labels).item())
+
+    def predictions(self, outputs: Tensor) -> Tensor:
+        """Return the class of the greatest output of each example."""
+        return outputs.argmax(1)
+
+    def quality(self, outputs: Tensor, labels: Tensor | None) -> Quality | None:
+        """Return the accuracy with its Wilson interval."""
+        if labels is None:
+            return None
+        predicted = self.predictions(outputs)
+        correct, total = int((predicted == labels).sum()), len(labels)
+        classes = self.classes
+        counts = (labels * classes + predicted).bincount(minlength=classes * classes).view(classes, classes)
+        confusion = tuple(tuple(row) for row in counts.tolist())
+        return Quality(self.headline, correct / total, *wilson(correct, total), correct, total, confusion)
+
+    def change(self, reference: Tensor, outputs: Tensor, labels: Tensor | None) -> QualityChange | None:
+        """Compare two accuracies on the same examples by the exact McNemar test."""
+        if labels is None:
+            return None
+        before, after = self.predictions(reference), self.predictions(outputs)
+        gained, lost = flips(before, after, labels)
+        right = [int((one == labels).sum()) / len(labels) for one in (before, after)]
+        return QualityChange(
+            name=self.headline,
+            drop=right[0] - right[1],
+            flips_gained=len(gained),
+            flips_lost=len(lost),
+            p_value=mcnemar(len(gained), len(lost)),
+            detectable_drop=detectable_drop(len(gained), len(lost), len(labels)),
+            gained_examples=gained,
+            lost_examples=lost,
+        )
