@@ -21,7 +21,6 @@ from quantexp.runtimes import prepare
 from quantexp.runtimes.contestant import Contestant
 from quantexp.storage.recipe import Recipe
 from quantexp.system.environment import describe
-from quantexp.system.errors import TrainingError
 from quantexp.tasks.data import TaskData
 from quantexp.training.baseline import Baseline, trained
 
@@ -58,24 +57,6 @@ def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
     measured = measure(contestants, others, recipes, data, experiment.benchmark, sizes)
     report = _report(experiment, data, baseline, quantized, measured)
     return RunResult(report, contestants[-1].network, recipes[-1])
-
-
-def check(experiment: Experiment) -> None:
-    """Make sure, before anything heavy starts, that what is read from outside is there.
-
-    Raises:
-        QuantexpError: DataError, TrainingError, CacheError or ConfigError.
-    """
-    if not experiment.study.needs_data:
-        return
-    tasks.sources_of(experiment.task).check(experiment.data_request)
-    models.check(experiment.model)
-    checkpoint = experiment.train.checkpoint
-    if checkpoint and not experiment.train.checkpoint_run and not Path(checkpoint).expanduser().is_file():
-        raise TrainingError(
-            f"train.checkpoint must name a file with weights, there is none at {checkpoint}; "
-            "correct the path, or give a run as runs:/RUN_ID"
-        )
 
 
 def load(experiment: Experiment) -> TaskData:

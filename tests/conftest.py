@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from quantexp.config import Experiment, Paired, Source
+from quantexp.config import DataSource, Experiment, Paired
 
 REAL_DATA = os.environ.pop("QUANTEXP_DATA_DIR", None)  # tests that want it ask for it by the fixture
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -53,7 +53,7 @@ def sample(cache: Path) -> Callable[..., Experiment]:
 
     def build(**parts: object) -> Experiment:
         settings: dict[str, object] = {
-            "data": Source.sample,
+            "data": DataSource.sample,
             "cache_dir": str(cache),
             "benchmark": Paired(placements=2, seconds=0.02),
             "batch_size": [1, 8],

@@ -11,7 +11,7 @@ from typing import get_type_hints
 from quantexp.config.experiment import Experiment
 from quantexp.config.option import Option, Settings, names_of
 from quantexp.config.quant import ByLayer, Quant
-from quantexp.config.sweep import Sweep
+from quantexp.config.sweep import SweepSettings
 
 WIDTH = 110
 
@@ -55,7 +55,7 @@ all flags of Hydra:              --hydra-help
 def help_text() -> str:
     """Return the whole help: usage, examples, every key with its values, every setting of every option."""
     blocks = [HEADER, "", "settings of a run (KEY=VALUE)\n", *_fields("", Experiment)]
-    blocks += ["\nsettings of a sweep (with -m)\n", *_fields("  sweep.", Sweep)]
+    blocks += ["\nsettings of a sweep (with -m)\n", *_fields("  sweep.", SweepSettings)]
     for group, presets in _groups().items():
         blocks.append(f"\n{group}={'|'.join(name for name, _, _ in presets)}\n")
         shown: set[str] = set()
@@ -76,7 +76,8 @@ def _groups() -> dict[str, list[tuple[str, str, type[Option] | None]]]:
     The values are the committed YAML files; one without a class of its own is a preset of another
     option, and its first comment says what it is for.
     """
-    from quantexp.cli.schemas import OPTIONS, conf_dir
+    from quantexp.cli.schemas import conf_dir
+    from quantexp.config import OPTIONS
 
     classes = {(option.group, option.name): option for option in OPTIONS}
     groups: dict[str, list[tuple[str, str, type[Option] | None]]] = {}

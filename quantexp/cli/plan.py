@@ -12,6 +12,7 @@ from dataclasses import replace
 from quantexp.cli.compose import BAD_VALUES, Combination, explain, to_experiment
 from quantexp.config import Experiment
 from quantexp.results.sweep import UnsupportedEntry
+from quantexp.runner.checks import check_inputs
 from quantexp.runner.labels import settings, telling
 from quantexp.runner.sweep import Plan
 from quantexp.system.errors import ConfigError, Mismatch, QuantexpError
@@ -67,7 +68,7 @@ def _lacking(kept: Iterable[Kept]) -> dict[str, list[str]]:
     faults: dict[str, list[str]] = {}
     for job, experiment in places.values():
         try:
-            experiment.check_inputs()
+            check_inputs(experiment)
         except QuantexpError as error:
             faults.setdefault(str(error), job.overrides)
     return faults

@@ -29,10 +29,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from quantexp.config import DataRequest, Engine, Experiment, Mnist, Source, Train
+from quantexp.config import DataRequest, DataSource, Engine, Experiment, Mnist, Train
+from quantexp.mission import load
 from quantexp.results import parse_report
 from quantexp.system.errors import DataError
 from quantexp.tasks import sources
+from quantexp.training.baseline import trained
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -441,13 +443,15 @@ def test_a_cache_that_cannot_be_written_is_refused(failed: Swept, place: str) ->
 def test_damaged_cache_entries_are_told_and_trained_again(workdir: Path, quantexp: Command) -> None:
     cache = workdir / "cache"
     experiments = [
-        Experiment(task=Mnist(hidden=[8]), data=Source.sample, train=Train(epochs=1), cache_dir=str(cache), seed=seed)
+        Experiment(
+            task=Mnist(hidden=[8]), data=DataSource.sample, train=Train(epochs=1), cache_dir=str(cache), seed=seed
+        )
         for seed in (0, 1)
     ]
     entries = []
     for experiment in experiments:
         known = set(cache.glob("models/*.json"))
-        experiment.baseline(experiment.load())
+        trained(experiment, load(experiment))
         entries += list(set(cache.glob("models/*.json")) - known)
     cut, swapped = entries
     whole = {path: path.read_bytes() for path in cache.glob("models/*.safetensors")}
@@ -465,12 +469,12 @@ def test_damaged_cache_entries_are_told_and_trained_again(workdir: Path, quantex
 
 
 def test_a_damaged_cache_entry_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    experiment = Experiment(task=Mnist(hidden=[8]), data=Source.sample, cache_dir=str(tmp_path))
-    data = experiment.load()
-    experiment.baseline(data)
+    experiment = Experiment(task=Mnist(hidden=[8]), data=DataSource.sample, cache_dir=str(tmp_path))
+    data = load(experiment)
+    trained(experiment, data)
     (entry,) = tmp_path.glob("models/*.json")
     entry.write_text("{")
-    experiment.baseline(data)
+    trained(experiment, data)
     assert [record.getMessage().count("is damaged") for record in caplog.records if record.levelname == "WARNING"] == [
         1
     ]

@@ -20,7 +20,8 @@ import pytest
 import torch
 
 import quantexp
-from quantexp.config import Engine, Experiment, Mnist, Source, Sst2, Task
+from quantexp.config import DataSource, Engine, Experiment, Mnist, Sst2, Task
+from quantexp.mission import load
 from quantexp.system.environment import describe
 from quantexp.training.loop import predict
 
@@ -316,7 +317,7 @@ def test_a_recorded_model_predicts_as_it_did_when_it_was_measured(
     monkeypatch.chdir(swept.folder)
     run = swept.runs()[task, quant]
     tasks: dict[str, Task] = {"mnist": Mnist(), "sst2": Sst2()}
-    test = Experiment(task=tasks[task], data=Source.sample).load().test
+    test = load(Experiment(task=tasks[task], data=DataSource.sample)).test
     model = quantexp.load(run.info.run_id)
     report = swept.report(run.info.run_id)
     recorded = (report["quantized"] or report["baseline"])["accuracy"]

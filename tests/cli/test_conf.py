@@ -16,9 +16,10 @@ from omegaconf import DictConfig
 
 from quantexp.cli.compose import combinations, to_experiment
 from quantexp.cli.plan import plan
-from quantexp.cli.schemas import OPTIONS, conf_dir, register
+from quantexp.cli.schemas import conf_dir, register
 from quantexp.config import (
     METHODS,
+    OPTIONS,
     OVER_TORCH_AO,
     ByLayer,
     Engine,

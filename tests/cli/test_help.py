@@ -15,7 +15,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, ListConfig
 
 from quantexp.cli.help import WIDTH, help_text
-from quantexp.cli.schemas import OPTIONS, conf_dir, register
+from quantexp.cli.schemas import conf_dir, register
+from quantexp.config import OPTIONS
 
 GROUPS = sorted({*(option.group for option in OPTIONS), "experiment"})
 HEAVY = {"torch", "mlflow", "torchvision", "datasets", "sklearn", "scipy", "rich"}

@@ -11,7 +11,8 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from quantexp.cli.schemas import OPTIONS
+from quantexp.config import OPTIONS
+from quantexp.cli.schemas import 
 from quantexp.config import (
     METHODS,
     Affine,
@@ -40,7 +41,7 @@ from quantexp.config import (
     Scheme,
     Search,
     Server,
-    Source,
+    DataSource,
     Sst2,
     Start,
     Static,
@@ -48,7 +49,7 @@ from quantexp.config import (
     Train,
     WeightOnly,
 )
-from quantexp.config.model import Custom
+from quantexp.config import CustomModel
 from quantexp.config.option import names_of
 from quantexp.system.errors import ConfigError
 
@@ -392,7 +393,7 @@ def test_training_from_scratch_refuses_a_checkpoint_it_would_not_use() -> None:
     ],
 )
 def test_the_data_request_carries_what_the_run_says_about_data(calibration: str, examples: int, quant: Quant) -> None:
-    experiment = Experiment(quant=quant, data=Source.sample, data_dir="sets", cache_dir="kept", seed=3)
+    experiment = Experiment(quant=quant, data=DataSource.sample, data_dir="sets", cache_dir="kept", seed=3)
     request = experiment.data_request
     assert (request.source, request.data_dir, request.cache_dir, request.seed) == ("sample", "sets", "kept", 3)
     assert (request.calibration, request.calibration_examples) == (calibration, examples)

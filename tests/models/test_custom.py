@@ -14,12 +14,13 @@ from torch import nn
 
 from quantexp.cli.compose import to_experiment
 from quantexp.cli.schemas import conf_dir, register
-from quantexp.config import Experiment, NoQuant, Static, Train
-from quantexp.config.model import Custom
+from quantexp.config import CustomModel, Experiment, NoQuant, Static, Train
+from quantexp.mission import load
 from quantexp.models.custom import is_ours, source_digest
 from quantexp.models.mlp import MLP
 from quantexp.storage.stored import Recipe, load, save
 from quantexp.system.errors import ConfigError, ModelError
+from quantexp.training.baseline import trained
 
 Sample = Callable[..., Experiment]
 
@@ -79,7 +80,7 @@ def imported(folder: Path) -> bool:
 
 
 def test_the_class_is_built_with_what_the_task_tells_and_the_arguments() -> None:
-    model = Custom(target=OURS, arguments={"hidden": [5]}).build(7, 3)
+    model = CustomModel(target=OURS, arguments={"hidden": [5]}).build(7, 3)
     assert isinstance(model, MLP)
     assert [tuple(weight.shape) for weight in model.parameters()] == [(5, 7), (5,), (3, 5), (3,)]
     assert model.training
@@ -89,12 +90,12 @@ def test_the_same_seed_gives_the_same_weights(networks: Path) -> None:
     weights = []
     for _ in range(2):
         torch.manual_seed(5)
-        weights.append(Custom(target="own_networks.Wide").build(7, 3).state_dict()["first.weight"])
+        weights.append(CustomModel(target="own_networks.Wide").build(7, 3).state_dict()["first.weight"])
     assert torch.equal(*weights)
 
 
 def test_the_try_that_the_network_is_given_leaves_no_trace_in_it(networks: Path) -> None:
-    state = Custom(target="own_networks.Wide").build(7, 3).state_dict()
+    state = CustomModel(target="own_networks.Wide").build(7, 3).state_dict()
     assert int(state["norm.num_batches_tracked"]) == 0
 
 
@@ -111,7 +112,7 @@ def test_it_is_typed_like_any_other_option(typed: list[str], arguments: dict[str
     with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
         config = compose("config", overrides=["model=custom", f"model.target={OURS}", *typed])
     experiment = to_experiment(config)
-    assert experiment.model == Custom(target=OURS, arguments=arguments)
+    assert experiment.model == CustomModel(target=OURS, arguments=arguments)
     assert type(experiment.model.arguments) is dict
 
 
@@ -134,13 +135,13 @@ def test_it_is_typed_like_any_other_option(typed: list[str], arguments: dict[str
 )
 def test_values_that_name_no_class_are_a_fault(settings: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigError) as error:
-        Custom(**settings)  # type: ignore[arg-type]
+        CustomModel(**settings)  # type: ignore[arg-type]
     assert error.value.faults == (told,)
 
 
 def test_arguments_that_cannot_be_stored_are_a_fault() -> None:
     with pytest.raises(ConfigError, match=r"model\.arguments must be plain values, .* got .*object"):
-        Custom(target=OURS, arguments={"width": object()})
+        CustomModel(target=OURS, arguments={"width": object()})
 
 
 @pytest.mark.parametrize(
@@ -156,20 +157,20 @@ def test_arguments_that_cannot_be_stored_are_a_fault() -> None:
 )
 def test_a_class_that_cannot_be_built_is_told_in_words(networks: Path, target: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        Custom(target=target, arguments={"width": 8}).build(4, 2)
+        CustomModel(target=target, arguments={"width": 8}).build(4, 2)
 
 
 def test_what_a_constructor_raises_is_told_in_words(networks: Path) -> None:
     with pytest.raises(ConfigError, match=r"build as Strict\(inputs=4, classes=2\).*\(ValueError: never today\)"):
-        Custom(target="own_networks.Strict").build(4, 2)
+        CustomModel(target="own_networks.Strict").build(4, 2)
 
 
 def test_a_module_that_is_not_there_is_told_before_it_would_be_imported(networks: Path) -> None:
-    Custom(target="own_networks.Wide").check()
+    CustomModel(target="own_networks.Wide").check()
     assert not imported(networks)
     for absent in ("own_absent.Net", "own_absent.below.Net", "own_networks.below.Net"):
         with pytest.raises(ConfigError, match=f"model.target={absent}"):
-            Custom(target=absent).check()
+            CustomModel(target=absent).check()
 
 
 # In a run
@@ -179,14 +180,14 @@ def test_a_network_of_ones_own_is_trained_once_and_again_when_its_code_changes(
     sample: Sample, networks: Path, tmp_path: Path
 ) -> None:
     experiment = sample(
-        model=Custom(target="own_networks.Wide", arguments={"width": 8}),
+        model=CustomModel(target="own_networks.Wide", arguments={"width": 8}),
         train=Train(epochs=1, threads=1),
         cache_dir=str(tmp_path / "cache"),
     )
-    data = experiment.load()
+    data = load(experiment)
 
     def entries() -> int:
-        experiment.baseline(data)
+        trained(experiment, data)
         return len(list((tmp_path / "cache" / "models").glob("*.json")))
 
     before = source_digest("own_networks.Wide")
@@ -200,9 +201,9 @@ def test_a_network_of_ones_own_is_trained_once_and_again_when_its_code_changes(
 def stored(sample: Sample, networks: Path, tmp_path: Path) -> tuple[Path, nn.Module]:
     """A stored network of the user's own, whose module is no longer imported."""
     quant = NoQuant()
-    experiment = sample(quant=quant, model=Custom(target="own_networks.Wide"), train=Train(epochs=1, threads=1))
-    data = experiment.load()
-    model = quant.apply(experiment.baseline(data), data, experiment.train, "fp32").model
+    experiment = sample(quant=quant, model=CustomModel(target="own_networks.Wide"), train=Train(epochs=1, threads=1))
+    data = load(experiment)
+    model = quant.apply(trained(experiment, data), data, experiment.train, "fp32").model
     save(tmp_path / "model", model, Recipe.of(experiment, data))
     sys.modules.pop("own_networks")
     assert imported(networks)
@@ -228,10 +229,10 @@ def test_a_class_that_is_gone_is_told_in_words(stored: tuple[Path, nn.Module], n
 
 
 def test_a_network_of_quantexp_needs_no_trust_by_whatever_name(sample: Sample, tmp_path: Path) -> None:
-    option = Custom(target=OURS, arguments={"hidden": [16]})
+    option = CustomModel(target=OURS, arguments={"hidden": [16]})
     experiment = sample(quant=Static(), model=option, train=Train(epochs=1, threads=1))
-    data = experiment.load()
-    model = experiment.quant.apply(experiment.baseline(data), data, experiment.train, "int8").model
+    data = load(experiment)
+    model = experiment.quant.apply(trained(experiment, data), data, experiment.train, "int8").model
     save(tmp_path / "model", model, Recipe.of(experiment, data))
     inputs = data.test.inputs(torch.arange(64))
     with torch.no_grad():

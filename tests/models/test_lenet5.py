@@ -27,7 +27,7 @@ from quantexp.config import (
     Train,
     WeightOnly,
 )
-from quantexp.mission import run
+from quantexp.mission import load, run
 from quantexp.models.lenet5 import LeNet5
 from quantexp.quant.flows import fx
 from quantexp.quant.inspection.evidence import float_operations, inspect
@@ -38,7 +38,7 @@ from quantexp.storage.stored import Recipe, load, save
 from quantexp.system.errors import ConfigError, QuantizationError
 from quantexp.tasks import mnist
 from quantexp.tasks.data import TaskData
-from quantexp.training.baseline import Baseline
+from quantexp.training.baseline import Baseline, trained
 from quantexp.training.loop import predict
 
 Sample = Callable[..., Experiment]
@@ -224,8 +224,8 @@ def made(
     """Train on the sample's digits, quantize, and look at what was left."""
     train = Train(epochs=4, learning_rate=0.005, threads=1)  # enough to tell the classes apart
     experiment = sample(model=Lenet5(), quant=quant, precision=precision, **{"train": train, **parts})
-    data = experiment.load()
-    baseline = experiment.baseline(data)
+    data = load(experiment)
+    baseline = trained(experiment, data)
     quantized = quant.apply(baseline, data, experiment.train, str(experiment.precision))
     return experiment, baseline, quantized, inspect(quantized, data.example, quant.packs_for)
 
@@ -245,7 +245,7 @@ def test_every_method_learns_keeps_its_promise_and_is_given_back_bit_for_bit(
     sample: Sample, tmp_path: Path, method: type[Quant], precision: str
 ) -> None:
     experiment, baseline, quantized, _ = made(sample, method(), precision)
-    data = experiment.load()
+    data = load(experiment)
     assert data.features == 32 * 32
     assert share_right(baseline.model, data) > 0.85
     assert share_right(quantized.model, data) > 0.85
@@ -293,7 +293,7 @@ def test_training_starts_from_weights_of_ones_own(sample: Sample, tmp_path: Path
     save_file(trained.model.state_dict(), tmp_path / "own.safetensors")
     train = Train(threads=1, checkpoint=str(tmp_path / "own.safetensors"))
     experiment, baseline, quantized, evidence = made(sample, Static(), train=train)
-    data = experiment.load()
+    data = load(experiment)
     assert baseline.training is None
     assert evidence.mac_share("int8") == 1.0
     inputs = data.test.inputs(torch.arange(64))
@@ -318,5 +318,5 @@ def test_a_run_reports_the_network_its_operations_and_what_was_left(sample: Samp
 def test_it_shares_no_cache_entry_with_another_network(sample: Sample, tmp_path: Path) -> None:
     for model in (Lenet5(), Mlp(hidden=[8])):
         experiment = sample(model=model, train=Train(epochs=1, threads=1), cache_dir=str(tmp_path))
-        experiment.baseline(experiment.load())
+        trained(experiment, load(experiment))
     assert len(list((tmp_path / "models").glob("*.json"))) == 2

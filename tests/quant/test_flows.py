@@ -20,13 +20,13 @@ from quantexp.config import (
     OVER_TORCH_AO,
     ByLayer,
     DataRequest,
+    DataSource,
     Dynamic,
     Experiment,
     Flow,
     Mlp,
     Mnist,
     Qat,
-    Source,
     Static,
     Train,
 )
@@ -41,7 +41,7 @@ from quantexp.storage.stored import Recipe
 from quantexp.system.errors import QuantizationError
 from quantexp.tasks.data import TaskData
 from quantexp.training import baseline as baselines
-from quantexp.training.baseline import Baseline
+from quantexp.training.baseline import Baseline, trained
 from quantexp.training.loop import predict, predict_logits
 
 Sample = Callable[..., Experiment]
@@ -63,7 +63,7 @@ MACS = 400 * 16 + 16 * 10
 
 @pytest.fixture(scope="module")
 def data() -> TaskData:
-    return Mnist().load(DataRequest(Source.sample))
+    return Mnist().load(DataRequest(DataSource.sample))
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def lowered(sample: Sample, data: TaskData) -> Callable[[ByLayer, str], tuple[Ex
     def lower(quant: ByLayer, precision: str) -> tuple[Experiment, Baseline, Quantized]:
         train = Train(epochs=3, learning_rate=0.01, threads=1)
         experiment = sample(quant=quant, precision=precision, model=Mlp(hidden=[16]), train=train)
-        baseline = experiment.baseline(data)
+        baseline = trained(experiment, data)
         return experiment, baseline, quant.apply(baseline, data, train, precision)
 
     return lower

@@ -20,6 +20,7 @@ from quantexp.config import (
     METHODS,
     Amp,
     DataRequest,
+    DataSource,
     Dynamic,
     Engine,
     Experiment,
@@ -32,7 +33,6 @@ from quantexp.config import (
     Observer,
     Qat,
     Quant,
-    Source,
     Sst2,
     Start,
     Static,
@@ -48,7 +48,7 @@ from quantexp.results import Evidence
 from quantexp.statistics.paired import flips
 from quantexp.system.errors import QuantizationError
 from quantexp.tasks.data import TaskData
-from quantexp.training.baseline import Baseline
+from quantexp.training.baseline import Baseline, trained
 from quantexp.training.loop import predict
 
 Sample = Callable[..., Experiment]
@@ -70,7 +70,7 @@ def of_pair(value: object) -> str:
 @functools.cache
 def data_of(task: str) -> TaskData:
     """The sample of a task, read once; no test writes into it."""
-    return TASKS[task]().load(DataRequest(Source.sample))
+    return TASKS[task]().load(DataRequest(DataSource.sample))
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def small(sample: Sample) -> Sample:
 def quantize(experiment: Experiment) -> tuple[Baseline, Quantized, Evidence]:
     """Train or load the float model, quantize it, and look at what was left."""
     data = data_of(experiment.task.name)
-    baseline = experiment.baseline(data)
+    baseline = trained(experiment, data)
     quantized = experiment.quant.apply(baseline, data, experiment.train, str(experiment.precision))
     return baseline, quantized, inspect(quantized, data.example, experiment.quant.packs_for)
 
@@ -136,7 +136,7 @@ def test_quantizing_leaves_the_float_model_as_it_was_bit_for_bit(
     small: Sample, method: type[Quant], precision: str, task: str
 ) -> None:
     experiment, data = small(task, quant=method(), precision=precision), data_of(task)
-    baseline = experiment.baseline(data)
+    baseline = trained(experiment, data)
     before, predicted = bits(baseline.model), logits(baseline.model, data)
     classes = {name: type(module) for name, module in baseline.model.named_modules()}
     quantized = method().apply(baseline, data, experiment.train, precision)
@@ -348,7 +348,7 @@ def test_an_engine_that_the_machine_lacks_is_an_error_that_lists_those_it_has(
     small: Sample, method: type[Dynamic | Static | Qat], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment, data = small(quant=method(engine=Engine.x86)), data_of("mnist")
-    baseline = experiment.baseline(data)
+    baseline = trained(experiment, data)
     machine = SimpleNamespace(supported_engines=["none", "qnnpack", "onednn"], engine="qnnpack")
     monkeypatch.setattr(torch.backends, "quantized", machine)
     with pytest.raises(QuantizationError, match=r"quant\.engine must be one .* got x86; it has qnnpack, onednn$"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from quantexp.config import DataRequest, Experiment, FakeQuant, Granularity, Mlp, Mnist, Source, Train
+from quantexp.config import DataRequest, DataSource, Experiment, FakeQuant, Granularity, Mlp, Mnist, Train
 from quantexp.mission import run
 from quantexp.models.mlp import MLP
 from quantexp.quant.inspection.evidence import inspect
@@ -21,6 +21,7 @@ from quantexp.reports.table import comparison_table
 from quantexp.results.metrics import metrics
 from quantexp.storage import stored as storage
 from quantexp.system.errors import ConfigError, QuantizationError
+from quantexp.training.baseline import trained
 
 BITS = range(2, 9)
 Sample = Callable[..., Experiment]
@@ -93,8 +94,8 @@ def test_a_simulated_run_has_an_accuracy_and_no_latency(small: Sample) -> None:
 
 def test_layers_are_left_in_float_where_asked_and_stored_bit_for_bit(small: Sample, tmp_path: Path) -> None:
     experiment = small(exclude=["layers.2"])
-    data = Mnist().load(DataRequest(Source.sample))
-    baseline = experiment.baseline(data)
+    data = Mnist().load(DataRequest(DataSource.sample))
+    baseline = trained(experiment, data)
     before = copy.deepcopy(baseline.model.state_dict())
     quantized = experiment.quant.apply(baseline, data, experiment.train, "simulated")
     assert all(torch.equal(value, before[name]) for name, value in baseline.model.state_dict().items())

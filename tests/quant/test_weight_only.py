@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from quantexp.benchmark.size import parameter_count, weight_bytes
-from quantexp.config import DataRequest, Experiment, Mlp, Mnist, Source, Train, WeightOnly
+from quantexp.config import DataRequest, DataSource, Experiment, Mlp, Mnist, Train, WeightOnly
 from quantexp.models.mlp import MLP
 from quantexp.quant.inspection.evidence import inspect
 from quantexp.quant.inspection.promise import Promise, Quantized
@@ -19,6 +19,7 @@ from quantexp.results import Layer, LeftInFloat, Operator
 from quantexp.storage import stored as storage
 from quantexp.storage.stored import Recipe
 from quantexp.system.errors import ConfigError, QuantizationError
+from quantexp.training.baseline import trained
 
 EXAMPLE = torch.linspace(-1.0, 1.0, 128).view(2, 64)
 MACS = 64 * 32 + 32 * 16
@@ -80,11 +81,11 @@ def test_weights_move_by_half_a_step_at_most(network: nn.Module, precision: str)
 def test_layers_that_int4_has_no_kernel_for_stay_in_float_with_the_reason(
     sample: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    data = Mnist().load(DataRequest(Source.sample))
+    data = Mnist().load(DataRequest(DataSource.sample))
     experiment = sample(
         quant=WeightOnly(), precision="int4", model=Mlp(hidden=[32, 32]), train=Train(epochs=1, threads=1)
     )
-    baseline = experiment.baseline(data)
+    baseline = trained(experiment, data)
     quantized = experiment.quant.apply(baseline, data, experiment.train, "int4")
     evidence = inspect(quantized, data.example)
     assert evidence.left_in_float == (
@@ -100,9 +101,9 @@ def test_layers_that_int4_has_no_kernel_for_stay_in_float_with_the_reason(
 
 
 def test_where_int4_takes_no_layer_the_run_ends_with_the_reasons(sample: Callable[..., Experiment]) -> None:
-    data = Mnist().load(DataRequest(Source.sample))
+    data = Mnist().load(DataRequest(DataSource.sample))
     experiment = sample(quant=WeightOnly(), precision="int4", model=Mlp(hidden=[]), train=Train(epochs=1, threads=1))
-    quantized = experiment.quant.apply(experiment.baseline(data), data, experiment.train, "int4")
+    quantized = experiment.quant.apply(trained(experiment, data), data, experiment.train, "int4")
     with pytest.raises(QuantizationError, match=r"must leave int4 layers, it left fp32; .* layers\.0: its 400 inputs"):
         inspect(quantized, data.example)
 

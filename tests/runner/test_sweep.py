@@ -18,6 +18,7 @@ from quantexp.cli.plan import Plan
 from quantexp.config import Experiment, NoQuant, Retry
 from quantexp.config import Sweep as Settings
 from quantexp.config.tracking import Local
+from quantexp.mission import load
 from quantexp.runner import sweep
 from quantexp.runner.identity import Identity, configuration_digest
 from quantexp.runner.sweep import Ongoing
@@ -186,7 +187,7 @@ def experiment(sample: Callable[..., Experiment]) -> Experiment:
 
 
 def test_a_combination_is_skipped_if_its_identity_is_done(experiment: Experiment) -> None:
-    digest = Identity.of(experiment, experiment.load().fingerprint).digest
+    digest = Identity.of(experiment, load(experiment).fingerprint).digest
     done = Ongoing("night", "p", 2, Retry.unfinished, {digest: "the run"}, [])
     assert done.reason_to_skip(experiment) == "done before: the run"
     other = Ongoing("night", "p", 2, Retry.unfinished, {digest[::-1]: "another"}, [])

@@ -9,11 +9,11 @@ from statistics import mean, median, stdev
 import numpy as np
 import pytest
 import torch
+from quantexp.statistics.FIXME_accuracy import accuracy
+from quantexp.statistics.FIXME_loss import loss
 from scipy import stats
 
 from quantexp.results import Accuracy, Latency, Speedup
-from quantexp.statistics.FIXME_accuracy import accuracy
-from quantexp.statistics.FIXME_loss import loss
 from quantexp.statistics.paired import detectable_drop, flips, mcnemar, mcnemar_power
 from quantexp.statistics.sqnr import sqnr_db
 from quantexp.statistics.timing import half_width, latency, speedup

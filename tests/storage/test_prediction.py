@@ -14,12 +14,14 @@ from torch import nn
 
 import quantexp
 from quantexp.config import METHODS, Dynamic, Experiment, Mlp, Mnist, NoQuant, Quant, Sst2, Static, Task, Train
+from quantexp.mission import load
 from quantexp.storage.prediction import Prediction, StoredModel
 from quantexp.storage.stored import Recipe, load, save
 from quantexp.system.errors import ModelError
 from quantexp.tasks import mnist
 from quantexp.tasks.data import TaskData
 from quantexp.tasks.sst2 import parse_tsv
+from quantexp.training.baseline import trained
 from quantexp.training.loop import predict
 
 Sample = Callable[..., Experiment]
@@ -35,8 +37,8 @@ def stored(sample: Sample, tmp_path: Path) -> Stored:
     def build(task: Task, quant: Quant) -> tuple[Path, nn.Module, TaskData]:
         train = Train(epochs=4, learning_rate=0.01, threads=1)  # enough to tell the classes apart
         experiment = sample(task=task, quant=quant, model=Mlp(hidden=[16]), train=train)
-        data = experiment.load()
-        model = quant.apply(experiment.baseline(data), data, experiment.train, str(experiment.precision)).model
+        data = load(experiment)
+        model = quant.apply(trained(experiment, data), data, experiment.train, str(experiment.precision)).model
         save(tmp_path / "model", model, Recipe.of(experiment, data))
         return tmp_path / "model", model, data
 

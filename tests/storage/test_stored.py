@@ -24,9 +24,11 @@ from quantexp.config import (
     Static,
     Train,
 )
+from quantexp.mission import load
 from quantexp.quant.engine import supported_engines
 from quantexp.storage.stored import FILES, Recipe, float_weights, load, save
 from quantexp.system.errors import ModelError
+from quantexp.training.baseline import trained
 
 Sample = Callable[..., Experiment]
 
@@ -47,8 +49,8 @@ def saved(sample: Sample, tmp_path: Path) -> Callable[..., tuple[Path, nn.Module
     def build(quant: Quant, precision: str | None = None, **parts: object) -> tuple[Path, nn.Module, Tensor]:
         small = {"model": Mlp(hidden=[16]), "train": Train(epochs=1, threads=1), **parts}
         experiment = sample(quant=quant, precision=precision, **small)
-        data = experiment.load()
-        baseline = experiment.baseline(data)
+        data = load(experiment)
+        baseline = trained(experiment, data)
         model = quant.apply(baseline, data, experiment.train, str(experiment.precision)).model
         folder = tmp_path / "model"
         save(folder, model, Recipe.of(experiment, data))
@@ -223,7 +225,7 @@ def worded(saved: Callable[..., tuple[Path, nn.Module, Tensor]]) -> Path:
 
 def test_the_words_lie_in_a_file_of_their_own_in_the_order_of_the_features(worded: Path, sample: Sample) -> None:
     words = (worded / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
-    assert tuple(words) == sample(task=Sst2(vocabulary=50)).load().vocabulary
+    assert tuple(words) == load(sample(task=Sst2(vocabulary=50))).vocabulary
     assert len(words) == 50
     assert "vocabulary" not in json.loads((worded / "recipe.json").read_text(encoding="utf-8"))
     assert {path.name for path in worded.iterdir()} <= FILES.keys()

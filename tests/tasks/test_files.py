@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 import datasets
 import pytest
 
-from quantexp.config import DataRequest, Mnist, Source, Sst2
+from quantexp.config import DataRequest, DataSource, Mnist, Sst2
 from quantexp.system.errors import CacheError, DataError
 from quantexp.tasks import sources
 from quantexp.tasks.files import DataFiles, reachable, read_bytes
@@ -454,7 +454,7 @@ def test_the_check_of_the_sample_looks_for_no_files(
 ) -> None:
     for name in ("MNIST", "SST2"):
         monkeypatch.setattr(sources, name, replace(getattr(sources, name), hosts=no_hosts))
-    task.check(DataRequest(Source.sample, data_dir=str(tmp_path), cache_dir=str(tmp_path)))
+    task.check(DataRequest(DataSource.sample, data_dir=str(tmp_path), cache_dir=str(tmp_path)))
     assert list(tmp_path.iterdir()) == []
 
 

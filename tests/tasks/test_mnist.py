@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from quantexp.config import CalibrationSplit, DataRequest, Mnist, Source
+from quantexp.config import CalibrationSplit, DataRequest, DataSource, Mnist
 from quantexp.system.errors import ConfigError, DataError, ModelError
 from quantexp.tasks import mnist
 from quantexp.tasks.data import Dense, Split, TaskData
@@ -68,7 +68,7 @@ def load(folder: Path) -> Callable[..., TaskData]:
 
 
 def load_sample(crop: int = 20) -> TaskData:
-    return Mnist(crop=crop).load(DataRequest(Source.sample))
+    return Mnist(crop=crop).load(DataRequest(DataSource.sample))
 
 
 # --- files -----------------------------------------------------------------------------------------

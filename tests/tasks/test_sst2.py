@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantexp.config import CalibrationSplit, DataRequest, Source, Sst2
+from quantexp.config import CalibrationSplit, DataRequest, DataSource, Sst2
 from quantexp.system.errors import ConfigError, DataError, ModelError
 from quantexp.tasks.data import BagOfWords, Split, TaskData
 from quantexp.tasks.sst2 import bag_of_words, encode, parse_tsv
@@ -44,7 +44,7 @@ def load(tmp_path: Path) -> Callable[..., TaskData]:
 
 
 def load_sample() -> TaskData:
-    return Sst2().load(DataRequest(Source.sample))
+    return Sst2().load(DataRequest(DataSource.sample))
 
 
 # --- files -----------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from quantexp.config import DataRequest, EvaluationSplit, Experiment, Mlp, Mnist, Source, Sst2, Static, Task, Train
+from quantexp.config import DataRequest, DataSource, EvaluationSplit, Experiment, Mlp, Mnist, Sst2, Static, Task, Train
 from quantexp.mission import run
 from quantexp.system.errors import ConfigError
 from quantexp.tasks import recent
@@ -19,7 +19,7 @@ TASKS = [pytest.param(Mnist(crop=20), id="mnist"), pytest.param(Sst2(), id="sst2
 
 def loaded(task: Task, validation: float = 0.25, seed: int = 0, **request: object) -> TaskData:
     settings = {"validation": validation, "validation_seed": seed, **request}
-    return task.load(DataRequest(Source.sample, **settings))  # type: ignore[arg-type]
+    return task.load(DataRequest(DataSource.sample, **settings))  # type: ignore[arg-type]
 
 
 def examples(split: Split) -> set[tuple[float, ...]]:
@@ -89,11 +89,11 @@ def test_the_files_are_read_once_whichever_split_is_measured_on(
     monkeypatch.setattr(Mnist, "load", load)
     monkeypatch.setattr(recent, "_kept", None)
     for split in ("test", "validation", "test"):
-        data = sample(validation=0.1, evaluation=split).load()
+        data = load(sample(validation=0.1, evaluation=split))
         assert data.evaluated is (data.test if split == "test" else data.validation)
     assert reads == [0.1]
-    sample().load()
-    sample(validation=0.1, seed=1).load()
+    load(sample())
+    load(sample(validation=0.1, seed=1))
     assert reads == [0.1, 0, 0.1]
 
 

@@ -21,11 +21,13 @@ from torch import nn
 
 import quantexp
 from quantexp.config import Dynamic, Experiment, Local, Mlp, NoQuant, Train
+from quantexp.mission import load
 from quantexp.storage.stored import Recipe, save
 from quantexp.system.errors import ModelError, TrackingError
 from quantexp.tracking import artifacts
 from quantexp.tracking.artifacts import model_folder, read_artifact
 from quantexp.tracking.store import Store, open_store, quiet_client
+from quantexp.training.baseline import trained
 
 RUN = "0123456789abcdef0123456789abcdef"
 
@@ -48,8 +50,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 def recorded(store: Store, sample: Callable[..., Experiment], tmp_path: Path) -> tuple[str, nn.Module]:
     """A run of the store with an int8 model and a report; its id, and the model."""
     experiment = sample(quant=Dynamic(), model=Mlp(hidden=[16]), train=Train(epochs=1, threads=1))
-    data = experiment.load()
-    model = experiment.quant.apply(experiment.baseline(data), data, experiment.train, "int8").model
+    data = load(experiment)
+    model = experiment.quant.apply(trained(experiment, data), data, experiment.train, "int8").model
     save(tmp_path / "kept" / "model", model, Recipe.of(experiment, data))
     (tmp_path / "kept" / "report.json").write_text('{"a": 1}', encoding="utf-8")
     run_id = store.client.create_run(store.experiment_id).info.run_id
@@ -289,15 +291,15 @@ def test_a_server_gives_a_model_back(
     server: str, monkeypatch: pytest.MonkeyPatch, sample: Callable[..., Experiment], tmp_path: Path
 ) -> None:
     experiment = sample(quant=NoQuant(), model=Mlp(hidden=[16]), train=Train(epochs=1, threads=1))
-    data = experiment.load()
-    save(tmp_path / "model", experiment.baseline(data).model, Recipe.of(experiment, data))
+    data = load(experiment)
+    save(tmp_path / "model", trained(experiment, data).model, Recipe.of(experiment, data))
     files = {f"model/{path.name}": path.read_bytes() for path in (tmp_path / "model").iterdir()}
     listed = [{"path": Path(name).name, "is_dir": False, "file_size": len(files[name])} for name in files]
     monkeypatch.setattr(Hostile, "listed", listed, raising=False)
     monkeypatch.setattr(Hostile, "files", files, raising=False)
     inputs = data.test.inputs(torch.arange(8))
     with torch.no_grad():
-        assert torch.equal(quantexp.load(RUN, tracking_uri=server)(inputs), experiment.baseline(data).model(inputs))
+        assert torch.equal(quantexp.load(RUN, tracking_uri=server)(inputs), trained(experiment, data).model(inputs))
 
 
 LISTINGS: dict[str, tuple[dict[str, Any], str]] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from quantexp.config import Amp, Dynamic, Experiment, Mlp, Mnist, NoQuant, Qat, Quant, Source, Sst2, Train
+from quantexp.config import Amp, DataSource, Dynamic, Experiment, Mlp, Mnist, NoQuant, Qat, Quant, Sst2, Train
 from quantexp.config.tracking import Local
 from quantexp.mission import run
 from quantexp.results import parse_report
@@ -105,7 +105,7 @@ def named(*overrides: str, quant: Quant | None = None, **parts: object) -> str:
 
 def test_a_name_begins_with_the_axes() -> None:
     assert named() == "mnist-dynamic-int8-s0"
-    assert named(quant=Amp(), seed=7, data=Source.sample) == "mnist-sample-amp-bf16-s7"
+    assert named(quant=Amp(), seed=7, data=DataSource.sample) == "mnist-sample-amp-bf16-s7"
 
 
 def test_overrides_that_shape_a_result_tell_names_apart() -> None:

@@ -36,13 +36,14 @@ from quantexp.config import (
     Static,
     Train,
 )
+from quantexp.mission import load
 from quantexp.models.mlp import MLP
 from quantexp.results import Training
 from quantexp.storage import stored as storage
 from quantexp.system.errors import CacheError, TrackingError, TrainingError
 from quantexp.tasks.data import TaskData
 from quantexp.tracking.store import open_store
-from quantexp.training.baseline import Baseline, fill_from_checkpoint
+from quantexp.training.baseline import Baseline, fill_from_checkpoint, trained
 
 Sample = Callable[..., Experiment]
 
@@ -77,7 +78,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def baseline(experiment: Experiment) -> Baseline:
-    return experiment.baseline(experiment.load())
+    return trained(experiment, load(experiment))
 
 
 def entries(experiment: Experiment, suffix: str) -> list[Path]:
@@ -90,8 +91,8 @@ def equal(one: nn.Module, other: nn.Module) -> bool:
 
 
 def apply(experiment: Experiment) -> nn.Module:
-    data = experiment.load()
-    trained = experiment.baseline(data)
+    data = load(experiment)
+    trained = trained(experiment, data)
     return experiment.quant.apply(trained, data, experiment.train, str(experiment.precision)).model
 
 
@@ -149,9 +150,9 @@ def test_what_shapes_the_weights_makes_another_entry(
 
 def test_other_data_make_another_entry(small: Sample, trainings: list[str]) -> None:
     experiment = small()
-    data = experiment.load()
+    data = load(experiment)
     other = dataclasses.replace(data, fingerprint="0" * 64)
-    assert experiment.baseline(data).key != experiment.baseline(other).key
+    assert trained(experiment, data).key != trained(experiment, other).key
     assert len(trainings) == 2
 
 
@@ -332,7 +333,7 @@ def test_a_cache_that_is_a_file_is_an_error_that_names_the_setting(small: Sample
 @pytest.mark.parametrize("quant", [Qat(), Qat(start=Start.scratch), Amp()], ids=["qat", "qat from scratch", "amp"])
 def test_what_a_method_trains_is_trained_once(small: Sample, trainings: list[str], quant: Qat | Amp) -> None:
     experiment = small(quant=quant)
-    data = experiment.load()
+    data = load(experiment)
     first, second = apply(experiment), apply(experiment)
     assert len(trainings) == 2, "the float model and the method's own, each once"
     assert len(entries(experiment, ".json")) == 2
@@ -389,8 +390,8 @@ def recorded(small: Sample, workdir: Path, tmp_path: Path) -> Callable[..., tupl
 
     def record(quant: Quant, precision: str | None = None) -> tuple[str, Path]:
         experiment = small(quant=quant, precision=precision)
-        data = experiment.load()
-        model = quant.apply(experiment.baseline(data), data, experiment.train, str(experiment.precision)).model
+        data = load(experiment)
+        model = quant.apply(trained(experiment, data), data, experiment.train, str(experiment.precision)).model
         store = open_store(Local())
         run_id = store.client.create_run(store.experiment_id).info.run_id
         storage.save(tmp_path / "model", model, storage.Recipe.of(experiment, data))
@@ -483,7 +484,7 @@ def network() -> MLP:
 def test_a_checkpoint_is_used_instead_of_training(
     small: Sample, trainings: list[str], tmp_path: Path, name: str
 ) -> None:
-    data: TaskData = small().load()
+    data: TaskData = load(small())
     own = Mlp(hidden=[8]).build(data.features, data.classes)
     path = tmp_path / name
     if path.suffix == ".safetensors":

@@ -1,0 +1,27 @@
+"""What is checked before anything heavy starts, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quantexp import models, tasks
+from quantexp.config import Experiment
+from quantexp.system.errors import TrainingError
+
+
+def check_inputs(experiment: Experiment) -> None:
+    """Make sure that what is read from outside is there: data, code of the user's own, weights.
+
+    Raises:
+        QuantexpError: DataError, TrainingError, CacheError or ConfigError.
+    """
+    if not experiment.study.needs_data:
+        return
+    tasks.sources_of(experiment.task).check(experiment.data_request)
+    models.check(experiment.model)
+    checkpoint = experiment.train.checkpoint
+    if checkpoint and not experiment.train.checkpoint_run and not Path(checkpoint).expanduser().is_file():
+        raise TrainingError(
+            f"train.checkpoint must name a file with weights, there is none at {checkpoint}; "
+            "correct the path, or give a run as runs:/RUN_ID"
+        )

@@ -1,0 +1,38 @@
+"""The parts of a run, for tests that need one of them: data, float network, quantized network."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from quantexp.config import Experiment
+from quantexp.mission import load
+from quantexp.quant.inspection.evidence import inspect, operators
+from quantexp.quant.inspection.promise import Quantized
+from quantexp.quant.methods import quantize
+from quantexp.quant.methods.work import Form, Work
+from quantexp.results import Evidence
+from quantexp.tasks.data import TaskData
+from quantexp.tasks.inputs import Batch
+from quantexp.training.baseline import Baseline, trained
+
+
+def work(experiment: Experiment, data: TaskData | None = None, baseline: Baseline | None = None) -> Work:
+    """What a method is given in a run of the experiment."""
+    data = data or load(experiment)
+    form = Form(str(experiment.precision), data.example, experiment.runtime.target)
+    return Work(baseline or trained(experiment, data), data, experiment.train, form)
+
+
+def quantized(experiment: Experiment, data: TaskData | None = None, baseline: Baseline | None = None) -> Quantized:
+    """The quantized network of the experiment."""
+    return quantize(experiment.quant, work(experiment, data, baseline))
+
+
+def form(precision: str, *batch: Tensor) -> Form:
+    """The form of a network for kernels."""
+    return Form(precision, batch)
+
+
+def evidence(network: Quantized, batch: Batch) -> Evidence:
+    """What inspection finds in a network that runs eagerly."""
+    return inspect(network, operators(network.model, batch))
