@@ -163,7 +163,7 @@ class Experiment(Settings):
             )
 
     def _data_faults(self) -> Iterator[str]:
-        if self.data not in self.task.data:
+        if self.data in list(DataSource) and self.data not in self.task.data:  # a wrong name is a fault already
             having = ", ".join(self.task.data)
             yield Mismatch(f"data={self.data} is not supported by task={self.task.name}", f", which has {having}")
         if not self.labelled and self.quant.trains:
