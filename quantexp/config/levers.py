@@ -1,4 +1,4 @@
-"""The levers of the methods: what their settings are chosen from."""
+"""What the settings of the methods are chosen from."""
 
 from __future__ import annotations
 

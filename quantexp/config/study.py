@@ -1,4 +1,4 @@
-"""What a run is: one variant of one network, or a study that asks something else and records what it found."""
+"""What is done with an experiment: a single run, or a study of several."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class Study(Option):
 
 @dataclass
 class Single(Study):
-    """One variant: train or load, quantize, prove it, measure."""
+    """A single run: train or load, quantize, prove it, measure."""
 
     name: ClassVar[str] = "single"
 
 
 @dataclass
 class Affine(Study):
-    """The arithmetic itself, on a tensor of normal values: its error, its bytes, and why outliers hurt.
+    """The arithmetic on a tensor of normal values: its error, its bytes, and the effect of outliers.
 
     No network is trained: of the other settings only `seed` and `tracking` matter.
     """
@@ -74,15 +74,13 @@ class Affine(Study):
     )
     num_bits: int = option("bits of an integer", 8, affects=RESULT, at_least=2, at_most=16)
     signed: bool = option("whether the integers are signed", False, affects=RESULT)
-    symmetric: bool = option("whether the range reaches as far below zero as above it", False, affects=RESULT)
-    nearest: bool = option(
-        "whether zero_point is rounded, as torch does; else its whole part, as the lab does", False, affects=RESULT
-    )
+    symmetric: bool = option("symmetric range: as far below zero as above it", False, affects=RESULT)
+    nearest: bool = option("round the zero point, as torch does; false: take its integer part", False, affects=RESULT)
     granularity: Granularity = option(
         "which values share a scale: per_tensor, or per_channel", Granularity.per_tensor, affects=RESULT
     )
     bits: list[int] = option(
-        "bit widths that the error is drawn at", [2, 3, 4, 5, 6, 7, 8], affects=RESULT, at_least=2, at_most=16
+        "bit widths at which the error is shown", [2, 3, 4, 5, 6, 7, 8], affects=RESULT, at_least=2, at_most=16
     )
 
     def faults(self) -> Iterator[str]:
@@ -100,9 +98,9 @@ class Affine(Study):
 
 @dataclass
 class Sensitivity(Study):
-    """Each layer quantized alone, and all but it: accuracy, loss, output SQNR, latency, size; which to keep in float.
+    """Each layer quantized alone, and all layers but it: which ones to keep in float.
 
-    A run for each variant, below the one of the study. Typed again, it goes on where it stopped.
+    A run for each variant, below the one of the study. The same command again resumes it.
     """
 
     name: ClassVar[str] = "sensitivity"
@@ -115,15 +113,15 @@ class Sensitivity(Study):
         [],
         affects=RESULT,
     )
-    resume: bool = option("go on with what was measured before; false: measure everything anew", True, affects=NOTHING)
+    resume: bool = option("use what was measured before; false: measure everything again", True, affects=NOTHING)
 
 
 @dataclass
 class Search(Study):
-    """Mixed precision under a bound: which layers to quantize so that latency, or size, is best and accuracy stays.
+    """Mixed precision: which layers to quantize for the lowest latency, or size, within a bound on accuracy.
 
     It decides on a validation split held out of train (`validation`, 0.1 where that is 0), never on the test split. A
-    run for each variant, below the one of the study. Typed again, it goes on where it stopped.
+    run for each variant, below the one of the study. The same command again resumes it.
     """
 
     name: ClassVar[str] = "search"
@@ -131,15 +129,15 @@ class Search(Study):
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer,)  # what is only simulated is neither faster nor smaller
 
     max_accuracy_drop: float = option(
-        "bound: accuracy that may be lost against float, 0.003 is 0.3 points; a negative one asks for a gain",
+        "bound: largest drop in accuracy from float, 0.003 is 0.3 points; a negative one asks for a gain",
         0.01,
         affects=RESULT,
         at_least=-1,
         at_most=1,
     )
-    objective: Goal = option("what is best within the bound", Goal.latency, affects=RESULT)
+    objective: Goal = option("what is minimized within the bound", Goal.latency, affects=RESULT)
     batch_size: int | None = option(
-        "whose latency counts, one that is measured; null: the largest", None, affects=RESULT, at_least=1
+        "batch size whose latency is minimized; null: the largest measured one", None, affects=RESULT, at_least=1
     )
     methods: list[str] = option(
         "methods to choose from, as [static,dynamic], each with its defaults unless it is quant; none: quant alone",
@@ -152,8 +150,8 @@ class Search(Study):
         [],
         affects=RESULT,
     )
-    max_variants: int = option("variants that are measured at most", 64, affects=RESULT, at_least=1)
-    resume: bool = option("go on with what was measured before; false: measure everything anew", True, affects=NOTHING)
+    max_variants: int = option("maximum number of variants that are measured", 64, affects=RESULT, at_least=1)
+    resume: bool = option("use what was measured before; false: measure everything again", True, affects=NOTHING)
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()

@@ -45,7 +45,7 @@ class Local(Tracking):
 
 @dataclass
 class Server(Tracking):
-    """An MLflow server, or any other tracking URI; asked whether it lives before training starts."""
+    """An MLflow server, or any other tracking URI; checked before training starts."""
 
     name: ClassVar[str] = "server"
 

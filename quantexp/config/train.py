@@ -41,7 +41,7 @@ class Train(Option):
         "CPU threads while training; null takes every core", None, affects=WEIGHTS, at_least=1, at_most=1024
     )
     checkpoint: str | None = option(
-        "float weights instead of training: a .safetensors file, a .pt state dict, or runs:/RUN_ID of a run",
+        "start from these float weights instead of training: a .safetensors file, a .pt state dict, or runs:/RUN_ID of a run",
         None,
         affects=WEIGHTS,
     )
