@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from quantexp.system.version import __version__
 
 if TYPE_CHECKING:
-    from quantexp.mission import run
+    from quantexp.runner.load import load
+    from quantexp.runner.single import run
     from quantexp.storage.prediction import Prediction, StoredModel
-    from quantexp.storage.stored import load
 
 __all__ = ["Prediction", "StoredModel", "__version__", "load", "run"]
 
@@ -17,11 +17,11 @@ __all__ = ["Prediction", "StoredModel", "__version__", "load", "run"]
 def __getattr__(name: str) -> Any:
     """Import what needs torch when it is first used: `--help` does not."""
     if name == "load":
-        from quantexp.storage.stored import load
+        from quantexp.runner.load import load
 
         return load
     if name == "run":
-        from quantexp.mission import run
+        from quantexp.runner.single import run
 
         return run
     if name in ("Prediction", "StoredModel"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import nn
 
@@ -19,7 +20,7 @@ from quantexp.training.baseline import Baseline
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """What a run leaves: its report, the model that the report is about, and how to build that again."""
 
     report: Report
@@ -27,20 +28,24 @@ class Outcome:
     recipe: Recipe
 
 
-def run(experiment: Experiment) -> Outcome:
+def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
     """Train or load, quantize, prove it, measure.
+
+    Args:
+        experiment: What is run.
+        weights: Folder of the network that the run in `train.checkpoint` stored, where that names a run.
 
     Raises:
         QuantexpError: DataError, CacheError, TrainingError, QuantizationError or BenchmarkError.
     """
     data = experiment.load()
-    baseline = experiment.baseline(data)  # trained once, then loaded
+    baseline = experiment.baseline(data, weights)  # trained once, then loaded
     quantized = experiment.quant.apply(baseline, data, experiment.train, str(experiment.precision))
     subjects = _subjects(experiment, data, baseline, quantized)  # with what runs in which precision, or an error
     sizes = experiment.batch_size if experiment.quant.timed else []  # no kernels, no latency
     results = measure(subjects, data, experiment.benchmark, sizes)
     report = _report(experiment, data, baseline, quantized, results)
-    return Outcome(report, subjects[-1].model, subjects[-1].recipe)
+    return RunResult(report, subjects[-1].model, subjects[-1].recipe)
 
 
 def _subjects(experiment: Experiment, data: TaskData, baseline: Baseline, quantized: Quantized) -> list[Subject]:

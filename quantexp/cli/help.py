@@ -76,7 +76,8 @@ def _groups() -> dict[str, list[tuple[str, str, type[Option] | None]]]:
     The values are the committed YAML files; one without a class of its own is a preset of another
     option, and its first comment says what it is for.
     """
-    from quantexp.cli.schemas import OPTIONS, conf_dir
+    from quantexp.cli.schemas import conf_dir
+    from quantexp.config import OPTIONS
 
     classes = {(option.group, option.name): option for option in OPTIONS}
     groups: dict[str, list[tuple[str, str, type[Option] | None]]] = {}

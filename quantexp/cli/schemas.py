@@ -4,26 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quantexp.config import (
-    METHODS,
-    STUDIES,
-    Experiment,
-    Lab,
-    Lenet5,
-    Local,
-    Mlp,
-    Mnist,
-    Option,
-    Paired,
-    Server,
-    Sst2,
-    Train,
-)
-from quantexp.config.model import Custom
-
-OPTIONS: tuple[type[Option], ...] = (
-    *(Mnist, Sst2, Mlp, Lenet5, Custom, *METHODS, Train, Paired, Lab, Local, Server, *STUDIES),
-)
+from quantexp.config import OPTIONS, Experiment
 
 
 def conf_dir() -> Path:

@@ -24,8 +24,13 @@ from quantexp.config.task import CalibrationSplit, DataRequest, EvaluationSplit,
 from quantexp.config.tracking import Local, Server, Tracking
 from quantexp.config.train import Device, Optimizer, Train
 
+OPTIONS: tuple[type[Option], ...] = (
+    *(Mnist, Sst2, Mlp, Lenet5, Custom, *METHODS, Train, Paired, Lab, Local, Server, *STUDIES),
+)
+
 __all__ = [
     "METHODS",
+    "OPTIONS",
     "OVER_TORCH_AO",
     "STUDIES",
     "Affine",

@@ -176,11 +176,11 @@ class Experiment(Settings):
         log.info("data      %s, %s: %s", self.task.name, data.origin, rows)
         return data
 
-    def baseline(self, data: TaskData) -> Baseline:
+    def baseline(self, data: TaskData, weights: Path | None = None) -> Baseline:
         """Return the float model for `data`: trained once, then loaded from the cache."""
         from quantexp.training import baseline as baselines
 
-        return baselines.obtain(self, data)
+        return baselines.obtain(self, data, weights)
 
 
 def checked(experiment: Any) -> Experiment:

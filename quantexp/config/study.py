@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from quantexp.config.levers import Granularity
 from quantexp.config.option import Option, option
 from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Quant
-from quantexp.config.task import EvaluationSplit
 from quantexp.system.errors import Mismatch
 
 if TYPE_CHECKING:
     from quantexp.config.experiment import Experiment
-    from quantexp.runner.single import Request
 
 MOST_VALUES = 2**24
-HELD_OUT = 0.1  # share of the training examples that a search decides on, unless the experiment says
 
 
 class Objective(StrEnum):
@@ -34,10 +31,11 @@ class Study(Option):
     """What is done with an experiment.
 
     `needs_data` says whether it reads the task's data; `chooses` has the methods whose layers it chooses, none where it
-    leaves them to the experiment.
+    leaves them to the experiment. `implementation` names the generator that yields its variants and what it found.
     """
 
     group: ClassVar[str] = "study"
+    implementation: ClassVar[str]
     needs_data: ClassVar[bool] = True
     chooses: ClassVar[tuple[type[Quant], ...]] = ()
 
@@ -55,21 +53,12 @@ class Study(Option):
                 f", got quant={experiment.quant.name}",
             )
 
-    def perform(self, experiment: Experiment, request: Request) -> None:
-        """Do the work, show the result and record it. Raises QuantexpError."""
-        raise NotImplementedError
-
 
 @dataclass
 class Single(Study):
     """One variant: train or load, quantize, prove it, measure."""
 
     name: ClassVar[str] = "single"
-
-    def perform(self, experiment: Experiment, request: Request) -> None:
-        from quantexp.runner.single import perform
-
-        perform(experiment, request)
 
 
 @dataclass
@@ -80,6 +69,7 @@ class Affine(Study):
     """
 
     name: ClassVar[str] = "affine"
+    implementation: ClassVar[str] = "quantexp.studies.affine.study:find"
     needs_data: ClassVar[bool] = False
 
     shape: list[int] = option("shape of the tensor; its first axis is that of the channels", [64, 256], at_least=1)
@@ -102,12 +92,6 @@ class Affine(Study):
         if not self.bits:
             yield "study.bits must name a bit width or more, such as [2,4,8], got []"
 
-    def perform(self, experiment: Experiment, request: Request) -> None:
-        from quantexp.runner.single import perform_study
-        from quantexp.studies.affine import study as affine
-
-        perform_study(experiment, request, lambda: affine.find(self, experiment.seed))
-
 
 @dataclass
 class Sensitivity(Study):
@@ -117,6 +101,7 @@ class Sensitivity(Study):
     """
 
     name: ClassVar[str] = "sensitivity"
+    implementation: ClassVar[str] = "quantexp.studies.sensitivity.study:find"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer, FakeQuant)
 
     layers: list[str] = option(
@@ -125,12 +110,6 @@ class Sensitivity(Study):
         [],
     )
     resume: bool = option("go on with what was measured before; false: measure everything anew", True)
-
-    def perform(self, experiment: Experiment, request: Request) -> None:
-        from quantexp.runner.study import conduct
-        from quantexp.studies.sensitivity import study as sensitivity
-
-        conduct(experiment, request, sensitivity.find(self, replace(experiment, study=Single())), self.resume)
 
 
 @dataclass
@@ -142,6 +121,7 @@ class Search(Study):
     """
 
     name: ClassVar[str] = "search"
+    implementation: ClassVar[str] = "quantexp.studies.search.study:find"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer,)  # what is only simulated is neither faster nor smaller
 
     max_accuracy_drop: float = option(
@@ -188,19 +168,6 @@ class Search(Study):
                 f"study.batch_size must be one that is measured, got {self.batch_size}; "
                 f"choose of batch_size={sizes}, or add it there"
             )
-
-    def perform(self, experiment: Experiment, request: Request) -> None:
-        from quantexp.runner.study import command, conduct
-        from quantexp.studies.search import study as search
-
-        single = replace(
-            experiment,
-            study=Single(),
-            validation=experiment.validation or HELD_OUT,
-            evaluation=EvaluationSplit.validation,
-        )
-        variants = search.find(self, single, lambda variant: command(experiment, variant, request))
-        conduct(experiment, request, variants, self.resume)
 
 
 STUDIES: tuple[type[Study], ...] = (Single, Affine, Sensitivity, Search)

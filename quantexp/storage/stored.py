@@ -24,14 +24,12 @@ from torch import Tensor, nn
 
 from quantexp.config import (
     METHODS,
-    Amp,
     Custom,
     Experiment,
     Lenet5,
     Mlp,
     Mnist,
     Model,
-    NoQuant,
     Option,
     Quant,
     Sst2,
@@ -39,12 +37,13 @@ from quantexp.config import (
 )
 from quantexp.models.custom import is_ours
 from quantexp.quant.engine import use_engine
+from quantexp.state.checkpoint import RECIPE, SAFE_STATE
 from quantexp.state.tensors import fill, flat_state
 from quantexp.storage.prediction import StoredModel
 from quantexp.system.errors import ConfigError, ModelError, QuantizationError
 from quantexp.tasks.data import TaskData
 
-RECIPE, VOCABULARY, SAFE_STATE, TORCH_STATE = "recipe.json", "vocabulary.txt", "state.safetensors", "state.pt"
+VOCABULARY, TORCH_STATE = "vocabulary.txt", "state.pt"
 FILES = {RECIPE: 2**20, VOCABULARY: 2**26, SAFE_STATE: 2**33, TORCH_STATE: 2**33}  # the most bytes that are fetched
 FORMAT = 3
 T = TypeVar("T", bound=Option)
@@ -92,50 +91,25 @@ def save(folder: Path, model: nn.Module, recipe: Recipe) -> None:
     (folder / RECIPE).write_text(json.dumps(described, indent=1), encoding="utf-8")
 
 
-def load(run_or_path: str | Path, *, tracking_uri: str | None = None, trust: bool = False) -> StoredModel:
-    """Build a stored model again, ready to predict on the CPU: float32 (batch, features) to (batch, classes).
+def load(folder: str | Path, *, trust: bool = False) -> StoredModel:
+    """Build the model in `folder` again, ready to predict on the CPU: float32 (batch, features) to (batch, classes).
 
     Args:
-        run_or_path: The id of an MLflow run, also as runs:/RUN_ID, or a folder that holds `recipe.json`.
-        tracking_uri: Where the run is recorded; by default the SQLite store of the working directory.
+        folder: Holds `recipe.json`.
         trust: Also build a network that is not quantexp's own: its module is imported, which runs its code.
 
     Raises:
         ModelError: If there is no such model, it is damaged, quantexp did not write it, or it needs trust.
         QuantizationError: If this machine lacks the engine that the model was made for.
-        TrackingError: If the run cannot be found.
     """
-    folder = Path(run_or_path)
-    run_id = str(run_or_path).removeprefix("runs:/")
-    if (folder / RECIPE).is_file():
-        return _read(folder, trust)
-    if folder.exists() or len(Path(run_id).parts) > 1:
+    if not (Path(folder) / RECIPE).is_file():
         raise ModelError(f"a stored model is a folder with {RECIPE} in it, {folder} is not")
-    from quantexp.tracking.artifacts import model_folder
-
-    with model_folder(run_id, tracking_uri) as fetched:
-        return _read(fetched, trust)
+    return _read(Path(folder), trust)
 
 
 def input_width(folder: Path) -> int:
     """Return how many values one example has for the model in `folder`."""
     return _recipe(folder).inputs
-
-
-def float_weights(folder: Path) -> dict[str, Tensor]:
-    """Return the weights of the model in `folder`, named as in its network. Raises ModelError unless float32."""
-    from safetensors.torch import load_file
-
-    with _told(folder):
-        recipe = _recipe(folder)
-        quant = _option(recipe.quant, METHODS)
-        if not (isinstance(quant, Amp) or (isinstance(quant, NoQuant) and recipe.precision == "fp32")):
-            raise ModelError(
-                "weights to start from are float32, as quant=none with fp32 and quant=amp leave them; "
-                f"got those of quant={quant.name} with {recipe.precision!r}"
-            )
-        state = load_file(folder / SAFE_STATE)
-        return {name.removeprefix("model.") if isinstance(quant, Amp) else name: one for name, one in state.items()}
 
 
 def _recipe(folder: Path) -> Recipe:

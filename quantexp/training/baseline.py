@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quantexp.config import Experiment, Train
 from quantexp.results import Training
-from quantexp.storage.stored import SAFE_STATE, float_weights
+from quantexp.state.checkpoint import SAFE_STATE, fill_from_file, fill_from_stored
 from quantexp.system.cache import cache_folder, locked, write_atomically
-from quantexp.system.errors import ModelError, TrainingError
+from quantexp.system.errors import TrainingError
 from quantexp.tasks.data import TaskData
 from quantexp.training.loop import fit, resolve_device, resolve_threads
 
@@ -52,10 +52,10 @@ class Baseline:
 
     key: dict[str, Any]
 
-    def __init__(self, experiment: Experiment, data: TaskData) -> None:
+    def __init__(self, experiment: Experiment, data: TaskData, weights: Path | None = None) -> None:
         self._experiment = experiment
         self._data = data
-        trained = self._from_checkpoint() if experiment.train.checkpoint else self._from_cache()
+        trained = self._from_checkpoint(weights) if experiment.train.checkpoint else self._from_cache()
         self.model = trained.model
         self.training = trained.training
 
@@ -103,17 +103,19 @@ class Baseline:
 
         return self.trained_once("float", recipe, {}, self.fresh, train)
 
-    def _from_checkpoint(self) -> Trained:
-        recipe = self._experiment.train
+    def _from_checkpoint(self, weights: Path | None) -> Trained:
+        """Start from a file, or from `weights`: the folder of the network that the run in `train.checkpoint` stored."""
+        checkpoint = str(self._experiment.train.checkpoint)
         model = self.fresh()
-        if run_id := recipe.checkpoint_run:
-            content = fill_from_run(model, run_id, self._experiment.tracking.uri)
+        if weights is not None:
+            fill_from_stored(model, weights, f"train.checkpoint={checkpoint}")
+            content = (weights / SAFE_STATE).read_bytes()
         else:
-            path = Path(str(recipe.checkpoint)).expanduser()
-            fill_from_checkpoint(model, path)
+            path = Path(checkpoint).expanduser()
+            fill_from_file(model, path)
             content = path.read_bytes()
         self.key = {"checkpoint": hashlib.sha256(content).hexdigest()}
-        log.info("train     nothing: weights from %s", recipe.checkpoint)
+        log.info("train     nothing: weights from %s", checkpoint)
         return Trained(model.eval(), None)
 
     def _key(self, kind: str, recipe: Train, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,9 +144,9 @@ class Baseline:
         }
 
 
-def obtain(experiment: Experiment, data: TaskData) -> Baseline:
+def obtain(experiment: Experiment, data: TaskData, weights: Path | None = None) -> Baseline:
     """Return the float model of an experiment, trained once. Raises TrainingError, CacheError."""
-    return Baseline(experiment, data)
+    return Baseline(experiment, data, weights)
 
 
 class ModelCache:
@@ -216,72 +218,3 @@ class ModelCache:
                 self.folder,
                 error.strerror or error,
             )
-
-
-def fill_from_checkpoint(model: nn.Module, path: Path) -> None:
-    """Fill `model` with the weights in a .safetensors file, or a .pt state dict read without unpickling objects.
-
-    Raises:
-        TrainingError: If the file is missing, of another kind, damaged, or has other layers.
-    """
-    rule = "train.checkpoint must be a .safetensors file or a .pt state dict"
-    if not path.is_file():
-        raise TrainingError(f"{rule}, there is no file {path}")
-    _fill(model, _read_state(path, rule), str(path))
-
-
-def fill_from_run(model: nn.Module, run_id: str, tracking_uri: str | None) -> bytes:
-    """Fill `model` with the float32 weights that a run stored; return the bytes of the file they were in.
-
-    Raises:
-        TrainingError: If its model is quantized or cast, damaged, or has other layers.
-        TrackingError: If the run cannot be read.
-    """
-    from quantexp.tracking.artifacts import model_folder
-
-    with model_folder(run_id, tracking_uri) as folder:
-        try:
-            state = float_weights(folder)
-        except ModelError as error:
-            raise TrainingError(f"train.checkpoint={run_id}: {error}") from error
-        _fill(model, state, f"train.checkpoint={run_id}")
-        return (folder / SAFE_STATE).read_bytes()
-
-
-def _fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    own = model.state_dict()
-    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if found != expected:
-        wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
-        shown = "; ".join(f"{name}: expected {expected.get(name)}, found {found.get(name)}" for name in wrong[:4])
-        raise TrainingError(f"{source} does not fit the model ({shown}); choose model and task as it was trained")
-    for name, tensor in state.items():
-        kind = tensor.is_floating_point() or tensor.dtype is own[name].dtype  # a network may count batches, say
-        plain = kind and tensor.layout is torch.strided and tensor.device.type == "cpu"
-        if not plain or tensor.is_quantized or not bool(torch.isfinite(tensor).all()):
-            raise TrainingError(
-                f"{source}: weights must be plain tensors of finite floating-point numbers, {name} is not"
-            )
-    model.load_state_dict(state)
-
-
-def _read_state(path: Path, rule: str) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise TrainingError(f"{rule}, got {path.name}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # damaged bytes make the readers raise whatever they stumble over
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        if "Weights only load failed" in reason:  # torch goes on to explain how to load it all the same
-            reason = "it holds more than weights, or is damaged; unpickling it could run code"
-        raise TrainingError(
-            f"{path} is not read as weights ({reason}); save model.state_dict(), best with safetensors.torch.save_file"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise TrainingError(f"{path} must hold a state dict, a mapping of names to tensors; save model.state_dict()")
-    return state

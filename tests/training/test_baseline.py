@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save, save_file
-from torch import Tensor, nn
+from torch import nn
 
 import quantexp.quant.methods.amp
 import quantexp.quant.methods.qat
@@ -22,27 +22,22 @@ from quantexp.config import (
     Dynamic,
     Experiment,
     Lab,
-    Local,
     Mlp,
     Mnist,
     NoQuant,
     Optimizer,
     Paired,
     Qat,
-    Quant,
     Server,
     Sst2,
     Start,
     Static,
     Train,
 )
-from quantexp.models.mlp import MLP
 from quantexp.results import Training
-from quantexp.storage import stored as storage
-from quantexp.system.errors import CacheError, TrackingError, TrainingError
+from quantexp.system.errors import CacheError, TrainingError
 from quantexp.tasks.data import TaskData
-from quantexp.tracking.store import open_store
-from quantexp.training.baseline import Baseline, fill_from_checkpoint
+from quantexp.training.baseline import Baseline
 
 Sample = Callable[..., Experiment]
 
@@ -380,69 +375,7 @@ def test_qat_from_scratch_does_not_follow_the_float_model(small: Sample, trainin
     assert [label.split()[0] for label in trainings] == ["train", "qat", "train"]
 
 
-# The weights of a run
-
-
-@pytest.fixture
-def recorded(small: Sample, workdir: Path, tmp_path: Path) -> Callable[..., tuple[str, Path]]:
-    """Store what a method makes of the float model as the model of a run; its id, and the folder in the store."""
-
-    def record(quant: Quant, precision: str | None = None) -> tuple[str, Path]:
-        experiment = small(quant=quant, precision=precision)
-        data = experiment.load()
-        model = quant.apply(experiment.baseline(data), data, experiment.train, str(experiment.precision)).model
-        store = open_store(Local())
-        run_id = store.client.create_run(store.experiment_id).info.run_id
-        storage.save(tmp_path / "model", model, storage.Recipe.of(experiment, data))
-        store.client.log_artifacts(run_id, str(tmp_path / "model"), "model")
-        return run_id, workdir / "mlartifacts" / run_id / "artifacts" / "model"
-
-    return record
-
-
-@pytest.mark.parametrize("reference", ["{}", "runs:/{}"])
-@pytest.mark.parametrize("quant", [NoQuant(), Amp()], ids=["none", "amp"])
-def test_the_float32_weights_of_a_run_are_used_instead_of_training(
-    small: Sample,
-    trainings: list[str],
-    recorded: Callable[..., tuple[str, Path]],
-    quant: Quant,
-    reference: str,
-) -> None:
-    run_id, folder = recorded(quant)
-    trainings.clear()
-    taken = baseline(small(train=Train(checkpoint=reference.format(run_id))))
-    weights = storage.float_weights(folder)
-    assert all(torch.equal(weights[name], value) for name, value in taken.model.state_dict().items())
-    assert taken.training is None
-    assert taken.key == {"checkpoint": hashlib.sha256((folder / "state.safetensors").read_bytes()).hexdigest()}
-    assert trainings == []
-
-
-@pytest.mark.parametrize(("quant", "precision"), [(Dynamic(), "int8"), (NoQuant(), "bf16"), (Static(), "int8")])
-def test_a_run_whose_weights_are_not_float32_is_refused_in_words(
-    small: Sample, recorded: Callable[..., tuple[str, Path]], quant: Quant, precision: str
-) -> None:
-    run_id, _ = recorded(quant, precision)
-    told = f"quant=none with fp32 and quant=amp leave them; got those of quant={quant.name} with '{precision}'"
-    with pytest.raises(TrainingError, match=f"train.checkpoint={run_id}: .*{told}"):
-        baseline(small(train=Train(checkpoint=f"runs:/{run_id}")))
-
-
-def test_a_run_of_another_network_is_an_error_that_names_the_layer(
-    small: Sample, recorded: Callable[..., tuple[str, Path]]
-) -> None:
-    run_id, _ = recorded(NoQuant())
-    with pytest.raises(TrainingError, match=rf"train.checkpoint={run_id} does not fit .*expected \(9, 400\), found"):
-        baseline(small(train=Train(checkpoint=run_id), model=Mlp(hidden=[9])))
-
-
-def test_a_run_that_is_not_there_is_told_before_anything_is_trained(
-    small: Sample, trainings: list[str], workdir: Path
-) -> None:
-    with pytest.raises(TrackingError, match="no model of run nowhere can be read"):
-        baseline(small(train=Train(checkpoint="runs:/nowhere")))
-    assert trainings == []
+# Weights to start from
 
 
 @pytest.mark.parametrize(
@@ -471,14 +404,6 @@ def test_what_is_neither_a_file_nor_a_run_is_refused_before_torch_is_needed(smal
             small(train=Train(checkpoint=checkpoint)).check_inputs()
 
 
-# The user's own weights
-
-
-@pytest.fixture
-def network() -> MLP:
-    return MLP(4, [3], 2)
-
-
 @pytest.mark.parametrize("name", ["own.safetensors", "own.pt", "own.pth"])
 def test_a_checkpoint_is_used_instead_of_training(
     small: Sample, trainings: list[str], tmp_path: Path, name: str
@@ -496,144 +421,3 @@ def test_a_checkpoint_is_used_instead_of_training(
     assert taken.key == {"checkpoint": hashlib.sha256(path.read_bytes()).hexdigest()}
     assert not taken.model.training
     assert trainings == []
-
-
-def test_a_checkpoint_that_is_missing_is_an_error_that_names_it(network: MLP, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"train\.checkpoint must be .*, there is no file .*gone\.pt"):
-        fill_from_checkpoint(network, tmp_path / "gone.pt")
-
-
-def test_a_checkpoint_that_is_a_folder_is_an_error(network: MLP, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="there is no file"):
-        fill_from_checkpoint(network, tmp_path)
-
-
-def test_a_checkpoint_of_another_kind_is_an_error_that_names_the_kinds(network: MLP, tmp_path: Path) -> None:
-    path = tmp_path / "own.onnx"
-    path.write_bytes(b"weights")
-    with pytest.raises(TrainingError, match=r"must be a \.safetensors file or a \.pt state dict, got own\.onnx"):
-        fill_from_checkpoint(network, path)
-
-
-def test_a_checkpoint_of_another_model_is_an_error_that_names_layer_expected_and_found(
-    network: MLP, tmp_path: Path
-) -> None:
-    path = tmp_path / "own.pt"
-    torch.save({**network.state_dict(), "layers.0.weight": torch.zeros(3, 5), "extra": torch.zeros(2)}, path)
-    with pytest.raises(TrainingError) as failure:
-        fill_from_checkpoint(network, path)
-    assert "layers.0.weight: expected (3, 4), found (3, 5)" in str(failure.value)
-    assert "extra: expected None, found (2,)" in str(failure.value)
-    assert "layers.2" not in str(failure.value), "layers that fit are not named"
-
-
-def test_a_checkpoint_that_lacks_a_layer_is_an_error_that_names_it(network: MLP, tmp_path: Path) -> None:
-    path = tmp_path / "own.safetensors"
-    state = network.state_dict()
-    del state["layers.2.bias"]
-    save_file(state, path)
-    with pytest.raises(TrainingError, match=r"layers\.2\.bias: expected \(2,\), found None"):
-        fill_from_checkpoint(network, path)
-
-
-class Payload:
-    """What code in a pickle does: unpickled, it makes a file."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return eval, (f"open({str(self.marker)!r}, 'w').close()",)
-
-
-def test_a_checkpoint_with_code_is_refused_and_the_code_does_not_run(network: MLP, tmp_path: Path) -> None:
-    path, marker = tmp_path / "own.pt", tmp_path / "marker"
-    torch.save({**network.state_dict(), "payload": Payload(marker)}, path)
-    with pytest.raises(TrainingError, match=r"is not read as weights \(it holds more than weights"):
-        fill_from_checkpoint(network, path)
-    assert not marker.exists()
-    torch.load(path, weights_only=False)
-    assert marker.exists(), "the file was harmless after all, so the refusal proves nothing"
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("name", ["own.safetensors", "own.pt"])
-def test_a_checkpoint_that_is_not_finite_is_an_error_that_names_the_layer(
-    network: MLP, tmp_path: Path, name: str, value: float
-) -> None:
-    path = tmp_path / name
-    state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
-    state["layers.2.weight"][1, 2] = value
-    if path.suffix == ".safetensors":
-        save_file(state, path)
-    else:
-        torch.save(state, path)
-    with pytest.raises(TrainingError, match=r"finite floating-point numbers, layers\.2\.weight is not"):
-        fill_from_checkpoint(network, path)
-
-
-@pytest.mark.parametrize(
-    "content", [[1.0], torch.zeros(2), {"state_dict": {"a": torch.zeros(1)}}], ids=["list", "tensor", "nested"]
-)
-def test_a_checkpoint_that_is_no_state_dict_is_an_error(network: MLP, tmp_path: Path, content: object) -> None:
-    path = tmp_path / "own.pt"
-    torch.save(content, path)
-    with pytest.raises(TrainingError, match="must hold a state dict"):
-        fill_from_checkpoint(network, path)
-
-
-def quantized(weight: Tensor) -> Tensor:
-    return torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)
-
-
-@pytest.mark.parametrize("kind", [quantized, Tensor.to_sparse], ids=["quantized", "sparse"])
-@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
-@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
-def test_a_checkpoint_of_weights_that_are_no_plain_tensors_is_an_error(
-    network: MLP, tmp_path: Path, kind: Callable[[Tensor], Tensor]
-) -> None:
-    path = tmp_path / "own.pt"
-    torch.save({**network.state_dict(), "layers.0.weight": kind(network.state_dict()["layers.0.weight"])}, path)
-    with pytest.raises(TrainingError, match=r"layers\.0\.weight"):
-        fill_from_checkpoint(network, path)
-
-
-@pytest.mark.parametrize(
-    ("count", "fits"), [(torch.tensor(7), True), (torch.tensor(7.0), True), (torch.tensor(1, dtype=torch.int8), False)]
-)
-def test_a_count_in_a_checkpoint_is_a_count_in_the_network(tmp_path: Path, count: Tensor, fits: bool) -> None:
-    normed = nn.Sequential(nn.BatchNorm1d(4))  # counts its batches
-    save_file({**normed.state_dict(), "0.num_batches_tracked": count}, tmp_path / "own.safetensors")
-    if fits:
-        fill_from_checkpoint(normed, tmp_path / "own.safetensors")
-        assert int(normed.state_dict()["0.num_batches_tracked"]) == 7
-    else:
-        with pytest.raises(TrainingError, match="num_batches_tracked is not"):
-            fill_from_checkpoint(normed, tmp_path / "own.safetensors")
-
-
-@pytest.mark.parametrize("length", [0, 1, 5, 100, 1000])
-@pytest.mark.parametrize("name", ["own.safetensors", "own.pt"])
-def test_a_checkpoint_that_is_cut_off_is_an_error_that_names_it(
-    network: MLP, tmp_path: Path, name: str, length: int
-) -> None:
-    path = tmp_path / name
-    if path.suffix == ".safetensors":
-        save_file({**network.state_dict(), "padding": torch.zeros(300)}, path)
-    else:
-        torch.save(network.state_dict(), path)
-    path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(TrainingError, match=name.replace(".", r"\.")):
-        fill_from_checkpoint(network, path)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"\x80\x02.", b"\x80\x02j\x01\x00\x00\x00.", b"\x80\x02r"],
-    ids=["empty stack", "no such memo", "cut in an argument"],
-)
-def test_a_checkpoint_that_is_a_damaged_pickle_is_an_error(network: MLP, tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "own.pt"
-    path.write_bytes(content)
-    with pytest.raises(TrainingError, match=r"own\.pt"):
-        fill_from_checkpoint(network, path)
