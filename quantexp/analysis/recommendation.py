@@ -13,7 +13,7 @@ from quantexp.analysis.ratios import Ratio, between, over_float
 from quantexp.analysis.seeds import difference, spread
 from quantexp.analysis.variants import Network, Settings, Setup, Variant, networks, settings_text, setup_names
 from quantexp.results import Comparison
-from quantexp.results.sweep import Sweep
+from quantexp.results.sweep import SweepResult
 from quantexp.results.text import p_text, size_text
 
 NEARLY = 1.05  # times the smallest size
@@ -23,7 +23,7 @@ NO_MODEL = "No run of this sweep measured a model; what a study found stands in 
 NOT_TOLD = "No two methods of this sweep can be compared: only the float model was measured."
 
 
-def which_when(sweep: Sweep) -> str:
+def which_when(sweep: SweepResult) -> str:
     """Return a paragraph for each network, or for the many of one task, in each setup."""
     found = [one for one in networks(sweep) if len(one.variants) > 1]
     names = setup_names(list(dict.fromkeys(one.setup for one in found)))

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from quantexp.results import Latency, Report, Speedup
-from quantexp.results.sweep import Entry, Sweep
+from quantexp.results.sweep import Entry, SweepResult
 from quantexp.results.text import threads_text
 
 CHOICES = ("task", "model", "quant", "precision", "train", "benchmark", "data", "validation", "evaluation")
@@ -145,7 +145,7 @@ class Network:
         return next(iter(self.variants[0].reports.values())).flops
 
 
-def variants(sweep: Sweep) -> list[Variant]:
+def variants(sweep: SweepResult) -> list[Variant]:
     """Return what was tried, in the order of the sweep; failures, which have no setup, behind the rest."""
     levers, digests = _levers(sweep.entries), _digests(sweep.entries)
     grouped: dict[Variant, list[Entry]] = defaultdict(list)
@@ -154,7 +154,7 @@ def variants(sweep: Sweep) -> list[Variant]:
     return [dataclasses.replace(one, entries=tuple(entries)) for one, entries in grouped.items()]
 
 
-def networks(sweep: Sweep) -> list[Network]:
+def networks(sweep: SweepResult) -> list[Network]:
     """Return what can be compared with each other; a float model that has no run of its own is that of the others."""
     grouped: dict[tuple[str, Settings, Setup], list[Variant]] = defaultdict(list)
     for one in variants(sweep):

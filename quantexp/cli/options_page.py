@@ -19,7 +19,8 @@ Every setting, as `KEY=VALUE` on the command line, made from the options themsel
 `python -m quantexp.cli.options_page > docs/options.md`. `python -m quantexp --help` prints the same.
 
 *Affects* says what changes with a setting. **weights**: what is trained, so that another value trains anew;
-**result**: what is measured or reported, so that another value is another run; **nothing**: where things lie or are recorded.
+**result**: what is measured or reported, so that another value is another run; **nothing**: where things lie or are
+recorded.
 """
 AFFECTS = {Affects.WEIGHTS: "weights", Affects.RESULT: "result", Affects.NOTHING: "nothing"}
 

@@ -203,18 +203,18 @@ def no_pair(task: str, gives: Iterable[Kind], model: str, takes: Iterable[Kind])
 def affects(path: str) -> Affects:
     """Return the most that a setting affects, by its path as one types it: `seed`, `quant.flow`, `quant`.
 
-    Settings that Hydra itself has, and those of no option, affect nothing.
+    A group stands for the choice of an option and all settings that come with it. Settings of a sweep and of Hydra
+    affect nothing.
     """
     group, _, name = path.partition(".")
-    owners: list[type[Settings]] = [option for option in OPTIONS if option.group == group]
-    if group == SweepSettings.group:
-        owners = [SweepSettings]
-    if not owners and group in Experiment.__dataclass_fields__ and not name:
+    options = [option for option in OPTIONS if option.group == group]
+    if not options and not name and group in Experiment.__dataclass_fields__ and group != SweepSettings.group:
         return Experiment.affected_by(group)
-    found = [
-        owner.affected_by(field.name)
-        for owner in owners
-        for field in fields(owner)
+    found = [option.choice_affects for option in options if not name]
+    found += [
+        option.affected_by(field.name)
+        for option in options
+        for field in fields(option)
         if "affects" in field.metadata and name in ("", field.name)
     ]
     return next((one for one in (WEIGHTS, RESULT) if one in found), NOTHING)

@@ -110,10 +110,14 @@ class Settings:
 
 @dataclasses.dataclass
 class Option(Settings):
-    """One value of a config group: `name` is what one types, `implementation` the module that does it."""
+    """One value of a config group: `name` is what one types, `implementation` the module that does it.
+
+    `choice_affects` says what changes when another value of the group is chosen.
+    """
 
     name: ClassVar[str] = ""
     implementation: ClassVar[str] = ""
+    choice_affects: ClassVar[Affects] = RESULT
 
 
 def plain(value: Any) -> Any:

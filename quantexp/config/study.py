@@ -14,7 +14,6 @@ from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Quant
 from quantexp.system.errors import Mismatch
 
 MOST_VALUES = 2**24
-HELD_OUT = 0.1  # share of the training examples that a search decides on, unless the experiment says
 
 
 class Goal(StrEnum):
@@ -29,7 +28,7 @@ class Study(Option):
     """What is done with an experiment.
 
     `needs_data` says whether it reads the task's data; `chooses` has the methods whose layers it chooses, none where it
-    leaves them to the experiment.
+    leaves them to the experiment. `implementation` names the generator that yields its variants and what it found.
     """
 
     group: ClassVar[str] = "study"
@@ -66,7 +65,7 @@ class Affine(Study):
     """
 
     name: ClassVar[str] = "affine"
-    implementation: ClassVar[str] = "quantexp.studies.affine"
+    implementation: ClassVar[str] = "quantexp.studies.affine.study.find"
     needs_data: ClassVar[bool] = False
 
     shape: list[int] = option(
@@ -104,7 +103,7 @@ class Sensitivity(Study):
     """
 
     name: ClassVar[str] = "sensitivity"
-    implementation: ClassVar[str] = "quantexp.studies.sensitivity"
+    implementation: ClassVar[str] = "quantexp.studies.sensitivity.study.find"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer, FakeQuant)
 
     layers: list[str] = option(
@@ -125,7 +124,7 @@ class Search(Study):
     """
 
     name: ClassVar[str] = "search"
-    implementation: ClassVar[str] = "quantexp.studies.search"
+    implementation: ClassVar[str] = "quantexp.studies.search.study.find"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer,)  # what is only simulated is neither faster nor smaller
 
     max_accuracy_drop: float = option(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantexp.config.option import NOTHING, Option, option
+from quantexp.config.option import NOTHING, Affects, Option, option
 
 
 @dataclass
@@ -14,6 +14,7 @@ class Tracking(Option):
     """An MLflow store."""
 
     group: ClassVar[str] = "tracking"
+    choice_affects: ClassVar[Affects] = NOTHING
 
     experiment: str = option("name of the MLflow experiment", "quantexp", affects=NOTHING)
     uri: str | None = option("MLflow tracking URI", None, affects=NOTHING)

@@ -16,7 +16,7 @@ from quantexp.config import OVER_TORCH_AO, Engine
 from quantexp.reports.networks import network_title
 from quantexp.reports.table import Table
 from quantexp.results import won_and_lost
-from quantexp.results.sweep import Sweep
+from quantexp.results.sweep import SweepResult
 from quantexp.results.text import size_text
 
 FLOW, ENGINE = "quant.flow", "quant.engine"
@@ -26,7 +26,7 @@ MEANING = (
 )
 
 
-def leaving_table(sweep: Sweep) -> Table | None:
+def leaving_table(sweep: SweepResult) -> Table | None:
     """Return a row for each method and flow without torch.ao, None where no method has flows of both kinds."""
     found = networks(sweep)
     names = setup_names([one.setup for one in found])

@@ -26,7 +26,7 @@ from quantexp.analysis.variants import (
 from quantexp.reports.sweep_table import error_text, without_empty
 from quantexp.reports.table import Table
 from quantexp.results import Report
-from quantexp.results.sweep import Sweep, UnsupportedEntry
+from quantexp.results.sweep import SweepResult, UnsupportedEntry
 from quantexp.results.text import size_text, threads_text
 
 MEANING = (
@@ -36,7 +36,7 @@ MEANING = (
 )
 
 
-def network_tables(sweep: Sweep) -> list[tuple[str, Table]]:
+def network_tables(sweep: SweepResult) -> list[tuple[str, Table]]:
     """Return a title and a table for each network that two methods or more were tried on."""
     tried, found = variants(sweep), networks(sweep)
     names = setup_names([one.setup for one in found])
@@ -54,7 +54,7 @@ def network_title(network: Network, names: Mapping[Setup, str]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def unsupported_table(sweep: Sweep) -> Table | None:
+def unsupported_table(sweep: SweepResult) -> Table | None:
     """Return the combinations that do not exist, a row a reason; None if there are none."""
     of_reason: dict[str, list[UnsupportedEntry]] = defaultdict(list)
     for entry in sweep.unsupported:

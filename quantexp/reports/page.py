@@ -17,7 +17,7 @@ from quantexp.reports.networks import network_tables, unsupported_table
 from quantexp.reports.sweep_plots import Picture, drawn
 from quantexp.reports.sweep_table import full_csv, full_table, lab_table, seeds_table, sweep_csv
 from quantexp.reports.table import TEXT_COLUMNS, Table, plain
-from quantexp.results.sweep import Entry, Sweep
+from quantexp.results.sweep import Entry, SweepResult
 from quantexp.system.errors import QuantexpError
 
 PAGE = "report.html"
@@ -47,7 +47,7 @@ figcaption { color: var(--quiet); font-size: .85rem }
 """
 
 
-def write(sweep: Sweep, folder: Path) -> Path:
+def write(sweep: SweepResult, folder: Path) -> Path:
     """Write the report into `folder`; return the path of the HTML page.
 
         table.md, table.csv   the lab's table
@@ -86,7 +86,7 @@ def write(sweep: Sweep, folder: Path) -> Path:
     return folder / PAGE
 
 
-def markdown(sweep: Sweep, pictures: list[Picture]) -> str:
+def markdown(sweep: SweepResult, pictures: list[Picture]) -> str:
     """Return the report as Markdown, with links to the pictures."""
     parts = [f"# Sweep {plain(sweep.name)}", f"    {' '.join(sweep.command.split())}"]
     parts += ["## Which method when", *(plain(text) for text in which_when(sweep).split("\n\n"))]
@@ -97,7 +97,7 @@ def markdown(sweep: Sweep, pictures: list[Picture]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def html(sweep: Sweep, pictures: list[Picture]) -> str:
+def html(sweep: SweepResult, pictures: list[Picture]) -> str:
     """Return the report as one page that holds its pictures."""
     name = escape(sweep.name)
     return "\n".join(
@@ -113,7 +113,7 @@ def html(sweep: Sweep, pictures: list[Picture]) -> str:
     )
 
 
-def _sections(sweep: Sweep, pictures: list[Picture]) -> Iterator[str]:
+def _sections(sweep: SweepResult, pictures: list[Picture]) -> Iterator[str]:
     tables = dict(_tables(sweep))
     lab, *others = tables.items()
     yield "<h2>Which method when</h2>"
@@ -132,7 +132,7 @@ def _sections(sweep: Sweep, pictures: list[Picture]) -> Iterator[str]:
         yield "</dl>"
 
 
-def _tables(sweep: Sweep) -> Iterator[tuple[str, Table]]:
+def _tables(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
     """Yield the tables with their titles, the lab's first."""
     yield "The lab's table", lab_table(sweep)
     yield from _of_networks(sweep)
@@ -141,7 +141,7 @@ def _tables(sweep: Sweep) -> Iterator[tuple[str, Table]]:
     yield "Every run", full_table(sweep)
 
 
-def _of_networks(sweep: Sweep) -> Iterator[tuple[str, Table]]:
+def _of_networks(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
     yield from network_tables(sweep)
     if leaving := leaving_table(sweep):
         yield "Leaving torch.ao", leaving
@@ -149,7 +149,7 @@ def _of_networks(sweep: Sweep) -> Iterator[tuple[str, Table]]:
         yield "What does not exist", unsupported
 
 
-def _networks(sweep: Sweep) -> str:
+def _networks(sweep: SweepResult) -> str:
     return "\n".join(f"## {plain(title)}\n\n{table.markdown()}" for title, table in _of_networks(sweep))
 
 

@@ -46,7 +46,7 @@ from quantexp.reports.sweep_marks import (
     speedup_bars,
     speedup_value,
 )
-from quantexp.results.sweep import Sweep
+from quantexp.results.sweep import SweepResult
 from quantexp.results.text import threads_text
 
 if TYPE_CHECKING:
@@ -108,12 +108,12 @@ class Group:
         return max(len(one.reports) for _, one in self.variants)
 
 
-def pictures(sweep: Sweep) -> dict[str, bytes]:
+def pictures(sweep: SweepResult) -> dict[str, bytes]:
     """Return the pictures of a sweep as PNG by file name; those that it has no figures for are left out."""
     return {one.file: one.png for one in drawn(sweep)}
 
 
-def drawn(sweep: Sweep) -> list[Picture]:
+def drawn(sweep: SweepResult) -> list[Picture]:
     """Return the pictures of a sweep with what they say."""
     found = []
     with styled():
@@ -123,7 +123,7 @@ def drawn(sweep: Sweep) -> list[Picture]:
     return found
 
 
-def figures(sweep: Sweep) -> dict[str, Figure]:
+def figures(sweep: SweepResult) -> dict[str, Figure]:
     """Return the pictures of a sweep before they are drawn, by file name."""
     pages: dict[str, Callable[[Group], Iterator[Figure]]] = {
         "accuracy-latency": accuracy_latency_figures,
@@ -151,7 +151,7 @@ def figures(sweep: Sweep) -> dict[str, Figure]:
     return named
 
 
-def groups(sweep: Sweep) -> list[Group]:
+def groups(sweep: SweepResult) -> list[Group]:
     """Return what is drawn together: the networks of each task and setup, of which something can be compared."""
     found: dict[tuple[str, Setup], list[Network]] = defaultdict(list)
     for network in networks(sweep):

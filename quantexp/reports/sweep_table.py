@@ -29,14 +29,14 @@ from quantexp.analysis.variants import (
 from quantexp.reports.table import Table, accuracy_text, mean_std, notes, speedup_text
 from quantexp.results import NotFaster, Report
 from quantexp.results.metrics import metrics
-from quantexp.results.sweep import Entry, Sweep
+from quantexp.results.sweep import Entry, SweepResult
 from quantexp.results.text import p_text, size_text
 
 LONGEST_ERROR = 100  # characters of an error that a table shows
 LAB = ("Task", "Quantization", "dtype")
 
 
-def lab_table(sweep: Sweep) -> Table:
+def lab_table(sweep: SweepResult) -> Table:
     """Return one row a variant in the lab's columns, and one for each failure with its error."""
     tried = variants(sweep)
     every = setups(tried)
@@ -66,7 +66,7 @@ def lab_table(sweep: Sweep) -> Table:
     return without_empty(columns, rows, tuple(_notes(sweep, every, folded)))
 
 
-def full_table(sweep: Sweep) -> Table:
+def full_table(sweep: SweepResult) -> Table:
     """Return a row a run and batch size: intervals, what changed against float, verdicts, and numbered notes."""
     tried = variants(sweep)
     every = setups(tried)
@@ -88,7 +88,7 @@ def full_table(sweep: Sweep) -> Table:
     return without_empty(columns, rows, (*_notes(sweep, every, False), *numbered))
 
 
-def seeds_table(sweep: Sweep) -> Table | None:
+def seeds_table(sweep: SweepResult) -> Table | None:
     """Return each two methods compared over the seeds that both have, None where no two share two seeds."""
     found = networks(sweep)
     names = setup_names([one.setup for one in found])
@@ -116,7 +116,7 @@ def seeds_table(sweep: Sweep) -> Table | None:
     return without_empty(columns, rows, said)
 
 
-def sweep_csv(sweep: Sweep) -> str:
+def sweep_csv(sweep: SweepResult) -> str:
     """Return the lab's table as CSV, a row a run that is done: accuracy in [0, 1], milliseconds, MB."""
     sizes = sorted({one.batch_size for report in sweep.reports for one in report.result.latency})
     columns = [*LAB, "Size (MB)", "Params", "Accuracy"]
@@ -138,7 +138,7 @@ def sweep_csv(sweep: Sweep) -> str:
     return _csv(lines)
 
 
-def full_csv(sweep: Sweep) -> str:
+def full_csv(sweep: SweepResult) -> str:
     """Return every figure of every combination under its public name, a row a run.
 
     Failures have their error, combinations that do not exist the reason, and neither has figures.
@@ -167,7 +167,7 @@ def full_csv(sweep: Sweep) -> str:
     return _csv(lines)
 
 
-def sentences(sweep: Sweep) -> list[str]:
+def sentences(sweep: SweepResult) -> list[str]:
     """Say what is not in the tables: combinations that failed, that do not exist, and those not yet run."""
     said = []
     total = len(sweep.entries) + sweep.left
@@ -250,7 +250,7 @@ def _better(change: Difference) -> str:
     return ("better" if change.mean > 0 else "worse") if change.told else "not told apart"
 
 
-def _notes(sweep: Sweep, every: Sequence[Setup], folded: bool) -> Iterator[str]:
+def _notes(sweep: SweepResult, every: Sequence[Setup], folded: bool) -> Iterator[str]:
     """Say what the cells mean, where and on what they were measured, and what is missing."""
     if sweep.reports:
         yield from notes(sweep.reports)
@@ -290,13 +290,13 @@ def without_empty(columns: Sequence[str], rows: Sequence[Sequence[str]], said: t
     return Table(tuple(columns[at] for at in kept), tuple(tuple(row[at] for at in kept) for row in rows), said)
 
 
-def _entries(sweep: Sweep) -> Iterator[tuple[Variant, Entry]]:
+def _entries(sweep: SweepResult) -> Iterator[tuple[Variant, Entry]]:
     """Yield each combination with its variant, in the order of the sweep."""
     of_run = {id(entry): one for one in variants(sweep) for entry in one.entries}
     return ((of_run[id(entry)], entry) for entry in sweep.entries)
 
 
-def _levers(sweep: Sweep) -> list[str]:
+def _levers(sweep: SweepResult) -> list[str]:
     return list(dict.fromkeys(name for one in variants(sweep) for name, _ in one.settings))
 
 

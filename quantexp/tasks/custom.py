@@ -35,6 +35,11 @@ def gives(task: CustomTask) -> tuple[Kind, ...]:
     return own_kinds("task", task.target, "gives") or (Kind.features,)
 
 
+def source(task: CustomTask) -> str:
+    """Return a digest of the user's code. Raises ConfigError."""
+    return own_code.source_digest(own_code.find("task.target", str(task.target)))
+
+
 def own_kinds(group: str, target: str | None, attribute: str) -> tuple[Kind, ...]:
     """Return the kinds that an attribute of the user's class or function names, none if it has no such attribute.
 

@@ -26,7 +26,7 @@ from quantexp.config import (
 )
 from quantexp.mission import load
 from quantexp.quant.engine import supported_engines
-from quantexp.storage.stored import FILES, Recipe, float_weights, load, save
+from quantexp.storage.stored import FILES, Recipe, load, save
 from quantexp.system.errors import ModelError
 from quantexp.training.baseline import trained
 
@@ -265,25 +265,6 @@ def test_a_model_of_sentences_without_its_words_is_an_error(worded: Path) -> Non
     (worded / "vocabulary.txt").unlink()
     with pytest.raises(ModelError, match="sst2 gives 0 values, it takes 50"):
         load(worded)
-
-
-# Weights to start from
-
-
-@pytest.mark.parametrize(("method", "precision"), PAIRS, ids=of_pair)
-def test_only_float32_weights_are_given_to_start_from(
-    saved: Callable[..., tuple[Path, nn.Module, Tensor]], method: type[Quant], precision: str
-) -> None:
-    folder, model, _ = saved(method(), precision)
-    if method.name == "amp" or precision == "fp32":
-        weights = float_weights(folder)
-        assert list(weights) == ["layers.0.bias", "layers.0.weight", "layers.2.bias", "layers.2.weight"]
-        assert {weight.dtype for weight in weights.values()} == {torch.float32}
-        own = [value for name, value in model.state_dict().items() if name.endswith("layers.2.weight")]
-        assert torch.equal(own[0], weights["layers.2.weight"])
-    else:
-        with pytest.raises(ModelError, match=rf"quant=none with fp32 and quant=amp .* quant={method.name} with "):
-            float_weights(folder)
 
 
 # Damaged states

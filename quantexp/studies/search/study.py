@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from quantexp.config import METHODS, ByLayer, EvaluationSplit, Experiment, Search
+from quantexp.config import METHODS, ByLayer, EvaluationSplit, Experiment, Search, Single
 from quantexp.reports.findings import Findings
 from quantexp.results import Report
 from quantexp.studies.search.findings import Candidate, Choice, Goal, SearchReport
@@ -27,6 +27,7 @@ from quantexp.system.errors import QuantizationError
 
 log = logging.getLogger(__name__)
 
+HELD_OUT = 0.1  # share of the training examples that it decides on, unless the experiment says
 UNKNOWN = 1e9  # examples
 NO_NOISE = -1e3  # dB
 
@@ -75,12 +76,14 @@ def find(
 
     Args:
         settings: The bound, the objective, and what may be chosen.
-        experiment: What is varied; it measures on the validation split.
+        experiment: What is varied; all but the last variant are measured on the validation split.
         command: Says how an experiment is typed as a single run.
 
     Raises:
         QuantizationError: If no variant can be quantized, or `study.layers` matches nothing that is.
     """
+    validation = experiment.validation or HELD_OUT
+    experiment = replace(experiment, study=Single(), validation=validation, evaluation=EvaluationSplit.validation)
     size = settings.batch_size or max(experiment.batch_size)
     goal = Goal(settings.max_accuracy_drop, settings.objective, size, experiment.benchmark.margin)
     trials = Trials(goal, experiment.train.checkpoint, settings.max_variants)

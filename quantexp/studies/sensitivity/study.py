@@ -7,10 +7,10 @@ does to a network that is float otherwise; left out, what it adds to the roundin
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
-from quantexp.config import Experiment, Selective, Sensitivity
+from quantexp.config import Experiment, Selective, Sensitivity, Single
 from quantexp.reports.findings import Findings
 from quantexp.results import Report
 from quantexp.studies.parts import parts_of
@@ -20,12 +20,15 @@ from quantexp.system.errors import QuantizationError
 Runs = Generator[Experiment, Report, Report | None]
 
 
-def find(settings: Sensitivity, experiment: Experiment) -> Generator[Experiment, Report, Findings]:
+def find(
+    settings: Sensitivity, experiment: Experiment, command: Callable[[Experiment], str]
+) -> Generator[Experiment, Report, Findings]:
     """Yield the variants of `experiment`, receive their reports, return what they say together.
 
     Raises:
         QuantizationError: If all layers together cannot be quantized, or `study.layers` matches nothing that is.
     """
+    experiment = replace(experiment, study=Single())
     quant = experiment.quant
     assert isinstance(quant, Selective)  # Experiment has seen to it
     whole = yield experiment
