@@ -13,6 +13,11 @@ class Flow(StrEnum):
     pt2e = "pt2e"
     torchao = "torchao"
 
+    @property
+    def implementation(self) -> str:
+        """The module that does it."""
+        return f"quantexp.quant.flows.{self.value}"
+
 
 OVER_TORCH_AO = (Flow.fx, Flow.eager)  # whose end torch has announced
 

@@ -5,6 +5,7 @@
                       labels; or a `Split`, which keeps its examples small and makes batches itself
     classes           how many classes there are, or `class_names`; else one more than the greatest label
     inputs            a tuple of `InputSpec`, else what the tensors of train and test say; needed for data=synthetic
+    objective         an object as tasks/objectives/ has them, in place of classification
     encode(raw)       raw inputs as a batch; only for predicting with a stored network
     fingerprint       what changes when the data do; needed only where train() returns a `Split`
 
@@ -71,7 +72,7 @@ def load(task: CustomTask, kind: Kind, request: DataRequest) -> TaskData:
         test,
         inputs=_inputs(task, own, train, test),
         classes=classes,
-        objective=Classification(classes),
+        objective=getattr(own, "objective", None) or Classification(classes),
         fingerprint=_fingerprint(task, own, train, test),
         origin=str(task.target),
         validation=validation,
