@@ -201,9 +201,11 @@ def no_pair(task: str, gives: Iterable[Kind], model: str, takes: Iterable[Kind])
 def affects(path: str) -> Affects:
     """Return the most that a setting affects, by its path as one types it: `seed`, `quant.flow`, `quant`.
 
-    Settings that Hydra itself has, and those of no option, affect nothing.
+    What a setting holds, as `model.arguments.width`, affects what the setting does. A choice among options without
+    settings, as `runtime`, affects the result. Settings that Hydra itself has, and those of no option, affect nothing.
     """
-    group, _, name = path.partition(".")
+    group, _, rest = path.partition(".")
+    name = rest.partition(".")[0]
     owners: list[type[Settings]] = [option for option in OPTIONS if option.group == group]
     if group == SweepSettings.group:
         owners = [SweepSettings]
@@ -215,6 +217,8 @@ def affects(path: str) -> Affects:
         for field in fields(owner)
         if "affects" in field.metadata and name in ("", field.name)
     ]
+    if owners and not found and not name:
+        return RESULT
     return next((one for one in (WEIGHTS, RESULT) if one in found), NOTHING)
 
 
