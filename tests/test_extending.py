@@ -98,7 +98,7 @@ def test_eager_mode_refuses_a_network_that_multiplies_embeddings_and_names_a_flo
     sample: Sample, examples: Path
 ) -> None:
     experiment = sample(**TOKENS, data="full", quant=Static(flow=Flow.eager))
-    with pytest.raises(QuantizationError, match="use quant.flow=fx"):
+    with pytest.raises(QuantizationError, match="use quant\\.flow=fx"):
         quantexp.run(experiment)
 
 

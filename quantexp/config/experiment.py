@@ -203,10 +203,11 @@ def no_pair(task: str, gives: Iterable[Kind], model: str, takes: Iterable[Kind])
 def affects(path: str) -> Affects:
     """Return the most that a setting affects, by its path as one types it: `seed`, `quant.flow`, `quant`.
 
-    A group stands for the choice of an option and all settings that come with it. Settings of a sweep and of Hydra
-    affect nothing.
+    A group stands for the choice of an option and all settings that come with it; what a setting holds, as
+    `model.arguments.width`, affects what the setting does. Settings of a sweep and of Hydra affect nothing.
     """
-    group, _, name = path.partition(".")
+    group, _, rest = path.partition(".")
+    name = rest.partition(".")[0]
     options = [option for option in OPTIONS if option.group == group]
     if not options and not name and group in Experiment.__dataclass_fields__ and group != SweepSettings.group:
         return Experiment.affected_by(group)

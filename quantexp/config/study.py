@@ -14,6 +14,7 @@ from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Quant
 from quantexp.system.errors import Mismatch
 
 MOST_VALUES = 2**24
+USUAL_DROP = 0.01  # accuracy that a search may lose, unless it has another bound
 
 
 class Goal(StrEnum):
@@ -21,6 +22,14 @@ class Goal(StrEnum):
 
     latency = "latency"
     size = "size"
+
+
+class Criterion(StrEnum):
+    """What says how good a quantized network is; accuracy needs labels, the others compare its outputs with float's."""
+
+    accuracy = "accuracy"
+    output_sqnr_db = "output_sqnr_db"
+    agreement = "agreement"
 
 
 @dataclass
@@ -106,6 +115,11 @@ class Sensitivity(Study):
     implementation: ClassVar[str] = "quantexp.studies.sensitivity.study.find"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer, FakeQuant)
 
+    by: Criterion = option(
+        "what layers are ranked by: accuracy, or output_sqnr_db or agreement, which need no labels",
+        Criterion.accuracy,
+        affects=RESULT,
+    )
     layers: list[str] = option(
         "patterns of layers that are varied one by one, or of modules with children that are varied as a whole, as "
         "[features,classifier.*]; none: every layer that is quantized",
@@ -114,24 +128,46 @@ class Sensitivity(Study):
     )
     resume: bool = option("use what was measured before; false: measure everything again", True, affects=NOTHING)
 
+    def combination_faults(self, quant: Quant, batch_sizes: Any, labelled: bool) -> Iterator[str]:
+        yield from super().combination_faults(quant, batch_sizes, labelled)
+        if not labelled and self.by is Criterion.accuracy:
+            yield Mismatch(
+                "study.by=accuracy needs labels, and data=synthetic has none",
+                "; use study.by=output_sqnr_db or study.by=agreement, or data=sample or data=full",
+            )
+
 
 @dataclass
 class Search(Study):
     """Mixed precision: which layers to quantize for the lowest latency, or size, within a bound on accuracy.
 
-    It decides on a validation split held out of train (`validation`, 0.1 where that is 0), never on the test split. A
-    run for each variant, below the one of the study. The same command again resumes it.
+    It decides on a validation split held out of train (`validation`, 0.1 where that is 0), never on the test split;
+    without labels on the examples that are evaluated. A run for each variant, below the one of the study. The same
+    command again resumes it.
     """
 
     name: ClassVar[str] = "search"
     implementation: ClassVar[str] = "quantexp.studies.search.study.find"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer,)  # what is only simulated is neither faster nor smaller
 
-    max_accuracy_drop: float = option(
-        "bound: largest drop in accuracy from float, 0.003 is 0.3 points; a negative one asks for a gain",
-        0.01,
+    max_accuracy_drop: float | None = option(
+        "bound: largest drop in accuracy from float, 0.003 is 0.3 points; a negative one asks for a gain; "
+        "null: 0.01 where no other bound is given",
+        None,
         affects=RESULT,
         at_least=-1,
+        at_most=1,
+    )
+    min_output_sqnr_db: float | None = option(
+        "bound in place of accuracy: smallest SQNR of the outputs against float, in dB; needs no labels",
+        None,
+        affects=RESULT,
+    )
+    min_agreement: float | None = option(
+        "bound in place of accuracy: smallest share of examples predicted as float does; needs no labels",
+        None,
+        affects=RESULT,
+        at_least=0,
         at_most=1,
     )
     objective: Goal = option("what is minimized within the bound", Goal.latency, affects=RESULT)
@@ -152,8 +188,32 @@ class Search(Study):
     max_variants: int = option("maximum number of variants that are measured", 64, affects=RESULT, at_least=1)
     resume: bool = option("use what was measured before; false: measure everything again", True, affects=NOTHING)
 
+    def __post_init__(self) -> None:
+        if not self._bounds():
+            self.max_accuracy_drop = USUAL_DROP
+        super().__post_init__()
+
+    @property
+    def bound(self) -> tuple[Criterion, float]:
+        """What is bounded, and by what."""
+        (found,) = self._bounds().items()
+        return found
+
+    def _bounds(self) -> dict[Criterion, float]:
+        given = {
+            Criterion.accuracy: self.max_accuracy_drop,
+            Criterion.output_sqnr_db: self.min_output_sqnr_db,
+            Criterion.agreement: self.min_agreement,
+        }
+        return {criterion: limit for criterion, limit in given.items() if limit is not None}
+
     def faults(self) -> Iterator[str]:
         yield from super().faults()
+        if len(self._bounds()) > 1:
+            yield (
+                "a search has one bound, got several of study.max_accuracy_drop, study.min_output_sqnr_db and "
+                "study.min_agreement; give one of them"
+            )
         possible = [method.name for method in METHODS if issubclass(method, self.chooses)]
         for name in self.methods:
             if name not in possible:
@@ -176,6 +236,19 @@ class Search(Study):
                 f"study.batch_size must be one that is measured, got {self.batch_size}; "
                 f"choose of batch_size={batch_sizes}, or add it there"
             )
+        if labelled:
+            return
+        if self.bound[0] is Criterion.accuracy:
+            yield Mismatch(
+                "study.max_accuracy_drop needs labels, and data=synthetic has none",
+                "; use study.min_output_sqnr_db=30 or study.min_agreement=0.99, or data=sample or data=full",
+            )
+        for method in METHODS:
+            if method.trains and method.name in self.methods:
+                yield Mismatch(
+                    f"study.methods={method.name} trains, and data=synthetic has no labels to train on",
+                    "; leave it out, or use data=sample or data=full",
+                )
 
 
 STUDIES: tuple[type[Study], ...] = (Single, Affine, Sensitivity, Search)

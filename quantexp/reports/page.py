@@ -14,8 +14,9 @@ from pathlib import Path
 from quantexp.analysis.recommendation import which_when
 from quantexp.reports.flows import leaving_table
 from quantexp.reports.networks import network_tables, unsupported_table
+from quantexp.reports.sweep_csv import full_csv, sweep_csv
 from quantexp.reports.sweep_plots import Picture, drawn
-from quantexp.reports.sweep_table import full_csv, full_table, lab_table, seeds_table, sweep_csv
+from quantexp.reports.sweep_table import full_table, lab_table, seeds_table
 from quantexp.reports.table import TEXT_COLUMNS, Table, plain
 from quantexp.results.sweep import Entry, SweepResult
 from quantexp.system.errors import QuantexpError
@@ -75,9 +76,9 @@ def write(sweep: SweepResult, folder: Path) -> Path:
         for name, text in texts.items():
             if text:
                 (folder / name).write_text(text, encoding="utf-8")
-        for one in pictures:
+        for picture in pictures:
             (folder / "pictures").mkdir(exist_ok=True)
-            (folder / "pictures" / one.file).write_bytes(one.png)
+            (folder / "pictures" / picture.file).write_bytes(picture.png)
     except OSError as error:
         raise QuantexpError(
             f"the report must be written into a folder, {folder} takes no file ({error.strerror or error}); "
@@ -91,7 +92,9 @@ def markdown(sweep: SweepResult, pictures: list[Picture]) -> str:
     parts = [f"# Sweep {plain(sweep.name)}", f"    {' '.join(sweep.command.split())}"]
     parts += ["## Which method when", *(plain(text) for text in which_when(sweep).split("\n\n"))]
     parts += [f"## {title}\n\n{table.markdown().strip()}" for title, table in _tables(sweep)]
-    parts += [f"## {plain(one.title)}\n\n![{plain(one.caption)}](pictures/{one.file})" for one in pictures]
+    parts += [
+        f"## {plain(picture.title)}\n\n![{plain(picture.caption)}](pictures/{picture.file})" for picture in pictures
+    ]
     parts += ["## Failed"] if sweep.failed else []
     parts += [f"- {plain(entry.name)}: {plain(_error(entry))}" for entry in sweep.failed]
     return "\n\n".join(parts) + "\n"
@@ -121,7 +124,7 @@ def _sections(sweep: SweepResult, pictures: list[Picture]) -> Iterator[str]:
     yield from _table(*lab)
     if pictures:
         yield '<h2>Pictures</h2>\n<div class="pictures">'
-        yield from (_figure(one) for one in pictures)
+        yield from (_figure(picture) for picture in pictures)
         yield "</div>"
     for title, table in others:
         yield from _table(title, table)
@@ -173,12 +176,12 @@ def _kind(at: int, name: str) -> str:
     return "" if at == 0 or name in TEXT_COLUMNS else ' class="number"'
 
 
-def _figure(one: Picture) -> str:
-    source = f"data:image/png;base64,{base64.b64encode(one.png).decode()}"
-    alt = escape(f"{one.title}: {one.caption}. The figures stand in the tables.")
+def _figure(picture: Picture) -> str:
+    source = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
+    alt = escape(f"{picture.title}: {picture.caption}. The figures stand in the tables.")
     return (
         f'<figure><img src="{source}" alt="{alt}">'
-        f"<figcaption>{escape(one.title)}: {escape(one.caption)}.</figcaption></figure>"
+        f"<figcaption>{escape(picture.title)}: {escape(picture.caption)}.</figcaption></figure>"
     )
 
 

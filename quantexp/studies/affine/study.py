@@ -16,7 +16,16 @@ from torch import Tensor
 from quantexp.config import Affine, Experiment, Granularity
 from quantexp.quant.arithmetic.affine import Quantized, quantize_tensor
 from quantexp.reports.findings import Findings
-from quantexp.studies.affine.findings import AffineReport, AtBits, WithOutlier, findings
+from quantexp.studies.affine.findings import (
+    AffineReport,
+    AtBits,
+    WithOutlier,
+    bits_lines,
+    metrics,
+    outlier_lines,
+    table,
+)
+from quantexp.studies.affine.pictures import pictures
 
 OUTLIERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # times the largest magnitude of the tensor
 
@@ -26,7 +35,9 @@ def find(
 ) -> Generator[Experiment, None, Findings]:
     """Return what the study found out, ready to be shown and recorded. No network is run."""
     yield from ()
-    return findings(study(settings, experiment.seed))
+    report = study(settings, experiment.seed)
+    lines = {"bits": bits_lines(report), "outliers": outlier_lines(report)}
+    return Findings(metrics(report), table(report), lines, pictures(report))
 
 
 def study(settings: Affine, seed: int) -> AffineReport:

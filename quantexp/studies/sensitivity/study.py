@@ -14,7 +14,8 @@ from quantexp.config import Experiment, Selective, Sensitivity, Single
 from quantexp.reports.findings import Findings
 from quantexp.results import Report
 from quantexp.studies.parts import parts_of
-from quantexp.studies.sensitivity.findings import Part, SensitivityReport, findings
+from quantexp.studies.sensitivity.findings import Part, SensitivityReport
+from quantexp.studies.sensitivity.table import findings
 from quantexp.system.errors import QuantizationError
 
 Runs = Generator[Experiment, Report, Report | None]
@@ -32,7 +33,7 @@ def find(
     quant = experiment.quant
     assert isinstance(quant, Selective)  # Experiment has seen to it
     whole = yield experiment
-    held = [layer.name for layer in whole.result.evidence.layers if layer.precision == experiment.precision]
+    held = whole.result.evidence.held(str(experiment.precision))
     known: dict[frozenset[str], Report] = {frozenset(held): whole}
     failed: dict[str, str] = {}
 
@@ -52,4 +53,4 @@ def find(
         without = replace(quant, exclude=[*quant.exclude, *layers])
         all_but = yield from measured(others, f"all but {name}", without)
         parts.append(Part(name, layers, alone, all_but))
-    return findings(SensitivityReport(whole, tuple(parts), failed, tuple(quant.exclude)))
+    return findings(SensitivityReport(whole, tuple(parts), failed, tuple(quant.exclude), settings.by))
