@@ -1,16 +1,18 @@
 """How many times as fast one method is as another, and what of that can be told.
 
 With one seed the intervals are those of the two runs, over their placements; with several seeds a difference is
-taken seed by seed. Both methods are compared through the float model, with which each was timed in turn.
+taken seed by seed. Both methods are compared through the float network, with which each was timed in turn.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quantexp.analysis.seeds import difference, paired
 from quantexp.analysis.variants import Variant
+from quantexp.results import Speedup
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,8 @@ class Ratio:
         return "slower" if self.centre + self.reach < -self.margin else "not told apart"
 
     @property
-    def told(self) -> bool:
-        """Whether one is told to be faster than the other."""
+    def significant(self) -> bool:
+        """Whether one is faster than the other."""
         return self.verdict in ("faster", "slower")
 
     def __str__(self) -> str:
@@ -47,33 +49,29 @@ class Ratio:
         return f"{centre} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def over_float(one: Variant, size: int) -> Ratio | None:
-    """Return how many times as fast as the float model a variant is, None where that was not measured."""
-    found = one.speedups(size)
-    if not found:
-        return None
-    margin = _margin(one, size)
-    if seeds := difference([math.log(single.ratio) for single in found.values()]):
-        return Ratio(seeds.mean, seeds.high - seeds.mean, margin)
-    (single,) = found.values()
-    if single.low is None or single.high is None:
-        return Ratio(math.log(single.ratio), None, margin)
-    return Ratio(math.log(single.ratio), (math.log(single.high) - math.log(single.low)) / 2, margin)
+def over_float(variant: Variant, size: int) -> Ratio | None:
+    """Return how many times as fast as the float network a variant is, None where that was not measured."""
+    return _over_seeds(variant.speedups(size))
 
 
-def over_seeds(one: Variant, other: Variant, size: int) -> Ratio | None:
+def over_runtime(variant: Variant, runtime: str, size: int) -> Ratio | None:
+    """Return how many times as fast as the float network in a further runtime it is, None if that was not measured."""
+    return _over_seeds(variant.speedups_over(runtime, size))
+
+
+def over_seeds(variant: Variant, other: Variant, size: int) -> Ratio | None:
     """Return how many times as fast one is as the other, None if they do not share two seeds at this batch size."""
-    found = paired(one.log_speedups(size), other.log_speedups(size))
-    margin = max(_margin(one, size), _margin(other, size))
+    found = paired(variant.log_speedups(size), other.log_speedups(size))
+    margin = max(_margin(variant.speedups(size)), _margin(other.speedups(size)))
     return Ratio(found.mean, found.high - found.mean, margin) if found else None
 
 
-def between(one: Variant, other: Variant, size: int) -> Ratio | None:
+def between(variant: Variant, other: Variant, size: int) -> Ratio | None:
     """Return how many times as fast one method is as another, neither of them float; None if not both were measured."""
-    first, second = over_float(one, size), over_float(other, size)
+    first, second = over_float(variant, size), over_float(other, size)
     if first is None or second is None:
         return None
-    if found := over_seeds(one, other, size):
+    if found := over_seeds(variant, other, size):
         return found
     reach = None
     if first.reach is not None and second.reach is not None:
@@ -81,5 +79,18 @@ def between(one: Variant, other: Variant, size: int) -> Ratio | None:
     return Ratio(first.centre - second.centre, reach, max(first.margin, second.margin))
 
 
-def _margin(one: Variant, size: int) -> float:
-    return math.log1p(max((single.margin for single in one.speedups(size).values()), default=0.0))
+def _over_seeds(speedups: Mapping[int, Speedup]) -> Ratio | None:
+    """Return a ratio over the seeds; of one seed with the interval of its run."""
+    if not speedups:
+        return None
+    margin = _margin(speedups)
+    if seeds := difference([math.log(speedup.ratio) for speedup in speedups.values()]):
+        return Ratio(seeds.mean, seeds.high - seeds.mean, margin)
+    (single,) = speedups.values()
+    if single.low is None or single.high is None:
+        return Ratio(math.log(single.ratio), None, margin)
+    return Ratio(math.log(single.ratio), (math.log(single.high) - math.log(single.low)) / 2, margin)
+
+
+def _margin(speedups: Mapping[int, Speedup]) -> float:
+    return math.log1p(max((speedup.margin for speedup in speedups.values()), default=0.0))

@@ -33,7 +33,7 @@ class Difference:
     n: int
 
     @property
-    def told(self) -> bool:
+    def significant(self) -> bool:
         """Whether the interval tells the difference from none."""
         return self.low > 0 or self.high < 0
 

@@ -5,7 +5,7 @@ from quantexp.config.experiment import GROUPS, OPTIONS, Experiment, affects, che
 from quantexp.config.inputs import Kind, Taken
 from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.model import MODELS, CustomModel, Lenet5, Mlp, Model
-from quantexp.config.option import NOTHING, RESULT, WEIGHTS, Affects, Option, Settings, option, plain
+from quantexp.config.option import NOTHING, RESULT, WEIGHTS, Affects, Option, Settings, names_of, option, plain
 from quantexp.config.quant import (
     METHODS,
     Amp,
@@ -20,7 +20,7 @@ from quantexp.config.quant import (
     WeightOnly,
 )
 from quantexp.config.runtime import RUNTIMES, Compiled, Eager, Runtime
-from quantexp.config.study import STUDIES, Affine, Goal, Search, Sensitivity, Single, Study
+from quantexp.config.study import STUDIES, Affine, Criterion, Goal, Search, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, SweepSettings, Unsupported
 from quantexp.config.task import (
     TASKS,
@@ -55,6 +55,7 @@ __all__ = [
     "ByLayer",
     "CalibrationSplit",
     "Compiled",
+    "Criterion",
     "CustomModel",
     "CustomTask",
     "DataRequest",
@@ -105,6 +106,7 @@ __all__ = [
     "WeightOnly",
     "affects",
     "checked",
+    "names_of",
     "no_pair",
     "option",
     "plain",

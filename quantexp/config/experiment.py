@@ -27,30 +27,32 @@ OPTIONS: tuple[type[Option], ...] = (
 
 @dataclass
 class Experiment(Settings):
-    """One run: a task, a model, a quantization method and how it is measured and recorded."""
+    """One run: a task, a network, a quantization method, and how it is measured and recorded."""
 
     task: Task = field(default_factory=Mnist)
     model: Model = field(default_factory=Mlp)
     quant: Quant = field(default_factory=Static)
-    precision: str | None = option("what it is lowered to; null is the method's own choice", None, affects=RESULT)
-    batch_size: Any = option("inference batch sizes that are measured: an integer or a list", [1, 64], affects=RESULT)
+    precision: str | None = option(
+        "precision of the quantized network; null: the default of the method", None, affects=RESULT
+    )
+    batch_size: Any = option(
+        "inference batch sizes that latency is measured at: an integer or a list", [1, 64], affects=RESULT
+    )
     data: DataSource = option(
         "full: the real data set; sample: the small one in the package; synthetic: random inputs without labels",
         DataSource.full,
         affects=WEIGHTS,
     )
-    data_dir: str | None = option(
-        "where data are read from, read-only; default $QUANTEXP_DATA_DIR", None, affects=NOTHING
-    )
+    data_dir: str | None = option("folder that data are read from; default: $QUANTEXP_DATA_DIR", None, affects=NOTHING)
     cache_dir: str | None = option(
-        "where downloads and trained models are kept; null: your cache directory", None, affects=NOTHING
+        "folder for downloads and trained networks; null: your cache directory", None, affects=NOTHING
     )
     validation: float = option(
         "share of the training examples held out as a validation split", 0.0, affects=WEIGHTS, at_least=0, at_most=0.9
     )
     evaluation: EvaluationSplit = option("split that accuracy is measured on", EvaluationSplit.test, affects=RESULT)
     seed: int = option(
-        "shapes weights, the order of batches, and which examples calibrate or validate",
+        "seed of the weights, the order of batches, and the examples for calibration and validation",
         0,
         affects=WEIGHTS,
         at_least=0,
@@ -201,25 +203,26 @@ def no_pair(task: str, gives: Iterable[Kind], model: str, takes: Iterable[Kind])
 def affects(path: str) -> Affects:
     """Return the most that a setting affects, by its path as one types it: `seed`, `quant.flow`, `quant`.
 
-    Settings that Hydra itself has, and those of no option, affect nothing.
+    A group stands for the choice of an option and all settings that come with it; what a setting holds, as
+    `model.arguments.width`, affects what the setting does. Settings of a sweep and of Hydra affect nothing.
     """
-    group, _, name = path.partition(".")
-    owners: list[type[Settings]] = [option for option in OPTIONS if option.group == group]
-    if group == SweepSettings.group:
-        owners = [SweepSettings]
-    if not owners and group in Experiment.__dataclass_fields__ and not name:
+    group, _, rest = path.partition(".")
+    name = rest.partition(".")[0]
+    options = [option for option in OPTIONS if option.group == group]
+    if not options and not name and group in Experiment.__dataclass_fields__ and group != SweepSettings.group:
         return Experiment.affected_by(group)
-    found = [
-        owner.affected_by(field.name)
-        for owner in owners
-        for field in fields(owner)
+    found = [option.choice_affects for option in options if not name]
+    found += [
+        option.affected_by(field.name)
+        for option in options
+        for field in fields(option)
         if "affects" in field.metadata and name in ("", field.name)
     ]
     return next((one for one in (WEIGHTS, RESULT) if one in found), NOTHING)
 
 
 def checked(experiment: Any) -> Experiment:
-    """Return the experiment unless keys were forced into it that it does not declare."""
+    """Return the experiment. Raises ConfigError if keys were added with + that it does not have."""
     if not isinstance(experiment, Experiment):
         raise ConfigError(f"expected an Experiment, got {type(experiment).__name__}")
     if extras := list(experiment.extras()):

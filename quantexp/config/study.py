@@ -1,4 +1,4 @@
-"""What a run is: one variant of one network, or a study that asks something else and records what it found."""
+"""What is done with an experiment: a single run, or a study of several."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Quant
 from quantexp.system.errors import Mismatch
 
 MOST_VALUES = 2**24
-HELD_OUT = 0.1  # share of the training examples that a search decides on, unless the experiment says
+USUAL_DROP = 0.01  # accuracy that a search may lose, unless it has another bound
 
 
 class Goal(StrEnum):
@@ -24,12 +24,20 @@ class Goal(StrEnum):
     size = "size"
 
 
+class Criterion(StrEnum):
+    """What says how good a quantized network is; accuracy needs labels, the others compare its outputs with float's."""
+
+    accuracy = "accuracy"
+    output_sqnr_db = "output_sqnr_db"
+    agreement = "agreement"
+
+
 @dataclass
 class Study(Option):
     """What is done with an experiment.
 
     `needs_data` says whether it reads the task's data; `chooses` has the methods whose layers it chooses, none where it
-    leaves them to the experiment.
+    leaves them to the experiment. `implementation` names the generator that yields its variants and what it found.
     """
 
     group: ClassVar[str] = "study"
@@ -53,20 +61,20 @@ class Study(Option):
 
 @dataclass
 class Single(Study):
-    """One variant: train or load, quantize, prove it, measure."""
+    """A single run: train or load, quantize, prove it, measure."""
 
     name: ClassVar[str] = "single"
 
 
 @dataclass
 class Affine(Study):
-    """The arithmetic itself, on a tensor of normal values: its error, its bytes, and why outliers hurt.
+    """The arithmetic on a tensor of normal values: its error, its bytes, and the effect of outliers.
 
     No network is trained: of the other settings only `seed` and `tracking` matter.
     """
 
     name: ClassVar[str] = "affine"
-    implementation: ClassVar[str] = "quantexp.studies.affine"
+    implementation: ClassVar[str] = "quantexp.studies.affine.study.find"
     needs_data: ClassVar[bool] = False
 
     shape: list[int] = option(
@@ -74,15 +82,13 @@ class Affine(Study):
     )
     num_bits: int = option("bits of an integer", 8, affects=RESULT, at_least=2, at_most=16)
     signed: bool = option("whether the integers are signed", False, affects=RESULT)
-    symmetric: bool = option("whether the range reaches as far below zero as above it", False, affects=RESULT)
-    nearest: bool = option(
-        "whether zero_point is rounded, as torch does; else its whole part, as the lab does", False, affects=RESULT
-    )
+    symmetric: bool = option("symmetric range: as far below zero as above it", False, affects=RESULT)
+    nearest: bool = option("round the zero point, as torch does; false: take its integer part", False, affects=RESULT)
     granularity: Granularity = option(
         "which values share a scale: per_tensor, or per_channel", Granularity.per_tensor, affects=RESULT
     )
     bits: list[int] = option(
-        "bit widths that the error is drawn at", [2, 3, 4, 5, 6, 7, 8], affects=RESULT, at_least=2, at_most=16
+        "bit widths at which the error is shown", [2, 3, 4, 5, 6, 7, 8], affects=RESULT, at_least=2, at_most=16
     )
 
     def faults(self) -> Iterator[str]:
@@ -100,46 +106,73 @@ class Affine(Study):
 
 @dataclass
 class Sensitivity(Study):
-    """Each layer quantized alone, and all but it: accuracy, loss, output SQNR, latency, size; which to keep in float.
+    """Each layer quantized alone, and all layers but it: which ones to keep in float.
 
-    A run for each variant, below the one of the study. Typed again, it goes on where it stopped.
+    A run for each variant, below the one of the study. The same command again resumes it.
     """
 
     name: ClassVar[str] = "sensitivity"
-    implementation: ClassVar[str] = "quantexp.studies.sensitivity"
+    implementation: ClassVar[str] = "quantexp.studies.sensitivity.study.find"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer, FakeQuant)
 
+    by: Criterion = option(
+        "what layers are ranked by: accuracy, or output_sqnr_db or agreement, which need no labels",
+        Criterion.accuracy,
+        affects=RESULT,
+    )
     layers: list[str] = option(
         "patterns of layers that are varied one by one, or of modules with children that are varied as a whole, as "
         "[features,classifier.*]; none: every layer that is quantized",
         [],
         affects=RESULT,
     )
-    resume: bool = option("go on with what was measured before; false: measure everything anew", True, affects=NOTHING)
+    resume: bool = option("use what was measured before; false: measure everything again", True, affects=NOTHING)
+
+    def combination_faults(self, quant: Quant, batch_sizes: Any, labelled: bool) -> Iterator[str]:
+        yield from super().combination_faults(quant, batch_sizes, labelled)
+        if not labelled and self.by is Criterion.accuracy:
+            yield Mismatch(
+                "study.by=accuracy needs labels, and data=synthetic has none",
+                "; use study.by=output_sqnr_db or study.by=agreement, or data=sample or data=full",
+            )
 
 
 @dataclass
 class Search(Study):
-    """Mixed precision under a bound: which layers to quantize so that latency, or size, is best and accuracy stays.
+    """Mixed precision: which layers to quantize for the lowest latency, or size, within a bound on accuracy.
 
-    It decides on a validation split held out of train (`validation`, 0.1 where that is 0), never on the test split. A
-    run for each variant, below the one of the study. Typed again, it goes on where it stopped.
+    It decides on a validation split held out of train (`validation`, 0.1 where that is 0), never on the test split;
+    without labels on the examples that are evaluated. A run for each variant, below the one of the study. The same
+    command again resumes it.
     """
 
     name: ClassVar[str] = "search"
-    implementation: ClassVar[str] = "quantexp.studies.search"
+    implementation: ClassVar[str] = "quantexp.studies.search.study.find"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer,)  # what is only simulated is neither faster nor smaller
 
-    max_accuracy_drop: float = option(
-        "bound: accuracy that may be lost against float, 0.003 is 0.3 points; a negative one asks for a gain",
-        0.01,
+    max_accuracy_drop: float | None = option(
+        "bound: largest drop in accuracy from float, 0.003 is 0.3 points; a negative one asks for a gain; "
+        "null: 0.01 where no other bound is given",
+        None,
         affects=RESULT,
         at_least=-1,
         at_most=1,
     )
-    objective: Goal = option("what is best within the bound", Goal.latency, affects=RESULT)
+    min_output_sqnr_db: float | None = option(
+        "bound in place of accuracy: smallest SQNR of the outputs against float, in dB; needs no labels",
+        None,
+        affects=RESULT,
+    )
+    min_agreement: float | None = option(
+        "bound in place of accuracy: smallest share of examples predicted as float does; needs no labels",
+        None,
+        affects=RESULT,
+        at_least=0,
+        at_most=1,
+    )
+    objective: Goal = option("what is minimized within the bound", Goal.latency, affects=RESULT)
     batch_size: int | None = option(
-        "whose latency counts, one that is measured; null: the largest", None, affects=RESULT, at_least=1
+        "batch size whose latency is minimized; null: the largest measured one", None, affects=RESULT, at_least=1
     )
     methods: list[str] = option(
         "methods to choose from, as [static,dynamic], each with its defaults unless it is quant; none: quant alone",
@@ -152,11 +185,35 @@ class Search(Study):
         [],
         affects=RESULT,
     )
-    max_variants: int = option("variants that are measured at most", 64, affects=RESULT, at_least=1)
-    resume: bool = option("go on with what was measured before; false: measure everything anew", True, affects=NOTHING)
+    max_variants: int = option("maximum number of variants that are measured", 64, affects=RESULT, at_least=1)
+    resume: bool = option("use what was measured before; false: measure everything again", True, affects=NOTHING)
+
+    def __post_init__(self) -> None:
+        if not self._bounds():
+            self.max_accuracy_drop = USUAL_DROP
+        super().__post_init__()
+
+    @property
+    def bound(self) -> tuple[Criterion, float]:
+        """What is bounded, and by what."""
+        (found,) = self._bounds().items()
+        return found
+
+    def _bounds(self) -> dict[Criterion, float]:
+        given = {
+            Criterion.accuracy: self.max_accuracy_drop,
+            Criterion.output_sqnr_db: self.min_output_sqnr_db,
+            Criterion.agreement: self.min_agreement,
+        }
+        return {criterion: limit for criterion, limit in given.items() if limit is not None}
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
+        if len(self._bounds()) > 1:
+            yield (
+                "a search has one bound, got several of study.max_accuracy_drop, study.min_output_sqnr_db and "
+                "study.min_agreement; give one of them"
+            )
         possible = [method.name for method in METHODS if issubclass(method, self.chooses)]
         for name in self.methods:
             if name not in possible:
@@ -179,6 +236,19 @@ class Search(Study):
                 f"study.batch_size must be one that is measured, got {self.batch_size}; "
                 f"choose of batch_size={batch_sizes}, or add it there"
             )
+        if labelled:
+            return
+        if self.bound[0] is Criterion.accuracy:
+            yield Mismatch(
+                "study.max_accuracy_drop needs labels, and data=synthetic has none",
+                "; use study.min_output_sqnr_db=30 or study.min_agreement=0.99, or data=sample or data=full",
+            )
+        for method in METHODS:
+            if method.trains and method.name in self.methods:
+                yield Mismatch(
+                    f"study.methods={method.name} trains, and data=synthetic has no labels to train on",
+                    "; leave it out, or use data=sample or data=full",
+                )
 
 
 STUDIES: tuple[type[Study], ...] = (Single, Affine, Sensitivity, Search)

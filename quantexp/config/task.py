@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from quantexp.config.inputs import Kind
-from quantexp.config.option import WEIGHTS, Option, option
+from quantexp.config.option import WEIGHTS, Affects, Option, option
 from quantexp.config.own import own_code_faults
 
 
@@ -62,6 +62,7 @@ class Task(Option):
     """
 
     group: ClassVar[str] = "task"
+    choice_affects: ClassVar[Affects] = WEIGHTS
     gives: ClassVar[tuple[Kind, ...] | None] = ()
     data: ClassVar[tuple[DataSource, ...]] = tuple(DataSource)
     class_names: ClassVar[tuple[str, ...]] = ()  # where classes have names beside their numbers

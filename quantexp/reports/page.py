@@ -14,10 +14,11 @@ from pathlib import Path
 from quantexp.analysis.recommendation import which_when
 from quantexp.reports.flows import leaving_table
 from quantexp.reports.networks import network_tables, unsupported_table
+from quantexp.reports.sweep_csv import full_csv, sweep_csv
 from quantexp.reports.sweep_plots import Picture, drawn
-from quantexp.reports.sweep_table import full_csv, full_table, lab_table, seeds_table, sweep_csv
+from quantexp.reports.sweep_table import full_table, lab_table, seeds_table
 from quantexp.reports.table import TEXT_COLUMNS, Table, plain
-from quantexp.results.sweep import Entry, Sweep
+from quantexp.results.sweep import Entry, SweepResult
 from quantexp.system.errors import QuantexpError
 
 PAGE = "report.html"
@@ -47,7 +48,7 @@ figcaption { color: var(--quiet); font-size: .85rem }
 """
 
 
-def write(sweep: Sweep, folder: Path) -> Path:
+def write(sweep: SweepResult, folder: Path) -> Path:
     """Write the report into `folder`; return the path of the HTML page.
 
         table.md, table.csv   the lab's table
@@ -75,9 +76,9 @@ def write(sweep: Sweep, folder: Path) -> Path:
         for name, text in texts.items():
             if text:
                 (folder / name).write_text(text, encoding="utf-8")
-        for one in pictures:
+        for picture in pictures:
             (folder / "pictures").mkdir(exist_ok=True)
-            (folder / "pictures" / one.file).write_bytes(one.png)
+            (folder / "pictures" / picture.file).write_bytes(picture.png)
     except OSError as error:
         raise QuantexpError(
             f"the report must be written into a folder, {folder} takes no file ({error.strerror or error}); "
@@ -86,18 +87,20 @@ def write(sweep: Sweep, folder: Path) -> Path:
     return folder / PAGE
 
 
-def markdown(sweep: Sweep, pictures: list[Picture]) -> str:
+def markdown(sweep: SweepResult, pictures: list[Picture]) -> str:
     """Return the report as Markdown, with links to the pictures."""
     parts = [f"# Sweep {plain(sweep.name)}", f"    {' '.join(sweep.command.split())}"]
     parts += ["## Which method when", *(plain(text) for text in which_when(sweep).split("\n\n"))]
     parts += [f"## {title}\n\n{table.markdown().strip()}" for title, table in _tables(sweep)]
-    parts += [f"## {plain(one.title)}\n\n![{plain(one.caption)}](pictures/{one.file})" for one in pictures]
+    parts += [
+        f"## {plain(picture.title)}\n\n![{plain(picture.caption)}](pictures/{picture.file})" for picture in pictures
+    ]
     parts += ["## Failed"] if sweep.failed else []
     parts += [f"- {plain(entry.name)}: {plain(_error(entry))}" for entry in sweep.failed]
     return "\n\n".join(parts) + "\n"
 
 
-def html(sweep: Sweep, pictures: list[Picture]) -> str:
+def html(sweep: SweepResult, pictures: list[Picture]) -> str:
     """Return the report as one page that holds its pictures."""
     name = escape(sweep.name)
     return "\n".join(
@@ -113,7 +116,7 @@ def html(sweep: Sweep, pictures: list[Picture]) -> str:
     )
 
 
-def _sections(sweep: Sweep, pictures: list[Picture]) -> Iterator[str]:
+def _sections(sweep: SweepResult, pictures: list[Picture]) -> Iterator[str]:
     tables = dict(_tables(sweep))
     lab, *others = tables.items()
     yield "<h2>Which method when</h2>"
@@ -121,7 +124,7 @@ def _sections(sweep: Sweep, pictures: list[Picture]) -> Iterator[str]:
     yield from _table(*lab)
     if pictures:
         yield '<h2>Pictures</h2>\n<div class="pictures">'
-        yield from (_figure(one) for one in pictures)
+        yield from (_figure(picture) for picture in pictures)
         yield "</div>"
     for title, table in others:
         yield from _table(title, table)
@@ -132,7 +135,7 @@ def _sections(sweep: Sweep, pictures: list[Picture]) -> Iterator[str]:
         yield "</dl>"
 
 
-def _tables(sweep: Sweep) -> Iterator[tuple[str, Table]]:
+def _tables(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
     """Yield the tables with their titles, the lab's first."""
     yield "The lab's table", lab_table(sweep)
     yield from _of_networks(sweep)
@@ -141,7 +144,7 @@ def _tables(sweep: Sweep) -> Iterator[tuple[str, Table]]:
     yield "Every run", full_table(sweep)
 
 
-def _of_networks(sweep: Sweep) -> Iterator[tuple[str, Table]]:
+def _of_networks(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
     yield from network_tables(sweep)
     if leaving := leaving_table(sweep):
         yield "Leaving torch.ao", leaving
@@ -149,7 +152,7 @@ def _of_networks(sweep: Sweep) -> Iterator[tuple[str, Table]]:
         yield "What does not exist", unsupported
 
 
-def _networks(sweep: Sweep) -> str:
+def _networks(sweep: SweepResult) -> str:
     return "\n".join(f"## {plain(title)}\n\n{table.markdown()}" for title, table in _of_networks(sweep))
 
 
@@ -173,12 +176,12 @@ def _kind(at: int, name: str) -> str:
     return "" if at == 0 or name in TEXT_COLUMNS else ' class="number"'
 
 
-def _figure(one: Picture) -> str:
-    source = f"data:image/png;base64,{base64.b64encode(one.png).decode()}"
-    alt = escape(f"{one.title}: {one.caption}. The figures stand in the tables.")
+def _figure(picture: Picture) -> str:
+    source = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
+    alt = escape(f"{picture.title}: {picture.caption}. The figures stand in the tables.")
     return (
         f'<figure><img src="{source}" alt="{alt}">'
-        f"<figcaption>{escape(one.title)}: {escape(one.caption)}.</figcaption></figure>"
+        f"<figcaption>{escape(picture.title)}: {escape(picture.caption)}.</figcaption></figure>"
     )
 
 

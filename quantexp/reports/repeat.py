@@ -4,55 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from quantexp.analysis.repetition import CLOSE, Exact, Timed, exact_figures, timed_figures
 from quantexp.reports.table import Table
 from quantexp.results import Report, Speedup
 
-CLOSE = 0.05  # two measurements of one speedup agree if they differ by less, or if their intervals overlap
+FORMATS = {"share": ".6f", "dB": ".3f", "bytes": ",.0f"}
 
 
 def side_by_side(then: Report, now: Report, *, elsewhere: bool) -> tuple[Table, bool]:
-    """Return both reports side by side, and whether they are the same: accuracy to the last digit, speedup closely.
+    """Return both reports side by side, and whether they agree.
 
-    Latencies and seconds are the machine's at the moment and are not judged. `elsewhere` says that machine or
-    versions are not those of then, which explains a difference and does not excuse it.
+    `elsewhere` says that machine or versions are not those of then, which explains a difference and does not excuse it.
     """
-    rows = list(_rows(then, now))
-    wrong = [row[0] for row in rows if row[3].startswith("differs")]
+    exact, timed = list(exact_figures(then, now)), list(timed_figures(then, now))
+    rows = (*map(_exact_row, exact), *_latency_rows(then, now), *map(_timed_row, timed))
+    wrong = [figure.name for figure in exact if not figure.agrees]
+    wrong += [f"Speedup B{figure.before.batch_size}" for figure in timed if not figure.agrees]
     verdict = f"Not reproduced: {', '.join(wrong)}." if wrong else "Reproduced."
     if wrong and elsewhere:
         verdict += " Machine or versions are not as then, which may be why."
-    return Table(("", "then", "now", ""), tuple(rows), (verdict,)), not wrong
+    return Table(("", "then", "now", ""), rows, (verdict,)), not wrong
 
 
-def _rows(then: Report, now: Report) -> Iterator[tuple[str, str, str, str]]:
+def _exact_row(figure: Exact) -> tuple[str, str, str, str]:
+    texts = (f"{value:{FORMATS[figure.unit]}}" for value in (figure.before, figure.after))
+    unit = "" if figure.unit == "share" else f" ({figure.unit})"
+    before, after = texts
+    verdict = "the same" if figure.agrees else f"differs by {figure.after - figure.before:+g}"
+    return f"{figure.name}{unit}", before, after, verdict
+
+
+def _latency_rows(then: Report, now: Report) -> Iterator[tuple[str, str, str, str]]:
     for name, old, new in (("float", then.baseline, now.baseline), (then.quant, then.quantized, now.quantized)):
-        if old is None or new is None:
-            continue
-        label = f"{name} {old.precision}"
-        right, right_now = old.accuracy.value, new.accuracy.value
-        yield f"Accuracy, {label}", f"{right:.6f}", f"{right_now:.6f}", _equal(right, right_now)
-        size, size_now = old.size.state_bytes, new.size.state_bytes
-        yield f"Size (bytes), {label}", f"{size:,}", f"{size_now:,}", _equal(size, size_now)
-        for one, now_one in zip(old.latency, new.latency, strict=True):
-            yield f"Latency B{one.batch_size} (ms), {label}", f"{one.median_ms:.3f}", f"{now_one.median_ms:.3f}", ""
-    if then.comparison and now.comparison:
-        for first, second in zip(then.comparison.speedups, now.comparison.speedups, strict=True):
-            yield f"Speedup B{first.batch_size}", _speedup(first), _speedup(second), _close(first, second)
+        if old and new:
+            for latency, again in zip(old.latency, new.latency, strict=True):
+                label = f"Latency B{latency.batch_size} (ms), {name} {old.precision}"
+                yield label, f"{latency.median_ms:.3f}", f"{again.median_ms:.3f}", ""
 
 
-def _equal(old: float, new: float) -> str:
-    return "the same" if old == new else f"differs by {new - old:+g}"
+def _timed_row(figure: Timed) -> tuple[str, str, str, str]:
+    change = f"{figure.change:+.1%}"
+    verdict = f"within the intervals ({change})" if figure.agrees else f"differs by {change}"
+    if figure.close:
+        verdict = f"within {CLOSE:.0%} ({change})"
+    return f"Speedup B{figure.before.batch_size}", _speedup(figure.before), _speedup(figure.after), verdict
 
 
-def _close(old: Speedup, new: Speedup) -> str:
-    change = new.ratio / old.ratio - 1
-    if abs(change) <= CLOSE:
-        return f"within {CLOSE:.0%} ({change:+.1%})"
-    known = None not in (old.low, old.high, new.low, new.high)
-    if known and max(old.low or 0, new.low or 0) <= min(old.high or 0, new.high or 0):
-        return f"within the intervals ({change:+.1%})"
-    return f"differs by {change:+.1%}"
-
-
-def _speedup(one: Speedup) -> str:
-    return f"{one.ratio:.2f}x" + ("" if one.low is None else f" [{one.low:.2f}, {one.high:.2f}]")
+def _speedup(speedup: Speedup) -> str:
+    return f"{speedup.ratio:.2f}x" + ("" if speedup.low is None else f" [{speedup.low:.2f}, {speedup.high:.2f}]")

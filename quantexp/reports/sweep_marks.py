@@ -5,86 +5,29 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantexp.analysis.pareto import pareto_front
-from quantexp.analysis.ratios import over_float
-from quantexp.analysis.recommendation import accuracy_verdict
-from quantexp.analysis.seeds import difference, spread
+from quantexp.analysis.quality import change_from_float
+from quantexp.analysis.values import (
+    Value,
+    latency_value,
+    quality_interval,
+    quality_value,
+    size_value,
+    speedup_value,
+    sqnr_value,
+)
 from quantexp.analysis.variants import Network, Variant
-from quantexp.reports.style import FLOAT, INK, NORMAL, SMALL, Role, round_ticks
+from quantexp.reports.style import FLOAT, INK, NORMAL, SMALL, round_ticks
+from quantexp.reports.sweep_groups import Group, Look
+from quantexp.results.comparison import NO_DIFFERENCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NARROW = 3  # times the least value: up to there an axis is linear
 MANY = 24  # points; of more each is drawn smaller
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a method is drawn: the role of its kind, filled or lined by which of its variants it is."""
-
-    role: Role
-    filling: str
-    line: str
-
-    @property
-    def marker(self) -> dict[str, Any]:
-        """The arguments of a marker."""
-        return {
-            "marker": self.role.marker,
-            "color": self.role.colour,
-            "fillstyle": self.filling,
-            "markerfacecoloralt": "white",
-            "markeredgecolor": self.role.colour,
-        }
-
-
-@dataclass(frozen=True)
-class Value:
-    """A figure and its whiskers."""
-
-    value: float
-    low: float
-    high: float
-
-
-# Figures and their whiskers
-
-
-def accuracy_value(one: Variant) -> Value:
-    """Return the accuracy in per cent: with its interval, or mean ± deviation over seeds."""
-    if len(one.reports) == 1:
-        (report,) = one.reports.values()
-        known = report.result.accuracy
-        return Value(100 * known.value, 100 * known.low, 100 * known.high)
-    return _spread([100 * value for value in one.accuracies().values()])
-
-
-def latency_value(one: Variant, size: int) -> Value:
-    """Return the median latency in ms: with the middle 80 % of its samples, or mean ± deviation over seeds."""
-    latencies = list(one.latencies(size).values())
-    if len(latencies) == 1:
-        return Value(latencies[0].median_ms, latencies[0].p10_ms, latencies[0].p90_ms)
-    return _spread([latency.median_ms for latency in latencies])
-
-
-def size_value(one: Variant) -> Value:
-    """Return the size of the saved state dict in MB."""
-    return _spread([report.result.size_mb for report in one.reports.values()])
-
-
-def _spread(values: Sequence[float]) -> Value:
-    found = spread(values)
-    reach = found.std or 0.0
-    return Value(found.mean, found.mean - reach, found.mean + reach)
-
-
-def exact(value: float) -> Value:
-    """Return a figure that has no whiskers."""
-    return Value(value, value, value)
 
 
 # Points
@@ -107,12 +50,11 @@ def draw_points(
         whiskers: dict[str, Any] = {"color": look.role.colour, "linewidth": 1.5, "alpha": 0.45, "zorder": 1}
         axes.plot((x.low, x.high), (y.value, y.value), **whiskers)
         axes.plot((x.value, x.value), (y.low, y.high), **whiskers)
-        full = look.filling == "full"
-        marker = look.marker | ({"markeredgecolor": "white"} if full else {})  # tells apart those that overlap
+        marker = look.marker | ({"markeredgecolor": "white"} if look.full else {})  # tells apart those that overlap
         marker |= {"markeredgecolor": INK, "markeredgewidth": 2} if at in best else {}
         axes.plot(x.value, y.value, linestyle="", markersize=size, zorder=3, **marker)
         if number:
-            ink = "white" if full else INK
+            ink = "white" if look.full else INK
             axes.annotate(str(number), (x.value, y.value), ha="center", va="center", size=8.5, color=ink, zorder=4)
         by_method[one.method].append((x.value, y.value))
     for method, places in by_method.items() if joined else ():
@@ -171,7 +113,7 @@ def draw_speedups(axes: Axes, network: Network, looks: Mapping[str, Look]) -> No
     values = [1.0]
     axes.axhline(1, color=FLOAT.colour, linewidth=2)
     for apart, one in _apart(network):
-        places = [(size, value) for size in one.sizes if (value := _speedup(one, size))]
+        places = [(size, value) for size in one.sizes if (value := speedup_value(one, size)) and not one.is_float]
         values += [value for _, at in places for value in (at.value, at.low, at.high)]
         if places:
             _line(axes, apart, places, looks[one.method])
@@ -222,18 +164,6 @@ def batch_axis(axes: Axes, sizes: Sequence[int]) -> None:
 # Bars
 
 
-def _speedup(one: Variant, size: int) -> Value | None:
-    ratio = over_float(one, size)
-    if ratio is None:
-        return None
-    reach = ratio.reach or 0.0
-    return Value(math.exp(ratio.centre), math.exp(ratio.centre - reach), math.exp(ratio.centre + reach))
-
-
-def speedup_value(one: Variant, size: int) -> Value | None:
-    return exact(1) if one.is_float else _speedup(one, size)
-
-
 def speedup_bars(
     axes: Axes, rows: Sequence[tuple[Network, Variant]], places: Sequence[float], looks: Mapping[str, Look], size: int
 ) -> None:
@@ -258,14 +188,13 @@ def _bars(
     values: Sequence[Value | None],
 ) -> None:
     """Draw a bar with its whisker and its number for each value that is known."""
-    longest = max(value.high for value in values if value)
+    longest = max((value.high for value in values if value), default=1.0)
     for (_, one), place, value in zip(rows, places, values, strict=True):
         if value is None:
             continue
         look = looks[one.method]
-        full = look.filling == "full"
-        colour = look.role.colour if full else "white"
-        axes.barh(place, value.value, 0.72, color=colour, edgecolor=look.role.colour, hatch="" if full else "//")
+        colour, hatch = (look.role.colour, "") if look.full else ("white", "//")
+        axes.barh(place, value.value, 0.72, color=colour, edgecolor=look.role.colour, hatch=hatch)
         if value.high > value.low:
             axes.plot((value.low, value.high), (place, place), color=INK, linewidth=2.5, solid_capstyle="butt")
         beyond = max(value.high, value.value) + 0.02 * longest
@@ -273,36 +202,29 @@ def _bars(
     axes.set_xlim(0, 1.22 * longest)
 
 
-def accuracy_dots(
-    axes: Axes, rows: Sequence[tuple[Network, Variant]], places: Sequence[float], looks: Mapping[str, Look]
-) -> None:
+def quality_dots(axes: Axes, rows: Sequence[tuple[Network, Variant]], places: Sequence[float], group: Group) -> None:
     """Draw the accuracies close up, as they lie far from 0, with what changed against float beside them."""
-    values = [_accuracy_interval(one) for _, one in rows]
-    for (network, one), place, value in zip(rows, places, values, strict=True):
-        look = looks[one.method]
+    values = [quality_interval(variant) for _, variant in rows]
+    for (network, variant), place, value in zip(rows, places, values, strict=True):
+        look = group.looks[variant.method]
         axes.plot((value.low, value.high), (place, place), color=look.role.colour, linewidth=2.5, alpha=0.6)
         axes.plot(value.value, place, linestyle="", markersize=9, **look.marker)
-        if not one.is_float:
-            change = value.value - accuracy_value(network.variants[0]).value
-            weight = "bold" if accuracy_verdict(one) != "not told" else "normal"
-            axes.annotate(
-                f"{change:+z.2f}",
-                (1, place),
-                (-2, 0),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                size=SMALL,
-                weight=weight,
-            )
+        if change := change_from_float(variant):
+            points = value.value - quality_value(network.variants[0]).value
+            weight = "normal" if change.verdict == NO_DIFFERENCE else "bold"
+            look_of_text: dict[str, Any] = {"ha": "right", "va": "center", "size": SMALL, "weight": weight}
+            beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            axes.annotate(f"{points:+z.2f}", (1, place), (-2, 0), **beside, **look_of_text)
     low, high = min(value.low for value in values), max(value.high for value in values)
-    axes.set_xlim(low - 0.05 * (high - low), high + 0.45 * (high - low))
+    span = high - low or 1.0
+    axes.set_xlim(low - 0.05 * span, high + 0.45 * span)
     axes.grid(axis="x")
-    axes.set_title("accuracy (%)", loc="left", size=NORMAL - 1)
+    axes.set_title(group.quality_label, loc="left", size=NORMAL - 1)
 
 
-def _accuracy_interval(one: Variant) -> Value:
-    if found := difference([100 * value for value in one.accuracies().values()]):
-        return Value(found.mean, found.low, found.high)
-    return accuracy_value(one)
+def sqnr_bars(
+    axes: Axes, rows: Sequence[tuple[Network, Variant]], places: Sequence[float], looks: Mapping[str, Look]
+) -> None:
+    """Draw the output SQNRs, nothing where one is not known."""
+    _bars(axes, rows, places, looks, [sqnr_value(variant) for _, variant in rows])
+    axes.set_title("output SQNR (dB)", loc="left", size=NORMAL - 1)

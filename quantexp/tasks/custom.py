@@ -5,6 +5,7 @@
                       labels; or a `Split`, which keeps its examples small and makes batches itself
     classes           how many classes there are, or `class_names`; else one more than the greatest label
     inputs            a tuple of `InputSpec`, else what the tensors of train and test say; needed for data=synthetic
+    objective         an object as tasks/objectives/ has them, in place of classification
     encode(raw)       raw inputs as a batch; only for predicting with a stored network
     fingerprint       what changes when the data do; needed only where train() returns a `Split`
 
@@ -33,6 +34,11 @@ from quantexp.tasks.objectives.classification import Classification
 def gives(task: CustomTask) -> tuple[Kind, ...]:
     """Return the kinds of input that the user's class or function says it gives. Raises ConfigError."""
     return own_kinds("task", task.target, "gives") or (Kind.features,)
+
+
+def source(task: CustomTask) -> str:
+    """Return a digest of the user's code. Raises ConfigError."""
+    return own_code.source_digest(own_code.find("task.target", str(task.target)))
 
 
 def own_kinds(group: str, target: str | None, attribute: str) -> tuple[Kind, ...]:
@@ -66,7 +72,7 @@ def load(task: CustomTask, kind: Kind, request: DataRequest) -> TaskData:
         test,
         inputs=_inputs(task, own, train, test),
         classes=classes,
-        objective=Classification(classes),
+        objective=getattr(own, "objective", None) or Classification(classes),
         fingerprint=_fingerprint(task, own, train, test),
         origin=str(task.target),
         validation=validation,

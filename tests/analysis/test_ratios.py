@@ -65,13 +65,13 @@ def test_two_runs_of_one_seed_add_their_errors_in_squares() -> None:
     ratio = between(variant(run("static", 4.0, half=0.03)), variant(run("qat", 2.0, half=0.04)), 1)
     assert ratio is not None
     assert (ratio.centre, ratio.reach) == pytest.approx((math.log(2), 0.05))
-    assert ratio.told
+    assert ratio.significant
 
 
 def test_without_intervals_two_methods_cannot_be_told_apart() -> None:
     ratio = between(variant(run("static", 4.0, half=None)), variant(run("qat", 2.0)), 1)
     assert ratio is not None
-    assert (ratio.reach, ratio.told) == (None, False)
+    assert (ratio.reach, ratio.significant) == (None, False)
 
 
 def test_over_seeds_two_methods_are_compared_pair_by_pair() -> None:

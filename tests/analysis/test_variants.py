@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 
-from quantexp.analysis.variants import networks, place_names, settings_text, setup_names, setups, variants
+from quantexp.analysis.names import place_names, setup_names
+from quantexp.analysis.settings import settings_text
+from quantexp.analysis.variants import networks, setups, variants
 from quantexp.results import Report
 from quantexp.results.sweep import Entry
 from tests.builders import data, entry, lone, method, speedup, sweep
@@ -130,7 +132,7 @@ def test_a_host_that_changed_its_versions_counts_as_two_machines() -> None:
 def test_a_network_has_the_float_model_first_whether_it_had_a_run_of_its_own_or_not() -> None:
     (alone,) = networks(sweep(STATIC))
     assert [one.method for one in alone.variants] == ["none fp32", "static int8"]
-    assert alone.variants[0].accuracies() == {0: 0.978}
+    assert alone.variants[0].qualities() == {0: 0.978}
     assert alone.variants[0].log_speedups(64) == {0: 0.0}
     (own,) = networks(sweep(STATIC, lone()))
     assert [one.method for one in own.variants] == ["none fp32", "static int8"]
@@ -144,7 +146,7 @@ def test_what_cannot_be_compared_is_not_in_one_network() -> None:
 
 def test_of_equal_runs_the_last_counts() -> None:
     (one,) = variants(sweep(method("static", correct=970), method("static", correct=960)))
-    assert one.accuracies() == {0: 0.96}
+    assert one.qualities() == {0: 0.96}
 
 
 def test_a_setting_that_is_left_open_is_not_named() -> None:

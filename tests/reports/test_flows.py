@@ -14,9 +14,9 @@ from tests.builders import entry, method, speedup, sweep
 
 
 def flipped(made: Report, gained: tuple[int, ...], lost: tuple[int, ...]) -> Report:
-    assert made.comparison is not None
-    compared = dataclasses.replace(made.comparison, gained_examples=gained, lost_examples=lost)
-    return dataclasses.replace(made, comparison=compared)
+    assert made.comparison and made.comparison.quality
+    change = dataclasses.replace(made.comparison.quality, gained_examples=gained, lost_examples=lost)
+    return dataclasses.replace(made, comparison=dataclasses.replace(made.comparison, quality=change))
 
 
 def run(ratio: float, *, gained: tuple[int, ...] = (), lost: tuple[int, ...] = (), **changes: object) -> Report:
@@ -40,7 +40,11 @@ def test_what_is_taken_is_compared_with_fx_in_its_usual_engine() -> None:
     table = leaving(OTHER_ENGINE, EAGER, FX, PT2E)
     (row,) = table.rows
     assert row[:5] == ("mnist", "static", "int8", "fx", "pt2e")
-    assert row[5:8] == ("1.50 to 1.50", "+0.10 points: 2 won, 1 lost", "none")  # 3 and 9 are won, 1 is lost; of 1000
+    assert row[5:8] == (
+        "1.50 to 1.50",
+        "+0.10 points: 2 gained, 1 lost",
+        "no detectable loss",
+    )  # 3 and 9 are won, 1 is lost; of 1000
     reach = math.sqrt(2) * math.log(1.005 / 0.995) / 2
     assert row[8] == f"0.50x [{math.exp(math.log(0.5) - reach):.2f}, {math.exp(math.log(0.5) + reach):.2f}] slower"
 
@@ -51,7 +55,7 @@ def test_where_fx_was_not_tried_eager_is_left() -> None:
 
 def test_six_examples_that_are_only_won_are_told_from_chance() -> None:
     won = entry(run(1.0, gained=(1, 2, 11, 12, 13, 14, 15, 16), lost=(9,)), quant__flow="pt2e", quant__engine="None")
-    assert leaving(FX, won).rows[0][6:8] == ("+0.60 points: 6 won, 0 lost", "a gain")
+    assert leaving(FX, won).rows[0][6:8] == ("+0.60 points: 6 gained, 0 lost", "a gain")
 
 
 def test_over_seeds_the_differences_are_taken_seed_by_seed() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from quantexp.reports.networks import network_tables, unsupported_table
-from quantexp.reports.sweep_table import full_csv, sentences
+from quantexp.reports.sweep_csv import full_csv
+from quantexp.reports.sweep_table import sentences
 from quantexp.reports.table import Table
 from quantexp.results import Evidence, Layer, Operator
 from quantexp.results.sweep import UnsupportedEntry
@@ -51,7 +52,7 @@ def test_a_row_is_a_method_with_its_levers_its_change_its_evidence_and_its_speed
         ("static", "int8", "pt2e", ""),
     ]
     assert table.rows[1][4:] == (
-        *("1.50", "98.40", "+0.60 points: 8 gained, 2 lost", "none", "1 of 2", "25%"),
+        *("1.50", "98.40", "+0.60 points: 8 gained, 2 lost", "no detectable loss", "1 of 2", "25%"),
         *("2.00x [1.99, 2.01] faster", ""),
     )
     assert column(table, "Times as fast B64") == ["", "", "4.00x [3.98, 4.02] faster"]
@@ -106,5 +107,5 @@ def test_the_csv_has_a_row_for_each_combination_that_does_not_exist() -> None:
     header, *rows = full_csv(sweep(*made, unsupported=(absent("static", "x86", NO_TORCHAO),))).splitlines()
     assert header.endswith(",error,unsupported")
     assert len(rows) == 3
-    assert rows[-1].startswith(",quant=static quant.flow=torchao quant.engine=x86,mnist,static,,0,,,,,torchao,x86,")
+    assert rows[-1].startswith(",quant=static quant.flow=torchao quant.engine=x86,mnist,static,,0,,,,,,torchao,x86,")
     assert rows[-1].endswith(f",{NO_TORCHAO}")

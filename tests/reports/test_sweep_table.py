@@ -7,10 +7,11 @@ import math
 
 import pytest
 
-from quantexp.reports.sweep_table import full_csv, full_table, lab_table, seeds_table, sweep_csv
+from quantexp.reports.sweep_csv import full_csv, sweep_csv
+from quantexp.reports.sweep_table import full_table, lab_table, seeds_table
 from quantexp.reports.table import Table
 from quantexp.results import Measured, NotFaster, Report, Speedup
-from tests.builders import accuracy, conditions, data, entry, latency, lone, measured, method, report, speedup, sweep
+from tests.builders import conditions, data, entry, latency, lone, measured, method, quality, report, speedup, sweep
 
 COLUMNS = ("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy")
 ERROR = "DataError: there is no mnist/MNIST/raw in /nowhere"
@@ -20,7 +21,7 @@ def model(precision: str, *, correct: int, megabytes: float, ms: dict[int, float
     """A model with round figures: the deviation is a tenth of the mean."""
     size = dataclasses.replace(measured().size, state_bytes=int(1e6 * megabytes))
     times = tuple(latency(at, mean, mean_ms=mean, std_ms=mean / 10) for at, mean in ms.items())
-    return measured(precision, accuracy=accuracy(correct), size=size, latency=times)
+    return measured(precision, quality=quality(correct), size=size, latency=times)
 
 
 def run(seed: int = 0, *, correct: int = 976, ms: float = 0.2, **changes: object) -> Report:
@@ -167,7 +168,7 @@ def test_the_full_table_has_intervals_flips_and_verdicts_and_a_row_a_batch_size(
     made = method("qat", megabytes=1.471, speedups=[one, other], gained=2, lost=6, correct=974, p_value=0.289)
     table = full_table(sweep(made))
     first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
-    assert first["Against float"] == "-0.40: 2 gained, 6 lost"
+    assert first["Against float"] == "-0.40 points: 2 gained, 6 lost"
     assert first["Verdict"] == "no detectable loss, p = 0.289"
     assert first["Accuracy (%)"].startswith("97.40 [")
     assert (first["Batch"], first["Times as fast as float"]) == ("1", "2.50x [2.40, 2.60] faster")
@@ -208,8 +209,8 @@ def test_methods_are_compared_seed_by_seed() -> None:
         "qat int8 against none fp32",
         "qat int8 against static int8",
     ]
-    assert column(table, "Accuracy (points)")[-1] == "+1.00 [+0.90, +1.10]"
-    assert column(table, "Verdict") == ["not told apart", "not told apart", "better"]
+    assert column(table, "Accuracy")[-1] == "+1.00 points [+0.90, +1.10] over 3 seeds"
+    assert column(table, "Verdict") == ["no detectable loss", "no detectable loss", "a gain"]
     assert column(table, "Times as fast B1") == [
         "2.00x [2.00, 2.00] faster",
         "4.00x [4.00, 4.00] faster",
@@ -223,8 +224,8 @@ def test_an_interval_over_seeds_is_students_over_logarithms() -> None:
     assert table is not None
     low, high = math.exp(1 - 4.30265 / math.sqrt(3)), math.exp(1 + 4.30265 / math.sqrt(3))
     assert column(table, "Times as fast B1") == [f"2.72x [{low:.2f}, {high:.2f}] not told apart"]
-    assert column(table, "Accuracy (points)") == ["+0.00 [-0.10, +0.10]"]
-    assert column(table, "Verdict") == ["not told apart"]
+    assert column(table, "Accuracy") == ["+0.00 points [-0.10, +0.10] over 3 seeds"]
+    assert column(table, "Verdict") == ["no detectable loss"]
 
 
 def test_only_seeds_that_both_methods_have_are_compared() -> None:

@@ -7,10 +7,32 @@ from collections.abc import Mapping
 import pytest
 from rich.console import Console
 
-from quantexp.reports.table import Table, comparison_table, notes
-from quantexp.results import Evidence, Layer, LeftInFloat, Measured, NotFaster, Operator, Report, Speedup
+from quantexp.reports.notes import notes
+from quantexp.reports.table import Table, comparison_table
+from quantexp.results import (
+    Evidence,
+    Layer,
+    LeftInFloat,
+    Measured,
+    NotFaster,
+    Operator,
+    QualityChange,
+    Report,
+    Speedup,
+)
 from quantexp.results.text import size_text
-from tests.builders import accuracy, comparison, compiled, conditions, data, latency, lone, measured, report, speedup
+from tests.builders import (
+    comparison,
+    conditions,
+    data,
+    latency,
+    lone,
+    measured,
+    other_float,
+    quality,
+    report,
+    speedup,
+)
 
 COLUMNS = ("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy")
 
@@ -19,14 +41,14 @@ def model(precision: str, *, correct: int, megabytes: float, ms: Mapping[int, fl
     """A model with round figures: the deviation is a tenth of the mean, the first call takes ten of them."""
     size = dataclasses.replace(measured().size, state_bytes=int(1e6 * megabytes))
     times = tuple(latency(at, mean, mean_ms=mean, std_ms=mean / 10, first_call_ms=10 * mean) for at, mean in ms.items())
-    right = dataclasses.replace(accuracy(correct), low=correct / 1000 - 0.02, high=correct / 1000 + 0.01)
-    return measured(precision, accuracy=right, size=size, latency=times)
+    right = dataclasses.replace(quality(correct), low=correct / 1000 - 0.02, high=correct / 1000 + 0.01)
+    return measured(precision, quality=right, size=size, latency=times)
 
 
 BASELINE = model("fp32", correct=980, megabytes=5.884, ms={1: 0.5, 64: 4.0})
 QUANTIZED = model("int8", correct=976, megabytes=1.471, ms={1: 0.2, 64: 2.0})
 COMPARISON = comparison(
-    accuracy_drop=0.004,
+    drop=0.004,
     flips_gained=2,
     flips_lost=6,
     p_value=0.2890625,
@@ -53,7 +75,13 @@ def changes(made: Report) -> dict[str, str]:
 
 
 def with_comparison(**parts: object) -> Report:
-    return dataclasses.replace(REPORT, comparison=dataclasses.replace(COMPARISON, **parts))  # type: ignore[arg-type]
+    assert COMPARISON.quality is not None
+    of_quality = {name: parts.pop(name) for name in QualityChange.__dataclass_fields__ if name in parts}
+    change = dataclasses.replace(COMPARISON.quality, **of_quality)  # type: ignore[arg-type]
+    return dataclasses.replace(
+        REPORT,
+        comparison=dataclasses.replace(COMPARISON, quality=change, **parts),  # type: ignore[arg-type]
+    )
 
 
 def note(table: Table) -> str:
@@ -92,12 +120,12 @@ def test_one_run_without_a_quantized_model_shows_the_float_model_alone() -> None
 
 
 def test_no_change_of_the_accuracy_has_no_minus_sign() -> None:
-    same = with_comparison(accuracy_drop=0.0, flips_gained=3, flips_lost=3)
+    same = with_comparison(drop=0.0, flips_gained=3, flips_lost=3)
     assert changes(same)["Accuracy (%)"] == "+0.00 points: 3 gained, 3 lost"
 
 
 def test_a_gain_of_accuracy_has_a_plus_sign() -> None:
-    better = with_comparison(accuracy_drop=-0.004, flips_gained=6, flips_lost=2)
+    better = with_comparison(drop=-0.004, flips_gained=6, flips_lost=2)
     assert changes(better)["Accuracy (%)"] == "+0.40 points: 6 gained, 2 lost"
 
 
@@ -142,10 +170,13 @@ def test_memory_has_a_row_where_it_was_measured_and_only_there() -> None:
 def test_the_compiled_float_model_stands_below_the_eager_one_at_each_batch_size() -> None:
     over = (Speedup(1, 1.8, 1.7, 1.9, 0.01), Speedup(64, 1.0, 0.99, 1.01, 0.01))
     made = dataclasses.replace(
-        with_comparison(speedups_over_compiled=over),
-        compiled=compiled(
-            latency=tuple(latency(at, ms, mean_ms=ms, std_ms=ms / 10) for at, ms in ((1, 0.36), (64, 2.0))),
-            speedups=(Speedup(1, 1.39, 1.3, 1.5, 0.01), Speedup(64, 2.0, 1.9, 2.1, 0.01)),
+        REPORT,
+        others=(
+            other_float(
+                latency=tuple(latency(at, ms, mean_ms=ms, std_ms=ms / 10) for at, ms in ((1, 0.36), (64, 2.0))),
+                speedups=(Speedup(1, 1.39, 1.3, 1.5, 0.01), Speedup(64, 2.0, 1.9, 2.1, 0.01)),
+                quantized_speedups=over,
+            ),
         ),
     )
     rows = comparison_table(made).rows
@@ -159,7 +190,7 @@ def test_the_compiled_float_model_stands_below_the_eager_one_at_each_batch_size(
 
 
 def test_without_a_quantized_model_the_compiled_one_is_set_against_the_eager_one() -> None:
-    made = lone(baseline=BASELINE, compiled=compiled(speedups=(speedup(1, 2.0, spread=0.1), speedup(64, 1.0))))
+    made = lone(baseline=BASELINE, others=(other_float(speedups=(speedup(1, 2.0, spread=0.1), speedup(64, 1.0))),))
     table = comparison_table(made)
     assert table.columns == ("mnist, mlp", "", "against float")
     told = changes(made)
@@ -304,7 +335,7 @@ def test_markdown_finds_neither_html_nor_links_in_what_a_table_holds() -> None:
 
 
 def test_the_terminal_shows_every_cell_and_every_note_and_takes_none_for_markup() -> None:
-    odd = dataclasses.replace(SHAKY, task="[red]mine", compiled=compiled())
+    odd = dataclasses.replace(SHAKY, task="[red]mine", others=(other_float(),))
     console = Console(width=250, record=True, file=io.StringIO())
     table = comparison_table(odd)
     console.print(table.rich())

@@ -1,7 +1,8 @@
-"""Weights of the user's own, read from a file without unpickling."""
+"""Weights to start from: a file of the user's own, or the network that a run stored; never unpickled."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from quantexp.models.mlp import MLP
-from quantexp.state.checkpoint import fill_from_file
-from quantexp.system.errors import TrainingError
+from quantexp.state.checkpoint import fill_from_file, fill_from_stored, float_weights
+from quantexp.system.errors import ModelError, TrainingError
 
 
 @pytest.fixture
@@ -159,3 +160,59 @@ def test_a_checkpoint_that_is_a_damaged_pickle_is_an_error(network: MLP, tmp_pat
     path.write_bytes(content)
     with pytest.raises(TrainingError, match=r"own\.pt"):
         fill_from_file(network, path)
+
+
+# A network that a run stored
+
+
+def stored(folder: Path, network: MLP, method: str, precision: str) -> Path:
+    """Write what is read of a stored network: its recipe, as far as it matters, and its weights."""
+    wrapper = "model." if method == "amp" else ""
+    folder.mkdir()
+    save_file({f"{wrapper}{name}": value for name, value in network.state_dict().items()}, folder / "state.safetensors")
+    (folder / "recipe.json").write_text(json.dumps({"quant": {"name": method}, "precision": precision}))
+    return folder
+
+
+@pytest.mark.parametrize(("method", "precision"), [("none", "fp32"), ("amp", "bf16"), ("amp", "fp16")])
+def test_float32_weights_are_given_under_the_names_of_the_network(
+    network: MLP, tmp_path: Path, method: str, precision: str
+) -> None:
+    folder = stored(tmp_path / "model", network, method, precision)
+    assert float_weights(folder).keys() == network.state_dict().keys()
+    fresh = MLP(4, [3], 2)
+    fill_from_stored(fresh, folder, "train.checkpoint=runs:/1")
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in fresh.state_dict().items())
+
+
+@pytest.mark.parametrize(("method", "precision"), [("none", "bf16"), ("static", "int8"), ("weight_only", "int4")])
+def test_weights_that_are_not_float32_are_refused(network: MLP, tmp_path: Path, method: str, precision: str) -> None:
+    folder = stored(tmp_path / "model", network, method, precision)
+    told = rf"quant=none with fp32 and quant=amp leave them; got those of quant={method} with '{precision}'"
+    with pytest.raises(ModelError, match=told):
+        float_weights(folder)
+    with pytest.raises(TrainingError, match=rf"train\.checkpoint=runs:/1: .*{told}"):
+        fill_from_stored(network, folder, "train.checkpoint=runs:/1")
+
+
+def test_a_stored_network_of_other_layers_is_an_error_that_names_them(network: MLP, tmp_path: Path) -> None:
+    folder = stored(tmp_path / "model", network, "none", "fp32")
+    with pytest.raises(
+        TrainingError, match=r"train\.checkpoint=runs:/1 does not fit .*expected \(9, 4\), found \(3, 4\)"
+    ):
+        fill_from_stored(MLP(4, [9], 2), folder, "train.checkpoint=runs:/1")
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"quant": "none", "precision": "fp32"}'])
+def test_a_stored_network_with_a_damaged_recipe_is_an_error(network: MLP, tmp_path: Path, content: str) -> None:
+    folder = stored(tmp_path / "model", network, "none", "fp32")
+    (folder / "recipe.json").write_text(content)
+    with pytest.raises(ModelError, match="the stored network is damaged"):
+        float_weights(folder)
+
+
+def test_a_stored_network_without_its_weights_is_an_error(network: MLP, tmp_path: Path) -> None:
+    folder = stored(tmp_path / "model", network, "none", "fp32")
+    (folder / "state.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"damaged .*state\.safetensors"):
+        float_weights(folder)

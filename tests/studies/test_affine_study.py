@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from quantexp.config import Affine, Experiment, Granularity
+from quantexp.runner.checks import check_inputs
 from quantexp.runner.identity import configuration, configuration_digest
 from quantexp.studies.affine.findings import AffineReport, metrics, table
 from quantexp.studies.affine.pictures import pictures
@@ -160,7 +161,7 @@ def test_a_study_is_part_of_the_configuration_and_a_single_run_has_none() -> Non
 
 
 def test_a_study_of_a_tensor_asks_for_no_data(tmp_path: Path) -> None:
-    Experiment(study=Affine(), data_dir=str(tmp_path / "nowhere")).check_inputs()
+    check_inputs(Experiment(study=Affine(), data_dir=str(tmp_path / "nowhere")))
 
 
 # -- the command -----------------------------------------------------------------------------------------

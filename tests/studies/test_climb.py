@@ -32,7 +32,7 @@ class Searched:
         self.so_far: list[Findings] = []
         validated: dict[str, Any] = {"validation": 0.1, "evaluation": "validation", "batch_size": 1}
         experiment = Experiment(quant=quant or Static(), **validated)
-        steps = search.find(Search(**settings), experiment, lambda one: f"make {one.quant.name}")
+        steps = search.find(Search(**settings), experiment, lambda made: f"make {made.quant.name}")
         self.found = self._end(steps)
 
     def _end(self, steps: Any) -> Findings:
@@ -72,7 +72,7 @@ class Searched:
             ),
             quantized=measured("int8", weight_bytes={"int8": round(size)}, evidence=Evidence(held, (), ()), ms={1: 1}),
             comparison=comparison(
-                accuracy_drop=lost / data.evaluated,
+                drop=lost / data.evaluated,
                 flips_gained=max(0, -lost),
                 flips_lost=max(0, lost),
                 speedups=[speedup(1, ratio)],
@@ -160,7 +160,8 @@ def test_a_gain_that_nothing_brings_ends_with_the_nearest_and_says_so() -> None:
     found = Searched("abc", harms(a=1, b=-2, c=3), max_accuracy_drop=-0.05)
     assert found.answer == ("b", "static")
     assert (
-        "nothing meets the bound (a gain of 5.00 points); the nearest is static int8 on b, +0.20 points" in found.notes
+        "nothing meets the bound (a gain of 5.00 points or more); the nearest is static int8 on b, +0.20 points"
+        in found.notes
     )
     assert found.found.metrics["best/within_bound"] == 0
     assert {row[-2] for row in found.found.table.rows} == {"beyond"}
@@ -235,8 +236,7 @@ def test_the_test_split_decides_nothing() -> None:
             made = super()._report(experiment)
             if experiment.evaluation == "validation":
                 return made
-            worse = dataclasses.replace(made.comparison, accuracy_drop=0.5, flips_gained=0, flips_lost=250)
-            return dataclasses.replace(made, comparison=worse)
+            return dataclasses.replace(made, comparison=comparison(drop=0.5, flips_gained=0, flips_lost=250))
 
     found = Disagreeing("abc", harms(a=1, b=40, c=2), max_accuracy_drop=0.003)
     assert found.answer == ("all but b", "static")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from quantexp.config import Criterion
 from quantexp.results import Data
 from quantexp.studies.search.findings import Candidate, Choice, Goal, SearchReport
 from quantexp.studies.search.pictures import latency_figure, pictures, size_figure
@@ -15,14 +16,14 @@ from tests.builders import comparison, conditions, measured, report, speedup
 
 PNG = b"\x89PNG"
 EXAMPLES = 1000
-GOAL = Goal(0.003, "latency", 64, 0.01)
+GOAL = Goal(Criterion.accuracy, 0.003, "latency", 64, 0.01)
 HELD = Data("full", "given", "d" * 64, 9000, 512, 500, EXAMPLES, "validation")
 
 
 def model(name: str, lost: int, ratio: float, kilobytes: int = 100, **changes: Any) -> Candidate:
     """A model that loses so many of the 1000 validation examples, with its speedup at batch 64 and its size."""
     made = comparison(
-        accuracy_drop=lost / EXAMPLES,
+        drop=lost / EXAMPLES,
         flips_gained=1,
         flips_lost=lost + 1,
         speedups=[speedup(1, 1.5), speedup(64, ratio)],
@@ -44,7 +45,7 @@ def names(models: Any) -> list[str]:
 
 def test_a_bound_is_met_to_the_example() -> None:
     for lost in range(EXAMPLES):
-        assert Goal(lost / EXAMPLES, "size", 64, 0.01).met_by(model("a", lost, 1.0))
+        assert dataclasses.replace(GOAL, limit=lost / EXAMPLES).met_by(model("a", lost, 1.0))
     assert not GOAL.met_by(model("a", 4, 1.0))
 
 
@@ -95,7 +96,7 @@ def test_the_fronts_hold_what_no_other_beats() -> None:
 
 
 def test_what_is_recorded_is_the_best_on_validation_and_its_run_on_test() -> None:
-    tested = report(comparison=comparison(accuracy_drop=0.004, speedups=[speedup(1, 1.5), speedup(64, 3.9)]))
+    tested = report(comparison=comparison(drop=0.004, speedups=[speedup(1, 1.5), speedup(64, 3.9)]))
     found = metrics(searched(model("a", 2, 4.0), tested=tested, command="quantexp a"))
     assert found["best/accuracy_drop"] == pytest.approx(0.002)
     assert found["test/accuracy_drop"] == pytest.approx(0.004)
@@ -115,8 +116,8 @@ def test_the_notes_say_what_to_beware_of() -> None:
 
 
 def test_a_bound_below_zero_is_told_as_a_gain() -> None:
-    for drop, told in ((0.003, "at most 0.30 points may be lost; then"), (-0.02, "2.00 points must be gained; then")):
-        found = searched(model("a", 2, 4.0), goal=dataclasses.replace(GOAL, max_accuracy_drop=drop))
+    for drop, told in ((0.003, "a loss of 0.30 points or less; then"), (-0.02, "a gain of 2.00 points or more; then")):
+        found = searched(model("a", 2, 4.0), goal=dataclasses.replace(GOAL, limit=drop))
         assert any(told in note for note in table(found).notes)
 
 

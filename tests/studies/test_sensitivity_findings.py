@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from quantexp.results import Report, won_and_lost
+from quantexp.config import Criterion
+from quantexp.results import Report
 from quantexp.statistics.paired import mcnemar
-from quantexp.studies.sensitivity.findings import Part, SensitivityReport, advice, metrics, table, variant_lines
-from quantexp.studies.sensitivity.pictures import accuracy_figure, pictures, sqnr_figure
-from tests.builders import comparison, measured, report, speedup
+from quantexp.studies.sensitivity.findings import Part, SensitivityReport, metrics, variant_lines
+from quantexp.studies.sensitivity.pictures import part_figure, pictures
+from quantexp.studies.sensitivity.table import advice, table
+from quantexp.tasks.objectives.between import change_between
+from tests.builders import comparison, measured, quality_change, report, speedup
 
 PNG = b"\x89PNG"
 EXAMPLES = 1000
@@ -19,7 +22,7 @@ EXAMPLES = 1000
 def variant(lost: int = 0, sqnr_db: float | None = 30.0, **changes: Any) -> Report:
     """A quantized model that loses the first `lost` test examples against float."""
     made = comparison(
-        accuracy_drop=lost / EXAMPLES,
+        drop=lost / EXAMPLES,
         flips_gained=0,
         flips_lost=lost,
         gained_examples=(),
@@ -68,11 +71,15 @@ def test_a_row_holds_what_a_variant_costs_and_buys() -> None:
 
 
 def test_two_models_differ_where_the_flips_of_one_are_not_those_of_the_other() -> None:
-    one = comparison(gained_examples=(1, 2), lost_examples=(5, 6, 7))
-    other = comparison(gained_examples=(2, 3), lost_examples=(7, 8))
-    assert won_and_lost(one, other) == (1 + 2, 1 + 1)  # 3, 5 and 6 are won, 1 and 8 lost
-    assert won_and_lost(other, one) == (2, 3)
-    assert won_and_lost(one, one) == (0, 0)
+    first = quality_change(gained_examples=(1, 2), lost_examples=(5, 6, 7))
+    second = quality_change(gained_examples=(2, 3), lost_examples=(7, 8))
+    change = change_between(first, second, EXAMPLES)
+    assert (change.gained_examples, change.lost_examples) == ((3, 5, 6), (1, 8))
+    assert (change.flips_gained, change.flips_lost, change.drop) == (3, 2, -1 / EXAMPLES)
+    assert change.p_value == mcnemar(3, 2)
+    back = change_between(second, first, EXAMPLES)
+    assert (back.gained_examples, back.lost_examples) == (change.lost_examples, change.gained_examples)
+    assert change_between(first, first, EXAMPLES).p_value == 1
 
 
 def test_what_wins_accuracy_back_is_to_be_kept_in_float_the_most_first() -> None:
@@ -129,8 +136,8 @@ def test_there_is_a_picture_of_accuracy_and_one_of_noise_with_a_row_a_part() -> 
         part("layers.0", variant(50, None), variant(10)),
         part("a.module.with.a.name.that.is.far.too.long", None, variant(60)),
     )
-    for draw in (accuracy_figure, sqnr_figure):
-        (axes,) = draw(found).axes
+    for criterion in Criterion:
+        (axes,) = part_figure(found, criterion).axes
         names = [label.get_text() for label in axes.get_yticklabels()]
         assert names[0] == "layers.0"
         assert len(names[1]) == 28

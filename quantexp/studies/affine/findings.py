@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from quantexp.reports.findings import Findings
 from quantexp.reports.table import Table
 
 
@@ -64,18 +63,6 @@ class AffineReport:
     def tensor(self) -> str:
         """Name the tensor: `normal tensor 64 x 256, seed 0`."""
         return f"normal tensor {' x '.join(map(str, self.shape))}, seed {self.seed}"
-
-
-def findings(report: AffineReport) -> Findings:
-    """Return the report as it is shown and recorded."""
-    from quantexp.studies.affine.pictures import pictures
-
-    return Findings(
-        metrics(report),
-        table(report),
-        {"bits": bits_lines(report), "outliers": outlier_lines(report)},
-        pictures(report),
-    )
 
 
 def metrics(report: AffineReport) -> dict[str, float]:

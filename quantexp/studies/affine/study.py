@@ -7,23 +7,37 @@ The tensor is drawn as the lab draws it, `torch.manual_seed(seed)` and `torch.ra
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from quantexp.config import Affine, Granularity
+from quantexp.config import Affine, Experiment, Granularity
 from quantexp.quant.arithmetic.affine import Quantized, quantize_tensor
 from quantexp.reports.findings import Findings
-from quantexp.studies.affine.findings import AffineReport, AtBits, WithOutlier, findings
+from quantexp.studies.affine.findings import (
+    AffineReport,
+    AtBits,
+    WithOutlier,
+    bits_lines,
+    metrics,
+    outlier_lines,
+    table,
+)
+from quantexp.studies.affine.pictures import pictures
 
 OUTLIERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # times the largest magnitude of the tensor
 
 
-def find(settings: Affine, seed: int) -> Findings:
-    """Return what the study found out, ready to be shown and recorded."""
-    return findings(study(settings, seed))
+def find(
+    settings: Affine, experiment: Experiment, command: Callable[[Experiment], str]
+) -> Generator[Experiment, None, Findings]:
+    """Return what the study found out, ready to be shown and recorded. No network is run."""
+    yield from ()
+    report = study(settings, experiment.seed)
+    lines = {"bits": bits_lines(report), "outliers": outlier_lines(report)}
+    return Findings(metrics(report), table(report), lines, pictures(report))
 
 
 def study(settings: Affine, seed: int) -> AffineReport:

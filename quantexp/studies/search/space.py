@@ -77,7 +77,7 @@ class Space:
 
 def held_by(experiment: Experiment, report: Report) -> tuple[str, ...]:
     """Return the layers that a run quantized, in the order of the network."""
-    held = {layer.name for layer in report.result.evidence.layers if layer.precision == experiment.precision}
+    held = report.result.evidence.held(str(experiment.precision))
     return tuple(layer.name for layer in report.baseline.evidence.layers if layer.name in held)
 
 

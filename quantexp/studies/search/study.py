@@ -17,9 +17,11 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from quantexp.config import METHODS, ByLayer, EvaluationSplit, Experiment, Search
+from quantexp.analysis.quality import closeness_db
+from quantexp.config import METHODS, ByLayer, Criterion, EvaluationSplit, Experiment, Search, Single
 from quantexp.reports.findings import Findings
 from quantexp.results import Report
+from quantexp.studies.criteria import compared
 from quantexp.studies.search.findings import Candidate, Choice, Goal, SearchReport
 from quantexp.studies.search.space import Space, State, held_by, spaces_of
 from quantexp.studies.search.table import answer_text, findings, so_far
@@ -27,8 +29,9 @@ from quantexp.system.errors import QuantizationError
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = 1e9  # examples
-NO_NOISE = -1e3  # dB
+HELD_OUT = 0.1  # share of the training examples that it decides on, unless the experiment says
+UNKNOWN = 1e9  # more harm than anything does
+MOST_DB = 1e3  # of outputs that are equal
 
 
 @dataclass
@@ -50,7 +53,7 @@ class Trials:
 
     def whole(self, method: str) -> Candidate:
         """Return what a method makes with everything quantized: it is tried first."""
-        return next(one for one in self.tried if one.choice.method == method)
+        return next(candidate for candidate in self.tried if candidate.choice.method == method)
 
     def report(self) -> SearchReport:
         """Return what was found so far."""
@@ -75,14 +78,18 @@ def find(
 
     Args:
         settings: The bound, the objective, and what may be chosen.
-        experiment: What is varied; it measures on the validation split.
+        experiment: What is varied; all but the last variant are measured on the validation split.
         command: Says how an experiment is typed as a single run.
 
     Raises:
         QuantizationError: If no variant can be quantized, or `study.layers` matches nothing that is.
     """
+    experiment = replace(experiment, study=Single())
+    if experiment.labelled:
+        validation = experiment.validation or HELD_OUT
+        experiment = replace(experiment, validation=validation, evaluation=EvaluationSplit.validation)
     size = settings.batch_size or max(experiment.batch_size)
-    goal = Goal(settings.max_accuracy_drop, settings.objective, size, experiment.benchmark.margin)
+    goal = Goal(*settings.bound, settings.objective, size, experiment.benchmark.margin)
     trials = Trials(goal, experiment.train.checkpoint, settings.max_variants)
     wholes = yield from _wholes(trials, list(_methods(settings, experiment)))
     spaces = spaces_of(settings.layers, wholes)
@@ -92,10 +99,13 @@ def find(
         local &= yield from _climb(space, trials)
     found = replace(trials.report(), ended="local" if local else "budget")
     if found.answer is not found.unquantized:
-        space = next(one for one in spaces if one.method == found.answer.choice.method)
-        answer = replace(space.variant(found.answer.choice), evaluation=EvaluationSplit.test)
-        tested = yield answer
-        found = replace(found, tested=tested, command=command(answer))
+        space = next(space for space in spaces if space.method == found.answer.choice.method)
+        answer = space.variant(found.answer.choice)
+        if experiment.labelled:
+            answer = replace(answer, evaluation=EvaluationSplit.test)
+            tested = yield answer
+            found = replace(found, tested=tested)
+        found = replace(found, command=command(answer))
     return findings(found)
 
 
@@ -148,7 +158,7 @@ def _climb(space: Space, trials: Trials) -> Generator[Experiment | Findings, Any
             if space.bottom in known or (best and goal.met_by(best)):
                 return True
             fresh = [space.bottom]
-        for state in sorted(fresh, key=lambda one: _promise(one, at, space.top, known)):
+        for state in sorted(fresh, key=lambda other: _promise(goal, other, at, space.top, known)):
             if trials.spent:
                 return False
             known[state] = yield from _measured(trials, space, space.choice(state))
@@ -174,21 +184,23 @@ def _measured(trials: Trials, space: Space, choice: Choice) -> Generator[Experim
 
 
 def _best(goal: Goal, known: Mapping[State, Candidate | None]) -> State:
-    measured = {state: one for state, one in known.items() if one}
+    measured = {state: candidate for state, candidate in known.items() if candidate}
     best = goal.best(list(measured.values()))
-    return next(state for state, one in measured.items() if one is best)
+    return next(state for state, candidate in measured.items() if candidate is best)
 
 
-def _promise(state: State, at: State, top: State, known: Mapping[State, Candidate | None]) -> tuple[float, float]:
-    """Return the harm to expect of a neighbour: what its change did to the model in which all is quantized."""
+def _promise(
+    goal: Goal, state: State, at: State, top: State, known: Mapping[State, Candidate | None]
+) -> tuple[float, float]:
+    """Return the harm to expect of a neighbour: what its change did to the network in which all is quantized."""
     part = next(index for index, became in enumerate(state) if became != at[index])
-    new, old = (_harm(known.get((*top[:part], one[part], *top[part + 1 :]))) for one in (state, at))
+    new, old = (_harm(goal, known.get((*top[:part], other[part], *top[part + 1 :]))) for other in (state, at))
     return new[0] - old[0], new[1] - old[1]
 
 
-def _harm(one: Candidate | None) -> tuple[float, float]:
-    """Return the examples lost and the noise in dB; of what is not known more than anything does."""
-    if one is None or one.report is None or one.report.comparison is None:
+def _harm(goal: Goal, candidate: Candidate | None) -> tuple[float, float]:
+    """Return the harm that is bounded, and the noise in dB; of what is not known more than anything does."""
+    if candidate is None or candidate.report is None:
         return UNKNOWN, 0.0
-    sqnr = one.report.comparison.output_sqnr_db
-    return one.lost, NO_NOISE if sqnr is None else -sqnr
+    noise = -max(-MOST_DB, min(MOST_DB, closeness_db(compared(candidate.report))))
+    return (noise if goal.criterion is Criterion.output_sqnr_db else goal.harm(candidate)), noise

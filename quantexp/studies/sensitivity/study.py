@@ -7,29 +7,33 @@ does to a network that is float otherwise; left out, what it adds to the roundin
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
-from quantexp.config import Experiment, Selective, Sensitivity
+from quantexp.config import Experiment, Selective, Sensitivity, Single
 from quantexp.reports.findings import Findings
 from quantexp.results import Report
 from quantexp.studies.parts import parts_of
-from quantexp.studies.sensitivity.findings import Part, SensitivityReport, findings
+from quantexp.studies.sensitivity.findings import Part, SensitivityReport
+from quantexp.studies.sensitivity.table import findings
 from quantexp.system.errors import QuantizationError
 
 Runs = Generator[Experiment, Report, Report | None]
 
 
-def find(settings: Sensitivity, experiment: Experiment) -> Generator[Experiment, Report, Findings]:
+def find(
+    settings: Sensitivity, experiment: Experiment, command: Callable[[Experiment], str]
+) -> Generator[Experiment, Report, Findings]:
     """Yield the variants of `experiment`, receive their reports, return what they say together.
 
     Raises:
         QuantizationError: If all layers together cannot be quantized, or `study.layers` matches nothing that is.
     """
+    experiment = replace(experiment, study=Single())
     quant = experiment.quant
     assert isinstance(quant, Selective)  # Experiment has seen to it
     whole = yield experiment
-    held = [layer.name for layer in whole.result.evidence.layers if layer.precision == experiment.precision]
+    held = whole.result.evidence.held(str(experiment.precision))
     known: dict[frozenset[str], Report] = {frozenset(held): whole}
     failed: dict[str, str] = {}
 
@@ -49,4 +53,4 @@ def find(settings: Sensitivity, experiment: Experiment) -> Generator[Experiment,
         without = replace(quant, exclude=[*quant.exclude, *layers])
         all_but = yield from measured(others, f"all but {name}", without)
         parts.append(Part(name, layers, alone, all_but))
-    return findings(SensitivityReport(whole, tuple(parts), failed, tuple(quant.exclude)))
+    return findings(SensitivityReport(whole, tuple(parts), failed, tuple(quant.exclude), settings.by))

@@ -1,0 +1,63 @@
+"""Cells of tables: figures with their interval, deviation or verdict."""
+
+from __future__ import annotations
+
+from quantexp.analysis.quality import agreement_percent, output_sqnr_db
+from quantexp.analysis.ratios import Ratio
+from quantexp.analysis.seeds import Spread
+from quantexp.analysis.variants import Variant
+from quantexp.results import Latency, Quality, Speedup
+from quantexp.results.sweep import Entry
+
+LONGEST_ERROR = 100  # characters of an error that a table shows
+
+
+def known(value: float | None, digits: int) -> str:
+    """Return a figure, nothing where it is not known."""
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def quality_text(quality: Quality) -> str:
+    """Return a quality in per cent with its interval."""
+    return f"{100 * quality.value:.2f} [{100 * quality.low:.2f}, {100 * quality.high:.2f}]"
+
+
+def mean_std(latency: Latency) -> str:
+    """Return the latency in milliseconds with its deviation."""
+    return f"{latency.mean_ms:.3f} ± {latency.std_ms:.3f}"
+
+
+def spread_text(found: Spread | None, digits: int) -> str:
+    """Return a mean and, of several values, their deviation; nothing where there is none."""
+    if found is None:
+        return ""
+    return f"{found.mean:.{digits}f}" if found.std is None else f"{found.mean:.{digits}f} ± {found.std:.{digits}f}"
+
+
+def closeness_cells(variant: Variant) -> tuple[str, str]:
+    """Return agreement in per cent and output SQNR in dB: how close to the float network a variant is."""
+    return spread_text(agreement_percent(variant), 2), spread_text(output_sqnr_db(variant), 1)
+
+
+def speedup_text(speedup: Speedup) -> str:
+    """Return the speedup with its interval and the verdict in short."""
+    if speedup.low is None:
+        return f"{speedup.ratio:.2f}x as fast"
+    return f"{speedup.ratio:.2f}x [{speedup.low:.2f}, {speedup.high:.2f}] {speedup.verdict.partition(' of ')[0]}"
+
+
+def speedup_word(speedup: Speedup) -> str:
+    """Return the speedup with a word where it is told from 1: `1.25x faster`, `1.01x`."""
+    word = speedup.verdict if speedup.verdict in ("faster", "slower") else ""
+    return f"{speedup.ratio:.2f}x {word}".rstrip()
+
+
+def ratio_text(ratio: Ratio | None, *, unstable: bool = False) -> str:
+    """Return how many times as fast with the verdict, marked where the figures are not to be trusted."""
+    return f"{ratio} {ratio.verdict}{'*' * unstable}" if ratio else ""
+
+
+def error_text(entry: Entry) -> str:
+    """Return the error of a failure in a short line."""
+    text = " ".join((entry.error or "no result is recorded").split())
+    return text if len(text) <= LONGEST_ERROR else f"{text[: LONGEST_ERROR - 3]}..."
