@@ -107,7 +107,8 @@ class Experiment(Settings):
             calibration, examples = self.quant.calibration, self.quant.calibration_examples
             seed = seed if self.quant.calibration_seed is None else self.quant.calibration_seed
         places = (self.data, self.data_dir, self.cache_dir)
-        return DataRequest(*places, calibration, examples, seed, self.validation, self.seed)
+        calibrates = type(self.quant).calibrates
+        return DataRequest(*places, calibration, examples, seed, self.validation, self.seed, calibrates)
 
     def _precision_faults(self) -> Iterator[str]:
         possible = type(self.quant).precisions
