@@ -179,7 +179,9 @@ class Experiment(Settings):
                 f"data=synthetic trains nothing, so that no examples are held out, got validation={self.validation:g}; "
                 "leave it out"
             )
-        if self.evaluation == EvaluationSplit.validation and self.validation == 0 and self.labelled:
+        if not self.labelled and self.evaluation == EvaluationSplit.validation:
+            yield "data=synthetic has no validation split, got evaluation=validation; leave it out"
+        elif self.evaluation == EvaluationSplit.validation and self.validation == 0:
             yield (
                 "evaluation=validation needs examples that are held out of train, got validation=0; "
                 "hold some out, as validation=0.1 does"
