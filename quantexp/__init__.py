@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from quantexp.system.openmp import share_cores
 from quantexp.system.version import __version__
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from quantexp.storage.prediction import Prediction, StoredModel
     from quantexp.storage.stored import load
 
-__all__ = ["Prediction", "StoredModel", "__version__", "load", "run"]
+__all__ = ["Prediction", "StoredModel", "__version__", "load", "run", "share_cores"]
 
 
 def __getattr__(name: str) -> Any:

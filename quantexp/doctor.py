@@ -18,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from quantexp.config import METHODS, ByLayer, DataRequest, Device, Engine, Experiment, Mlp, NoQuant, Quant, Task, Train
+from quantexp.system import openmp
 from quantexp.system.errors import BenchmarkError, QuantexpError, QuantizationError
 from quantexp.system.terminal import err, leave, show
 
@@ -84,6 +85,7 @@ def main() -> None:
         return
     if sys.argv[1:]:
         leave(f"the doctor takes no arguments, got {' '.join(sys.argv[1:])}; see python -m quantexp.doctor --help", 2)
+    openmp.share_cores()
     logging.disable(logging.CRITICAL)  # what fails becomes a row; the libraries need not tell it too
     try:
         with warnings.catch_warnings():
@@ -136,6 +138,7 @@ def facts(environment: Environment, load: tuple[float, ...] | None, free_gb: flo
     yield "torch's build", _named(environment.torch_build)
     yield "int8 engines", ", ".join(environment.engines) or "none"
     yield "threads", f"{environment.training_threads} to train with, {environment.interop_threads} between operators"
+    yield "waiting threads", _named(environment.openmp) or "spin as long as OpenMP lets them: nothing is set"
     yield "C++ compiler", environment.compiler or "none that torch.compile would find"
 
 

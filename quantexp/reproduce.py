@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from quantexp.runner.identity import GROUPS as CONFIGURED
 from quantexp.runner.identity import VALUES
 from quantexp.runner.labels import GROUPS, parameters
-from quantexp.system import interrupt
+from quantexp.system import interrupt, openmp
 from quantexp.system.errors import QuantexpError, TrackingError
 from quantexp.system.terminal import leave, show
 from quantexp.tracking.names import as_text
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = _parser().parse_args(arguments)
     from quantexp.config import Local, Server
 
+    openmp.share_cores()
     interrupt.listen()
     try:
         with interrupt.kept():

@@ -24,7 +24,7 @@ from quantexp.config import Tracking, Unsupported
 from quantexp.runner import sweep
 from quantexp.runner.labels import yaml_text
 from quantexp.runner.single import Request
-from quantexp.system import interrupt
+from quantexp.system import interrupt, openmp
 from quantexp.system.errors import ConfigError, QuantexpError
 from quantexp.system.passwords import without_password
 from quantexp.system.terminal import leave
@@ -66,6 +66,7 @@ class Edge(Callback):
 
 def job(config: DictConfig) -> None:
     """Run and record one experiment; in a sweep, record its failure too and return."""
+    openmp.share_cores()  # this may be a worker of a sweep, on a host that inherits nothing
     hydra = HydraConfig.get()
     overrides = [without_password(text) for text in hydra.overrides.task]
     if hydra.mode is not RunMode.MULTIRUN:
