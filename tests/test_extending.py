@@ -47,7 +47,7 @@ CHOICES = {"task": "custom", "model": "custom", "train": "default", "benchmark":
 def examples(workdir: Path) -> Iterator[Path]:
     """The files of the page in the working directory, where a user's own lie."""
     written = dict(BLOCK.findall(PAGE.read_text(encoding="utf-8")))
-    assert len(written) == 8
+    assert len(written) == 7
     for name, text in written.items():
         (workdir / f"{name}.py").write_text(text, encoding="utf-8")
     yield workdir
