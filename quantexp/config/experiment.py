@@ -132,8 +132,9 @@ class Experiment(Settings):
             having = [f"quant.flow={flow}: {', '.join(names)}" for flow, names in self.quant.flows.items()]
             rule = f"precision={self.precision} is not supported by quant={self.quant.name} in flow {self.quant.flow}"
             yield Mismatch(rule, f". All pairs of quant={self.quant.name}: {'; '.join(having)}")
-        if self.quant.flow not in self.runtime.flows:
-            possible = [flow.value for flow in self.quant.flows if flow in self.runtime.flows]
+        executed = self.runtime.flows
+        if executed is not None and self.quant.flow not in executed:
+            possible = [flow.value for flow in self.quant.flows if flow in executed]
             repair = f"use quant.flow={' or '.join(possible)}" if possible else "use runtime=eager"
             yield Mismatch(
                 f"runtime={self.runtime.name} does not execute networks of quant.flow={self.quant.flow}",
