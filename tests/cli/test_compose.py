@@ -54,7 +54,7 @@ def without_torch(tmp_path: Path) -> str:
         (
             "precison=int8",
             "there is no setting precison. Did you mean precision? Possible here: batch_size, benchmark, cache_dir, "
-            "data, data_dir, evaluation, model, precision, quant, seed, study, sweep, task, tracking, train, "
+            "data, data_dir, evaluation, model, precision, quant, runtime, seed, study, sweep, task, tracking, train, "
             "validation",
         ),
         (
@@ -132,11 +132,11 @@ def test_a_sweep_is_checked_before_its_first_job(quantexp: Command, folder: Path
     done = quantexp("-m", "quant=static,none", "precision=fp16,int8", PYTHONPATH=without_torch)
 
     assert done.returncode == 2
-    assert done.stderr.count("precision=fp16 does not exist for quant=static") == 1
-    assert done.stderr.count("precision=int8 does not exist for quant=none") == 1
+    assert done.stderr.count("precision=fp16 is not supported by quant=static") == 1
+    assert done.stderr.count("precision=int8 is not supported by quant=none") == 1
     assert "(in quant=static precision=fp16" in done.stderr
     assert "(in quant=none precision=int8" in done.stderr
-    assert done.stderr.count("does not exist for") == 2  # the two possible pairs of the four are no faults
+    assert done.stderr.count("is not supported by") == 2  # the two possible pairs of the four are no faults
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert list(folder.iterdir()) == []  # neither multirun/ nor mlflow.db
@@ -179,7 +179,7 @@ def test_a_sweep_over_a_range_is_checked_before_its_first_job(
 def test_one_run_is_checked_before_anything_starts(quantexp: Command, folder: Path, without_torch: str) -> None:
     done = quantexp("quant=static", "precision=fp16", "batch_size=0", PYTHONPATH=without_torch)
     assert done.returncode == 2
-    assert "precision=fp16 does not exist for quant=static" in done.stderr
+    assert "precision=fp16 is not supported by quant=static" in done.stderr
     assert "batch_size must be a positive integer" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(folder.iterdir()) == []

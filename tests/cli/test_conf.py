@@ -70,8 +70,13 @@ def test_the_defaults_are_those_of_python() -> None:
 
 @pytest.mark.parametrize(("group", "value"), OURS, ids=map("=".join, OURS))
 def test_every_committed_value_composes_to_a_checked_experiment(group: str, value: str) -> None:
-    required = ["model.target=quantexp.models.mlp.MLP"] if value == "custom" else []  # it has no other default
-    experiment = to_experiment(composed(f"{group}={value}", *required))
+    required = {  # what has no default, or does not go with the others'
+        "model=custom": ["model.target=quantexp.models.mlp.MLP"],
+        "task=custom": ["task.target=package.module.Class"],
+        "runtime=compiled": ["quant.flow=pt2e"],
+    }
+    chosen = f"{group}={value}"
+    experiment = to_experiment(composed(chosen, *required.get(chosen, [])))
     classes: dict[tuple[str, str], Any] = {(option.group, option.name): option for option in OPTIONS}
     assert type(getattr(experiment, group)) is classes.get((group, value), Paired)  # quick is a preset of paired
 

@@ -20,7 +20,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 QUICK = ("-m", "data=sample", "benchmark=quick", "batch_size=1", "task.hidden=[8]", "sweep.name=night")
 PAIR = ("quant=static", "quant.flow=fx,torchao")
-REASON = "quant.flow=torchao does not exist for quant=static"
+REASON = "quant.flow=torchao is not supported by quant=static"
 LOG = "sweep     night: "
 
 
@@ -71,12 +71,12 @@ def test_a_wrong_value_beside_a_mismatch_leaves_an_error_without_mismatches() ->
     [
         (["quant=static", "quant.flow=torchao"], REASON),
         (["quant.flow=pt2e", "quant.engine=x86"], "quant.engine cannot be chosen in quant.flow=pt2e"),
-        (["quant=static", "precision=fp16"], "precision=fp16 does not exist for quant=static"),
+        (["quant=static", "precision=fp16"], "precision=fp16 is not supported by quant=static"),
         (
             ["quant=dynamic", "quant.flow=pt2e", "precision=fp16"],
-            "precision=fp16 does not exist for quant=dynamic in quant.flow=pt2e",
+            "precision=fp16 is not supported by quant=dynamic in flow pt2e",
         ),
-        (["task=sst2", "model=lenet5"], "model=lenet5 takes images of 32x32, task=sst2 gives none"),
+        (["task=sst2", "model=lenet5"], "model=lenet5 takes image, task=sst2 gives features"),
         (["model=lenet5", "task.crop=20"], "model=lenet5 takes images of 32x32"),
     ],
 )
@@ -91,7 +91,7 @@ def test_what_does_not_exist_is_left_out_with_its_reason(overrides: list[str], r
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("precision=fp17", "precision=fp17 does not exist for quant=static"),
+        ("precision=fp17", "precision=fp17 is not supported by quant=static"),
         ("precision=8", "got the bare number 8"),
         ("seed=-1", "seed must be at least 0, got -1"),
         ("task.crop=33", "task.crop must be at most 32, got 33"),
