@@ -77,7 +77,7 @@ def example(channels: int, count: int = 2) -> Tensor:
 
 
 def lowered(option: Quant, channels: int, precision: str) -> nn.Module:
-    return option.skeleton(copy.deepcopy(network(channels)), precision, example(channels))
+    return made(option, network(channels), precision, example(channels))
 
 
 # The network
@@ -148,7 +148,7 @@ def test_every_method_multiplies_as_often_as_the_float_network_and_keeps_its_par
     method: type[Quant], precision: str, channels: int
 ) -> None:
     model = lowered(method(), channels, precision)
-    evidence = inspect(Quantized(model, None), example(channels))
+    evidence = inspected(model, example(channels))
     assert sum(one.macs for one in evidence.operators) == sum(convolving(channels)) + LINEAR
     assert sum(one.calls for one in evidence.operators) == len(LAYERS)
     assert parameter_count(model) == weights(channels) + OUTPUTS
@@ -160,7 +160,7 @@ def test_every_method_multiplies_as_often_as_the_float_network_and_keeps_its_par
 def test_fx_fuses_each_convolution_with_its_relu_and_runs_the_whole_network_in_int8(
     method: type[Static | Qat], channels: int
 ) -> None:
-    evidence = inspect(Quantized(lowered(method(), channels, "int8"), None), example(channels))
+    evidence = inspected(lowered(method(), channels, "int8"), example(channels))
     kinds = ["ConvReLU2d", "ConvReLU2d", "LinearReLU", "LinearReLU", "Linear"]
     assert [(one.name, one.kind) for one in evidence.layers] == list(zip(LAYERS, kinds, strict=True))
     assert {(one.precision, one.bits, one.qscheme) for one in evidence.layers} == {("int8", 8, "per_channel_affine")}
@@ -207,9 +207,9 @@ def test_what_is_packed_in_quantized_convolutions_is_counted(
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_casting_halves_every_weight_and_amp_none(precision: str) -> None:
-    cast = inspect(Quantized(lowered(NoQuant(), 1, precision), None), example(1))
+    cast = inspected(lowered(NoQuant(), 1, precision), example(1))
     assert {one.precision for one in (*cast.layers, *cast.operators)} == {precision}
-    amp = inspect(Quantized(lowered(Amp(), 1, precision), None), example(1))
+    amp = inspected(lowered(Amp(), 1, precision), example(1))
     assert {one.precision for one in amp.layers} == {"fp32"}
     assert {one.precision for one in amp.operators} == {precision}
     assert amp.mac_share(precision) == 1.0
@@ -227,7 +227,12 @@ def made(
     data = load(experiment)
     baseline = trained(experiment, data)
     quantized = quant.apply(baseline, data, experiment.train, str(experiment.precision))
-    return experiment, baseline, quantized, inspect(quantized, data.example, quant.packs_for)
+    return (
+        experiment,
+        baseline,
+        quantized,
+        inspected(quantized.model, *data.example, promise=quantized.promise, engine=quant.packs_for),
+    )
 
 
 def share_right(model: nn.Module, data: TaskData) -> float:
