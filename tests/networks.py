@@ -38,7 +38,9 @@ def predictions(network: nn.Module, examples: Split) -> Tensor:
     return outputs(network, examples).argmax(1)
 
 
-def loaded_again(folder: Path, network: nn.Module, experiment: Experiment, data: TaskData) -> StoredModel:
+def loaded_again(
+    folder: Path, network: nn.Module, experiment: Experiment, data: TaskData, *, trust: bool = False
+) -> StoredModel:
     """Store the network that the experiment left, and load it."""
     stored.save(folder, network, Recipe.of(experiment, data, input_kind(experiment)))
-    return stored.load(folder, trust=True)
+    return stored.load(folder, trust=trust)
