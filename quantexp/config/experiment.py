@@ -107,7 +107,8 @@ class Experiment(Settings):
             calibration, examples = self.quant.calibration, self.quant.calibration_examples
             seed = seed if self.quant.calibration_seed is None else self.quant.calibration_seed
         places = (self.data, self.data_dir, self.cache_dir)
-        return DataRequest(*places, calibration, examples, seed, self.validation, self.seed)
+        calibrates = type(self.quant).calibrates
+        return DataRequest(*places, calibration, examples, seed, self.validation, self.seed, calibrates)
 
     def _precision_faults(self) -> Iterator[str]:
         possible = type(self.quant).precisions
@@ -166,7 +167,7 @@ class Experiment(Settings):
             )
 
     def _data_faults(self) -> Iterator[str]:
-        if self.data not in self.task.data:
+        if self.data in list(DataSource) and self.data not in self.task.data:  # a wrong name is a fault already
             having = ", ".join(self.task.data)
             yield Mismatch(f"data={self.data} is not supported by task={self.task.name}", f", which has {having}")
         if not self.labelled and self.quant.trains:
@@ -179,7 +180,9 @@ class Experiment(Settings):
                 f"data=synthetic trains nothing, so that no examples are held out, got validation={self.validation:g}; "
                 "leave it out"
             )
-        if self.evaluation == EvaluationSplit.validation and self.validation == 0 and self.labelled:
+        if not self.labelled and self.evaluation == EvaluationSplit.validation:
+            yield "data=synthetic has no validation split, got evaluation=validation; leave it out"
+        elif self.evaluation == EvaluationSplit.validation and self.validation == 0:
             yield (
                 "evaluation=validation needs examples that are held out of train, got validation=0; "
                 "hold some out, as validation=0.1 does"
