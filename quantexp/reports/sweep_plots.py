@@ -93,7 +93,7 @@ def quality_latency_figures(group: Group) -> Iterator[Figure]:
     """Show accuracy against latency at the smallest and the largest batch size, with the Pareto front."""
     if not group.ends:
         return
-    note = f"line and rims: Pareto front; whiskers: {_whiskers(group)}"
+    note = f"line and rims: Pareto front{_whiskers(group)}"
     figure = group_page(group, f"{group.quality.capitalize()} against latency", note, height=4.7)
     grid = figure.subplots(1, len(group.ends), squeeze=False, sharey=True)[0]
     for axes, size in zip(grid, group.ends, strict=True):
@@ -110,7 +110,7 @@ def quality_latency_figures(group: Group) -> Iterator[Figure]:
 
 def size_quality_figures(group: Group) -> Iterator[Figure]:
     """Show accuracy against the size of the saved file, with the Pareto front."""
-    note = f"line and rims: Pareto front; whiskers: {_whiskers(group, samples=False)}"
+    note = f"line and rims: Pareto front{_whiskers(group, samples=False)}"
     figure = group_page(group, f"{group.quality.capitalize()} against size", note, height=4.7)
     axes = figure.subplots()
     points = [(number, variant, size_value(variant), quality_value(variant)) for number, variant in group.variants]
@@ -194,7 +194,7 @@ def flops_figures(group: Group) -> Iterator[Figure]:
         quality = [quality_value(variant) for _, variant, _ in found]
         times = [latency_value(variant, size) for _, variant, _ in found]
         speedups = [speedup_value(variant, size) for _, variant, _ in found]
-        note = f"a line a method, from fewer FLOPs to more; whiskers: {_whiskers(group)}"
+        note = f"a line a method, from fewer FLOPs to more{_whiskers(group)}"
         title = f"{group.quality.capitalize()}, FLOPs and latency at batch {size}"
         figure = group_page(group, title, note, height=8.0)
         panels: tuple[tuple[Sequence[Value], Sequence[Value | None], str, str], ...] = (
@@ -239,9 +239,10 @@ def _chunks(shown: Sequence[Network]) -> Iterator[list[Network]]:
 
 def _whiskers(group: Group, *, samples: bool = True) -> str:
     if group.seeds > 1:
-        return f"± std over {group.seeds} seeds"
+        return f"; whiskers: ± std over {group.seeds} seeds"
     texts = ["95 % interval of accuracy"] if group.quality == "accuracy" else []
-    return ", ".join([*texts, *(["10 % to 90 % of the samples of latency"] if samples else [])]) or "none"
+    texts += ["10 % to 90 % of the samples of latency"] if samples else []
+    return f"; whiskers: {', '.join(texts)}" if texts else ""
 
 
 def _file_name(text: str) -> str:

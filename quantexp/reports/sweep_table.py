@@ -182,7 +182,7 @@ def _notes(sweep: Sweep, every: Sequence[Setup], folded: bool) -> Iterator[str]:
     if sweep.reports:
         yield from notes(sweep.reports)
     if folded:
-        yield "Rows of several seeds: mean ± std over the seeds, of accuracy and of the mean latencies."
+        yield "Rows of several seeds: mean ± std over the seeds, of latencies that of their means."
     places = place_names(every)
     for (host, machine), name in places.items():
         yield f"Measured on {name if len(places) > 1 else host}: {machine}."

@@ -99,9 +99,10 @@ def _rows(report: Report, models: Sequence[tuple[str, Measured]]) -> Iterator[Ro
     if report.baseline.latency:
         yield "First call (ms)", [f"{model.latency[0].first_call_ms:.2f}" for model in only], ""
     yield "Load (ms)", [known(model.load_ms, 0) for model in only], ""
-    ratio = comparison.training_ratio if comparison else None
-    times = "" if ratio is None else f"{ratio:.2f}x the time"
-    yield "Training (s)", [known(model.train_seconds, 1) for model in only], times
+    if any(model.train_seconds is not None for model in only):
+        ratio = comparison.training_ratio if comparison else None
+        times = "" if ratio is None else f"{ratio:.2f}x the time"
+        yield "Training (s)", [known(model.train_seconds, 1) for model in only], times
     if any(model.memory_bytes is not None for model in only):
         yield "Memory (MB)", [f"{(model.memory_bytes or 0) / 1e6:.0f}" for model in only], ""
 

@@ -4,7 +4,7 @@ import dataclasses
 
 from quantexp.analysis.recommendation import which_when
 from quantexp.results import Report, Speedup
-from tests.builders import conditions, entry, lone, method, speedup, sweep
+from tests.builders import comparison, conditions, entry, lone, method, speedup, sweep, without_labels
 
 
 def at(one: float, many: float, *, spread: float = 0.01) -> list[Speedup]:
@@ -113,6 +113,28 @@ def test_many_networks_have_one_paragraph_that_says_where_a_method_gains_least_a
     )
     assert "from 0.50x [0.50, 0.50] (hidden=[16]) to 4.00x [3.98, 4.02] (hidden=[1024])." in text
     assert "No change of accuracy can be told in any." in text
+
+
+def test_without_labels_the_closest_to_float_is_named_and_nothing_is_said_of_losses() -> None:
+    close, far = (
+        dataclasses.replace(made, comparison=comparison(agreement=same, output_sqnr_db=sqnr, speedups=at(2.0, 3.0)))
+        for made, same, sqnr in ((STATIC, 0.99, 30.5), (QAT, 0.95, 20.0))
+    )
+    text = which_when(sweep(without_labels(close), without_labels(far)))
+    assert text.startswith("mnist (synthetic): At batches 1 and 64 static int8 is the fastest")
+    assert "Closest to float by its outputs is static int8 (agreement 99.00 %, SQNR 30.5 dB), then qat int8" in text
+    assert "The data have no labels, so that nothing is known of accuracy." in text
+    assert "lost" not in text
+    mixed = which_when(sweep(close, far, without_labels(close)))
+    assert [text.partition(":")[0] for text in mixed.split("\n\n")] == ["mnist", "mnist (synthetic)"]
+
+
+def test_many_networks_without_labels_have_one_paragraph_too() -> None:
+    ones = [entry(without_labels(method("static")), model__hidden=f"[{width}]") for width in (8, 16, 32, 64)]
+    text = which_when(sweep(*ones))
+    assert text.startswith("mnist (synthetic) (4 networks): static int8 at batch 1")
+    assert "It is farthest from float with hidden=[8]: agreement 99.00 %, SQNR 30.0 dB." in text
+    assert "accurate" not in text
 
 
 def test_a_sweep_of_float_models_compares_nothing() -> None:

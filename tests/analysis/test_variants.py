@@ -9,7 +9,7 @@ from quantexp.analysis.settings import settings_text
 from quantexp.analysis.variants import networks, setups, variants
 from quantexp.results import Report
 from quantexp.results.sweep import Entry
-from tests.builders import data, entry, lone, method, speedup, sweep
+from tests.builders import data, entry, lone, method, speedup, sweep, without_labels
 
 STATIC = method("static")
 
@@ -78,6 +78,26 @@ def test_settings_that_say_nothing_of_the_result_tell_no_variants_apart() -> Non
     other = entry(STATIC, data_dir="/there", cache_dir="/there", tracking__uri="there", sweep__name="there")
     here = entry(STATIC, data_dir="/here", cache_dir="/here", tracking__uri="here", sweep__name="here")
     assert shown(here, other) == [("static int8", "")]
+
+
+def test_what_a_setting_holds_varies_with_it_and_what_no_option_knows_does_not() -> None:
+    ones = (entry(STATIC, model__arguments__width=wide, old__setting=wide) for wide in ("8", "16"))
+    assert shown(*ones) == [("static int8", "width=8"), ("static int8", "width=16")]
+
+
+def test_runtimes_are_two_variants_of_two_networks() -> None:
+    compiled = dataclasses.replace(STATIC, runtime="compiled")
+    assert shown(STATIC, compiled) == [("static int8", "runtime=eager"), ("static int8", "runtime=compiled")]
+    assert len(networks(sweep(STATIC, compiled))) == 2
+    assert shown(compiled, entry(dataclasses.replace(compiled, quant="qat"))) == [("static int8", ""), ("qat int8", "")]
+
+
+def test_random_inputs_are_drawn_anew_for_each_seed_and_are_no_other_data() -> None:
+    drawn = [without_labels(dataclasses.replace(STATIC, seed=seed)) for seed in range(2)]
+    fingerprints = [dataclasses.replace(one.data, fingerprint=str(one.seed) * 64) for one in drawn]
+    pairs = zip(drawn, fingerprints, strict=True)
+    (one,) = variants(sweep(*(dataclasses.replace(made, data=found) for made, found in pairs)))
+    assert (list(one.reports), one.task, one.qualities()) == ([0, 1], "mnist (synthetic)", {})
 
 
 def test_widths_that_are_said_twice_are_shown_once() -> None:
