@@ -39,11 +39,17 @@ def closeness_cells(variant: Variant) -> tuple[str, str]:
     return spread_text(agreement_percent(variant), 2), spread_text(output_sqnr_db(variant), 1)
 
 
+def interval_text(speedup: Speedup) -> str:
+    """Return the speedup with its interval, if it has one."""
+    ratio = f"{speedup.ratio:.2f}x"
+    return ratio if speedup.low is None else f"{ratio} [{speedup.low:.2f}, {speedup.high:.2f}]"
+
+
 def speedup_text(speedup: Speedup) -> str:
     """Return the speedup with its interval and the verdict in short."""
     if speedup.low is None:
         return f"{speedup.ratio:.2f}x as fast"
-    return f"{speedup.ratio:.2f}x [{speedup.low:.2f}, {speedup.high:.2f}] {speedup.verdict.partition(' of ')[0]}"
+    return f"{interval_text(speedup)} {speedup.verdict.partition(' of ')[0]}"
 
 
 def speedup_word(speedup: Speedup) -> str:

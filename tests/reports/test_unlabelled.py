@@ -81,7 +81,7 @@ def test_it_is_reproduced_if_agreement_and_sqnr_are_the_same() -> None:
     assert ("Agreement", "0.990000", "0.990000", "the same") in table.rows
     assert ("Output SQNR (dB)", "32.100", "32.100", "the same") in table.rows
     table, same = side_by_side(STATIC, closeness("static", 0.99, 32.2), elsewhere=False)
-    assert (same, table.notes) == (False, ("Not reproduced: Output SQNR.",))
+    assert (same, table.notes) == (False, ("Not reproduced: Output SQNR (dB).",))
 
 
 # A sweep
