@@ -15,8 +15,8 @@ Row = tuple[str, str, str, str]
 def side_by_side(then: Report, now: Report, *, elsewhere: bool) -> tuple[Table, bool]:
     """Return both reports side by side, and whether they agree: quality and size exactly, speedups closely.
 
-    Latencies and seconds depend on the machine at the moment and are not judged. `elsewhere` says that machine or
-    versions have changed, which may explain a difference and does not excuse it.
+    Latencies and seconds vary with the state of the machine and are not judged. `elsewhere` says that machine or
+    versions have changed, which may explain a difference but does not excuse it.
     """
     rows: list[Row] = []
     for name, old, new in (("float", then.baseline, now.baseline), (then.quant, then.quantized, now.quantized)):
@@ -27,8 +27,8 @@ def side_by_side(then: Report, now: Report, *, elsewhere: bool) -> tuple[Table, 
     wrong = [row[0] for row in rows if row[3].startswith("differs")]
     verdict = f"Not reproduced: {', '.join(wrong)}." if wrong else "Reproduced."
     if wrong and elsewhere:
-        verdict += " Machine or versions are not as then, which may be why."
-    return Table(("", "then", "now", ""), tuple(rows), (verdict,)), not wrong
+        verdict += " Machine or versions changed since the original run, which may be the reason."
+    return Table(("", "original", "re-run", ""), tuple(rows), (verdict,)), not wrong
 
 
 def _of_model(label: str, old: Measured, new: Measured) -> Iterator[Row]:
@@ -49,7 +49,7 @@ def _of_comparison(old: Comparison, new: Comparison) -> Iterator[Row]:
 
 
 def _exact(name: str, old: float, new: float, digits: str) -> Row:
-    verdict = "the same" if old == new else f"differs by {new - old:+g}"
+    verdict = "equal" if old == new else f"differs by {new - old:+g}"
     return name, f"{old:{digits}}", f"{new:{digits}}", verdict
 
 

@@ -1,4 +1,4 @@
-"""A sweep as CSV: plain numbers, a row a run."""
+"""A sweep as CSV: plain numbers, a row per run."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import io
 from collections.abc import Iterator, Sequence
 
 from quantexp.analysis.variants import Variant, variants
-from quantexp.reports.sweep_table import LAB
+from quantexp.reports.sweep_table import SUMMARY
 from quantexp.results import Report
 from quantexp.results.metrics import metrics
 from quantexp.results.sweep import Entry, Sweep
 
 
 def sweep_csv(sweep: Sweep) -> str:
-    """Return the lab's table, a row a run that is done: accuracy and agreement in [0, 1], milliseconds, MB.
+    """Return the summary, a row per finished run: accuracy and agreement in [0, 1], milliseconds, MB.
 
-    Accuracy has a column where a run has labels, agreement and SQNR where one has none.
+    There is a column for accuracy if a run has labels, and columns for agreement and SQNR if a run has none.
     """
     sizes = sorted({latency.batch_size for report in sweep.reports for latency in report.result.latency})
     unlabelled = any(report.result.quality is None for report in sweep.reports)
     labelled = any(report.result.quality for report in sweep.reports) or not unlabelled
-    columns = [*LAB, "Size (MB)", "Params", *(["Accuracy"] * labelled), *(["Agreement", "SQNR (dB)"] * unlabelled)]
+    columns = [*SUMMARY, "Size (MB)", "Params", *(["Accuracy"] * labelled), *(["Agreement", "SQNR (dB)"] * unlabelled)]
     columns += [f"Latency B{size} {what} (ms)" for size in sizes for what in ("mean", "std")]
     columns += ["Seed", "Benchmark", "Threads", "Host", "Machine"]
-    levers = _levers(sweep)
-    lines: list[Sequence[object]] = [[*columns, *levers]]
+    varied = _varied(sweep)
+    lines: list[Sequence[object]] = [[*columns, *varied]]
     for variant, entry in _entries(sweep):
         if report := entry.report:
             model, settings = report.result, dict(variant.settings)
@@ -38,16 +38,16 @@ def sweep_csv(sweep: Sweep) -> str:
                 latency = of_size.get(size)
                 line += [round(latency.mean_ms, 6), round(latency.std_ms, 6)] if latency else ["", ""]
             line += [report.seed, report.benchmark, report.threads, report.host, report.machine]
-            lines.append([*line, *(settings.get(name, "") for name in levers)])
+            lines.append([*line, *(settings.get(name, "") for name in varied)])
     return _csv(lines)
 
 
 def full_csv(sweep: Sweep) -> str:
-    """Return every figure of every combination under its public name, a row a run.
+    """Return every figure of every combination by its public name, a row per run.
 
-    Failures have their error, combinations that do not exist the reason, and neither has figures.
+    Failed runs have their error, unsupported combinations the reason, and neither has figures.
     """
-    levers = [name for name in _levers(sweep) if name != "runtime"]
+    varied = [name for name in _varied(sweep) if name != "runtime"]
     figures = {entry.run_id: metrics(entry.report) for entry in sweep.entries if entry.report}
     names = list(dict.fromkeys(name for named in figures.values() for name in named))
     labelled = any(report.result.quality for report in sweep.reports)
@@ -65,7 +65,7 @@ def full_csv(sweep: Sweep) -> str:
         "runtime",
     ]
     verdict = ["verdict_accuracy"] * labelled
-    header = [*described, *levers, *names, *verdict, "unstable_because", "error", "unsupported"]
+    header = [*described, *varied, *names, *verdict, "unstable_because", "error", "unsupported"]
     lines: list[Sequence[object]] = [header]
     for variant, entry in _entries(sweep):
         report, setup, settings = entry.report, variant.setup, dict(variant.settings)
@@ -73,17 +73,17 @@ def full_csv(sweep: Sweep) -> str:
         line += [report.seed if report else entry.settings.get("seed", "")]
         line += [setup.host, setup.machine, setup.protocol, setup.threads] if setup else [""] * 4
         line += [report.runtime if report else entry.settings.get("runtime", "")]
-        line += [settings.get(name, "") for name in levers]
+        line += [settings.get(name, "") for name in varied]
         line += [figures.get(entry.run_id, {}).get(name, "") for name in names]
         change = report.comparison.quality if report and report.comparison else None
         line += [change.verdict if change else ""] * labelled
         lines.append([*line, "; ".join(report.unstable) if report else "", entry.error or "", ""])
-    for absent in sweep.unsupported:
-        known = [absent.settings.get(name, "") for name in ("task", "quant")]
-        known += ["", absent.settings.get("seed", "")]
-        line = ["", " ".join(absent.asked), *known, *[""] * 4]
-        line += [absent.settings.get(name, "") for name in ("runtime", *levers)]
-        lines.append([*line, *[""] * (len(header) - len(line) - 1), absent.reason])
+    for unsupported in sweep.unsupported:
+        known = [unsupported.settings.get(name, "") for name in ("task", "quant")]
+        known += ["", unsupported.settings.get("seed", "")]
+        line = ["", " ".join(unsupported.asked), *known, *[""] * 4]
+        line += [unsupported.settings.get(name, "") for name in ("runtime", *varied)]
+        lines.append([*line, *[""] * (len(header) - len(line) - 1), unsupported.reason])
     return _csv(lines)
 
 
@@ -96,12 +96,12 @@ def _closeness(report: Report) -> list[object]:
 
 
 def _entries(sweep: Sweep) -> Iterator[tuple[Variant, Entry]]:
-    """Yield each combination with its variant, in the order of the sweep."""
+    """Return each combination with its variant, in the order of the sweep."""
     of_run = {id(entry): variant for variant in variants(sweep) for entry in variant.entries}
     return ((of_run[id(entry)], entry) for entry in sweep.entries)
 
 
-def _levers(sweep: Sweep) -> list[str]:
+def _varied(sweep: Sweep) -> list[str]:
     return list(dict.fromkeys(name for variant in variants(sweep) for name, _ in variant.settings))
 
 

@@ -17,7 +17,7 @@ from quantexp.reports.repeat import side_by_side
 from quantexp.reports.style import styled
 from quantexp.reports.sweep_csv import full_csv, sweep_csv
 from quantexp.reports.sweep_plots import figures
-from quantexp.reports.sweep_table import full_table, lab_table, seeds_table
+from quantexp.reports.sweep_table import full_table, seeds_table, summary_table
 from quantexp.reports.table import Table, comparison_table
 from quantexp.results import Report
 from quantexp.results.sweep import Sweep
@@ -78,8 +78,8 @@ def test_its_pictures_say_that_the_data_are_synthetic() -> None:
 def test_it_is_reproduced_if_agreement_and_sqnr_are_the_same() -> None:
     table, same = side_by_side(STATIC, STATIC, elsewhere=False)
     assert same
-    assert ("Agreement", "0.990000", "0.990000", "the same") in table.rows
-    assert ("Output SQNR (dB)", "32.100", "32.100", "the same") in table.rows
+    assert ("Agreement", "0.990000", "0.990000", "equal") in table.rows
+    assert ("Output SQNR (dB)", "32.100", "32.100", "equal") in table.rows
     table, same = side_by_side(STATIC, closeness("static", 0.99, 32.2), elsewhere=False)
     assert (same, table.notes) == (False, ("Not reproduced: Output SQNR (dB).",))
 
@@ -88,7 +88,7 @@ def test_it_is_reproduced_if_agreement_and_sqnr_are_the_same() -> None:
 
 
 def test_a_sweep_without_labels_has_agreement_and_sqnr_where_accuracy_would_stand() -> None:
-    table = lab_table(ALONE)
+    table = summary_table(ALONE)
     assert set(column(table, "Task")) == {"mnist (synthetic)"}
     assert column(table, "Agreement (%)") == ["", "99.00", "99.50"]
     assert column(table, "SQNR (dB)") == ["", "32.1", "38.4"]
@@ -102,13 +102,13 @@ def test_a_sweep_without_labels_has_agreement_and_sqnr_where_accuracy_would_stan
 def test_over_seeds_agreement_is_folded_and_methods_are_compared_by_speed_alone() -> None:
     runs = [closeness("static", 0.98 + seed / 100, 30.0 + seed, seed=seed) for seed in range(3)]
     made = sweep(*runs, *(closeness("dynamic", 1.0, None, seed=seed, ratio=1.5) for seed in range(3)))
-    table = lab_table(made)
+    table = summary_table(made)
     assert column(table, "Agreement (%)") == ["99.00 ± 1.00", "100.00 ± 0.00"]
     assert column(table, "SQNR (dB)") == ["31.0 ± 1.0", ""]
     assert len(table.rows) == 2, "other random inputs for each seed are no other data"
     seeds = seeds_table(made)
     assert seeds is not None
-    assert column(seeds, "Compared")[-1] == "dynamic int8 against static int8"
+    assert column(seeds, "Compared")[-1] == "dynamic int8 vs static int8"
     assert not {"Accuracy", "Verdict"} & set(seeds.columns)
 
 
@@ -117,14 +117,14 @@ def test_a_sweep_without_labels_speaks_of_accuracy_only_to_say_that_there_is_non
     page = write(made, tmp_path)
     for path in (page, tmp_path / "report.md", tmp_path / "full.md", tmp_path / "table.md", tmp_path / "table.csv"):
         text = path.read_text(encoding="utf-8").lower()
-        for known in ("there is no accuracy", "nothing is known of accuracy", "its accuracy on labelled data"):
+        for known in ("there is no accuracy", "the accuracy is unknown", "the accuracy on labelled data"):
             text = text.replace(known, "")
         assert "accuracy" not in text, path.name
     assert "accuracy" not in (tmp_path / "full.csv").read_text(encoding="utf-8").replace("verdict_accuracy", "accuracy")
 
 
 def test_a_sweep_that_mixes_labelled_and_unlabelled_runs_has_the_columns_of_both() -> None:
-    table = lab_table(MIXED)
+    table = summary_table(MIXED)
     assert column(table, "Task") == ["mnist", "mnist", "mnist (synthetic)", "mnist (synthetic)"]
     assert column(table, "Accuracy") == ["97.60 %", "97.60 %", "", ""]
     assert all(column(table, "Agreement (%)"))
@@ -165,4 +165,4 @@ def test_a_simulated_method_has_closeness_and_no_latency() -> None:
     )
     table = comparison_table(without_labels(untimed))
     assert ("Output SQNR (dB)", "", "30.0", "") in table.rows
-    assert lab_table(sweep(without_labels(untimed))).rows[0][:3] == ("mnist (synthetic)", "fake_quant", "simulated")
+    assert summary_table(sweep(without_labels(untimed))).rows[0][:3] == ("mnist (synthetic)", "fake_quant", "simulated")

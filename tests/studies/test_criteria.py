@@ -120,19 +120,17 @@ def test_without_labels_layers_are_ranked_by_what_they_do_to_the_outputs(by: Cri
     found = studied(Sensitivity(by=by), {"a": 1, "b": 20, "c": 5})
     assert [row[0] for row in found.table.rows] == ["all layers", "b", "", "c", "", "a", ""]
     assert found.table.columns[0] == "mnist (synthetic), mlp"
-    assert not [name for name in found.table.columns if "Accuracy" in name or name in ("Flips", "Loss")]
-    assert found.table.notes[0].startswith(
-        "Kept in float, b brings the outputs closest to float's (quant.exclude=[b]): "
-    )
+    assert not [name for name in found.table.columns if "Accuracy" in name or name in ("Examples", "Loss")]
+    assert found.table.notes[0].startswith("Outputs are closest to float without b (quant.exclude=[b]): ")
     assert set(found.pictures) == {"agreement_by_layer.png", "sqnr_by_layer.png"}
     assert not [name for name in found.metrics if "accuracy" in name or "flips" in name]
     assert found.metrics["alone/b/output_sqnr_db"] == 40
     assert "accuracy" not in " ".join(map(str, found.lines["variants"][0]))
 
 
-def test_where_no_layer_left_in_float_helps_that_is_said() -> None:
+def test_if_no_layer_in_float_helps_the_advice_says_so() -> None:
     found = studied(Sensitivity(by=Criterion.output_sqnr_db), {"a": 0, "b": 0, "c": 0})
-    assert found.table.notes[0].startswith("All layers together: SQNR 60.0 dB. No single layer left in float brings")
+    assert found.table.notes[0].startswith("All layers quantized: SQNR 60.0 dB. Leaving a single layer in float brings")
 
 
 def test_labelled_data_may_be_ranked_by_sqnr_too_and_keep_their_accuracy() -> None:
@@ -152,22 +150,21 @@ def test_labelled_data_may_be_ranked_by_sqnr_too_and_keep_their_accuracy() -> No
 def test_exactly_the_layer_that_breaks_the_bound_stays_in_float(bound: dict[str, float]) -> None:
     found, asked = searched({"a": 2, "b": 30, "c": 3}, **bound)
     assert found.table.rows[0][:2] == ("answer: all but b", "static int8")
-    assert not [name for name in found.table.columns if "Accuracy" in name or name == "Flips"]
+    assert not [name for name in found.table.columns if "Accuracy" in name or name == "Examples"]
     assert {(type(one.study), str(one.evaluation), one.validation) for one in asked} == {(Single, "test", 0.0)}
     assert len(asked) == len({str(one.quant) for one in asked}), "without labels the answer is run once"
     assert not [name for name in found.metrics if name.startswith("test/") or "accuracy" in name]
     assert (found.metrics["best/output_sqnr_db"], found.metrics["best/within_bound"]) == (55, 1)
     notes = " ".join(found.table.notes)
-    assert "As a single run: make static" in notes
-    assert "Decided on 1,024 random examples" in notes
-    assert "Without labels there is no test split" in notes
+    assert "To run the answer alone: make static" in notes
+    assert "Decided on 1,024 random examples without labels; there is no separate test run." in notes
     assert "validation" not in notes
 
 
 def test_a_bound_that_nothing_meets_ends_with_float() -> None:
     found, _ = searched({"a": 20, "b": 30, "c": 25}, min_output_sqnr_db=50)
     assert found.table.rows[0][:2] == ("answer: none", "float")
-    assert "float: no quantized variant meets the bound; the nearest is static int8 on a, SQNR 40.0 dB" in (
+    assert "float; no quantized variant meets the bound, the nearest is static int8 on a, SQNR 40.0 dB" in (
         " ".join(found.table.notes)
     )
 

@@ -125,9 +125,9 @@ def test_a_layer_whose_weights_round_to_zero_is_kept_in_float_and_no_other(
     lines = done(breaking(layer, max_accuracy_drop=0.05))
     assert answer(lines) == f"all but layers.{layer}"
     kept = ",".join(name for name in LAYERS if name != f"layers.{layer}")
-    (command,) = (line for line in lines if "As a single run" in line)
+    (command,) = (line for line in lines if "To run the answer alone" in line)
     assert command.endswith(f"'quant.include=[{kept}]' validation=0.1")
-    assert any("too small a loss is seen" in line for line in lines), "they were trained on what is held out here"
+    assert any("is underestimated" in line for line in lines), "they were trained on what is held out here"
 
 
 def test_a_bound_of_zero_gives_a_model_no_worse_than_float_on_validation(breaking: Callable[..., Experiment]) -> None:
@@ -141,16 +141,19 @@ def test_where_nothing_quantized_will_do_the_answer_is_float(breaking: Callable[
     lines = done(breaking(2, max_accuracy_drop=0.05, layers=["layers.4"]))  # layers.2 is always quantized
     assert answer(lines) == "none"
     assert any(
-        "Answer: float: no quantized variant meets the bound; the nearest is static int8" in one for one in lines
+        "Answer: float; no quantized variant meets the bound, the nearest is static int8" in one for one in lines
     )
     assert len(runs()[2]) == 2
-    assert not any("As a single run" in line for line in lines)
+    assert not any("To run the answer alone" in line for line in lines)
 
 
-def test_a_gain_that_nothing_brings_is_told_with_the_nearest(small: Callable[..., Experiment], workdir: Path) -> None:
+def test_without_a_candidate_within_the_bound_the_nearest_is_named(
+    small: Callable[..., Experiment], workdir: Path
+) -> None:
     lines = done(small(study=Search(objective="size", max_accuracy_drop=-0.5)))  # type: ignore[arg-type]
     assert any(
-        "Answer: nothing meets the bound (a gain of 50.00 points or more); the nearest is" in line for line in lines
+        "Answer: none; no candidate meets the bound (gain of at least 50.00 points), the nearest is" in line
+        for line in lines
     )
 
 
@@ -181,8 +184,8 @@ def test_all_but_the_answer_are_measured_on_validation(workdir: Path, small: Cal
     splits = [run.data.params["evaluation"] for run in variants]
     assert splits == ["test", *["validation"] * (len(variants) - 1)], "the latest first"
     assert {run.data.tags[PARENT] for run in variants} == {study.info.run_id}
-    assert any("On the test split, which decided nothing" in line for line in lines)
-    assert any("144 examples held out of train" in line for line in lines)
+    assert any("On the test split: " in line for line in lines)
+    assert any("144 examples held out of the training split" in line for line in lines)
     counted = [one.value for one in client.get_metric_history(study.info.run_id, "variants")]
     assert counted == [*range(1, len(variants)), len(variants) - 1]
     assert len(history()) == len(variants), "float in place of the run on test"
