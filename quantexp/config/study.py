@@ -1,4 +1,4 @@
-"""What a run is: one variant of one network, or a study that asks something else and records what it found."""
+"""What a run does: one variant of one network, or a study of several."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Quant
 from quantexp.system.errors import Mismatch
 
 MOST_VALUES = 2**24
-USUAL_DROP = 0.01  # accuracy that a search may lose, unless it has another bound
+DEFAULT_DROP = 0.01  # bound of a search without another one
 
 
 class Goal(StrEnum):
-    """What is best among the models that satisfy a bound."""
+    """What is minimized among the networks within a bound."""
 
     latency = "latency"
     size = "size"
 
 
 class Criterion(StrEnum):
-    """What says how good a quantized network is; accuracy needs labels, the others compare its outputs with float's."""
+    """The criterion for a quantized network; accuracy needs labels, the others compare its outputs with float."""
 
     accuracy = "accuracy"
     output_sqnr_db = "output_sqnr_db"
@@ -36,8 +36,7 @@ class Criterion(StrEnum):
 class Study(Option):
     """What is done with an experiment.
 
-    `needs_data` says whether it reads the task's data; `chooses` has the methods whose layers it chooses, none where it
-    leaves them to the experiment.
+    `needs_data` says whether it reads the data of the task; `chooses` has the methods whose layers it chooses.
     """
 
     group: ClassVar[str] = "study"
@@ -46,11 +45,11 @@ class Study(Option):
 
     @property
     def by_layer(self) -> bool:
-        """Whether it chooses the layers that are quantized."""
+        """Whether it chooses which layers are quantized."""
         return bool(self.chooses)
 
     def combination_faults(self, quant: Quant, batch_sizes: Any, labelled: bool) -> Iterator[str]:
-        """Yield why it cannot be done with these other settings; `labelled` tells whether there is an accuracy."""
+        """Yield why it does not work with these other settings; `labelled` says whether the data have labels."""
         if self.chooses and not isinstance(quant, self.chooses):
             methods = ", ".join(f"quant={method.name}" for method in METHODS if issubclass(method, self.chooses))
             yield Mismatch(
@@ -68,7 +67,7 @@ class Single(Study):
 
 @dataclass
 class Affine(Study):
-    """The arithmetic itself, on a tensor of normal values: its error, its bytes, and why outliers hurt.
+    """Affine quantization of a tensor of normal values: its error, its bytes, and the effect of outliers.
 
     No network is trained: of the other settings only `seed` and `tracking` matter.
     """
@@ -84,13 +83,13 @@ class Affine(Study):
     signed: bool = option("whether the integers are signed", False, affects=RESULT)
     symmetric: bool = option("whether the range reaches as far below zero as above it", False, affects=RESULT)
     nearest: bool = option(
-        "whether zero_point is rounded, as torch does; else its whole part, as the lab does", False, affects=RESULT
+        "whether zero_point is rounded to nearest, as torch does; else down, as the lab does", False, affects=RESULT
     )
     granularity: Granularity = option(
         "which values share a scale: per_tensor, or per_channel", Granularity.per_tensor, affects=RESULT
     )
     bits: list[int] = option(
-        "bit widths that the error is drawn at", [2, 3, 4, 5, 6, 7, 8], affects=RESULT, at_least=2, at_most=16
+        "bit widths at which the error is plotted", [2, 3, 4, 5, 6, 7, 8], affects=RESULT, at_least=2, at_most=16
     )
 
     def faults(self) -> Iterator[str]:
@@ -110,7 +109,7 @@ class Affine(Study):
 class Sensitivity(Study):
     """Each layer quantized alone, and all but it: accuracy, loss, output SQNR, latency, size; which to keep in float.
 
-    A run for each variant, below the one of the study. Typed again, it goes on where it stopped.
+    Each variant is a run below the run of the study. Run the same command again to resume.
     """
 
     name: ClassVar[str] = "sensitivity"
@@ -118,17 +117,19 @@ class Sensitivity(Study):
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer, FakeQuant)
 
     by: Criterion = option(
-        "what layers are ranked by: accuracy, or output_sqnr_db or agreement, which need no labels",
+        "criterion for the ranking of layers: accuracy, or without labels output_sqnr_db or agreement",
         Criterion.accuracy,
         affects=RESULT,
     )
     layers: list[str] = option(
-        "patterns of layers that are varied one by one, or of modules with children that are varied as a whole, as "
-        "[features,classifier.*]; none: every layer that is quantized",
+        "patterns of layers that are varied one by one, or of modules that are varied as a whole, as "
+        "[features,classifier.*]; none: every quantized layer",
         [],
         affects=RESULT,
     )
-    resume: bool = option("go on with what was measured before; false: measure everything anew", True, affects=NOTHING)
+    resume: bool = option(
+        "resume with the variants measured before; false: measure all of them again", True, affects=NOTHING
+    )
 
     def combination_faults(self, quant: Quant, batch_sizes: Any, labelled: bool) -> Iterator[str]:
         yield from super().combination_faults(quant, batch_sizes, labelled)
@@ -141,58 +142,60 @@ class Sensitivity(Study):
 
 @dataclass
 class Search(Study):
-    """Mixed precision under a bound: which layers to quantize so that latency, or size, is best and accuracy stays.
+    """Mixed precision under a bound on accuracy: which layers to quantize for the least latency or size.
 
-    It decides on a validation split held out of train (`validation`, 0.1 where that is 0), never on the test split;
-    without labels on the examples that are evaluated. A run for each variant, below the one of the study. Typed again,
-    it goes on where it stopped.
+    It decides on a validation split held out of the training split (`validation`, 0.1 if that is 0), not on the test
+    split; without labels, on the evaluated examples. Each variant is a run below the run of the study. Run the same
+    command again to resume.
     """
 
     name: ClassVar[str] = "search"
     implementation: ClassVar[str] = "quantexp.studies.search"
-    chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer,)  # what is only simulated is neither faster nor smaller
+    chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer,)  # a simulated layer is neither faster nor smaller
 
     max_accuracy_drop: float | None = option(
-        "bound: accuracy that may be lost against float, 0.003 is 0.3 points; a negative one asks for a gain; "
-        "null: 0.01 where no other bound is given",
+        "bound: greatest drop in accuracy vs float, 0.003 is 0.3 points; negative for a gain; "
+        "null: 0.01, unless another bound is given",
         None,
         affects=RESULT,
         at_least=-1,
         at_most=1,
     )
     min_output_sqnr_db: float | None = option(
-        "bound in place of the accuracy: least SQNR of the outputs against float's, in dB; needs no labels",
+        "alternative bound: least SQNR of the outputs with respect to float, in dB; needs no labels",
         None,
         affects=RESULT,
     )
     min_agreement: float | None = option(
-        "bound in place of the accuracy: least share of examples predicted as float does; needs no labels",
+        "alternative bound: least share of examples with the same prediction as float; needs no labels",
         None,
         affects=RESULT,
         at_least=0,
         at_most=1,
     )
-    objective: Goal = option("what is best within the bound", Goal.latency, affects=RESULT)
+    objective: Goal = option("what is minimized within the bound: latency or size", Goal.latency, affects=RESULT)
     batch_size: int | None = option(
-        "whose latency counts, one that is measured; null: the largest", None, affects=RESULT, at_least=1
+        "batch size of that latency, one that is measured; null: the largest", None, affects=RESULT, at_least=1
     )
     methods: list[str] = option(
-        "methods to choose from, as [static,dynamic], each with its defaults unless it is quant; none: quant alone",
+        "methods to choose from, as [static,dynamic], with default settings (but those of quant); none: only quant",
         [],
         affects=RESULT,
     )
     layers: list[str] = option(
-        "patterns of layers that are chosen one by one, or of modules with children that are chosen as a whole; the "
-        "others are always quantized; none: every layer is chosen",
+        "patterns of layers to decide on one by one, or of modules to decide on as a whole; the others are always "
+        "quantized; none: every layer",
         [],
         affects=RESULT,
     )
-    max_variants: int = option("variants that are measured at most", 64, affects=RESULT, at_least=1)
-    resume: bool = option("go on with what was measured before; false: measure everything anew", True, affects=NOTHING)
+    max_variants: int = option("greatest number of variants to measure", 64, affects=RESULT, at_least=1)
+    resume: bool = option(
+        "resume with the variants measured before; false: measure all of them again", True, affects=NOTHING
+    )
 
     def __post_init__(self) -> None:
         if not self._bounds():
-            self.max_accuracy_drop = USUAL_DROP
+            self.max_accuracy_drop = DEFAULT_DROP
         super().__post_init__()
 
     @property
@@ -213,7 +216,7 @@ class Search(Study):
         yield from super().faults()
         if len(self._bounds()) > 1:
             yield (
-                "a search has one bound, got several of study.max_accuracy_drop, study.min_output_sqnr_db and "
+                "study=search takes one bound, got several of study.max_accuracy_drop, study.min_output_sqnr_db and "
                 "study.min_agreement; give one of them"
             )
         possible = [method.name for method in METHODS if issubclass(method, self.chooses)]

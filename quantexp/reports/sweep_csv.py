@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from quantexp.analysis.variants import Variant, variants
-from quantexp.reports.sweep_table import SUMMARY
 from quantexp.results import Report
 from quantexp.results.metrics import metrics
-from quantexp.results.sweep import Entry, Sweep
+from quantexp.results.sweep import Entry, Sweep, UnsupportedEntry
+
+Row = dict[str, object]
 
 
 def sweep_csv(sweep: Sweep) -> str:
@@ -21,25 +22,12 @@ def sweep_csv(sweep: Sweep) -> str:
     sizes = sorted({latency.batch_size for report in sweep.reports for latency in report.result.latency})
     unlabelled = any(report.result.quality is None for report in sweep.reports)
     labelled = any(report.result.quality for report in sweep.reports) or not unlabelled
-    columns = [*SUMMARY, "Size (MB)", "Params", *(["Accuracy"] * labelled), *(["Agreement", "SQNR (dB)"] * unlabelled)]
+    quality = [*(["Accuracy"] if labelled else []), *(["Agreement", "SQNR (dB)"] if unlabelled else [])]
+    columns = ["Task", "Quantization", "dtype", "Size (MB)", "Params", *quality]
     columns += [f"Latency B{size} {what} (ms)" for size in sizes for what in ("mean", "std")]
     columns += ["Seed", "Benchmark", "Threads", "Host", "Machine"]
-    varied = _varied(sweep)
-    lines: list[Sequence[object]] = [[*columns, *varied]]
-    for variant, entry in _entries(sweep):
-        if report := entry.report:
-            model, settings = report.result, dict(variant.settings)
-            line: list[object] = [report.task_name, report.quant, report.precision]
-            line += [round(model.size_mb, 6), model.size.parameters]
-            line += ([round(model.quality.value, 6)] if model.quality else [""]) * labelled
-            line += _closeness(report) * unlabelled
-            of_size = {latency.batch_size: latency for latency in model.latency}
-            for size in sizes:
-                latency = of_size.get(size)
-                line += [round(latency.mean_ms, 6), round(latency.std_ms, 6)] if latency else ["", ""]
-            line += [report.seed, report.benchmark, report.threads, report.host, report.machine]
-            lines.append([*line, *(settings.get(name, "") for name in varied)])
-    return _csv(lines)
+    rows = [{**_summary(entry.report), **dict(variant.settings)} for variant, entry in _entries(sweep) if entry.report]
+    return _csv([*columns, *_varied(sweep)], rows)
 
 
 def full_csv(sweep: Sweep) -> str:
@@ -47,10 +35,6 @@ def full_csv(sweep: Sweep) -> str:
 
     Failed runs have their error, unsupported combinations the reason, and neither has figures.
     """
-    varied = [name for name in _varied(sweep) if name != "runtime"]
-    figures = {entry.run_id: metrics(entry.report) for entry in sweep.entries if entry.report}
-    names = list(dict.fromkeys(name for named in figures.values() for name in named))
-    labelled = any(report.result.quality for report in sweep.reports)
     described = [
         "run",
         "name",
@@ -64,35 +48,46 @@ def full_csv(sweep: Sweep) -> str:
         "threads",
         "runtime",
     ]
-    verdict = ["verdict_accuracy"] * labelled
-    header = [*described, *varied, *names, *verdict, "unstable_because", "error", "unsupported"]
-    lines: list[Sequence[object]] = [header]
-    for variant, entry in _entries(sweep):
-        report, setup, settings = entry.report, variant.setup, dict(variant.settings)
-        line: list[object] = [entry.run_id, entry.name, variant.task, variant.quant, variant.precision]
-        line += [report.seed if report else entry.settings.get("seed", "")]
-        line += [setup.host, setup.machine, setup.protocol, setup.threads] if setup else [""] * 4
-        line += [report.runtime if report else entry.settings.get("runtime", "")]
-        line += [settings.get(name, "") for name in varied]
-        line += [figures.get(entry.run_id, {}).get(name, "") for name in names]
-        change = report.comparison.quality if report and report.comparison else None
-        line += [change.verdict if change else ""] * labelled
-        lines.append([*line, "; ".join(report.unstable) if report else "", entry.error or "", ""])
-    for unsupported in sweep.unsupported:
-        known = [unsupported.settings.get(name, "") for name in ("task", "quant")]
-        known += ["", unsupported.settings.get("seed", "")]
-        line = ["", " ".join(unsupported.asked), *known, *[""] * 4]
-        line += [unsupported.settings.get(name, "") for name in ("runtime", *varied)]
-        lines.append([*line, *[""] * (len(header) - len(line) - 1), unsupported.reason])
-    return _csv(lines)
+    varied = [name for name in _varied(sweep) if name != "runtime"]
+    figures = [metrics(report) for report in sweep.reports]
+    names = list(dict.fromkeys(name for named in figures for name in named))
+    verdict = ["verdict_accuracy"] if any(report.result.quality for report in sweep.reports) else []
+    columns = [*described, *varied, *names, *verdict, "unstable_because", "error", "unsupported"]
+    rows = [_full(variant, entry) for variant, entry in _entries(sweep)]
+    return _csv(columns, [*rows, *map(_unsupported, sweep.unsupported)])
 
 
-def _closeness(report: Report) -> list[object]:
-    comparison = report.comparison
-    if comparison is None:
-        return ["", ""]
-    sqnr = comparison.output_sqnr_db
-    return [round(comparison.agreement, 6), "" if sqnr is None else round(sqnr, 3)]
+def _summary(report: Report) -> Row:
+    model = report.result
+    row: Row = {"Task": report.task_name, "Quantization": report.quant, "dtype": report.precision}
+    row |= {"Size (MB)": round(model.size_mb, 6), "Params": model.size.parameters}
+    if model.quality:
+        row["Accuracy"] = round(model.quality.value, 6)
+    if comparison := report.comparison:
+        sqnr = comparison.output_sqnr_db
+        row |= {"Agreement": round(comparison.agreement, 6), "SQNR (dB)": "" if sqnr is None else round(sqnr, 3)}
+    for latency in model.latency:
+        stem = f"Latency B{latency.batch_size}"
+        row |= {f"{stem} mean (ms)": round(latency.mean_ms, 6), f"{stem} std (ms)": round(latency.std_ms, 6)}
+    row |= {"Seed": report.seed, "Benchmark": report.benchmark, "Threads": report.threads}
+    return row | {"Host": report.host, "Machine": report.machine}
+
+
+def _full(variant: Variant, entry: Entry) -> Row:
+    report, setup = entry.report, variant.setup
+    row: Row = dict(variant.settings)
+    row |= {"run": entry.run_id, "name": entry.name, "task": variant.task, "quant": variant.quant}
+    row |= {"precision": variant.precision, "error": entry.error or ""}
+    if report is None or setup is None:
+        return row | {name: entry.settings.get(name, "") for name in ("seed", "runtime")}
+    change = report.comparison.quality if report.comparison else None
+    row |= {"seed": report.seed, "host": setup.host, "machine": setup.machine, "protocol": setup.protocol}
+    row |= {"threads": setup.threads, "runtime": report.runtime, "unstable_because": "; ".join(report.unstable)}
+    return {**row, **metrics(report), "verdict_accuracy": change.verdict if change else ""}
+
+
+def _unsupported(entry: UnsupportedEntry) -> Row:
+    return {**entry.settings, "name": " ".join(entry.asked), "precision": "", "unsupported": entry.reason}
 
 
 def _entries(sweep: Sweep) -> Iterator[tuple[Variant, Entry]]:
@@ -105,7 +100,9 @@ def _varied(sweep: Sweep) -> list[str]:
     return list(dict.fromkeys(name for variant in variants(sweep) for name, _ in variant.settings))
 
 
-def _csv(lines: Sequence[Sequence[object]]) -> str:
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return buffer.getvalue()

@@ -111,7 +111,7 @@ def seeds_table(sweep: Sweep) -> Table | None:
     meaning = (
         "Differences are computed per seed. [ ]: 95 % interval, Student's t over the seeds (for speedups, over their "
         "logarithms). The latencies of two methods are compared through the float model, which each was timed against.",
-        f"{len(rows)} comparisons, each at the 5 % level: about one in twenty is significant by chance.",
+        f"{len(rows)} comparisons at the 5 % level: between equal methods, one in twenty is significant by chance.",
     )
     return Table((*columns, *(f"Speedup B{size}" for size in sizes)), tuple(rows), meaning).compact()
 

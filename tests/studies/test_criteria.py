@@ -103,7 +103,7 @@ def test_a_method_that_trains_cannot_be_chosen_without_labels() -> None:
 
 
 def test_a_search_has_one_bound_and_without_one_the_usual_one() -> None:
-    with pytest.raises(ConfigError, match="a search has one bound, got several"):
+    with pytest.raises(ConfigError, match="study=search takes one bound, got several"):
         Search(max_accuracy_drop=0.01, min_agreement=0.9)
     assert Search().bound == (Criterion.accuracy, 0.01)
     assert Search(min_output_sqnr_db=30).bound == (Criterion.output_sqnr_db, 30)
