@@ -1,7 +1,7 @@
-"""What one loses or gains by leaving torch.ao: the flows that do without it, each against the one that needs it.
+"""Flows without torch.ao, each paired with the torch.ao flow that it can replace.
 
-Both quantize the same float network by the same method. Quality is compared on the same examples, over several seeds
-seed by seed; latencies through the float network, with which each was timed in turn.
+Both quantize the same float network with the same method, so that they can be compared on the same examples and through
+the float network that each of them was timed against.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ FLOW, ENGINE = "quant.flow", "quant.engine"
 
 
 def replacements(network: Network) -> Iterator[tuple[Variant, Variant]]:
-    """Yield each variant that does without torch.ao behind the one of its method that it replaces."""
+    """Yield the pairs (variant of a torch.ao flow, variant of the same method in a flow without torch.ao)."""
     alike: dict[object, dict[str, Variant]] = defaultdict(dict)
     for variant in network.variants:
         settings = dict(variant.settings)
         others = tuple(pair for pair in variant.settings if pair[0] not in (FLOW, ENGINE))
-        if settings.get(ENGINE, LEFT_OPEN) in (LEFT_OPEN, Engine.x86):  # what a flow takes unless told
+        if settings.get(ENGINE, LEFT_OPEN) in (LEFT_OPEN, Engine.x86):  # the default engine of a flow
             alike[variant.quant, variant.precision, others][settings.get(FLOW, "")] = variant
     for flows in alike.values():
         baseline = next((flows[flow] for flow in OVER_TORCH_AO if flow in flows), None)
@@ -31,5 +31,5 @@ def replacements(network: Network) -> Iterator[tuple[Variant, Variant]]:
 
 
 def flow(variant: Variant) -> str:
-    """Return the API that quantized a variant."""
+    """Return the flow of a variant."""
     return dict(variant.settings)[FLOW]

@@ -1,4 +1,4 @@
-"""Methods compared with each other over the seeds that both have."""
+"""Pairs of methods, compared over the seeds that both have."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from quantexp.analysis.variants import Network, Variant
 
 
 @dataclass(frozen=True, slots=True)
-class Duel:
-    """Two methods over `seeds` seeds: the change of quality from the first to the second, and the second's speedups.
-
-    `change` is None without labels.
-    """
+class MethodPair:
+    """Two methods over `seeds` seeds, and the change of quality from the first to the second (None without labels)."""
 
     first: Variant
     second: Variant
@@ -25,14 +22,14 @@ class Duel:
     change: Change | None
 
     def speedup(self, size: int) -> Ratio | None:
-        """Return how many times as fast the second method is, None where not both were measured."""
+        """Return the speedup of the second method over the first, None if one of them was not measured."""
         return over_seeds(self.second, self.first, size)
 
 
-def over_shared_seeds(network: Network) -> Iterator[Duel]:
-    """Yield each two methods that share two seeds or more."""
+def method_pairs(network: Network) -> Iterator[MethodPair]:
+    """Yield the pairs of methods that share at least two seeds."""
     for first, second in combinations(network.variants, 2):
         shared = len(first.reports.keys() & second.reports.keys())
         if shared > 1:
             change = paired(second.qualities(), first.qualities(), second.step)
-            yield Duel(first, second, shared, Change(None, change) if change else None)
+            yield MethodPair(first, second, shared, Change(None, change) if change else None)

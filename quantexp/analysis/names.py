@@ -1,4 +1,4 @@
-"""What setups, machines and networks are called: by what tells them from the others."""
+"""Names of setups, machines and networks: what distinguishes them from the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quantexp.results.text import threads_text
 
 
 def setup_names(every: Sequence[Setup]) -> dict[Setup, str]:
-    """Return what tells each setup from the others: `lab`, `2 threads, node7`; nothing where there is only one."""
+    """Return what distinguishes each setup, such as `lab` or `2 threads, node7`; empty if there is only one."""
     places = place_names(every)
     names = {}
     for setup in every:
@@ -25,7 +25,7 @@ def setup_names(every: Sequence[Setup]) -> dict[Setup, str]:
 
 
 def place_names(every: Sequence[Setup]) -> dict[tuple[str, str], str]:
-    """Return a name for each machine: its host, numbered where that was not always the same machine or versions."""
+    """Return a name for each machine: its host, with a number if hardware or versions of that host changed."""
     places = list(dict.fromkeys(setup.place for setup in every))
     names = {}
     for place in places:
@@ -35,6 +35,6 @@ def place_names(every: Sequence[Setup]) -> dict[tuple[str, str], str]:
 
 
 def network_title(network: Network, names: Mapping[Setup, str]) -> str:
-    """Return what tells a network from the others: its task, its settings, and the name of its setup."""
+    """Return the title of a network: its task, its settings, and the name of its setup."""
     parts = (network.task, settings_text(network.settings), names[network.setup])
     return ", ".join(part for part in parts if part)

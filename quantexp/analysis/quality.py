@@ -1,7 +1,7 @@
-"""How good a variant is beside the float network or beside another one, and whether the change is significant.
+"""Changes of quality between two variants, and whether they are significant.
 
-With one seed the exact McNemar test on the same examples decides, with several the differences taken seed by seed.
-Without labels there is no quality: agreement and output SQNR say how close to the float network a variant is.
+With one seed, the exact McNemar test on the same examples decides; with several, the confidence interval of the
+differences per seed. Without labels there is no quality, only agreement and output SQNR with respect to float.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from quantexp.tasks.objectives.between import change_between
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The change of a quality from one network to another: of one seed with its test, or the mean over seeds."""
+    """The change of a quality from one variant to another: with one seed its test, with several the mean."""
 
     test: QualityChange | None
     seeds: Difference | None = None
 
     @property
+    def gain(self) -> float:
+        """Quality of the second variant minus that of the first."""
+        return -self.test.drop if self.test else self.seeds.mean if self.seeds else 0.0
+
+    @property
     def verdict(self) -> str:
-        """Whether it is significant, as QualityChange says it."""
+        """Whether it is significant, in the words of QualityChange."""
         if self.test:
             return self.test.verdict
         if self.seeds is None or not self.seeds.significant:
             return NO_DIFFERENCE
-        return GAIN if self.seeds.mean > 0 else LOSS
+        return GAIN if self.gain > 0 else LOSS
 
     def __str__(self) -> str:
         if self.test:
@@ -40,11 +45,11 @@ class Change:
         if self.seeds is None:
             return "not compared"
         ends = f"[{points_text(self.seeds.low)}, {points_text(self.seeds.high)}]"
-        return f"{points_text(self.seeds.mean)} points {ends} over {self.seeds.n} seeds"
+        return f"{points_text(self.gain)} points {ends} over {self.seeds.n} seeds"
 
 
 def change_from_float(variant: Variant) -> Change | None:
-    """Return the change against the float network of the same seeds, None of the float network or without labels."""
+    """Return the change with respect to float over all seeds, None for the float network and without labels."""
     changes = [comparison.quality for comparison in variant.comparisons.values() if comparison.quality]
     if not changes:
         return None
@@ -54,7 +59,7 @@ def change_from_float(variant: Variant) -> Change | None:
 
 
 def change_of(first: Variant, second: Variant) -> Change | None:
-    """Return the change from one quantized network to another, None where they share no seed or have no labels."""
+    """Return the change from one quantized variant to another, None without a shared seed or without labels."""
     if seeds := paired(second.qualities(), first.qualities(), second.step):
         return Change(None, seeds)
     before, after = first.comparisons, second.comparisons
@@ -67,7 +72,7 @@ def change_of(first: Variant, second: Variant) -> Change | None:
 
 
 def quality_percent(variants: Iterable[Variant]) -> Spread | None:
-    """Return the quality in per cent over all seeds of the variants, None without labels."""
+    """Return the quality in percent over all seeds of the variants, None without labels."""
     values: dict[int, float] = {}
     for variant in variants:
         values |= variant.qualities()
@@ -75,26 +80,26 @@ def quality_percent(variants: Iterable[Variant]) -> Spread | None:
 
 
 def agreement_percent(variant: Variant) -> Spread | None:
-    """Return the share of examples that it predicts as the float network does; None of the float network."""
+    """Return the percentage of examples with the same prediction as float, None for the float network."""
     values = [100 * comparison.agreement for comparison in variant.comparisons.values()]
     return spread(values) if values else None
 
 
 def output_sqnr_db(variant: Variant) -> Spread | None:
-    """Return the output SQNR in dB; None where it is not known, as of equal outputs."""
+    """Return the output SQNR in dB, None if it is not finite, as for equal outputs."""
     known = [comparison.output_sqnr_db for comparison in variant.comparisons.values()]
     values = [value for value in known if value is not None]
     return spread(values) if values else None
 
 
 def closeness_db(comparison: Comparison) -> float:
-    """Return the output SQNR in dB: infinite where the outputs are equal, minus infinity where they are not finite."""
+    """Return the output SQNR in dB: infinity for equal outputs, minus infinity for outputs that are not finite."""
     if comparison.output_sqnr_db is not None:
         return comparison.output_sqnr_db
     return math.inf if comparison.agreement == 1 else -math.inf
 
 
 def class_changes(before: Quality, after: Quality) -> Mapping[int, float | None]:
-    """Return how the share that is right changes in each class, None for a class without examples."""
+    """Return the change of quality per class, None for a class without examples."""
     pairs = zip(before.per_class, after.per_class, strict=True)
     return {label: None if old is None or new is None else new - old for label, (old, new) in enumerate(pairs)}

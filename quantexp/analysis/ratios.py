@@ -1,7 +1,7 @@
-"""How many times as fast one method is as another, and what of that can be told.
+"""Speedups of one variant over another, with confidence intervals.
 
-With one seed the intervals are those of the two runs, over their placements; with several seeds a difference is
-taken seed by seed. Both methods are compared through the float network, with which each was timed in turn.
+With one seed, the intervals are those of the two runs, over their placements. With several seeds, the ratio is computed
+per seed. Two methods are compared through the float network, which each of them was timed against.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from quantexp.analysis.seeds import difference, paired
 from quantexp.analysis.variants import Variant
 from quantexp.results import Speedup
+from quantexp.results.comparison import NO_DIFFERENCE
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The logarithm of how many times as fast, and half the width of its 95 % interval, None where there is none.
+    """The logarithm of a speedup, and half the width of its 95 % interval (None without an interval).
 
-    `margin` is the smallest difference worth naming, a logarithm too.
+    `margin` is the smallest difference that is called faster or slower, as a logarithm too.
     """
 
     centre: float
@@ -33,7 +34,7 @@ class Ratio:
             return "no interval"
         if self.centre - self.reach > self.margin:
             return "faster"
-        return "slower" if self.centre + self.reach < -self.margin else "not told apart"
+        return "slower" if self.centre + self.reach < -self.margin else NO_DIFFERENCE
 
     @property
     def significant(self) -> bool:
@@ -41,7 +42,7 @@ class Ratio:
         return self.verdict in ("faster", "slower")
 
     def __str__(self) -> str:
-        digits = 2 if self.centre > math.log(0.1) else 4  # of a hundredth, two would say nothing
+        digits = 2 if self.centre > math.log(0.1) else 4  # so that 0.0085x is not shown as 0.01x
         centre = f"{math.exp(self.centre):.{digits}f}x"
         if self.reach is None:
             return centre
@@ -50,24 +51,24 @@ class Ratio:
 
 
 def over_float(variant: Variant, size: int) -> Ratio | None:
-    """Return how many times as fast as the float network a variant is, None where that was not measured."""
+    """Return the speedup of a variant over the float network, None if it was not measured."""
     return _over_seeds(variant.speedups(size))
 
 
 def over_runtime(variant: Variant, runtime: str, size: int) -> Ratio | None:
-    """Return how many times as fast as the float network in a further runtime it is, None if that was not measured."""
+    """Return the speedup over the float network in a further runtime, None if it was not measured."""
     return _over_seeds(variant.speedups_over(runtime, size))
 
 
 def over_seeds(variant: Variant, other: Variant, size: int) -> Ratio | None:
-    """Return how many times as fast one is as the other, None if they do not share two seeds at this batch size."""
+    """Return the speedup of one variant over another, None if they share fewer than two seeds at this batch size."""
     found = paired(variant.log_speedups(size), other.log_speedups(size))
     margin = max(_margin(variant.speedups(size)), _margin(other.speedups(size)))
     return Ratio(found.mean, found.high - found.mean, margin) if found else None
 
 
 def between(variant: Variant, other: Variant, size: int) -> Ratio | None:
-    """Return how many times as fast one method is as another, neither of them float; None if not both were measured."""
+    """Return the speedup of one quantized variant over another, None if one of them was not measured."""
     first, second = over_float(variant, size), over_float(other, size)
     if first is None or second is None:
         return None
@@ -75,12 +76,12 @@ def between(variant: Variant, other: Variant, size: int) -> Ratio | None:
         return found
     reach = None
     if first.reach is not None and second.reach is not None:
-        reach = math.hypot(first.reach, second.reach)  # each interval is of runs of its own: the errors are independent
+        reach = math.hypot(first.reach, second.reach)  # the runs are separate, so their errors are independent
     return Ratio(first.centre - second.centre, reach, max(first.margin, second.margin))
 
 
 def _over_seeds(speedups: Mapping[int, Speedup]) -> Ratio | None:
-    """Return a ratio over the seeds; of one seed with the interval of its run."""
+    """Return a ratio over the seeds; with one seed it has the interval of that run."""
     if not speedups:
         return None
     margin = _margin(speedups)

@@ -1,7 +1,7 @@
-"""The settings that tell the runs of a sweep apart.
+"""The settings that vary in a sweep.
 
-A setting varies if two runs that agree in every choice (task, quant, runtime ...) differ in it; that static has an
-engine and the float network has none tells no rows apart. What affects no result never counts.
+A setting varies if it differs between two runs with the same choices (task, quant, runtime ...). So the engine of
+static does not vary just because the float network has none. Settings that affect no result are ignored.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import fields
 from quantexp.config import NOTHING, Experiment, affects
 
 FOLDED = ("seed", "batch_size")  # runs that differ in these alone are one variant
-SHOWN = ("task", "data", "quant", "precision", "benchmark", "benchmark.threads")  # in columns and setups of their own
+SHOWN = ("task", "data", "quant", "precision", "benchmark", "benchmark.threads")  # have columns or setups of their own
 SAME_AS = {"task.hidden": "model.hidden"}  # the network takes its widths from the task unless it has its own
-LEFT_OPEN = "None"  # a setting that has no value, as it is recorded
+LEFT_OPEN = "None"  # how a setting without a value is recorded
 Settings = tuple[tuple[str, str], ...]
 
 
 def settings_text(settings: Settings) -> str:
-    """Return settings in a line, without those that are left open: `hidden=[256, 256], crop=20`."""
+    """Return settings in a line, without those that have no value: `hidden=[256, 256], crop=20`."""
     return ", ".join(f"{short(name)}={value}" for name, value in settings if value != LEFT_OPEN)
 
 
@@ -30,7 +30,7 @@ def short(name: str) -> str:
 
 
 def varying(runs: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return the settings that vary among runs with equal choices, behind the choices that vary and are not shown."""
+    """Return the choices that vary and have no column, then the settings that vary between runs with equal choices."""
     counted = [{name: value for name, value in run.items() if _counts(name)} for run in runs]
     choices = [field.name for field in fields(Experiment) if field.name not in SHOWN and _counts(field.name)]
     several = [name for name in choices if len({run[name] for run in counted if name in run}) > 1]
@@ -49,6 +49,6 @@ def _counts(name: str) -> bool:
 
 
 def _repeated(name: str, found: Sequence[str], runs: Sequence[Mapping[str, str]]) -> bool:
-    """Tell whether another setting that varies says the same in every run that has it."""
+    """Return whether another varying setting has the same value in every run that has it."""
     other = SAME_AS.get(name, "")
     return other in found and all(run.get(name) == run[other] for run in runs if other in run)

@@ -1,4 +1,4 @@
-"""Figures of a variant over its seeds: mean and deviation for tables, a value with whiskers for pictures."""
+"""Figures of a variant over its seeds: mean and standard deviation for tables, values with whiskers for pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantexp.analysis.variants import Variant
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A figure and the ends of its whiskers."""
+    """A value and the ends of its whiskers."""
 
     value: float
     low: float
@@ -22,12 +22,12 @@ class Value:
 
     @classmethod
     def exact(cls, value: float) -> Value:
-        """Return a figure that has no whiskers."""
+        """Return a value without whiskers."""
         return cls(value, value, value)
 
     @classmethod
     def spread(cls, values: Sequence[float]) -> Value:
-        """Return mean ± standard deviation, without whiskers where there is one value."""
+        """Return mean ± standard deviation; a single value has no whiskers."""
         found = spread(values)
         reach = found.std or 0.0
         return cls(found.mean, found.mean - reach, found.mean + reach)
@@ -39,7 +39,7 @@ def size_mb(variant: Variant) -> Spread:
 
 
 def latency_ms(variant: Variant, size: int) -> Spread | None:
-    """Return the mean latency with the deviation of what was timed, or over the seeds where there are several."""
+    """Return mean and deviation: of the samples with one seed, of the means over several seeds."""
     measured = list(variant.latencies(size).values())
     if not measured:
         return None
@@ -49,9 +49,9 @@ def latency_ms(variant: Variant, size: int) -> Spread | None:
 
 
 def quality_value(variant: Variant) -> Value:
-    """Return the quality in per cent with its interval, or mean ± deviation over seeds.
+    """Return the quality in percent with its interval, or mean ± standard deviation over seeds.
 
-    Without labels it is the agreement with the float network in per cent, that of the float network itself 100.
+    Without labels, it is the agreement with the float network in percent, which is 100 for the float network.
     """
     if not variant.labelled:
         agreements = [100 * comparison.agreement for comparison in variant.comparisons.values()]
@@ -63,20 +63,20 @@ def quality_value(variant: Variant) -> Value:
 
 
 def quality_interval(variant: Variant) -> Value:
-    """Return the quality in per cent with its interval: over several seeds that of Student's t."""
+    """Return the quality in percent with its confidence interval (Student's t over several seeds)."""
     if found := difference([100 * value for value in variant.qualities().values()]):
         return Value(found.mean, found.low, found.high)
     return quality_value(variant)
 
 
 def sqnr_value(variant: Variant) -> Value | None:
-    """Return the output SQNR in dB, None of the float network or where it is not known."""
+    """Return the output SQNR in dB, None for the float network or if it is not finite."""
     found = output_sqnr_db(variant)
     return Value.exact(found.mean) if found else None
 
 
 def latency_value(variant: Variant, size: int) -> Value:
-    """Return the median latency in ms: with the middle 80 % of its samples, or mean ± deviation over seeds."""
+    """Return the median latency in ms with the middle 80 % of its samples, or mean ± deviation over seeds."""
     latencies = list(variant.latencies(size).values())
     if len(latencies) == 1:
         return Value(latencies[0].median_ms, latencies[0].p10_ms, latencies[0].p90_ms)
@@ -89,7 +89,7 @@ def size_value(variant: Variant) -> Value:
 
 
 def speedup_value(variant: Variant, size: int) -> Value | None:
-    """Return the speedup over float with its interval, 1 of the float network, None where it was not measured."""
+    """Return the speedup over float with its interval: 1 for the float network, None if it was not measured."""
     if variant.is_float:
         return Value.exact(1)
     ratio = over_float(variant, size)

@@ -1,8 +1,8 @@
-"""What is one row of a sweep: runs that differ only in their seed.
+"""Runs of a sweep, grouped: runs that differ only in their seed are one variant, a row of a table.
 
-Variant   a task and its data, a method, a precision and every other setting that varies, in one setup
-Setup     where and how latencies were taken: machine, protocol, threads; they compare only within one
-Network   the variants of one task, one float network, one runtime and one setup: what can be compared
+Variant   a task and its data, a method, a precision and the other settings that vary, in one setup
+Setup     machine, protocol and threads of the latencies; latencies are comparable within one setup only
+Network   the variants of one task, float network, runtime and setup, which can be compared with each other
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from quantexp.results import Comparison, Latency, Report, Speedup
 from quantexp.results.sweep import Entry, SweepResult
 
 NAMED_BY_VALUE = ("quant.flow", "quant.engine")  # no other setting has values of these names
-RUNTIME = "eager"  # of records from before there were others
+RUNTIME = "eager"  # of records without this setting
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Where and how latencies were taken: a machine, a protocol, threads, and settings of the protocol that vary."""
+    """Where and how latencies were measured: machine, protocol, threads, and the protocol's settings that vary."""
 
     host: str
     machine: str
@@ -33,15 +33,15 @@ class Setup:
 
     @property
     def place(self) -> tuple[str, str]:
-        """The machine, with what is installed there."""
+        """The host, and its hardware and versions."""
         return self.host, self.machine
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Runs that differ only in seed, or in the batch sizes that they measured; the last of equal ones counts.
+    """Runs that differ only in their seed or batch sizes; of equal runs the last one counts.
 
-    `setup` is None where nothing was measured: each entry is a failure then.
+    `setup` is None if nothing was measured: all entries have failed then.
     """
 
     task: str
@@ -53,24 +53,24 @@ class Variant:
 
     @property
     def method(self) -> str:
-        """Name the method, with the settings of its own that vary: `static int8 fx onednn reduce_range=True`."""
+        """The method with its settings that vary: `static int8 fx onednn reduce_range=True`."""
         own = [(name, value) for name, value in self.settings if name.startswith("quant.") and value != LEFT_OPEN]
         texts = (value if name in NAMED_BY_VALUE else f"{short(name)}={value}" for name, value in own)
         return " ".join([self.quant, self.precision, *texts])
 
     @property
     def network(self) -> Settings:
-        """What shapes the float network and its training, and what executes it."""
+        """The settings of the float network, its training and its runtime."""
         return tuple(pair for pair in self.settings if not pair[0].startswith("quant."))
 
     @property
     def reports(self) -> dict[int, Report]:
-        """A report of each seed, for figures that do not depend on the batch size."""
+        """A report per seed, for figures that do not depend on the batch size."""
         return {report.seed: report for report in self._reports()}
 
     @property
     def comparisons(self) -> dict[int, Comparison]:
-        """The comparison with the float network of each seed; none of the float network."""
+        """The comparison with the float network per seed; empty for the float network."""
         return {seed: report.comparison for seed, report in self.reports.items() if report.comparison}
 
     @property
@@ -80,26 +80,26 @@ class Variant:
 
     @property
     def is_float(self) -> bool:
-        """Whether this is the float network that others are compared with."""
+        """Whether this is the float network."""
         return all(report.comparison is None for report in self._reports())
 
     @property
     def labelled(self) -> bool:
-        """Whether the examples have labels, so that there is a quality."""
+        """Whether the examples have labels."""
         return any(report.result.quality for report in self._reports())
 
     @property
     def step(self) -> float:
-        """The least difference that two qualities can have: one evaluated example."""
+        """The smallest possible difference of two qualities: one evaluated example."""
         totals = [report.result.quality.total for report in self._reports() if report.result.quality]
         return 1 / min(totals) if totals else 0.0
 
     def qualities(self) -> dict[int, float]:
-        """Return the quality by seed; none without labels."""
+        """Return the quality per seed; empty without labels."""
         return {seed: report.result.quality.value for seed, report in self.reports.items() if report.result.quality}
 
     def latencies(self, size: int) -> dict[int, Latency]:
-        """Return the latency at a batch size by seed."""
+        """Return the latency at a batch size per seed."""
         return {
             report.seed: latency
             for report in self._reports()
@@ -108,7 +108,7 @@ class Variant:
         }
 
     def speedups(self, size: int) -> dict[int, Speedup]:
-        """Return the paired speedup over the float network at a batch size by seed; none of the float network."""
+        """Return the paired speedup over the float network at a batch size per seed; empty for the float network."""
         return {
             report.seed: speedup
             for report in self._reports()
@@ -118,7 +118,7 @@ class Variant:
         }
 
     def speedups_over(self, runtime: str, size: int) -> dict[int, Speedup]:
-        """Return the paired speedup over the float network in a further runtime at a batch size by seed."""
+        """Return the paired speedup over the float network in a further runtime at a batch size per seed."""
         return {
             report.seed: speedup
             for report in self._reports()
@@ -129,13 +129,13 @@ class Variant:
         }
 
     def log_speedups(self, size: int) -> dict[int, float]:
-        """Return the logarithm of the speedup by seed, 0 of the float network."""
+        """Return the logarithm of the speedup per seed, 0 for the float network."""
         if self.is_float:
             return dict.fromkeys(self.latencies(size), 0.0)
         return {seed: math.log(speedup.ratio) for seed, speedup in self.speedups(size).items()}
 
     def unstable(self, size: int) -> bool:
-        """Tell whether a latency at this batch size is not to be trusted."""
+        """Return whether a latency at this batch size is unstable."""
         conditions = (found for report in self._reports() for found in report.conditions)
         return any(found.batch_size == size and found.unstable for found in conditions)
 
@@ -145,7 +145,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The variants of one task, one float network, one runtime and one setup, the float network among them."""
+    """The variants of one task, float network, runtime and setup; the float network comes first."""
 
     task: str
     settings: Settings
@@ -159,17 +159,17 @@ class Network:
 
     @property
     def quantized(self) -> tuple[Variant, ...]:
-        """The variants that are compared with the float network."""
+        """All variants but the float network."""
         return tuple(variant for variant in self.variants if not variant.is_float)
 
     @property
     def labelled(self) -> bool:
-        """Whether the examples have labels, so that there is a quality."""
+        """Whether the examples have labels."""
         return any(variant.labelled for variant in self.variants)
 
     @property
     def runtime(self) -> str:
-        """What executed the networks."""
+        """The runtime that executed the networks."""
         return next(iter(self.variants[0].reports.values())).runtime
 
     @property
@@ -180,12 +180,12 @@ class Network:
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of the float network on one example."""
+        """Floating-point operations of the float network per example."""
         return next(iter(self.variants[0].reports.values())).flops
 
 
 def variants(sweep: SweepResult) -> list[Variant]:
-    """Return what was tried, in the order of the sweep; failures, which have no setup, behind the rest."""
+    """Return the variants in the order of the sweep, those that only failed at the end."""
     names, digests = varying([_settings(entry) for entry in sweep.entries]), _digests(sweep.entries)
     grouped: dict[Variant, list[Entry]] = defaultdict(list)
     for entry in sorted(sweep.entries, key=lambda entry: entry.report is None):
@@ -194,7 +194,7 @@ def variants(sweep: SweepResult) -> list[Variant]:
 
 
 def networks(sweep: SweepResult) -> list[Network]:
-    """Return what can be compared with each other; a float network without a run of its own is that of the others."""
+    """Return the networks; without a run of quant=none, the float network is taken from the other runs."""
     grouped: dict[tuple[str, Settings, Setup], list[Variant]] = defaultdict(list)
     for variant in variants(sweep):
         if variant.setup:
@@ -203,12 +203,12 @@ def networks(sweep: SweepResult) -> list[Network]:
 
 
 def setups(every: Iterable[Variant]) -> list[Setup]:
-    """Return the different setups in order."""
+    """Return the distinct setups in order."""
     return list(dict.fromkeys(variant.setup for variant in every if variant.setup))
 
 
 def across_setups(every: Iterable[Variant]) -> list[list[Variant]]:
-    """Put together what was measured of one thing in several setups."""
+    """Group variants that differ only in their setup."""
     alike: dict[tuple[object, ...], list[Variant]] = defaultdict(list)
     for variant in every:
         if variant.setup:
@@ -221,7 +221,7 @@ def _settings(entry: Entry) -> Mapping[str, str]:
 
 
 def _variant(entry: Entry, names: Sequence[str], digests: Mapping[str, int]) -> Variant:
-    """Return the variant that an entry belongs to, without its entries."""
+    """Return the variant of an entry, still without entries."""
     settings, report = _settings(entry), entry.report
     shown = tuple((name, settings[name]) for name in names if name in settings)
     of_benchmark = tuple(pair for pair in shown if pair[0].startswith("benchmark."))
@@ -239,7 +239,7 @@ def _variant(entry: Entry, names: Sequence[str], digests: Mapping[str, int]) -> 
 
 
 def _digests(entries: Iterable[Entry]) -> dict[str, int]:
-    """Count the different data that each task was run on; random inputs are drawn anew for each seed."""
+    """Return how many data sets each task was run on; random inputs, which differ by seed, count as one."""
     seen: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         if report := entry.report:
@@ -248,12 +248,13 @@ def _digests(entries: Iterable[Entry]) -> dict[str, int]:
 
 
 def _with_float(found: Sequence[Variant]) -> tuple[Variant, ...]:
-    """Put the float network first; where it has no run of its own, as the other runs measured it."""
+    """Put the float network first; without a run of its own, as the other runs measured it."""
     own = [variant for variant in found if variant.is_float]
     if own:
         return (*own, *(variant for variant in found if not variant.is_float))
     first = found[0]
-    known = (entry for variant in reversed(found) for entry in variant.entries)  # the last counts: those of the first
+    # Of equal reports the last one counts: that is the one of the first variant.
+    known = (entry for variant in reversed(found) for entry in variant.entries)
     entries = tuple(dataclasses.replace(entry, report=_float_report(entry.report)) for entry in known if entry.report)
     precision = next(iter(first.reports.values())).baseline.precision
     alone = dataclasses.replace(first, quant="none", precision=precision, settings=first.network, entries=entries)

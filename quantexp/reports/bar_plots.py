@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours and hatches of what is no role; the five largest operators have one, all others share the last.
+# Colours and hatches of the five largest parts; all others share the last one.
 PARTS = (("#0072B2", "//"), ("#E69F00", ""), ("#009E73", "\\\\"), ("#F0E442", ".."), ("#CC79A7", "xx"))
 OTHER = ("#D9D9D9", "")
-DARK = (FLOAT.colour, QUANTIZED.colour, "#0072B2", "#009E73")  # what is written on these is white
-BARS = 5.4  # inches that the longest bar is drawn at least
+DARK = (FLOAT.colour, QUANTIZED.colour, "#0072B2", "#009E73")  # text on these is white
+BARS = 5.4  # least length of the longest bar in inches
 
 
 def size_figure(report: Report) -> Figure | None:
-    """Show the bytes that the weights take in memory, by the dtype they are held in."""
+    """Plot the size of the weights in memory by dtype."""
     shown = models(report)
     sizes = [model.size for _, model in shown]
     if not all(size.weights_mb for size in sizes):
         return None
     held = [{dtype: count / 1e6 for dtype, count in size.weight_bytes.items() if count} for size in sizes]
-    title, note = "Weights in memory", "with biases, scales and zero points"
+    title, note = "Weights in memory", "including biases, scales and zero points"
     if report.comparison:
         title += f": {sizes[0].weights_mb / sizes[1].weights_mb:.2f}x smaller"
         note += f"; the saved file is {report.comparison.compression:.2f}x smaller"
@@ -45,12 +45,12 @@ def size_figure(report: Report) -> Figure | None:
         axes.annotate(below, (0, row + 0.35), (0, -4), va="top", size=SMALL, **offset)
     axes.set_xlim(0, 1.2 * max(size.weights_mb for size in sizes))
     axes.set_xlabel("MB (1e6 bytes)")
-    _key(figure, looks)
+    _legend(figure, looks)
     return figure
 
 
 def time_figure(report: Report) -> Figure | None:
-    """Show which operators the time of a forward pass goes to, a bar a model and batch size."""
+    """Plot the time of a forward pass by operator, a bar per model and batch size."""
     shown = models(report)
     rows = [
         (f"{name}\nbatch {profile.batch_size}", profile)
@@ -61,7 +61,7 @@ def time_figure(report: Report) -> Figure | None:
     if not any(profile.shares for profile in profiles):
         return None
     looks = _operator_looks(profiles)
-    note = "share of the time in each operator itself, without those that it calls"
+    note = "share of the time in each operator itself, without the operators that it calls"
     figure = run_page(report, "Where the time goes", note, height=HEAD + FOOT + 1.8 + 0.62 * len(rows))
     axes = figure.subplots()
     _stacks(axes, [name for name, _ in rows], [_percent(profile, looks) for profile in profiles], looks, digits=0)
@@ -69,7 +69,7 @@ def time_figure(report: Report) -> Figure | None:
         axes.axhline(row - 0.5, color=INK, linewidth=0.8, linestyle=":")
     axes.set_xlim(0, 100)
     axes.set_xlabel("% of a forward pass")
-    _key(figure, looks)
+    _legend(figure, looks)
     return figure
 
 
@@ -77,7 +77,7 @@ def time_figure(report: Report) -> Figure | None:
 
 
 def _dtype_looks(report: Report, held: Sequence[Mapping[str, float]]) -> dict[str, tuple[str, str]]:
-    """Choose colour and hatch of each dtype: those of the two models' precisions are drawn as the models are."""
+    """Choose colour and hatch of each dtype; the precisions of the two models look like the models."""
     roles = {report.precision: (QUANTIZED.colour, "//"), report.baseline.precision: (FLOAT.colour, "")}
     total = {dtype: sum(stack.get(dtype, 0) for stack in held) for stack in held for dtype in stack}
     looks = iter(PARTS)
@@ -86,7 +86,7 @@ def _dtype_looks(report: Report, held: Sequence[Mapping[str, float]]) -> dict[st
 
 
 def _operator_looks(profiles: Sequence[Profile]) -> dict[str, tuple[str, str]]:
-    """Choose colour and hatch of the operators that take the most time over all profiles, and of all others."""
+    """Choose colour and hatch of the operators that take most time over all profiles, and of all others."""
     spent: Counter[str] = Counter()
     for part in (part for profile in profiles for part in profile.shares):
         spent[part.operator] += part.share  # type: ignore[assignment]  # shares are no integers
@@ -95,7 +95,7 @@ def _operator_looks(profiles: Sequence[Profile]) -> dict[str, tuple[str, str]]:
 
 
 def _percent(profile: Profile, looks: Mapping[str, object]) -> dict[str, float]:
-    """Return the shares in per cent of the operators that have a look of their own, and of the rest."""
+    """Return the percentages of the operators that have a look of their own, and of the rest."""
     named = {part.operator: 100 * part.share for part in profile.shares if part.operator in looks}
     return named | {"other": max(0.0, 100 - sum(named.values()))}
 
@@ -108,9 +108,9 @@ def _stacks(
     *,
     digits: int,
 ) -> list[list[str]]:
-    """Draw a bar a name, the first at the top, its pieces in the order of `looks`.
+    """Draw a stacked bar per name, the first at the top, its parts in the order of `looks`.
 
-    Returns: What was too long to be written into the pieces of each bar.
+    Returns: For each bar the labels that did not fit into their part.
     """
     longest = max(sum(stack.values()) for stack in stacks)
     left_out: list[list[str]] = [[] for _ in stacks]
@@ -134,22 +134,24 @@ def _stacks(
     return left_out
 
 
-def _key(figure: Figure, looks: Mapping[str, tuple[str, str]]) -> None:
-    """Write the key of the pieces above the axes, in as many columns as there is room for."""
+def _legend(figure: Figure, looks: Mapping[str, tuple[str, str]]) -> None:
+    """Draw the legend of the parts above the axes, in as many columns as fit."""
     from matplotlib.patches import Patch
 
     names = [short(part) for part in looks]
     column = 0.75 + LETTER * SMALL / 72 * max(map(len, names))
     columns = max(1, int((WIDTH - 0.3) / column))
-    key = [
+    handles = [
         Patch(facecolor=colour, hatch=2 * hatch, edgecolor="white", label=name)
         for name, (colour, hatch) in zip(names, looks.values(), strict=True)
     ]
     corner = (0.1 / figure.get_figwidth(), 1 - (HEAD + 0.04) / figure.get_figheight())
-    figure.legend(handles=key, loc="upper left", bbox_to_anchor=corner, ncols=columns, fontsize=SMALL, borderaxespad=0)
-    lay_out(figure, HEAD + 0.1 + 0.25 * math.ceil(len(key) / columns))
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=corner, ncols=columns, fontsize=SMALL, borderaxespad=0
+    )
+    lay_out(figure, HEAD + 0.1 + 0.25 * math.ceil(len(handles) / columns))
 
 
 def _fitting_in(inches: float, *texts: str) -> str:
-    """Return the first of the texts that is no wider than that, or nothing."""
+    """Return the first of the texts that fits into the width, or nothing."""
     return next((text for text in texts if LETTER * NORMAL / 72 * len(text) <= inches), "")

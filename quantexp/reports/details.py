@@ -1,4 +1,4 @@
-"""A report's longer figures as tables of plain numbers: samples, layers, operators, time, confusion, classes."""
+"""The details of a run as tables of plain numbers: samples, layers, operators, time, confusion, classes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Rows = Iterator[tuple[object, ...]]
 
 
 def tables(report: Report) -> dict[str, Rows]:
-    """Return the lines of each table by its name, a header first.
+    """Return the lines of each table by its name, the header first.
 
-    `layer_losses` is there only where a layer was quantized, `confusion` and `classes` only where there are labels.
+    There is `layer_losses` only if a layer was quantized, and `confusion` and `classes` only with labels.
     """
     models = [("float", report.baseline)]
     if report.quantized:
@@ -80,7 +80,7 @@ def _confusion(qualities: Iterable[tuple[str, Quality]]) -> Rows:
 
 
 def _classes(qualities: Sequence[tuple[str, Quality]]) -> Rows:
-    """Yield the quality on each class, and behind the first model's the change from it."""
+    """Yield the quality per class, and its change from the first model to the others."""
     (_, first), *others = qualities
     yield "label", "examples", *(name for name, _ in qualities), *(f"change_{name}" for name, _ in others)
     changes = [class_changes(first, other) for _, other in others]

@@ -1,4 +1,4 @@
-"""The table of what one loses or gains by leaving torch.ao: a row for each method and flow without it."""
+"""The table of the flows without torch.ao, each compared with a torch.ao flow."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from quantexp.analysis.quality import change_of
 from quantexp.analysis.ratios import between
 from quantexp.analysis.values import size_mb
 from quantexp.analysis.variants import Variant, networks
-from quantexp.reports.cells import ratio_text
+from quantexp.reports.cells import ratio_text, significance
 from quantexp.reports.table import Table
 from quantexp.results.sweep import SweepResult
 from quantexp.results.text import size_text
 
 MEANING = (
-    "Gained and lost: test examples that only the flow that is taken, or only the one that is left gets right, by the "
-    "exact McNemar test. Times as fast: against the flow that is left, by the paired speedups of both over float."
+    "Accuracy: change from baseline to candidate, and the test examples that only the candidate (+) or only the "
+    "baseline (-) gets right, by the exact McNemar test. Speedup: candidate over baseline, from the paired speedups of "
+    "both over float."
 )
 
 
-def leaving_table(sweep: SweepResult) -> Table | None:
-    """Return a row for each method and flow without torch.ao, None where no method has flows of both kinds."""
+def flows_table(sweep: SweepResult) -> Table | None:
+    """Return a row per method and flow without torch.ao, None if no method was run in flows of both kinds."""
     found = networks(sweep)
     names = setup_names([network.setup for network in found])
     sizes = sorted({size for network in found for size in network.sizes})
@@ -33,12 +34,12 @@ def leaving_table(sweep: SweepResult) -> Table | None:
         for network in found
         for baseline, other in replacements(network)
     ]
-    columns = ("Network", "Quantization", "dtype", "Left", "Taken", "Size (MB)", "Accuracy", "Change told")
-    return Table((*columns, *(f"Times as fast B{size}" for size in sizes)), tuple(rows), (MEANING,)) if rows else None
+    columns = ("Network", "Quantization", "dtype", "Baseline", "Candidate", "Size (MB)", "Accuracy", "Significant?")
+    return Table((*columns, *(f"Speedup B{size}" for size in sizes)), tuple(rows), (MEANING,)) if rows else None
 
 
 def _cells(baseline: Variant, other: Variant) -> tuple[str, ...]:
     sizes = " to ".join(size_text(size_mb(variant).mean) for variant in (baseline, other))
     change = change_of(baseline, other)
-    said = (str(change), change.verdict) if change else ("", "")
-    return baseline.quant, baseline.precision, flow(baseline), flow(other), sizes, *said
+    accuracy = (str(change), significance(change)) if change else ("", "")
+    return baseline.quant, baseline.precision, flow(baseline), flow(other), sizes, *accuracy

@@ -1,8 +1,6 @@
-"""What every method costs and buys on one network: a table a network, a row a method, its levers in columns.
+"""A table per network: a row per method with its settings, its change vs float, and what inspection found.
 
-Accuracy and speed stand there as what changed against the float network of the same seed, with what can be told of it;
-beside them what inspection found, so that a method that lowered little is seen. What cannot be had is told apart: a
-method that failed has its row with the error, combinations that do not exist have a table of their own.
+Failed runs are rows with their error. Combinations that are not supported have a table of their own.
 """
 
 from __future__ import annotations
@@ -16,29 +14,24 @@ from quantexp.analysis.ratios import over_float, over_runtime
 from quantexp.analysis.settings import LEFT_OPEN
 from quantexp.analysis.values import size_mb
 from quantexp.analysis.variants import Network, Variant, networks, variants
-from quantexp.reports.cells import closeness_cells, error_text, ratio_text, spread_text
+from quantexp.reports.cells import closeness_cells, error_text, ratio_text, significance, spread_text
 from quantexp.reports.notes import EAGER
 from quantexp.reports.table import Table
 from quantexp.results import Report
 from quantexp.results.sweep import SweepResult, UnsupportedEntry
 from quantexp.results.text import size_text, threads_text
 
-EVIDENCE = (
-    "Layers lowered: those that hold the dtype. Products lowered: the share of the multiply-accumulates that ran in it."
-)
+EVIDENCE = "Layers in dtype: quantized to it. MACs in dtype: share of the multiply-accumulates that ran in it."
 LABELLED = (
-    "Against float: examples that only the quantized, or only the float model gets right, by the exact McNemar test; "
-    "over several seeds the mean difference."
+    "vs float: change of accuracy, and the examples that only quantized (+) or only float (-) gets right, by the exact "
+    "McNemar test; with several seeds the mean difference."
 )
-UNLABELLED = (
-    "Agreement: examples of which float and quantized predict the same. SQNR: energy of the float outputs over that of "
-    "their change."
-)
-PAIRED = "Times as fast: paired, [ ]: 95 % interval, * unstable."
+UNLABELLED = "Agreement: examples with the same prediction as float. SQNR: energy of float's outputs over the error's."
+PAIRED = "Speedup: paired, [ ]: 95 % interval, * unstable."
 
 
 def network_tables(sweep: SweepResult) -> list[tuple[str, Table]]:
-    """Return a title and a table for each network that two methods or more were tried on."""
+    """Return a title and a table for each network with at least two methods."""
     tried, found = variants(sweep), networks(sweep)
     names = setup_names([network.setup for network in found])
     tables = []
@@ -51,25 +44,27 @@ def network_tables(sweep: SweepResult) -> list[tuple[str, Table]]:
 
 
 def unsupported_table(sweep: SweepResult) -> Table | None:
-    """Return the combinations that do not exist, a row a reason; None if there are none."""
+    """Return the combinations that are not supported, a row per reason; None if there are none."""
     of_reason: dict[str, list[UnsupportedEntry]] = defaultdict(list)
     for entry in sweep.unsupported:
         of_reason[entry.reason].append(entry)
-    rows = tuple((reason, str(len(entries)), _asked(entries)) for reason, entries in of_reason.items())
-    return Table(("Does not exist", "Combinations", "Among"), rows, ()) if rows else None
+    rows = tuple((reason, str(len(entries)), _requested(entries)) for reason, entries in of_reason.items())
+    return Table(("Not supported", "Combinations", "Requested by"), rows, ()) if rows else None
 
 
 def _table(network: Network, failed: Sequence[Variant]) -> Table:
     every = [*network.variants, *failed]
-    levers = list(dict.fromkeys(name for one in every for name, _ in one.settings if name.startswith("quant.")))
-    columns = ["Quantization", "dtype", *(name.removeprefix("quant.") for name in levers), "Size (MB)"]
-    columns += ["Accuracy (%)", "Against float", "Change told"] if network.labelled else ["Agreement (%)", "SQNR (dB)"]
-    columns += ["Layers lowered", "Products lowered", *(f"Times as fast B{size}" for size in network.sizes)]
-    columns += [f"Over {runtime} B{size}" for runtime in network.runtimes for size in network.sizes]
+    options = list(
+        dict.fromkeys(name for variant in every for name, _ in variant.settings if name.startswith("quant."))
+    )
+    columns = ["Quantization", "dtype", *(name.removeprefix("quant.") for name in options), "Size (MB)"]
+    columns += ["Accuracy (%)", "vs float", "Significant?"] if network.labelled else ["Agreement (%)", "SQNR (dB)"]
+    columns += ["Layers in dtype", "MACs in dtype", *(f"Speedup B{size}" for size in network.sizes)]
+    columns += [f"Speedup over {runtime} float B{size}" for runtime in network.runtimes for size in network.sizes]
     rows = []
     for variant in every:
         settings = {name: value for name, value in variant.settings if value != LEFT_OPEN}
-        cells = [variant.quant, variant.precision, *(settings.get(name, "") for name in levers)]
+        cells = [variant.quant, variant.precision, *(settings.get(name, "") for name in options)]
         if variant.setup:
             rows.append((*cells, *_figures(network, variant), *_speedups(network, variant), ""))
         else:
@@ -83,12 +78,12 @@ def _table(network: Network, failed: Sequence[Variant]) -> Table:
 
 
 def _figures(network: Network, variant: Variant) -> Iterator[str]:
-    """Yield size, accuracy, its change with what is told of it, and the evidence; without labels the closeness."""
+    """Yield size, accuracy and its change (without labels agreement and SQNR), and what inspection found."""
     yield size_text(size_mb(variant).mean)
     if network.labelled:
         change = change_from_float(variant)
         yield spread_text(quality_percent([variant]), 2)
-        yield from (str(change), change.verdict) if change else ("", "")
+        yield from (str(change), significance(change)) if change else ("", "")
     else:
         yield from closeness_cells(variant)
     yield from ("", "") if variant.is_float else _evidence(next(iter(variant.reports.values())))
@@ -108,8 +103,8 @@ def _speedups(network: Network, variant: Variant) -> Iterator[str]:
             yield ratio_text(over_runtime(variant, runtime, size), unstable=variant.unstable(size))
 
 
-def _asked(entries: Sequence[UnsupportedEntry]) -> str:
-    """Return what was asked for in a line, as a sweep is typed: `quant=static,qat quant.flow=torchao`."""
+def _requested(entries: Sequence[UnsupportedEntry]) -> str:
+    """Return the overrides in a line, in the form of a sweep: `quant=static,qat quant.flow=torchao`."""
     values: dict[str, dict[str, None]] = defaultdict(dict)
     for entry in entries:
         for text in entry.asked:

@@ -1,4 +1,4 @@
-"""Notes below tables: what the cells mean, on what the figures were taken, and what speaks against them."""
+"""Notes below tables: what the cells mean, which data were used, and what limits the figures."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from quantexp.results import Report
 
 SIMULATED = "simulated"  # the precision of what is rounded and computed in float
-EAGER = "eager"  # the runtime that goes without saying
+EAGER = "eager"  # the default runtime, which is not mentioned
 
 
 def notes(reports: Sequence[Report]) -> Iterator[str]:
-    """Say what the cells mean: what the deviation is taken over, the runtime, the threads, the data."""
+    """Yield what the cells mean: samples of the standard deviation, runtime, threads, data."""
     protocols = sorted({report.benchmark for report in reports})
     over = {"lab": "over single calls"}
     meaning = "; ".join(f"{name}: {over.get(name, 'over timed blocks of calls')}" for name in protocols)
@@ -24,47 +24,45 @@ def notes(reports: Sequence[Report]) -> Iterator[str]:
 
 
 def threads_of(reports: Sequence[Report]) -> str:
-    """Return the numbers of threads that were measured with: `1, 2, 10`."""
+    """Return the numbers of threads in use, such as `1, 2, 10`."""
     return ", ".join(str(count) for count in sorted({report.threads for report in reports}))
 
 
 def data_notes(reports: Sequence[Report]) -> Iterator[str]:
-    """Say what is known against the figures, and on which data they were taken."""
+    """Yield the limits of the figures, and which data were used."""
     if any(report.unstable for report in reports) and len(reports) > 1:
-        yield "* unstable: the machine was not quiet meanwhile; the reasons stand in each run."
+        yield "* unstable: the machine was not quiet during the measurement; each run lists the reasons."
     sources = {report.data.source for report in reports}
     if "sample" in sources:
-        yield "sample: the small data set in the package; its accuracies say nothing of the real one."
+        yield "sample: the small data set in the package; accuracy on it does not transfer to the full data set."
     if "synthetic" in sources:
         yield (
             "synthetic: random inputs without labels; there is no accuracy, agreement and SQNR compare the quantized "
             "network with float."
         )
     if validated := [report.data for report in reports if report.data.evaluation == "validation"]:
-        what = "Accuracy" if len(validated) == len(reports) else "Where evaluation=validation: accuracy"
+        what = "Accuracy" if len(validated) == len(reports) else "With evaluation=validation: accuracy"
         counts = ", ".join(sorted({f"{data.validation:,}" for data in validated}))
-        yield f"{what} on the validation split: {counts} examples held out of train."
+        yield f"{what} on the validation split: {counts} examples held out of the training split."
     if any(report.calibration == "test" for report in reports):
-        yield "Calibrated on the test split, as the lab allows."
+        yield "Calibrated on the test split."
 
 
 def variant_notes(reports: Sequence[Report], file: str, failed: Mapping[str, str]) -> Iterator[str]:
-    """Say of the variants of a study which could not be measured, and what the cells of the others mean.
+    """Yield which variants of a study could not be measured, and what the cells of the others mean.
 
     Args:
         reports: Of all variants; they share task, data and protocol.
-        file: Has the intervals of the speedups.
+        file: The CSV file with the intervals of the speedups.
         failed: The error of each variant that could not be measured.
     """
     for name, error in failed.items():
         yield f"Not measured: {name} ({error})."
     if unstable := sum(bool(report.unstable) for report in reports):
-        yield (
-            f"UNSTABLE in {unstable} of {len(reports)} runs: the machine was not quiet; the reasons stand in each run."
-        )
+        yield (f"UNSTABLE in {unstable} of {len(reports)} runs: the machine was not quiet; each run lists the reasons.")
     if any(report.result.latency for report in reports):
         yield (
-            f"Speedup: against float, CPU threads: {threads_of(reports)}; faster or slower where the whole 95 % "
-            f"interval says so. The intervals: {file}."
+            f"Speedup: over float, CPU threads: {threads_of(reports)}; faster or slower only if significant (95 % "
+            f"intervals: {file})."
         )
     yield from data_notes(reports[:1])

@@ -1,6 +1,6 @@
-"""Pictures of a report, one question each, to be looked at at full size and as a thumbnail.
+"""The pictures of a run, one question each, legible at full size and as a thumbnail.
 
-A picture is a function from the report to a figure, or to None where the report does not hold what it shows.
+Each is a function from the report to a figure, or to None if the report lacks what it shows.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def pictures(report: Report) -> dict[str, bytes]:
-    """Return the pictures of a report as PNG by file name; those that it has no figures for are left out."""
+    """Return the pictures of a run as PNG by file name, without those that have nothing to show."""
     with styled():
         return {name: png(figure) for name, figure in figures(report).items()}
 
 
 def figures(report: Report) -> dict[str, Figure]:
-    """Return the pictures of a report before they are drawn, by file name."""
+    """Return the figures of a run, before they are drawn, by file name."""
     pages: dict[str, Callable[[Report], Figure | None]] = {
         "latency.png": latency_figure,
         "ratios.png": ratios_figure,

@@ -1,54 +1,60 @@
-"""A run and its repetition side by side, with a verdict."""
+"""A run and its re-run side by side, with a verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from quantexp.analysis.repetition import CLOSE, Exact, Timed, exact_figures, timed_figures
+from quantexp.analysis.repetition import CLOSE, overlap, relative_change
+from quantexp.reports.cells import interval_text
 from quantexp.reports.table import Table
-from quantexp.results import Report, Speedup
+from quantexp.results import Comparison, Measured, Report, Speedup
 
-FORMATS = {"share": ".6f", "dB": ".3f", "bytes": ",.0f"}
+Row = tuple[str, str, str, str]
 
 
 def side_by_side(then: Report, now: Report, *, elsewhere: bool) -> tuple[Table, bool]:
-    """Return both reports side by side, and whether they agree.
+    """Return both reports side by side, and whether they agree: quality and size exactly, speedups closely.
 
-    `elsewhere` says that machine or versions are not those of then, which explains a difference and does not excuse it.
+    Latencies and seconds vary with the state of the machine and are not judged. `elsewhere` says that machine or
+    versions have changed, which may explain a difference but does not excuse it.
     """
-    exact, timed = list(exact_figures(then, now)), list(timed_figures(then, now))
-    rows = (*map(_exact_row, exact), *_latency_rows(then, now), *map(_timed_row, timed))
-    wrong = [figure.name for figure in exact if not figure.agrees]
-    wrong += [f"Speedup B{figure.before.batch_size}" for figure in timed if not figure.agrees]
-    verdict = f"Not reproduced: {', '.join(wrong)}." if wrong else "Reproduced."
-    if wrong and elsewhere:
-        verdict += " Machine or versions are not as then, which may be why."
-    return Table(("", "then", "now", ""), rows, (verdict,)), not wrong
-
-
-def _exact_row(figure: Exact) -> tuple[str, str, str, str]:
-    texts = (f"{value:{FORMATS[figure.unit]}}" for value in (figure.before, figure.after))
-    unit = "" if figure.unit == "share" else f" ({figure.unit})"
-    before, after = texts
-    verdict = "the same" if figure.agrees else f"differs by {figure.after - figure.before:+g}"
-    return f"{figure.name}{unit}", before, after, verdict
-
-
-def _latency_rows(then: Report, now: Report) -> Iterator[tuple[str, str, str, str]]:
+    rows: list[Row] = []
     for name, old, new in (("float", then.baseline, now.baseline), (then.quant, then.quantized, now.quantized)):
         if old and new:
-            for latency, again in zip(old.latency, new.latency, strict=True):
-                label = f"Latency B{latency.batch_size} (ms), {name} {old.precision}"
-                yield label, f"{latency.median_ms:.3f}", f"{again.median_ms:.3f}", ""
+            rows += _of_model(f"{name} {old.precision}", old, new)
+    if then.comparison and now.comparison:
+        rows += _of_comparison(then.comparison, now.comparison)
+    wrong = [row[0] for row in rows if row[3].startswith("differs")]
+    verdict = f"Not reproduced: {', '.join(wrong)}." if wrong else "Reproduced."
+    if wrong and elsewhere:
+        verdict += " Machine or versions changed since the original run, which may be the reason."
+    return Table(("", "original", "re-run", ""), tuple(rows), (verdict,)), not wrong
 
 
-def _timed_row(figure: Timed) -> tuple[str, str, str, str]:
-    change = f"{figure.change:+.1%}"
-    verdict = f"within the intervals ({change})" if figure.agrees else f"differs by {change}"
-    if figure.close:
-        verdict = f"within {CLOSE:.0%} ({change})"
-    return f"Speedup B{figure.before.batch_size}", _speedup(figure.before), _speedup(figure.after), verdict
+def _of_model(label: str, old: Measured, new: Measured) -> Iterator[Row]:
+    if old.quality and new.quality:
+        yield _exact(f"{old.quality.name.capitalize()}, {label}", old.quality.value, new.quality.value, ".6f")
+    yield _exact(f"Size (bytes), {label}", old.size.state_bytes, new.size.state_bytes, ",")
+    for latency, again in zip(old.latency, new.latency, strict=True):
+        yield f"Latency B{latency.batch_size} (ms), {label}", f"{latency.median_ms:.3f}", f"{again.median_ms:.3f}", ""
 
 
-def _speedup(speedup: Speedup) -> str:
-    return f"{speedup.ratio:.2f}x" + ("" if speedup.low is None else f" [{speedup.low:.2f}, {speedup.high:.2f}]")
+def _of_comparison(old: Comparison, new: Comparison) -> Iterator[Row]:
+    if old.quality is None:
+        yield _exact("Agreement", old.agreement, new.agreement, ".6f")
+        if old.output_sqnr_db is not None and new.output_sqnr_db is not None:
+            yield _exact("Output SQNR (dB)", old.output_sqnr_db, new.output_sqnr_db, ".3f")
+    for speedup, again in zip(old.speedups, new.speedups, strict=True):
+        yield f"Speedup B{speedup.batch_size}", interval_text(speedup), interval_text(again), _close(speedup, again)
+
+
+def _exact(name: str, old: float, new: float, digits: str) -> Row:
+    verdict = "equal" if old == new else f"differs by {new - old:+g}"
+    return name, f"{old:{digits}}", f"{new:{digits}}", verdict
+
+
+def _close(old: Speedup, new: Speedup) -> str:
+    change = relative_change(old, new)
+    if abs(change) <= CLOSE:
+        return f"within {CLOSE:.0%} ({change:+.1%})"
+    return f"within the intervals ({change:+.1%})" if overlap(old, new) else f"differs by {change:+.1%}"

@@ -1,4 +1,4 @@
-"""The page of a picture of one run: what is shown and compared above the axes, a note below."""
+"""The page of a picture of one run: title and subtitle above the axes, a note below."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def run_page(report: Report, title: str, note: str, *, width: float = WIDTH, height: float = 5.0) -> Figure:
-    """Return a figure, its size in inches, that names what is compared: `mnist, mlp: static int8 against fp32, ...`."""
-    against = f"{quantized_name(report)} against " if report.quantized else ""
+    """Return a figure, its size in inches, with a subtitle such as `mnist, mlp: static int8 vs fp32, 1 thread`."""
+    pair = f"{quantized_name(report)} vs " if report.quantized else ""
     runtime = "" if report.runtime == EAGER else f"{report.runtime}, "
-    compared = f"{against}{report.baseline.precision}, {runtime}{threads_text(report.threads)}"
+    compared = f"{pair}{report.baseline.precision}, {runtime}{threads_text(report.threads)}"
     return page(title, f"{literal(report.network_name)}: {compared}", note, width=width, height=height)
 
 
@@ -33,6 +33,6 @@ def quantized_name(report: Report) -> str:
 
 
 def short(part: str) -> str:
-    """Return the name of a model, dtype or operator, the end of a long one, without the namespace that most have."""
+    """Return the name of a model, dtype or operator without `aten::`; the end of a long name."""
     name = literal(part.removeprefix("aten::"))
     return name if len(name) <= 24 else f"...{name[-21:]}"

@@ -1,8 +1,8 @@
-"""What a picture of a sweep shows together, how its methods look, and its page with the key.
+"""The groups of networks that share a picture of a sweep, the looks of the methods, and the page with the legend.
 
-A method has one colour and marker in every picture, and a variant of it (another precision or engine) another
-filling. Where a sweep varies the network, each network has a number, which stands in the markers and in the key.
-What was measured in another setup (machine, protocol, threads) has a picture of its own.
+A method has the same colour and marker in every picture; its variants (another precision or engine) differ in their
+filling. If a sweep varies the network, each network has a number, shown in the markers and in the legend. Each setup
+(machine, protocol, threads) has pictures of its own.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ ROLES = {
 }
 MORE_ROLES = (Role("#E69F00", "P", "-"), Role(COMPILED.colour, "X", "-"), Role("#F0E442", "h", "-"))
 FILLINGS = (("full", "-"), ("none", "--"), ("left", ":"), ("bottom", "-."))
-FEW = 8  # networks; the key of more is written smaller
+FEW = 8  # networks; the legend of more has smaller text
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn: the role of its kind, filled or lined by which of its variants it is."""
+    """How a method is drawn: colour and marker of its kind, filling and line of its variant."""
 
     role: Role
     filling: str
@@ -59,7 +59,7 @@ class Look:
 
     @property
     def full(self) -> bool:
-        """Whether its markers and bars are filled."""
+        """Whether markers and bars are filled."""
         return self.filling == "full"
 
     @property
@@ -76,7 +76,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Group:
-    """The networks of one task and setup, which a picture shows together."""
+    """The networks of one task and setup, which share a picture."""
 
     networks: tuple[Network, ...]
     looks: Mapping[str, Look]
@@ -84,18 +84,18 @@ class Group:
 
     @property
     def variants(self) -> list[tuple[int, Variant]]:
-        """Every variant with the number of its network, 0 where there is only one."""
+        """Every variant with the number of its network, 0 if there is only one network."""
         numbered = len(self.networks) > 1
         return [(numbered * at, found) for at, network in enumerate(self.networks, 1) for found in network.variants]
 
     @property
     def quality(self) -> str:
-        """The name of what says how good a network is; without labels how much it agrees with the float network."""
+        """What is drawn as quality: accuracy, or agreement with float without labels."""
         return "accuracy" if any(network.labelled for network in self.networks) else "agreement"
 
     @property
     def quality_label(self) -> str:
-        """What an axis of the quality is called."""
+        """The label of an axis of the quality."""
         return "accuracy (%)" if self.quality == "accuracy" else "agreement with float (%)"
 
     @property
@@ -110,12 +110,12 @@ class Group:
 
     @property
     def seeds(self) -> int:
-        """The most seeds that a variant has."""
+        """The greatest number of seeds of a variant."""
         return max(len(variant.reports) for _, variant in self.variants)
 
 
 def groups(sweep: SweepResult) -> list[Group]:
-    """Return what is drawn together: the networks of each task and setup, of which something can be compared."""
+    """Return the groups with something to compare: the networks of each task and setup."""
     found: dict[tuple[str, Setup], list[Network]] = defaultdict(list)
     for network in networks(sweep):
         found[network.task, network.setup].append(network)
@@ -133,10 +133,7 @@ def groups(sweep: SweepResult) -> list[Group]:
 
 
 def group_page(group: Group, title: str, note: str, *, height: float, numbers: bool = True) -> Figure:
-    """Return a page with room for axes of `height` inches under the key.
-
-    The key says which marker is which method, and which number which network.
-    """
+    """Return a page with room for axes of `height` inches below the legend of methods and numbered networks."""
     from matplotlib.lines import Line2D
 
     names = list(dict.fromkeys(variant.method for _, variant in group.variants))
@@ -153,12 +150,14 @@ def group_page(group: Group, title: str, note: str, *, height: float, numbers: b
     figure = page(title, group.subtitle, note, height=head + height + FOOT)
     full = figure.get_figheight()
     look: dict[str, Any] = {"markersize": 9, "linewidth": 1.8}
-    key = [
+    handles = [
         Line2D([], [], label=literal(cut(name, 30)), **(found.marker | look | {"linestyle": found.line}))
         for name, found in ((name, group.looks[name]) for name in names)
     ]
     corner = (0.1 / WIDTH, 1 - (HEAD + 0.04) / full)
-    figure.legend(handles=key, loc="upper left", bbox_to_anchor=corner, ncols=columns, fontsize=SMALL, borderaxespad=0)
+    figure.legend(
+        handles=handles, loc="upper left", bbox_to_anchor=corner, ncols=columns, fontsize=SMALL, borderaxespad=0
+    )
     for at, text in enumerate(texts):  # down the columns
         left, top = 0.15 + column * (at // lines), below + 0.21 * (at % lines)
         figure.text(left / WIDTH, 1 - top / full, text, va="top", size=size)
@@ -167,12 +166,12 @@ def group_page(group: Group, title: str, note: str, *, height: float, numbers: b
 
 
 def cut(text: str, longest: int) -> str:
-    """Return the text, the beginning of a longer one."""
+    """Return the text, cut if it is longer."""
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _looks(every: Sequence[Variant]) -> dict[str, Look]:
-    """Choose a look for each method: the role of its kind, and a filling for each of its variants."""
+    """Choose a look for each method: the role of its kind, and another filling for each of its variants."""
     more = iter(MORE_ROLES)
     roles = dict(ROLES)
     seen: dict[str, list[str]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Pictures of a sweep, one question each; each says by itself what it shows, of which task and measured how."""
+"""Pictures of a sweep, one question each; each names its task and how it was measured."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantexp.analysis.settings import settings_text
-from quantexp.analysis.values import Value, latency_value, quality_value, size_value, speedup_value
+from quantexp.analysis.values import Value, latency_value, quality_value, size_value, speedup_value, sqnr_value
 from quantexp.analysis.variants import Network
-from quantexp.reports.style import FOOT, HEAD, SMALL, literal, page, png, styled
+from quantexp.reports.style import FLOAT, FOOT, HEAD, SMALL, literal, page, png, styled
 from quantexp.reports.sweep_groups import Group, cut, group_page, groups
 from quantexp.reports.sweep_marks import (
     batch_axis,
+    draw_bars,
     draw_latencies,
     draw_points,
     draw_speedups,
     quality_dots,
-    size_bars,
-    speedup_bars,
-    sqnr_bars,
 )
 from quantexp.results.sweep import SweepResult
 
@@ -30,14 +28,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HEADING: dict[str, Any] = {"textcoords": "offset points", "va": "center", "size": SMALL, "weight": "bold"}
-ROWS = 12  # bars that a picture holds at most, unless one network has more
+ROWS = 12  # most bars in a picture, unless one network has more
 LONGEST = 28  # characters of a method's name beside its bars
-PANELS = 3  # rows of panels that a picture holds at most
+PANELS = 3  # most rows of panels in a picture
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn picture: the name of its file, what it says in words, and PNG."""
+    """A drawn picture: file name, title, caption and PNG."""
 
     file: str
     title: str
@@ -46,12 +44,12 @@ class Picture:
 
 
 def pictures(sweep: SweepResult) -> dict[str, bytes]:
-    """Return the pictures of a sweep as PNG by file name; those that it has no figures for are left out."""
+    """Return the pictures of a sweep as PNG by file name, without those that have nothing to show."""
     return {picture.file: picture.png for picture in drawn(sweep)}
 
 
 def drawn(sweep: SweepResult) -> list[Picture]:
-    """Return the pictures of a sweep with what they say."""
+    """Return the pictures of a sweep with titles and captions."""
     found = []
     with styled():
         for file, figure in figures(sweep).items():
@@ -61,7 +59,7 @@ def drawn(sweep: SweepResult) -> list[Picture]:
 
 
 def figures(sweep: SweepResult) -> dict[str, Figure]:
-    """Return the pictures of a sweep before they are drawn, by file name."""
+    """Return the figures of a sweep, before they are drawn, by file name."""
     by_task: dict[str, list[Group]] = defaultdict(list)
     for group in groups(sweep):
         by_task[group.networks[0].task].append(group)
@@ -79,7 +77,7 @@ def figures(sweep: SweepResult) -> dict[str, Figure]:
         for group in of_task:
             first.setdefault(group.networks[0].setup.place, group)
         for kind, draw in pages.items():
-            # Size and accuracy depend on the machine alone; what depends on more stands side by side.
+            # Size and accuracy do not depend on protocol and threads: one picture per machine is enough.
             for group in first.values() if draw is size_quality_figures else of_task:
                 for figure in draw(group):
                     stem, number = _file_name(f"{kind}-{task}"), 1
@@ -90,11 +88,11 @@ def figures(sweep: SweepResult) -> dict[str, Figure]:
 
 
 def quality_latency_figures(group: Group) -> Iterator[Figure]:
-    """Show accuracy against latency at the smallest and the largest batch size, with the Pareto front."""
+    """Plot accuracy vs latency at the smallest and the largest batch size, with the Pareto front."""
     if not group.ends:
         return
-    note = f"line and rims: Pareto front; whiskers: {_whiskers(group)}"
-    figure = group_page(group, f"{group.quality.capitalize()} against latency", note, height=4.7)
+    note = f"line and outlined markers: Pareto front{_whiskers(group)}"
+    figure = group_page(group, f"{group.quality.capitalize()} vs latency", note, height=4.7)
     grid = figure.subplots(1, len(group.ends), squeeze=False, sharey=True)[0]
     for axes, size in zip(grid, group.ends, strict=True):
         points = [
@@ -109,9 +107,9 @@ def quality_latency_figures(group: Group) -> Iterator[Figure]:
 
 
 def size_quality_figures(group: Group) -> Iterator[Figure]:
-    """Show accuracy against the size of the saved file, with the Pareto front."""
-    note = f"line and rims: Pareto front; whiskers: {_whiskers(group, samples=False)}"
-    figure = group_page(group, f"{group.quality.capitalize()} against size", note, height=4.7)
+    """Plot accuracy vs the size of the saved file, with the Pareto front."""
+    note = f"line and outlined markers: Pareto front{_whiskers(group, samples=False)}"
+    figure = group_page(group, f"{group.quality.capitalize()} vs size", note, height=4.7)
     axes = figure.subplots()
     points = [(number, variant, size_value(variant), quality_value(variant)) for number, variant in group.variants]
     draw_points(axes, points, group.looks, front=True)
@@ -121,9 +119,9 @@ def size_quality_figures(group: Group) -> Iterator[Figure]:
 
 
 def batch_size_figures(group: Group) -> Iterator[Figure]:
-    """Show latency and speedup against batch size, a row a network."""
+    """Plot latency and speedup over the batch size, a row per network."""
     if len(group.sizes) < 2 or (len(group.sizes) == 2 and len(group.networks) > PANELS):
-        return  # two sizes of many networks are shown by the bars
+        return  # the bars show two sizes of many networks better
     for start in range(0, len(group.networks), PANELS):
         shown = group.networks[start : start + PANELS]
         spread = f"± std over {group.seeds} seeds" if group.seeds > 1 else "10 % to 90 % of the samples"
@@ -144,31 +142,34 @@ def batch_size_figures(group: Group) -> Iterator[Figure]:
 
 
 def method_figures(group: Group) -> Iterator[Figure]:
-    """Show each method's speedup, size and accuracy as bars and points with their intervals."""
+    """Plot speedup, size and accuracy of each method as bars and points with intervals."""
     if not group.sizes:
         return
     labelled = group.quality == "accuracy"
     for shown in _chunks(group.networks):
-        rows = [(network, variant) for network in shown for variant in network.variants]
+        rows = [variant for network in shown for variant in network.variants]
         interval = f"Student's t over {group.seeds} seeds" if group.seeds > 1 else "95 % interval"
-        beside = "; beside accuracies: points against float, in bold where it can be told" * labelled
+        beside = "; numbers beside accuracies: points vs float, bold if significant" * labelled
         panels = math.ceil((len(group.ends) + 2 + (not labelled)) / 2)
         gaps = 0.45 * (len(shown) - 1) if len(group.networks) > 1 else 0
         height = HEAD + FOOT + 0.2 + panels * (1.0 + 0.42 * len(rows) + gaps)
-        figure = page("The methods side by side", group.subtitle, f"whiskers: {interval}{beside}", height=height)
+        figure = page("Methods side by side", group.subtitle, f"whiskers: {interval}{beside}", height=height)
         grid = figure.subplots(panels, 2, squeeze=False, sharey=True)
         places, titles = _places(shown, titled=len(group.networks) > 1)
         cells = iter(grid.flat)
         for size in group.ends:
-            speedup_bars(next(cells), rows, places, group.looks, size)
-        size_bars(next(cells), rows, places, group.looks)
+            axes, speedups = next(cells), [speedup_value(variant, size) for variant in rows]
+            draw_bars(axes, rows, places, group.looks, speedups, f"speedup, batch {size}")
+            axes.axvline(1, color=FLOAT.colour, linewidth=1.5, zorder=3)
+        draw_bars(next(cells), rows, places, group.looks, [size_value(variant) for variant in rows], "size (MB)")
         quality_dots(next(cells), rows, places, group)
         if not labelled:
-            sqnr_bars(next(cells), rows, places, group.looks)
+            sqnrs = [sqnr_value(variant) for variant in rows]
+            draw_bars(next(cells), rows, places, group.looks, sqnrs, "output SQNR (dB)")
         for axes in cells:
             axes.set_visible(False)
         for axes in grid[:, 0]:
-            axes.set_yticks(places, [literal(cut(variant.method, LONGEST)) for _, variant in rows], size=SMALL)
+            axes.set_yticks(places, [literal(cut(variant.method, LONGEST)) for variant in rows], size=SMALL)
             axes.set_ylim(max(places) + 0.6, min([*places, *(place for place, _ in titles)]) - 0.6)
             for place, title in titles:
                 axes.annotate(title, (0, place), (4, 0), xycoords=("axes fraction", "data"), **HEADING)
@@ -178,11 +179,11 @@ def method_figures(group: Group) -> Iterator[Figure]:
 
 
 def flops_figures(group: Group) -> Iterator[Figure]:
-    """Show accuracy, FLOPs and latency against each other, where networks differ in their FLOPs."""
+    """Plot accuracy, FLOPs and latency against each other, if networks differ in their FLOPs."""
     if len({network.flops for network in group.networks}) < 2:
         return
     order = sorted(enumerate(group.networks, 1), key=lambda numbered: numbered[1].flops)
-    flops, latency = "MFLOPs an example", "latency (ms)"
+    flops, latency = "MFLOPs per example", "latency (ms)"
     for size in group.ends:
         found = [
             (number, variant, network)
@@ -194,14 +195,14 @@ def flops_figures(group: Group) -> Iterator[Figure]:
         quality = [quality_value(variant) for _, variant, _ in found]
         times = [latency_value(variant, size) for _, variant, _ in found]
         speedups = [speedup_value(variant, size) for _, variant, _ in found]
-        note = f"a line a method, from fewer FLOPs to more; whiskers: {_whiskers(group)}"
+        note = f"one line per method, by rising FLOPs{_whiskers(group)}"
         title = f"{group.quality.capitalize()}, FLOPs and latency at batch {size}"
         figure = group_page(group, title, note, height=8.0)
         panels: tuple[tuple[Sequence[Value], Sequence[Value | None], str, str], ...] = (
             (cost, quality, flops, group.quality_label),
             (cost, times, flops, latency),
             (times, quality, latency, group.quality_label),
-            (cost, speedups, flops, "times as fast as float"),
+            (cost, speedups, flops, "speedup over float"),
         )
         for axes, (across, up, across_label, up_label) in zip(figure.subplots(2, 2).flat, panels, strict=True):
             both = zip(found, across, up, strict=True)
@@ -213,7 +214,7 @@ def flops_figures(group: Group) -> Iterator[Figure]:
 
 
 def _places(shown: Sequence[Network], *, titled: bool) -> tuple[list[float], list[tuple[float, str]]]:
-    """Return where each bar stands, and where the name of each network above its bars."""
+    """Return the position of each bar, and the position and title of each network above its bars."""
     places: list[float] = []
     titles: list[tuple[float, str]] = []
     at = 0.0
@@ -227,7 +228,7 @@ def _places(shown: Sequence[Network], *, titled: bool) -> tuple[list[float], lis
 
 
 def _chunks(shown: Sequence[Network]) -> Iterator[list[Network]]:
-    """Yield as many networks at a time as a picture has room for."""
+    """Yield the networks in chunks that fit into a picture."""
     chunk: list[Network] = []
     for network in shown:
         if chunk and sum(len(other.variants) for other in (*chunk, network)) > ROWS:
@@ -239,11 +240,12 @@ def _chunks(shown: Sequence[Network]) -> Iterator[list[Network]]:
 
 def _whiskers(group: Group, *, samples: bool = True) -> str:
     if group.seeds > 1:
-        return f"± std over {group.seeds} seeds"
+        return f"; whiskers: ± std over {group.seeds} seeds"
     texts = ["95 % interval of accuracy"] if group.quality == "accuracy" else []
-    return ", ".join([*texts, *(["10 % to 90 % of the samples of latency"] if samples else [])]) or "none"
+    texts += ["10 % to 90 % of the samples of latency"] if samples else []
+    return f"; whiskers: {', '.join(texts)}" if texts else ""
 
 
 def _file_name(text: str) -> str:
-    """Return a file name that no text can lead out of its folder."""
+    """Return a file name that cannot lead out of its folder, whatever the text."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "picture"

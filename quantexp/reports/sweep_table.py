@@ -1,8 +1,8 @@
-"""The tables of a sweep: the lab's, the full one, and methods compared over seeds.
+"""The tables of a sweep: the summary, all runs, and methods compared over seeds.
 
-The lab's table has a row a variant: runs that differ only in their seed are folded into mean ± standard deviation.
-What was measured in several setups (machines, protocols, threads) has a column for each, so that no column mixes
-them. The full table has a row a run and batch size.
+The summary has a row per variant: runs that differ only in their seed become mean ± standard deviation. Each setup
+(machine, protocol, threads) has columns of its own, so that no column mixes them. The table of all runs has a row per
+run and batch size.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from quantexp.analysis.methods import over_shared_seeds
+from quantexp.analysis.methods import method_pairs
 from quantexp.analysis.names import place_names, setup_names
 from quantexp.analysis.quality import quality_percent
 from quantexp.analysis.seeds import spread
@@ -33,19 +33,19 @@ from quantexp.results import Comparison, Report
 from quantexp.results.sweep import Entry, SweepResult
 from quantexp.results.text import change_text, p_text, size_text
 
-LAB = ("Task", "Quantization", "dtype")
+SUMMARY = ("Task", "Quantization", "dtype")
 CLOSENESS = ("Agreement (%)", "SQNR (dB)")
 
 
-def lab_table(sweep: SweepResult) -> Table:
-    """Return one row a variant in the lab's columns, and one for each failure with its error."""
+def summary_table(sweep: SweepResult) -> Table:
+    """Return a row per variant, and one per failed run with its error."""
     tried = variants(sweep)
     every = setups(tried)
     names, sizes = setup_names(every), sorted({size for variant in tried for size in variant.sizes})
     places = place_names(every)
     folded = any(len(variant.reports) > 1 for variant in tried)
     unlabelled = any(variant.setup and not variant.labelled for variant in tried)
-    columns = [*LAB, "Settings", "Size (MB)", "Params"]
+    columns = [*SUMMARY, "Settings", "Size (MB)", "Params"]
     columns += [_headed("Accuracy", name if len(places) > 1 else "") for name in places.values()]
     columns += CLOSENESS if unlabelled else ()
     columns += [_headed(f"Latency B{size} (ms)", names[setup]) for setup in every for size in sizes]
@@ -57,7 +57,7 @@ def lab_table(sweep: SweepResult) -> Table:
         cells = [first.task, first.quant, first.precision, settings_text(first.settings)]
         cells += [size_text(spread([report.result.size_mb for report in reports]).mean)]
         cells += [f"{reports[0].result.size.parameters:,}"]
-        cells += [_accuracy(one for one in alike if one.setup and one.setup.place == place) for place in places]
+        cells += [_accuracy(other for other in alike if other.setup and other.setup.place == place) for place in places]
         cells += closeness_cells(first) if unlabelled else ()
         cells += [_latency(by_setup.get(setup), size) for setup in every for size in sizes]
         rows.append((*cells, str(len({report.seed for report in reports})) if folded else "", ""))
@@ -69,14 +69,14 @@ def lab_table(sweep: SweepResult) -> Table:
 
 
 def full_table(sweep: SweepResult) -> Table:
-    """Return a row a run and batch size: intervals, what changed against float, verdicts, and numbered notes."""
+    """Return a row per run and batch size: intervals, changes vs float, verdicts, and numbered notes."""
     tried = variants(sweep)
     every = setups(tried)
     names, several = setup_names(every), len({report.seed for report in sweep.reports}) > 1
-    columns = [*LAB, "Settings", "Setup", "Seed", "Size (MB)", "Accuracy (%)", "Against float", "Verdict", *CLOSENESS]
-    columns += ["Batch", "Latency (ms)", "Times as fast as float", "Notes", "Failed"]
+    columns = [*SUMMARY, "Settings", "Setup", "Seed", "Size (MB)", "Accuracy (%)", "vs float", "Verdict", *CLOSENESS]
+    columns += ["Batch", "Latency (ms)", "Speedup", "Notes", "Failed"]
     unlabelled = any(variant.setup and not variant.labelled for variant in tried)
-    said: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     rows: list[tuple[str, ...]] = []
     for variant in tried:
         for entry in variant.entries:
@@ -85,55 +85,54 @@ def full_table(sweep: SweepResult) -> Table:
             if report := entry.report:
                 cells += [str(report.seed) if several else "", size_text(report.result.size_mb)]
                 cells += [*_quality_cells(report), *(_closeness_cells(report) if unlabelled else ("", ""))]
-                rows += _full_rows(cells, report, said)
+                rows += _full_rows(cells, report, numbers)
             else:
                 cells += [entry.settings.get("seed", "") if several else ""]
                 rows.append((*cells, *[""] * (len(columns) - len(cells) - 1), error_text(entry)))
-    numbered = (f"[{number}] {text}" for text, number in said.items())
+    numbered = (f"[{number}] {text}" for text, number in numbers.items())
     return Table(tuple(columns), tuple(rows), (*_notes(sweep, every, False), *numbered)).compact()
 
 
 def seeds_table(sweep: SweepResult) -> Table | None:
-    """Return each two methods compared over the seeds that both have, None where no two share two seeds."""
+    """Return the pairs of methods compared over their shared seeds, None if no pair shares two seeds."""
     found = networks(sweep)
     names = setup_names([network.setup for network in found])
     sizes = sorted({size for network in found for size in network.sizes})
     columns = ("Task", "Settings", "Setup", "Compared", "Seeds", "Accuracy", "Verdict")
     rows = []
     for network in found:
-        for duel in over_shared_seeds(network):
+        for pair in method_pairs(network):
             cells = [network.task, settings_text(network.settings), names[network.setup]]
-            cells += [f"{duel.second.method} against {duel.first.method}", str(duel.seeds)]
-            cells += [str(duel.change), duel.change.verdict] if duel.change else ["", ""]
-            rows.append((*cells, *(ratio_text(duel.speedup(size)) for size in sizes)))
+            cells += [f"{pair.second.method} vs {pair.first.method}", str(pair.seeds)]
+            cells += [str(pair.change), pair.change.verdict] if pair.change else ["", ""]
+            rows.append((*cells, *(ratio_text(pair.speedup(size)) for size in sizes)))
     if not rows:
         return None
-    said = (
-        "Differences are taken seed by seed. [ ]: 95 % interval, Student's t over the seeds; of a speedup over its "
-        "logarithms. Both methods' latencies are compared through the float model, with which each was timed in turn.",
-        f"{len(rows)} comparisons, each at the 5 % level: of those of equal methods about one in twenty is told apart.",
+    meaning = (
+        "Differences are computed per seed. [ ]: 95 % interval, Student's t over the seeds (for speedups, over their "
+        "logarithms). The latencies of two methods are compared through the float model, which each was timed against.",
+        f"{len(rows)} comparisons at the 5 % level: between equal methods, one in twenty is significant by chance.",
     )
-    return Table((*columns, *(f"Times as fast B{size}" for size in sizes)), tuple(rows), said).compact()
+    return Table((*columns, *(f"Speedup B{size}" for size in sizes)), tuple(rows), meaning).compact()
 
 
-def sentences(sweep: SweepResult) -> list[str]:
-    """Say what is not in the tables: combinations that failed, that do not exist, and those not yet run."""
-    said = []
+def progress_notes(sweep: SweepResult) -> Iterator[str]:
+    """Yield how many combinations failed, are not supported, and remain."""
     total = len(sweep.entries) + sweep.left
     if sweep.failed:
-        said.append(f"{len(sweep.failed)} of {total} combinations failed.")
+        yield f"{len(sweep.failed)} of {total} combinations failed."
     if sweep.unsupported:
-        many = len(sweep.unsupported)
-        said.append(f"Of what was asked for {many} {'does' if many == 1 else 'do'} not exist; the report says why.")
+        count = len(sweep.unsupported)
+        further = "combination is" if count == 1 else "combinations are"
+        yield f"{count} further {further} not supported; the report lists the reasons."
     if sweep.left:
-        verb = "is" if sweep.left == 1 else "are"
-        again = f"the same command with {shlex.quote(f'sweep.name={sweep.name}')} goes on"
-        said.append(f"{sweep.left} of {total} combinations {verb} not yet run; {again}.")
-    return said
+        verb = "remains" if sweep.left == 1 else "remain"
+        again = f"run the same command with {shlex.quote(f'sweep.name={sweep.name}')} to resume"
+        yield f"{sweep.left} of {total} combinations {verb}; {again}."
 
 
 def _quality_cells(report: Report) -> tuple[str, str, str]:
-    """Return the quality, its change against float, and what is told of it; nothing without labels."""
+    """Return the quality, its change vs float and the verdict; nothing without labels."""
     change = report.comparison.quality if report.comparison else None
     quality = quality_text(report.result.quality) if report.result.quality else ""
     return (
@@ -146,8 +145,8 @@ def _closeness_cells(report: Report) -> tuple[str, str]:
     return (f"{100 * comparison.agreement:.2f}", known(comparison.output_sqnr_db, 1)) if comparison else ("", "")
 
 
-def _full_rows(cells: Sequence[str], report: Report, said: dict[str, int]) -> Iterator[tuple[str, ...]]:
-    """Yield a row a batch size; what is the same in all of them stands in the first."""
+def _full_rows(cells: Sequence[str], report: Report, numbers: dict[str, int]) -> Iterator[tuple[str, ...]]:
+    """Yield a row per batch size; the first one has the cells that are the same in all of them."""
     speedups = report.comparison.speedups if report.comparison else ()
     of_size = {speedup.batch_size: speedup_text(speedup) for speedup in speedups}
     if not report.result.latency:
@@ -156,8 +155,8 @@ def _full_rows(cells: Sequence[str], report: Report, said: dict[str, int]) -> It
         size = latency.batch_size
         unstable = [why for found in report.conditions if found.batch_size == size for why in found.unstable]
         texts = [*(f"unstable: {why}" for why in unstable), *_reasons(report.comparison, size)]
-        numbers = ", ".join(f"[{said.setdefault(text, len(said) + 1)}]" for text in texts)
-        yield (*cells, str(size), mean_std(latency), of_size.get(size, ""), numbers, "")
+        refs = ", ".join(f"[{numbers.setdefault(text, len(numbers) + 1)}]" for text in texts)
+        yield (*cells, str(size), mean_std(latency), of_size.get(size, ""), refs, "")
         cells = [""] * len(cells)
 
 
@@ -172,28 +171,28 @@ def _accuracy(alike: Iterator[Variant]) -> str:
 
 
 def _latency(variant: Variant | None, size: int) -> str:
-    """Return mean ± deviation, marked where it is unstable."""
+    """Return mean ± standard deviation, with an asterisk if it is unstable."""
     text = spread_text(latency_ms(variant, size), 3) if variant else ""
     return f"{text}*" if text and variant and variant.unstable(size) else text
 
 
 def _notes(sweep: SweepResult, every: Sequence[Setup], folded: bool) -> Iterator[str]:
-    """Say what the cells mean, where and on what they were measured, and what is missing."""
+    """Yield what the cells mean, where they were measured, and what is missing."""
     if sweep.reports:
         yield from notes(sweep.reports)
     if folded:
-        yield "Rows of several seeds: mean ± std over the seeds, of accuracy and of the mean latencies."
+        yield "Rows with several seeds: mean ± std over the seeds; of latencies, over the mean of each seed."
     places = place_names(every)
     for (host, machine), name in places.items():
         yield f"Measured on {name if len(places) > 1 else host}: {machine}."
     if len(every) > 1:
         yield (
             f"{len(every)} setups ({'; '.join(setup_names(every).values())}): "
-            "latencies of different setups do not compare."
+            "latencies of different setups are not comparable."
         )
     if any(name == "data" for variant in variants(sweep) for name, _ in variant.settings):
-        yield "data=: the runs of a task read different files; accuracies on different data do not compare."
-    yield from sentences(sweep)
+        yield "data=: runs of a task used different files; accuracies on different data are not comparable."
+    yield from progress_notes(sweep)
 
 
 def _settings(variant: Variant, entry: Entry, folded: bool) -> str:

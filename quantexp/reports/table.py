@@ -1,4 +1,4 @@
-"""Tables: text in cells, the same on the screen and in Markdown; and that of one run, its two models side by side."""
+"""Tables for the terminal and for Markdown, and the table of one run: the two models side by side."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from quantexp.results.text import change_text, p_text, size_text
 from quantexp.system.terminal import printable
 
 TEXT_COLUMNS = (
-    *("Task", "Quantization", "dtype", "flow", "engine", "Left", "Taken", "Settings", "Quantized", "Setup"),
-    *("Compared", "Verdict", "Change told", "Among", "Failed", "Bound", "Front"),
+    *("Task", "Quantization", "dtype", "flow", "engine", "Baseline", "Candidate", "Settings", "Quantized", "Setup"),
+    *("Compared", "Verdict", "Significant?", "Requested by", "Failed", "Bound", "Front"),
 )
-Row = tuple[str, list[str], str]  # its name, a cell for each model, and what changed
+Row = tuple[str, list[str], str]  # name, a cell per model, change
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under headers, and notes below them."""
+    """Rows of text below headers, with notes."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
 
     def compact(self) -> Table:
-        """Return the table without the columns in which no row has anything."""
+        """Return the table without empty columns."""
         kept = [at for at, _ in enumerate(self.columns) if any(row[at] for row in self.rows)]
         rows = tuple(tuple(row[at] for at in kept) for row in self.rows)
         return Table(tuple(self.columns[at] for at in kept), rows, self.notes)
@@ -60,7 +60,7 @@ class Table:
 
 
 def plain(text: str) -> str:
-    """Return text in one line in which Markdown finds neither HTML nor links."""
+    """Return text in one line, escaped so that Markdown finds neither HTML nor links in it."""
     return re.sub(r"<(?=[A-Za-z/!?])|](?=\()", r"\\\g<0>", text.replace("\n", " "))
 
 
@@ -72,7 +72,7 @@ def _cells(row: Sequence[str]) -> tuple[str, ...]:
 
 
 def comparison_table(report: Report) -> Table:
-    """Return the float network and the quantized one side by side, a quantity a row, and what changed."""
+    """Return the float and the quantized network side by side, a row per quantity, and what changed."""
     models = [("none", report.baseline)]
     if report.quantized:
         models.append((report.quant, report.quantized))
@@ -80,7 +80,7 @@ def comparison_table(report: Report) -> Table:
     columns = [report.network_name, *[""] * len(models)]
     texts = [[name, *cells, *[""] * (len(models) - len(cells))] for name, cells, _ in rows]
     if report.comparison or report.others:
-        columns.append("against float")
+        columns.append("vs float")
         texts = [[*cells, change] for cells, (_, _, change) in zip(texts, rows, strict=True)]
     return Table(tuple(columns), tuple(map(tuple, texts)), (*_findings(report), *notes([report])))
 
@@ -99,15 +99,16 @@ def _rows(report: Report, models: Sequence[tuple[str, Measured]]) -> Iterator[Ro
     if report.baseline.latency:
         yield "First call (ms)", [f"{model.latency[0].first_call_ms:.2f}" for model in only], ""
     yield "Load (ms)", [known(model.load_ms, 0) for model in only], ""
-    ratio = comparison.training_ratio if comparison else None
-    times = "" if ratio is None else f"{ratio:.2f}x the time"
-    yield "Training (s)", [known(model.train_seconds, 1) for model in only], times
+    if any(model.train_seconds is not None for model in only):
+        ratio = comparison.training_ratio if comparison else None
+        times = "" if ratio is None else f"{ratio:.2f}x the time"
+        yield "Training (s)", [known(model.train_seconds, 1) for model in only], times
     if any(model.memory_bytes is not None for model in only):
         yield "Memory (MB)", [f"{(model.memory_bytes or 0) / 1e6:.0f}" for model in only], ""
 
 
 def _quality_rows(report: Report, models: Sequence[Measured]) -> Iterator[Row]:
-    """Yield the quality; without labels how close to the float network the quantized one is."""
+    """Yield the quality, or without labels agreement and SQNR."""
     comparison = report.comparison
     if qualities := [model.quality for model in models if model.quality]:
         change = change_text(comparison.quality) if comparison and comparison.quality else ""
@@ -118,7 +119,7 @@ def _quality_rows(report: Report, models: Sequence[Measured]) -> Iterator[Row]:
 
 
 def _latency_rows(report: Report, models: Sequence[Measured]) -> Iterator[Row]:
-    """Yield the latencies by batch size, below each those of the float network in further runtimes."""
+    """Yield the latency per batch size, each followed by that of the float network in further runtimes."""
     speedups = report.comparison.speedups if report.comparison else ()
     of_size = {speedup.batch_size: speedup_text(speedup) for speedup in speedups}
     for at, latency in enumerate(report.baseline.latency):
@@ -127,20 +128,18 @@ def _latency_rows(report: Report, models: Sequence[Measured]) -> Iterator[Row]:
         yield f"Latency B{size} (ms)", cells, of_size.get(size, "")
         for other in report.others:
             over = other.quantized_speedups or other.speedups
-            against = f"against {other.runtime}"
-            if not other.quantized_speedups:
-                against = f"{other.runtime} against {report.runtime}"
+            pair = f"vs {other.runtime}" if other.quantized_speedups else f"{other.runtime} vs {report.runtime}"
             cells = [mean_std(other.latency[at])]
-            yield f"  {other.runtime} B{size}", cells, f"{against}: {speedup_text(over[at])}"
+            yield f"  {other.runtime} B{size}", cells, f"{pair}: {speedup_text(over[at])}"
     if any(model.prepare_seconds is not None for model in models):
-        yield f"Prepare for {report.runtime} (s)", [known(model.prepare_seconds, 1) for model in models], ""
+        yield f"Preparation, {report.runtime} (s)", [known(model.prepare_seconds, 1) for model in models], ""
     for other in report.others:
         if other.prepare_seconds is not None:
-            yield f"Prepare for {other.runtime} (s)", [known(other.prepare_seconds, 1)], ""
+            yield f"Preparation, {other.runtime} (s)", [known(other.prepare_seconds, 1)], ""
 
 
 def _findings(report: Report) -> Iterator[str]:
-    """Say in sentences what the figures do not say by themselves."""
+    """Yield sentences that interpret the figures."""
     if comparison := report.comparison:
         if comparison.quality:
             yield _quality_sentence(comparison.quality, report.data.evaluation)
@@ -150,19 +149,19 @@ def _findings(report: Report) -> Iterator[str]:
             if speedup.batch_size in reasons:
                 verdict = "not faster" if speedup.low is None else speedup.verdict
                 why = reasons[speedup.batch_size]
-                yield f"Latency at batch {speedup.batch_size}: {verdict}. Why not faster: {why}."
+                yield f"Latency at batch {speedup.batch_size}: {verdict}. Reasons: {why}."
     for reason in report.unstable:
         yield f"UNSTABLE at {reason}."
     if report.unstable:
-        yield "Measure again on a quiet machine before you believe these latencies."
+        yield "These latencies are not reliable; measure again on a quiet machine."
 
 
 def _quality_sentence(change: QualityChange, split: str) -> str:
-    told = f"a true drop of {100 * change.detectable_drop:.2f} points would be told in 4 of 5 such {split} sets"
+    detectable = f"minimum detectable drop: {100 * change.detectable_drop:.2f} points (80 % power)"
     if change.detectable_drop == 1:
-        told = f"so few {split} examples tell no drop"
+        detectable = f"the {split} set is too small to detect any drop"
     name = change.name.capitalize()
-    return f"{name}: {change.verdict} (exact McNemar test, {p_text(change.p_value)}); {told}."
+    return f"{name}: {change.verdict} (exact McNemar test, {p_text(change.p_value)}); {detectable}."
 
 
 def _evidence_sentence(report: Report) -> str:
@@ -171,9 +170,8 @@ def _evidence_sentence(report: Report) -> str:
     left = ", ".join(f"{layer.name} ({layer.reason})" for layer in evidence.left_in_float)
     if report.precision == SIMULATED:
         bits = max((layer.bits for layer in evidence.layers if layer.precision == SIMULATED), default=0)
-        ran = f"their weights rounded to {bits} bits, and are computed in float: this tells nothing of size or latency"
-        text = f"{held} are simulated, {ran}"
+        text = f"{held} are simulated: weights rounded to {bits} bits, computed in float, with the size of float"
     else:
         share = f"{evidence.mac_share(report.precision):.0%} of the multiply-accumulates"
-        text = f"{held} hold {report.precision}, {share} ran in {report.precision}"
+        text = f"{held} are quantized to {report.precision}, {share} ran in {report.precision}"
     return f"Evidence: {text}{f'; left in float: {left}' if left else ''}."

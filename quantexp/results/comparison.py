@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from quantexp.results.evidence import LayerLoss
 from quantexp.results.measured import Latency
 
-NO_DIFFERENCE, LOSS, GAIN = "no detectable loss", "a loss", "a gain"
+NO_DIFFERENCE, LOSS, GAIN = "no significant difference", "significant loss", "significant gain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class QualityChange:
 
     @property
     def verdict(self) -> str:
-        """What the test says at the 5 % level: a loss, a gain, or none that it can detect."""
+        """Whether the difference is significant at the 5 % level, and in which direction."""
         if self.p_value >= 0.05:
             return NO_DIFFERENCE
         return LOSS if self.flips_lost > self.flips_gained else GAIN

@@ -1,4 +1,4 @@
-"""What says how good a quantized network is: its accuracy, or how close its outputs are to those of float."""
+"""The criteria for a quantized network: accuracy, or agreement and output SQNR with respect to float."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from quantexp.results.text import points_text
 AXES = {
     Criterion.accuracy: "accuracy change (points)",
     Criterion.agreement: "agreement with float (%)",
-    Criterion.output_sqnr_db: "output SQNR (dB), more is better",
+    Criterion.output_sqnr_db: "output SQNR (dB), higher is better",
 }
 FILES = {Criterion.accuracy: "accuracy", Criterion.agreement: "agreement", Criterion.output_sqnr_db: "sqnr"}
-"""What pictures of a criterion are called."""
+"""The names of pictures by criterion."""
 
 
 def compared(report: Report) -> Comparison:
-    """Return how the quantized network of a run does against the float one; every variant of a study has one."""
+    """Return the comparison of a run with float, which every variant of a study has."""
     assert report.comparison is not None
     return report.comparison
 
 
-def harm(criterion: Criterion, comparison: Comparison | None) -> float:
-    """Return what quantization costs, more is worse: examples lost net of those gained, a share that disagrees, or -dB.
+def degradation(criterion: Criterion, comparison: Comparison | None) -> float:
+    """Return the loss by a criterion: net number of examples lost, share without agreement, or negative dB.
 
-    None stands for the float network itself.
+    None stands for the float network.
     """
     if criterion is Criterion.output_sqnr_db:
         return -closeness_db(comparison) if comparison else -math.inf
@@ -35,15 +35,15 @@ def harm(criterion: Criterion, comparison: Comparison | None) -> float:
         return 0
     if criterion is Criterion.agreement:
         return 1 - comparison.agreement
-    assert comparison.quality is not None  # the config has seen to it
+    assert comparison.quality is not None  # checked by the config
     return comparison.quality.flips_lost - comparison.quality.flips_gained
 
 
 def value(criterion: Criterion, comparison: Comparison | None) -> float:
-    """Return what is drawn and written: points of accuracy, agreement in per cent, or dB; infinite where equal."""
+    """Return points of accuracy, agreement in percent, or dB (infinity for equal outputs)."""
     if criterion is Criterion.accuracy:
         return -100 * comparison.quality.drop if comparison and comparison.quality else 0.0
-    cost = harm(criterion, comparison)
+    cost = degradation(criterion, comparison)
     return 100 * (1 - cost) if criterion is Criterion.agreement else -cost
 
 

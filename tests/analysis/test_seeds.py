@@ -23,7 +23,7 @@ def test_the_interval_of_differences_is_students_over_their_number() -> None:
     assert not found.significant
 
 
-def test_differences_that_are_all_alike_are_told_from_none() -> None:
+def test_equal_differences_are_significant() -> None:
     found = difference([0.5, 0.5])
     assert found is not None
     assert (found.low, found.high, found.significant) == (0.5, 0.5, True)
@@ -34,7 +34,7 @@ def test_fewer_than_two_differences_have_no_interval(values: list[float]) -> Non
     assert difference(values) is None
 
 
-def test_no_difference_in_any_seed_is_not_told_from_none() -> None:
+def test_no_difference_in_any_seed_is_not_significant() -> None:
     found = difference([0.0, 0.0, 0.0])
     assert found is not None
     assert not found.significant

@@ -33,7 +33,7 @@ def test_every_table_has_a_header_and_lines_of_as_many_cells(made: Report) -> No
         assert len(set(header)) == len(header)
 
 
-def test_every_sample_is_told_with_its_placement_and_its_round() -> None:
+def test_every_sample_has_a_line_with_its_placement_and_round() -> None:
     one = latency(8, samples_ms=(1.0, 2.0, 3.0, 4.0, 5.0, 6.0), placements=3)
     made = lone(baseline=measured(latency=(one,)))
     assert rows(made, "samples") == [
@@ -63,7 +63,7 @@ def test_the_samples_are_those_of_each_model_at_each_batch_size_the_compiled_one
     assert "float compiled" not in {line[0] for line in rows(report(), "samples")}
 
 
-def test_each_layer_is_told_with_what_it_became_and_why_it_was_left_in_float() -> None:
+def test_each_layer_has_a_line_with_its_precision_and_why_it_stayed_in_float() -> None:
     float_side = Evidence((Layer("layers.0", "Linear", "fp32", 32), Layer("layers.2", "Linear", "fp32", 32)), (), ())
     lowered = Evidence(
         (Layer("layers.0", "LinearReLU", "int8", 8, "per_channel_affine", "x86"), float_side.layers[1]),
@@ -80,7 +80,7 @@ def test_each_layer_is_told_with_what_it_became_and_why_it_was_left_in_float() -
     ]
 
 
-def test_what_each_quantized_layer_loses_is_told_where_one_was_quantized() -> None:
+def test_there_is_a_table_of_layer_losses_only_if_a_layer_was_quantized() -> None:
     losses = (layer_loss(), layer_loss("layers.2", precision="fp32", weight_mean_error=None, weight_sqnr_db=None))
     header, first, second = rows(report(comparison=comparison(layers=losses)), "layer_losses")
     assert header[:3] == ("layer", "precision", "weight_mean_error")
@@ -90,7 +90,7 @@ def test_what_each_quantized_layer_loses_is_told_where_one_was_quantized() -> No
     assert "layer_losses" not in tables(report())
 
 
-def test_each_operator_is_told_with_its_precision_its_calls_and_its_multiply_accumulates() -> None:
+def test_each_operator_has_a_line_with_its_precision_calls_and_multiply_accumulates() -> None:
     ran = Evidence((), (Operator("quantized.linear", "int8", 3, 700), Operator("aten.addmm", "fp32", 1, 300)), ())
     made = lone(quant="dynamic", baseline=measured(evidence=ran))
     assert rows(made, "operators") == [
@@ -100,7 +100,7 @@ def test_each_operator_is_told_with_its_precision_its_calls_and_its_multiply_acc
     ]
 
 
-def test_where_the_time_goes_is_told_for_each_model_and_batch_size() -> None:
+def test_the_time_by_operator_is_listed_for_each_model_and_batch_size() -> None:
     seen = (profile(1, {"aten::addmm": 0.87654321, "aten::relu": 0.1}), profile(64, {"aten::addmm": 1.0}))
     made = report(baseline=measured(profiles=seen), quantized=measured("int8", profiles=seen[1:]))
     assert rows(made, "time") == [
@@ -123,7 +123,7 @@ def test_the_confusion_has_a_line_for_each_label_and_prediction() -> None:
     ]
 
 
-def test_the_accuracy_on_each_class_is_told_with_its_change() -> None:
+def test_the_accuracy_per_class_is_listed_with_its_change() -> None:
     float_side = right((3, 1, 0), (0, 4, 0), (0, 0, 0))  # of the last class there is no example
     lowered = right((1, 2, 1), (0, 4, 0), (0, 0, 0))
     made = report(baseline=measured(quality=float_side), quantized=measured("int8", quality=lowered))

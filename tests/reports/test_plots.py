@@ -114,9 +114,9 @@ def test_models_without_weights_have_no_picture_of_their_size() -> None:
 
 @pytest.mark.parametrize("draw", [latency_figure, ratios_figure, size_figure, time_figure])
 def test_each_picture_says_what_is_compared(draw: Callable[[Report], Figure | None]) -> None:
-    assert "mnist, mlp: static int8 against fp32, 1 thread" in texts(draw(report()))
+    assert "mnist, mlp: static int8 vs fp32, 1 thread" in texts(draw(report()))
     sample = report(task="sst2", quant="qat", data=data("sample"), threads=2)
-    assert "sst2 (sample), mlp: qat int8 against fp32, 2 threads" in texts(draw(sample))
+    assert "sst2 (sample), mlp: qat int8 vs fp32, 2 threads" in texts(draw(sample))
 
 
 def test_one_float_model_is_compared_with_nothing() -> None:
@@ -200,7 +200,7 @@ def test_text_from_the_report_is_drawn_as_it_is() -> None:
     odd = {"$x_1$": 0.5, r"\frac{": 0.2, "語": 0.1, "a::name" * 20: 0.1}
     made = report(task="$a_b$", model="m^{", quant="$", baseline=measured(shares=odd))
     assert list(pictures(made)) == ALL  # half of this is no formula, and would not be drawn as one
-    assert "$a_b$, m^{: $ int8 against fp32, 1 thread" in compared(made)
+    assert "$a_b$, m^{: $ int8 vs fp32, 1 thread" in compared(made)
 
 
 def test_a_model_has_its_colour_in_every_picture() -> None:

@@ -100,7 +100,7 @@ def test_weights_of_the_user_have_no_training_time() -> None:
     assert names == OF_ONE_MODEL - {"train_seconds"} | OF_THE_RUN
 
 
-def test_memory_is_named_only_where_it_was_asked_for() -> None:
+def test_there_is_a_metric_of_memory_only_if_it_was_measured() -> None:
     names = set(metrics(report(baseline=measured(memory_bytes=9_000_000))))
     assert names - set(metrics(STATIC)) == {"float/memory_mb"}
     assert metrics(lone(baseline=measured(memory_bytes=9_000_000)))["memory_mb"] == 9.0
@@ -230,7 +230,7 @@ def test_the_verdict_of_the_inverse_comparison_is_the_opposite_one() -> None:
 
 
 @pytest.mark.parametrize(("margin", "told"), [(0.0, "0.2"), (0.01, "1"), (0.03, "3"), (0.015, "1.5")])
-def test_no_difference_is_told_finer_than_the_margin(margin: float, told: str) -> None:
+def test_no_difference_is_never_finer_than_the_margin(margin: float, told: str) -> None:
     assert Speedup(1, 1.0, 0.999, 1.002, margin).verdict == f"no difference of more than {told} %"
 
 
@@ -247,22 +247,22 @@ def test_without_an_interval_there_is_no_verdict(low: float | None, high: float 
 @pytest.mark.parametrize(
     ("p_value", "gained", "lost", "verdict"),
     [
-        (1.0, 0, 0, "no detectable loss"),
-        (0.0625, 0, 5, "no detectable loss"),
-        (0.0625, 5, 0, "no detectable loss"),
-        (0.05, 10, 20, "no detectable loss"),
-        (0.0499, 10, 20, "a loss"),
-        (0.03125, 0, 6, "a loss"),
-        (0.03125, 6, 0, "a gain"),
+        (1.0, 0, 0, "no significant difference"),
+        (0.0625, 0, 5, "no significant difference"),
+        (0.0625, 5, 0, "no significant difference"),
+        (0.05, 10, 20, "no significant difference"),
+        (0.0499, 10, 20, "significant loss"),
+        (0.03125, 0, 6, "significant loss"),
+        (0.03125, 6, 0, "significant gain"),
     ],
 )
-def test_a_loss_or_a_gain_of_accuracy_is_told_below_five_per_cent(
+def test_a_loss_or_a_gain_of_accuracy_is_significant_below_five_percent(
     p_value: float, gained: int, lost: int, verdict: str
 ) -> None:
     assert quality_change(p_value=p_value, flips_gained=gained, flips_lost=lost).verdict == verdict
 
 
-def test_what_makes_latencies_unstable_is_told_with_its_batch_size() -> None:
+def test_reasons_for_unstable_latencies_name_the_batch_size() -> None:
     shaky = (conditions(1, unstable=("it shook", "it rattled")), conditions(8), conditions(64, unstable=("it shook",)))
     made = report(conditions=shaky)
     assert made.unstable == ("batch 1: it shook", "batch 1: it rattled", "batch 64: it shook")

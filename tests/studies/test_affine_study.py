@@ -125,8 +125,8 @@ def test_the_notes_say_where_more_than_half_a_step_comes_from() -> None:
 
 def test_the_notes_say_what_fewer_bits_do_not_save() -> None:
     notes = " ".join(table(study(Affine(num_bits=4), 0)).notes)
-    assert "an integer of 4 bits takes 8 there" in notes
-    assert "takes 8 there" not in " ".join(table(study(Affine(num_bits=8), 0)).notes)
+    assert "an integer of 4 bits is stored in 8" in notes
+    assert "is stored in 8" not in " ".join(table(study(Affine(num_bits=8), 0)).notes)
 
 
 def test_metrics_have_these_names(report: AffineReport) -> None:

@@ -62,10 +62,10 @@ def test_parts_are_sorted_by_the_accuracy_they_cost_alone_and_ties_by_sqnr() -> 
     ]
 
 
-def test_a_row_holds_what_a_variant_costs_and_buys() -> None:
+def test_a_row_has_the_figures_of_a_variant() -> None:
     alone = variant(4, 21.5, quantized=measured("int8", weight_bytes={"int8": 1_468_000}, loss=0.1))
     found = table(study(4, part("layers.0", alone, None), failed={"all but layers.0": "no kernel"}))
-    assert found.rows[1] == (*("layers.0", "alone", "-0.40", "+0 -4", "+0.0200", "21.5", "1.50x faster", "1.47"),)
+    assert found.rows[1] == (*("layers.0", "alone", "-0.40", "+0 / -4", "+0.0200", "21.5", "1.50x faster", "1.47"),)
     assert found.rows[2] == ("", "all but it", *[""] * 6)
     assert "Not measured: all but layers.0 (no kernel)." in found.notes
 
@@ -82,7 +82,7 @@ def test_two_models_differ_where_the_flips_of_one_are_not_those_of_the_other() -
     assert change_between(first, first, EXAMPLES).p_value == 1
 
 
-def test_what_wins_accuracy_back_is_to_be_kept_in_float_the_most_first() -> None:
+def test_parts_with_a_significant_gain_are_kept_in_float_the_greatest_first() -> None:
     found = study(
         60,
         part("layers.0", variant(20), variant(40)),
@@ -92,32 +92,32 @@ def test_what_wins_accuracy_back_is_to_be_kept_in_float_the_most_first() -> None
     )
     assert [one.part.name for one in found.to_keep] == ["features", "layers.0"]
     assert advice(found) == (
-        "Keep features and layers.0 in float (quant.exclude=[layers.9,features.0,features.3,layers.0]): left out, "
-        "features wins back 3.50 points (p < 0.001); layers.0 wins back 2.00 points (p < 0.001); "
+        "Keep features and layers.0 in float (quant.exclude=[layers.9,features.0,features.3,layers.0]). Gain over "
+        "quantizing all layers: features +3.50 points (p < 0.001) and layers.0 +2.00 points (p < 0.001); "
         "exact McNemar test, 5 % over 3 tests."
     )
-    assert "As a whole: features (features.0, features.3)." in table(found).notes
+    assert "Modules: features (features.0, features.3)." in table(found).notes
 
 
 @pytest.mark.parametrize(("won", "parts", "told"), [(6, 1, True), (5, 1, False), (6, 2, False), (7, 2, True)])
-def test_many_tests_share_the_five_per_cent(won: int, parts: int, told: bool) -> None:
+def test_many_tests_share_the_five_percent(won: int, parts: int, told: bool) -> None:
     """Six one-sided flips have p = 2 / 2^6 = 0.031, seven 0.016: enough for one test, and for two of 2.5 % each."""
     found = study(60, *(part(f"layers.{at}", variant(0), variant(60 - won * (at == 0))) for at in range(parts)))
     assert [one.part.name for one in found.to_keep] == ["layers.0"] * told
 
 
-def test_without_a_loss_that_can_be_told_all_are_to_be_quantized() -> None:
+def test_without_a_significant_loss_the_advice_is_to_quantize_all_layers() -> None:
     quiet = study(2, part("layers.0", variant(1), variant(1)), part("layers.2", variant(1), variant(1)))
     assert advice(quiet) == (
-        "No layer's loss can be told from chance: quantize all (exact McNemar test, 5 % over 2 tests)."
+        "No layer causes a significant loss: quantize all layers (exact McNemar test, 5 % over 2 tests)."
     )
 
 
-def test_a_loss_that_no_single_layer_wins_back_is_not_called_chance() -> None:
+def test_a_significant_loss_that_no_single_layer_recovers_is_reported() -> None:
     both = study(60, part("layers.0", variant(60), variant(60)), part("layers.2", variant(60), variant(60)))
-    assert advice(both).startswith("All layers together lose 6.00 points (p < 0.001), but no single one left out")
+    assert advice(both).startswith("All layers together lose 6.00 points (p < 0.001), but leaving a single layer")
     only = study(60, part("layers.0", variant(60), None))
-    assert advice(only).endswith("and nothing would be left to quantize without layers.0.")
+    assert advice(only).endswith("and without layers.0 nothing is left to quantize.")
 
 
 def test_metrics_are_named_by_what_is_quantized() -> None:

@@ -1,4 +1,4 @@
-"""Pictures of the study `search`: what is bounded against latency and size, with the bound and the Pareto front."""
+"""Pictures of the study `search`: the criterion vs latency and vs size, with bound and Pareto front."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def pictures(report: SearchReport) -> dict[str, bytes]:
 
 
 def latency_figure(report: SearchReport) -> Figure:
-    """Show what is bounded against the latency as a share of float's, at the batch size that counts."""
+    """Plot the criterion vs the latency relative to float, at the batch size of the goal."""
     size = report.goal.batch_size
     costs = [100 / candidate.speedups[size] for candidate in report.candidates]
-    return _figure(report, "latency", costs, f"latency at batch {size} (% of float's)")
+    return _figure(report, "latency", costs, f"latency at batch {size} (% of float)")
 
 
 def size_figure(report: SearchReport) -> Figure:
-    """Show what is bounded against the size."""
+    """Plot the criterion vs the size."""
     costs = [candidate.size_mb for candidate in report.candidates]
     return _figure(report, "size", costs, "size of the saved state dict (MB)")
 
@@ -48,18 +48,18 @@ def _figure(report: SearchReport, what: str, every_cost: Sequence[float], label:
     run, criterion = report.reports[0], report.goal.criterion
     split = "validation" if report.labelled else "random"
     subtitle = f"{run.network_name}: {len(report.tried)} variants on {run.data.evaluated:,} {split} examples"
-    note = "line and rims: Pareto front; star: the answer; shaded and hollow: beyond the bound"
+    note = "line and outlined markers: Pareto front; star: the answer; shaded, hollow: bound missed"
     if criterion is Criterion.accuracy:
-        note = f"points against float; {note}"
+        note = f"points vs float; {note}"
     title = {Criterion.accuracy: "Accuracy", Criterion.agreement: "Agreement"}.get(criterion, "Output SQNR")
-    figure = page(f"{title} against {what}", literal(subtitle), note, height=5.6)
+    figure = page(f"{title} vs {what}", literal(subtitle), note, height=5.6)
     axes = figure.subplots()
     every = zip(every_cost, report.candidates, strict=True)
-    known = [(cost, value(criterion, one.comparison) + 0.0, one) for cost, one in every]
-    shown = [point for point in known if math.isfinite(point[1])]  # equal outputs have no SQNR that could be drawn
+    points = [(cost, value(criterion, candidate.comparison) + 0.0, candidate) for cost, candidate in every]
+    shown = [point for point in points if math.isfinite(point[1])]  # the SQNR of equal outputs is infinite
     costs, gains = [cost for cost, _, _ in shown], [gain for _, gain, _ in shown]
     front = front_line(axes, list(zip(costs, gains, strict=True)))
-    if front:  # what costs more gains no more
+    if front:  # the front continues to the right
         most = front[-1]
         axes.plot((costs[most], max(costs)), (gains[most],) * 2, color=INK, linewidth=2, zorder=2)
     for at, (cost, gain, candidate) in enumerate(shown):
@@ -81,7 +81,7 @@ def _figure(report: SearchReport, what: str, every_cost: Sequence[float], label:
 
 
 def _bound(report: SearchReport) -> float:
-    """Return where the bound lies on the axis of what is bounded."""
+    """Return the position of the bound on the axis of the criterion."""
     criterion, limit = report.goal.criterion, report.goal.limit
     if criterion is Criterion.accuracy:
         return -100 * limit

@@ -1,8 +1,7 @@
-"""What the study `sensitivity` found out: each part alone and all but it, ranked, and what to keep in float.
+"""The findings of the study `sensitivity`: each part alone and all parts but it, ranked, and which to keep in float.
 
-What leaving a part in float wins back is seen on the same examples: two quantized networks differ where the flips of
-one from the float network are not those of the other. The exact McNemar test is held at 5 % over all parts together
-(Bonferroni), as each of many tests would find something by chance.
+Whether leaving a part in float brings accuracy back is tested on the same examples, by the exact McNemar test. Its 5 %
+level holds for all parts together (Bonferroni), because some of many tests are significant by chance.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from quantexp.config import Criterion
 from quantexp.results import Report
 from quantexp.results.metrics import metrics as metrics_of
 from quantexp.statistics.proportions import CONFIDENCE
-from quantexp.studies.criteria import compared, harm
+from quantexp.studies.criteria import compared, degradation
 from quantexp.tasks.objectives.between import change_between
 
 ALONE, ALL_BUT = "alone", "all but it"
@@ -29,9 +28,9 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Part:
-    """A layer, or a module with the layers in it: the run that quantizes it alone, and that of all but it.
+    """A layer, or a module with its layers: the run that quantizes it alone, and the run of all parts but it.
 
-    A run is None if it could not be quantized; `all_but` is None too if nothing would be left to quantize.
+    A run is None if it could not be quantized; `all_but` is also None if nothing else is quantized.
     """
 
     name: str
@@ -41,13 +40,13 @@ class Part:
 
     @property
     def runs(self) -> tuple[tuple[str, Report | None], ...]:
-        """Both runs under their names."""
+        """Both runs with their names."""
         return (ALONE, self.alone), (ALL_BUT, self.all_but)
 
 
 @dataclass(frozen=True)
-class WonBack:
-    """What leaving a part in float wins: accuracy over all quantized, and the p-value of that."""
+class Recovery:
+    """The gain in accuracy from leaving a part in float, over quantizing all parts, with its p-value."""
 
     part: Part
     gain: float
@@ -56,10 +55,10 @@ class WonBack:
 
 @dataclass(frozen=True)
 class SensitivityReport:
-    """All parts, as the network has them, and the run that quantizes them all.
+    """All parts in the order of the network, and the run that quantizes all of them.
 
-    `failed` has the error of each variant that could not be quantized; `excluded` are the patterns that the
-    experiment itself keeps in float; `by` is what parts are ranked by.
+    `failed` has the error of each variant that could not be quantized, `excluded` the patterns that the experiment
+    itself keeps in float. `by` is the criterion for the ranking.
     """
 
     whole: Report
@@ -75,13 +74,13 @@ class SensitivityReport:
 
     @cached_property
     def ranked(self) -> tuple[Part, ...]:
-        """The parts, first the one that does the most harm when it is quantized alone; ties by output SQNR."""
+        """The parts by their loss when quantized alone, the greatest first; ties by output SQNR."""
 
         def place(part: Part) -> tuple[bool, float, float]:
             if part.alone is None:
                 return True, 0.0, 0.0
             alone = compared(part.alone)
-            return False, -harm(self.by, alone), closeness_db(alone)
+            return False, -degradation(self.by, alone), closeness_db(alone)
 
         return tuple(sorted(self.parts, key=place))
 
@@ -91,34 +90,34 @@ class SensitivityReport:
         return [(part, part.all_but) for part in self.parts if part.all_but]
 
     @cached_property
-    def to_keep(self) -> tuple[WonBack, ...]:
-        """The parts whose place in float wins accuracy that is more than chance, the most first."""
+    def to_keep(self) -> tuple[Recovery, ...]:
+        """The parts that bring a significant gain in accuracy when left in float, the greatest first."""
         found = []
         for part, run in self.tested if self.by is Criterion.accuracy else ():
             whole, without = compared(self.whole).quality, compared(run).quality
             if whole and without:
                 change = change_between(whole, without, run.data.evaluated)
                 if change.drop < 0 and change.p_value < (1 - CONFIDENCE) / len(self.tested):
-                    found.append(WonBack(part, -change.drop, change.p_value))
-        return tuple(sorted(found, key=lambda won: -won.gain))
+                    found.append(Recovery(part, -change.drop, change.p_value))
+        return tuple(sorted(found, key=lambda recovery: -recovery.gain))
 
     @cached_property
     def closest(self) -> tuple[Part, Report] | None:
-        """The part whose place in float brings the outputs closest to float's, None where none does."""
+        """The part that, left in float, brings the outputs closest to float; None if no part does."""
         if not self.tested:
             return None
-        part, run = min(self.tested, key=lambda pair: harm(self.by, compared(pair[1])))
-        return (part, run) if harm(self.by, compared(run)) < harm(self.by, compared(self.whole)) else None
+        part, run = min(self.tested, key=lambda pair: degradation(self.by, compared(pair[1])))
+        return (part, run) if degradation(self.by, compared(run)) < degradation(self.by, compared(self.whole)) else None
 
 
 def loss_change(report: Report) -> float | None:
-    """Return the loss of the quantized network less that of the float network, None if one is not known."""
+    """Return the loss of the quantized network minus that of float, None if one of them is unknown."""
     loss, before = report.result.loss, report.baseline.loss
     return None if loss is None or before is None else loss - before
 
 
 def metrics(report: SensitivityReport) -> dict[str, float]:
-    """Return the figures under their public names: `alone/layers.0/accuracy_drop`, and of all layers `whole/...`."""
+    """Return the metrics by name: `alone/layers.0/accuracy_drop`, and for all layers `whole/...`."""
     named: dict[str, float] = {"parts": len(report.parts)}
     if report.by is Criterion.accuracy:
         named["kept_in_float"] = len(report.to_keep)
@@ -132,7 +131,7 @@ def metrics(report: SensitivityReport) -> dict[str, float]:
 
 
 def variant_lines(report: SensitivityReport) -> list[Sequence[object]]:
-    """Return the figures of each variant as lines of a CSV; without labels there are none of accuracy and loss."""
+    """Return the figures of each variant as lines of a CSV file; without labels, accuracy and loss are left out."""
     sizes = [speedup.batch_size for speedup in compared(report.whole).speedups]
     runs = [("all layers", "all", report.whole)]
     runs += [(part.name, kind, run) for part in report.ranked for kind, run in part.runs if run]

@@ -1,4 +1,4 @@
-"""Pictures of the study `sensitivity`: a row a part, the worst at the top, alone and all but it side by side."""
+"""Pictures of the study `sensitivity`: a row per part, the most sensitive at the top."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ APART = 0.16  # of a row, from its middle
 ROW = 0.55  # inches
 LONGEST = 28  # characters of a name
 NOTES = {
-    Criterion.accuracy: ("Accuracy change by layer", "points of accuracy on the {split} split against float"),
-    Criterion.agreement: ("Agreement by layer", "share of the examples of which float and quantized predict the same"),
+    Criterion.accuracy: ("Accuracy change by layer", "points of accuracy on the {split} split vs float"),
+    Criterion.agreement: ("Agreement by layer", "share of the examples with the same prediction as float"),
     Criterion.output_sqnr_db: (
         "Output SQNR by layer",
-        "energy of the float logits over that of their change; each 6 dB halve the error",
+        "energy of float's outputs over the error's; 6 dB more halve the error",
     ),
 }
 
 
 def pictures(report: SensitivityReport) -> dict[str, bytes]:
-    """Return the pictures as PNG by file name: accuracy or, without labels, agreement; SQNR; the criterion."""
+    """Return the pictures as PNG by file name: accuracy (agreement without labels), SQNR, and the criterion."""
     labelled = compared(report.whole).quality is not None
     shown = [Criterion.accuracy if labelled else Criterion.agreement, Criterion.output_sqnr_db]
     with styled():
@@ -41,10 +41,10 @@ def pictures(report: SensitivityReport) -> dict[str, bytes]:
 
 
 def part_figure(report: SensitivityReport, criterion: Criterion) -> Figure:
-    """Show what each part costs when it is quantized alone, and what all others cost without it."""
+    """Plot a criterion per part: quantized alone, and all parts but it."""
     whole = report.whole
     title, note = NOTES[criterion]
-    order = "sorted by what is lost alone" if criterion is report.by else "order of the other picture"
+    order = "sorted by loss when quantized alone" if criterion is report.by else "same order as the other picture"
     subtitle = f"{whole.network_name}: {whole.quant} {whole.precision}"
     height = HEAD + FOOT + 1.3 + ROW * len(report.parts)
     figure = page(title, literal(subtitle), f"{note.format(split=whole.data.evaluation)}; {order}", height=height)
