@@ -166,6 +166,7 @@ class Search(Study):
         "alternative bound: least SQNR of the outputs with respect to float, in dB; needs no labels",
         None,
         affects=RESULT,
+        at_least=0,
     )
     min_agreement: float | None = option(
         "alternative bound: least share of examples with the same prediction as float; needs no labels",

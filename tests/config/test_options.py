@@ -17,6 +17,7 @@ from quantexp.config import (
     Affine,
     Amp,
     CalibrationSplit,
+    Criterion,
     CustomModel,
     CustomTask,
     DataSource,
@@ -43,6 +44,7 @@ from quantexp.config import (
     Quant,
     Scheme,
     Search,
+    Sensitivity,
     Server,
     Sst2,
     Start,
@@ -186,6 +188,7 @@ NAMED = [
     (Train, "device", Device),
     (Affine, "granularity", Granularity),
     (Search, "objective", Goal),
+    (Sensitivity, "by", Criterion),
     (Experiment, "data", DataSource),
 ]
 

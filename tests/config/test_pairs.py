@@ -28,7 +28,7 @@ def test_a_flow_that_a_method_lacks_is_refused_with_all_pairs(method: type[ByLay
     with pytest.raises(ConfigError) as error:
         method(flow=flow)
     (fault,) = error.value.faults
-    assert fault.startswith(f"quant.flow={flow} does not exist for quant={method.name}, which has ")
+    assert fault.startswith(f"quant.flow={flow} is not supported by quant={method.name}, which has ")
     for other in BY_LAYER:
         assert f"quant={other.name}: {', '.join(other.flows)}" in fault
 
