@@ -1,33 +1,13 @@
-"""What this machine can do, and what will make its numbers unreliable: `python -m quantexp.doctor`.
-
-Each method is tried with the functions of a real run, on a toy task that a network learns at once: kernels
-that compute wrongly show in the accuracy, those that are no kernels for this CPU in the time.
-"""
+"""What this machine can do, and what will make its numbers unreliable: `python -m quantexp.doctor`."""
 
 from __future__ import annotations
 
 import logging
-import math
 import sys
-import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
 
-from quantexp.config import METHODS, ByLayer, DataRequest, Device, Engine, Experiment, Mlp, NoQuant, Quant, Task, Train
-from quantexp.system.errors import BenchmarkError, QuantexpError, QuantizationError
-from quantexp.system.terminal import err, leave, show
-
-if TYPE_CHECKING:
-    from rich.table import Table
-    from torch import Tensor, nn
-
-    from quantexp.benchmark.noise import Load
-    from quantexp.system.environment import Environment
-    from quantexp.tasks.data import TaskData
+from quantexp.system import openmp
+from quantexp.system.terminal import leave
 
 USAGE = """usage: python -m quantexp.doctor
 
@@ -35,46 +15,7 @@ Prints this machine as it is recorded with every run, tries each method, flow, p
 torch.compile and a GPU, and says what works here and what will make numbers unreliable. It takes half a minute,
 no options and no data, and leaves nothing behind. The exit status is 0 unless not even the float model runs."""
 
-FEATURES, WIDTH, CLASSES, EXAMPLES = 64, 1024, 4, 512  # so wide that the kernels decide about the time
-BATCH = 64
-RIGHT = 0.9  # of the toy's examples: the float model gets all of them, rounding costs none
-SLOW = 5.0  # times the float model's time; no kernel that is made for the CPU is that far behind
-LONGEST_NOTE = 300  # characters
-LITTLE_MEMORY_GB = 2.0
-UNKNOWN = "cannot be told here"
-
-
-@dataclass
-class Toy(Task):
-    """Points around as many centres as there are classes."""
-
-    name: ClassVar[str] = "toy"
-
-    def stamp(self, request: DataRequest) -> object:
-        return None  # drawn, and always the same
-
-    def load(self, request: DataRequest) -> TaskData:
-        import torch
-
-        from quantexp.tasks.data import Dense, TaskData, calibration_split
-
-        draw = torch.Generator().manual_seed(0)
-        labels = torch.arange(EXAMPLES) % CLASSES
-        centres = torch.randn(CLASSES, FEATURES, generator=draw)
-        points = Dense(labels, centres[labels] + 0.1 * torch.randn(EXAMPLES, FEATURES, generator=draw))
-        calibration = calibration_split(points, points, request)
-        return TaskData(points, calibration, points, FEATURES, CLASSES, fingerprint=self.name, origin="drawn")
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What was tried, whether it works here, and how or why not."""
-
-    what: str
-    precision: str
-    engine: str
-    works: bool
-    note: str
+BAD_VALUES, INTERRUPTED = 2, 130  # exit status
 
 
 def main() -> None:
@@ -82,230 +23,18 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(USAGE)
         return
-    if sys.argv[1:]:
-        leave(f"the doctor takes no arguments, got {' '.join(sys.argv[1:])}; see python -m quantexp.doctor --help", 2)
-    logging.disable(logging.CRITICAL)  # what fails becomes a row; the libraries need not tell it too
+    if given := " ".join(sys.argv[1:]):
+        leave(f"the doctor takes no arguments, got {given}; see python -m quantexp.doctor --help", BAD_VALUES)
+    openmp.share_cores()
+    from quantexp.runner.doctor import examine
+
+    logging.disable(logging.CRITICAL)  # what fails becomes a row; the libraries need not report it too
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            sys.exit(examine())
+            sys.exit(0 if examine() else 1)
     except KeyboardInterrupt:
-        leave("interrupted", 130)
-
-
-def examine() -> int:
-    """Print the machine, what works on it and what makes its numbers unreliable; return the exit status."""
-    err().print("looking at this machine ...")
-    import psutil
-
-    from quantexp.benchmark.noise import Clock
-    from quantexp.system.environment import describe, load_average, threads
-
-    clock = Clock()
-    time.sleep(0.5)
-    load, free_gb, times = clock.read(), psutil.virtual_memory().available / 1e9, psutil.cpu_times()
-    environment = describe()
-    show(_table("This machine", ("", ""), facts(environment, load_average(), free_gb)))
-    err().print("trying each method, flow, precision and engine on a toy model ...")
-    with threads(1), tempfile.TemporaryDirectory(prefix="quantexp-") as folder:  # several wait for busy cores
-        found = list(trials(folder, environment))
-    rows = ((one.what, one.precision, one.engine, "yes" if one.works else "no", one.note) for one in found)
-    show(_table("What works here", ("what", "precision", "engine", "works", "how, or why not"), rows))
-    show(f"It works if it runs in that precision and predicts right. Times are rough: one thread, batch {BATCH}.\n")
-    show("What will make numbers unreliable here")
-    stolen = getattr(times, "steal", 0.0) / sum(times)
-    for sentence in concerns(environment, load, stolen, free_gb) or ["Nothing was found."]:
-        show(f"- {sentence}")
-    return 0 if found[0].works else 1
-
-
-def facts(environment: Environment, load: tuple[float, ...] | None, free_gb: float) -> Iterator[tuple[str, str]]:
-    """Yield what this machine is: names and values."""
-    quota = f", of whose time {environment.cpu_quota:g} may be used" if environment.cpu_quota else ""
-    yield "CPU", environment.cpu
-    yield "cores", f"{environment.cores}{quota}"
-    yield "instruction sets", ", ".join(environment.instruction_sets) or UNKNOWN
-    yield "caches", ", ".join(f"{name} {_binary(size)}" for name, size in environment.caches.items()) or UNKNOWN
-    yield "governor", environment.governor or UNKNOWN
-    yield "turbo", UNKNOWN if environment.turbo is None else "on" if environment.turbo else "off"
-    yield "virtual machine", f"yes ({environment.virtual})" if environment.virtual else "no sign of one"
-    yield "memory", f"{environment.memory_gb:g} GB, {free_gb:.1f} GB of it free"
-    yield "load", f"{', '.join(map(str, load))} (mean of 1, 5 and 15 minutes)" if load else UNKNOWN
-    yield "system", f"{environment.system}, Python {environment.python}"
-    yield "packages", _named(environment.packages)
-    yield "torch's build", _named(environment.torch_build)
-    yield "int8 engines", ", ".join(environment.engines) or "none"
-    yield "threads", f"{environment.training_threads} to train with, {environment.interop_threads} between operators"
-    yield "C++ compiler", environment.compiler or "none that torch.compile would find"
-
-
-def trials(folder: str, environment: Environment) -> Iterator[Trial]:
-    """Try the float model first, every other method, flow, precision and engine, then what does not depend on them."""
-    for one in experiments(folder):
-        method = f"{one.quant.name} {getattr(one.quant, 'flow', '')}".strip()
-        yield attempt((method, str(one.precision), one.quant.packs_for or ""), partial(quantize, one))
-    yield attempt(("training", "fp32", "GPU"), partial(train_on_gpu, folder))
-    yield attempt(("torch.compile", "fp32", ""), partial(compile_float, folder, environment))
-
-
-def experiments(folder: str) -> Iterator[Experiment]:
-    """Yield one a method, flow and precision, int8 with every engine; what they train is kept in `folder`."""
-    for method in METHODS:
-        make: Any = method  # a Quant as such has neither flow nor engine
-        if not issubclass(method, ByLayer):
-            yield from (experiment(folder, make(), precision) for precision in method.precisions)
-            continue
-        for flow, precisions in method.flows.items():
-            for precision in precisions:
-                engines = list(Engine) if precision == "int8" and make(flow=flow).packs_for else [None]
-                yield from (experiment(folder, make(flow=flow, engine=engine), precision) for engine in engines)
-
-
-def experiment(folder: str, quant: Quant, precision: str, device: Device = Device.cpu) -> Experiment:
-    """Return an experiment on the toy."""
-    return Experiment(
-        task=Toy(),
-        model=Mlp(hidden=[WIDTH, WIDTH]),
-        quant=quant,
-        precision=precision,
-        cache_dir=folder,
-        train=Train(epochs=1, device=device, threads=1),
-    )
-
-
-def attempt(what: tuple[str, str, str], work: Callable[[], str]) -> Trial:
-    """Do `work`, which returns how it went; whatever it raises is the reason why it does not work."""
-    try:
-        return Trial(*what, True, work())
-    except Exception as error:  # of torch, a kernel, a compiler: the reader wants one line of it
-        kind = "" if isinstance(error, QuantexpError) else f"{type(error).__name__}: "
-        return Trial(*what, False, " ".join(f"{kind}{error}".split())[:LONGEST_NOTE])
-
-
-def quantize(one: Experiment) -> str:
-    """Quantize and predict as a run does; return how long it took and, if not all of it, how much was lowered.
-
-    Raises:
-        QuantizationError: If the result is not what the method promises, or predicts wrongly.
-    """
-    from quantexp.quant.inspection.evidence import inspect
-    from quantexp.training.loop import predict
-
-    data, precision = one.load(), str(one.precision)
-    baseline = one.baseline(data)  # trained in the first trial, then loaded
-    quantized = one.quant.apply(baseline, data, one.train, precision)
-    evidence = inspect(quantized, data.example, one.quant.packs_for)
-    right = float((predict(quantized.model, data.test) == data.test.labels).double().mean())
-    if right < RIGHT:
-        raise QuantizationError(f"it runs, but predicts only {right:.0%} of the toy's examples right")
-    if quantized.promise is None:
-        return "the float model"
-    if not one.quant.timed:
-        return "simulated in float: its time says nothing"
-    times = _times_float(quantized.model, baseline.model, data)
-    slow = "with slow reference kernels: " if times > SLOW else ""
-    share = evidence.mac_share(precision)
-    part = "" if share > 0.995 else f", {share:.0%} of the multiplications in {precision}"
-    return f"{slow}{times:.1f} times the time of float{part}"
-
-
-def train_on_gpu(folder: str) -> str:
-    """Train the float model on the GPU; return its name. Raises TrainingError where there is none."""
-    import torch
-
-    one = experiment(folder, NoQuant(), "fp32", Device.cuda)
-    one.baseline(one.load())
-    return torch.cuda.get_device_name()
-
-
-def compile_float(folder: str, environment: Environment) -> str:
-    """Compile the float model; return how long that took. Raises BenchmarkError."""
-    from quantexp.runtimes.compiled import compiled
-
-    if environment.compiler is None:
-        raise BenchmarkError("no C++ compiler is found; install one such as g++, or name yours in $CXX")
-    err().print("compiling the float model with torch.compile, which can take 20 seconds ...")
-    one = experiment(folder, NoQuant(), "fp32")
-    data = one.load()
-    with compiled(one.baseline(data).model, _batch(data)) as candidate:
-        return f"compiled in {candidate.compile_seconds:.0f} s, and computes what the float model does"
-
-
-def concerns(environment: Environment, load: Load, stolen: float, free_gb: float) -> list[str]:
-    """Return what speaks against numbers from this machine, a sentence each.
-
-    Args:
-        environment: The machine.
-        load: What ran beside this process just now.
-        stolen: Share of the CPU time since boot that the hypervisor gave to others.
-        free_gb: Memory that is free now.
-    """
-    from quantexp.benchmark.noise import OTHERS_SHARE, STEAL_SHARE
-    from quantexp.system.environment import FOR_PRECISION
-
-    cores, quota, governor = environment.cores, environment.cpu_quota or math.inf, environment.governor
-    busy, steal = load.others_load, max(load.steal, stolen)
-    sets = set(environment.instruction_sets)  # empty where they cannot be told: then nothing is said of them
-    halves = [name for name in ("bf16", "fp16") if not sets & set(FOR_PRECISION[name])]
-    steady = "or trust speedups, which are paired, more than latencies"
-    checks = (
-        (
-            sets and not sets & set(FOR_PRECISION["int8"]),
-            "The CPU has neither VNNI nor AMX: int8 gains less speed without them.",
-        ),
-        (sets and halves, f"The CPU has no instructions for {' and '.join(halves)}: they save memory, and cost time."),
-        (cores < 2, "There is one core only: whatever else runs is timed along with the models."),
-        (quota < cores, f"A quota of {quota:g} cores throttles what runs on these {cores}: keep threads within it."),
-        (
-            busy > OTHERS_SHARE * cores,
-            f"Others keep {busy:.1f} of {cores} cores busy now: end them before you measure.",
-        ),
-        (environment.virtual, "This is a virtual machine: what its neighbours on the host do disturbs timings unseen."),
-        (steal > STEAL_SHARE, f"The hypervisor took {load.steal:.1%} of the CPU time now, {stolen:.1%} since boot."),
-        (governor not in (None, "performance"), f"The governor is {governor}: set it to performance, {steady}."),
-        (environment.turbo, f"Turbo is on, so the clock sinks as the CPU warms: switch it off, {steady}."),
-        (free_gb < LITTLE_MEMORY_GB, f"Only {free_gb:.1f} GB of memory are free: a system that swaps cannot be timed."),
-    )
-    return [sentence for applies, sentence in checks if applies]
-
-
-def _times_float(model: nn.Module, reference: nn.Module, data: TaskData) -> float:
-    """Return the time of `model` over that of `reference`, each the least of a few taken in turns."""
-    import torch
-
-    batch, least = _batch(data), [math.inf, math.inf]
-    with torch.inference_mode():
-        for _ in range(8):
-            for at, network in enumerate((model, reference)):
-                started = time.perf_counter()
-                network(batch)
-                least[at] = min(least[at], time.perf_counter() - started)
-    return least[0] / least[1]
-
-
-def _batch(data: TaskData) -> Tensor:
-    return next(data.test.batches(BATCH))[0]
-
-
-def _named(values: dict[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
-def _binary(size: int) -> str:
-    return f"{size / 2**20:g} MiB" if size >= 2**20 else f"{size / 2**10:g} KiB"
-
-
-def _table(title: str, columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_header=any(columns))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+        leave("interrupted", INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -13,8 +12,6 @@ from typing import NoReturn
 from quantexp.system.errors import ConfigError, QuantexpError
 
 FAILED, BAD_VALUES, INTERRUPTED = 1, 2, 130  # exit status
-LOCAL = "sqlite:///mlflow.db"
-LONGEST_NAME = 80  # characters of a folder's name
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without ± shall not cost a report
+            stream.reconfigure(errors="replace")  # a terminal without ± must not cost a report
+    from quantexp.runner.report import folder_name, report
+
     folder = Path(given.to) if given.to else Path(folder_name(given.sweep))
     try:
         report(given.sweep, given.tracking_uri, given.experiment, folder)
@@ -34,47 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _leave("interrupted", INTERRUPTED)
 
 
-def report(name: str, uri: str, experiment: str, folder: Path) -> None:
-    """Read a sweep, print its tables and its advice, write the report.
-
-    Raises:
-        QuantexpError: TrackingError if the sweep cannot be read, ConfigError for a URI that is none.
-    """
-    from quantexp.config import Local, Server, Tracking
-    from quantexp.system.errors import TrackingError
-    from quantexp.system.terminal import show
-    from quantexp.tracking.store import resolve_uri, sqlite_path
-    from quantexp.tracking.sweeps import read_sweep
-
-    path = sqlite_path(resolve_uri(uri))
-    if path is not None and not path.is_file():  # opening one would make it
-        raise TrackingError(
-            f"a sweep is read from its store, there is none at {path}; start where it lies, or give --tracking-uri URI"
-        )
-    tracking: Tracking = Local(experiment=experiment) if uri == LOCAL else Server(experiment=experiment, uri=uri)
-    sweep = read_sweep(tracking, name)
-
-    from quantexp.analysis.recommendation import recommend
-    from quantexp.reports.flows import flows_table
-    from quantexp.reports.networks import network_tables, unsupported_table
-    from quantexp.reports.page import write
-    from quantexp.reports.sweep_table import full_table, seeds_table, summary_table
-
-    page = write(sweep, folder)
-    of_networks = (table for _, table in network_tables(sweep))
-    told = (flows_table(sweep), unsupported_table(sweep), summary_table(sweep))
-    for table in (full_table(sweep), seeds_table(sweep), *of_networks, *told):
-        if table:
-            show(table.rich())
-    show(f"{recommend(sweep)}\n\nreport: {page}")
-
-
-def folder_name(sweep: str) -> str:
-    """Return a name for the report's folder that no sweep's name can lead out of the working directory."""
-    safe = re.sub(r"[^\w.,+=-]+", "-", sweep).strip("-.")[:LONGEST_NAME]
-    return f"report-{safe or 'sweep'}"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m quantexp.report",
@@ -83,9 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("sweep", metavar="SWEEP", help="name of the sweep, or the id of its run in MLflow")
-    parser.add_argument(
-        "--tracking-uri", metavar="URI", default=LOCAL, help="where it is recorded (default: ./mlflow.db)"
-    )
+    parser.add_argument("--tracking-uri", metavar="URI", help="where it is recorded (default: ./mlflow.db)")
     parser.add_argument(
         "--experiment",
         metavar="NAME",

@@ -31,7 +31,7 @@ from quantexp.results import (
     TimeShare,
     Training,
 )
-from quantexp.results.sweep import Entry, Sweep
+from quantexp.results.sweep import Entry, SweepResult
 
 FLOAT_MS = {1: 0.227, 64: 1.921}
 QUANTIZED_MS = {1: 0.093, 64: 0.467}
@@ -265,10 +265,10 @@ def entry(made: Report | None, /, *, error: str | None = None, **settings: str) 
     return Entry(f"run of {name} on {chosen.host}", name, given, made, error)
 
 
-def sweep(*entries: Entry | Report, **changes: Any) -> Sweep:
+def sweep(*entries: Entry | Report, **changes: Any) -> SweepResult:
     """A sweep of these combinations."""
     made = tuple(entry(one) if isinstance(one, Report) else one for one in entries)
-    return dataclasses.replace(Sweep("night", "python -m quantexp -m quant=none,static", made), **changes)
+    return dataclasses.replace(SweepResult("night", "python -m quantexp -m quant=none,static", made), **changes)
 
 
 def method(

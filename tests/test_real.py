@@ -23,7 +23,7 @@ from quantexp.config import (
     Sst2,
     Static,
 )
-from quantexp.mission import Outcome, run
+from quantexp.mission import RunResult, run
 from quantexp.quant.inspection.evidence import held_weights
 
 TASKS = {"mnist": Mnist, "sst2": Sst2}
@@ -54,11 +54,11 @@ def test_sst2_is_read_whole_and_counts_its_words(real_data: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def outcome(real_data: str, cache: Path) -> Callable[..., Outcome]:
+def outcome(real_data: str, cache: Path) -> Callable[..., RunResult]:
     """Run a method on a task once, in its own flow or another, however many tests look at it."""
-    known: dict[str, Outcome] = {}
+    known: dict[str, RunResult] = {}
 
-    def of(task: str, method: type[Quant], **levers: Flow) -> Outcome:
+    def of(task: str, method: type[Quant], **levers: Flow) -> RunResult:
         quant, kind = method(**levers), TASKS[task]
         places = {"data_dir": real_data, "cache_dir": str(cache)}
         quick = Paired(placements=2, seconds=0.05)

@@ -18,7 +18,7 @@ from quantexp.analysis.settings import Settings, settings_text
 from quantexp.analysis.values import size_mb
 from quantexp.analysis.variants import Network, Setup, Variant, networks
 from quantexp.results.comparison import GAIN, LOSS, NO_DIFFERENCE
-from quantexp.results.sweep import Sweep
+from quantexp.results.sweep import SweepResult
 from quantexp.results.text import listed, p_text, size_text
 
 NEAR = 1.05  # times the smallest size
@@ -32,7 +32,7 @@ Ranked = Sequence[tuple[Variant, Ratio, list[Variant]]]
 """Variants, fastest first, each with its speedup over float and the variants without significant difference to it."""
 
 
-def recommend(sweep: Sweep) -> str:
+def recommend(sweep: SweepResult) -> str:
     """Return a paragraph per network and setup, or one per task if it has many networks."""
     found = [network for network in networks(sweep) if len(network.variants) > 1]
     names = setup_names(list(dict.fromkeys(network.setup for network in found)))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from quantexp.analysis.settings import LEFT_OPEN, Settings, short, varying
 from quantexp.results import Comparison, Latency, Report, Speedup
-from quantexp.results.sweep import Entry, Sweep
+from quantexp.results.sweep import Entry, SweepResult
 
 NAMED_BY_VALUE = ("quant.flow", "quant.engine")  # no other setting has values of these names
 RUNTIME = "eager"  # of records without this setting
@@ -184,7 +184,7 @@ class Network:
         return next(iter(self.variants[0].reports.values())).flops
 
 
-def variants(sweep: Sweep) -> list[Variant]:
+def variants(sweep: SweepResult) -> list[Variant]:
     """Return the variants in the order of the sweep, those that only failed at the end."""
     names, digests = varying([_settings(entry) for entry in sweep.entries]), _digests(sweep.entries)
     grouped: dict[Variant, list[Entry]] = defaultdict(list)
@@ -193,7 +193,7 @@ def variants(sweep: Sweep) -> list[Variant]:
     return [dataclasses.replace(variant, entries=tuple(entries)) for variant, entries in grouped.items()]
 
 
-def networks(sweep: Sweep) -> list[Network]:
+def networks(sweep: SweepResult) -> list[Network]:
     """Return the networks; without a run of quant=none, the float network is taken from the other runs."""
     grouped: dict[tuple[str, Settings, Setup], list[Variant]] = defaultdict(list)
     for variant in variants(sweep):

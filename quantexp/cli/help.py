@@ -56,7 +56,7 @@ def help_text() -> str:
     """Return the whole help: usage, examples, every key with its values, every setting of every option."""
     blocks = [HEADER, "", "settings of a run (KEY=VALUE)\n", *_fields("", Experiment)]
     blocks += ["\nsettings of a sweep (with -m)\n", *_fields("  sweep.", SweepSettings)]
-    for group, presets in _groups().items():
+    for group, presets in groups().items():
         blocks.append(f"\n{group}={'|'.join(name for name, _, _ in presets)}\n")
         shown: set[str] = set()
         for name, summary, cls in presets:
@@ -70,7 +70,7 @@ def help_text() -> str:
     return "\n".join(line.rstrip("\n") for line in [*blocks, "", FOOTER])
 
 
-def _groups() -> dict[str, list[tuple[str, str, type[Option] | None]]]:
+def groups() -> dict[str, list[tuple[str, str, type[Option] | None]]]:
     """Return, for each group, its values: name, one line on it, and its class if it is one of ours.
 
     The values are the committed YAML files; one without a class of its own is a preset of another
@@ -117,7 +117,7 @@ def _fields(prefix: str, cls: type[Settings]) -> list[str]:
         if members := cls.flows if field.name == "flow" and issubclass(cls, ByLayer) else names_of(types[field.name]):
             names = [member.value for member in members]
             text += "" if all(name in text for name in names) else f": {', '.join(names)}"
-        lines.append(_entry(f"{prefix or '  '}{field.name}={_shown(default)}", text))
+        lines.append(_entry(f"{prefix or '  '}{field.name}={shown(default)}", text))
     return lines
 
 
@@ -125,7 +125,7 @@ def _name(entry: str) -> str:
     return entry.strip().partition("=")[0]
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Return a default as one types it."""
     if value is None:
         return "null"
@@ -134,7 +134,7 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{','.join(map(_shown, value))}]"
+        return f"[{','.join(map(shown, value))}]"
     return str(value)
 
 

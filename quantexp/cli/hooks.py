@@ -23,8 +23,9 @@ from quantexp.cli.plan import plan
 from quantexp.config import Tracking, Unsupported
 from quantexp.runner import sweep
 from quantexp.runner.labels import yaml_text
-from quantexp.runner.single import Request
-from quantexp.system import interrupt
+from quantexp.runner.study import run_experiment
+from quantexp.runner.tracked import Request
+from quantexp.system import interrupt, openmp, own_code
 from quantexp.system.errors import ConfigError, QuantexpError
 from quantexp.system.passwords import without_password
 from quantexp.system.terminal import leave
@@ -66,12 +67,14 @@ class Edge(Callback):
 
 def job(config: DictConfig) -> None:
     """Run and record one experiment; in a sweep, record its failure too and return."""
+    openmp.share_cores()  # this may be a worker of a sweep, on a host that inherits nothing
     hydra = HydraConfig.get()
+    own_code.add_folder(hydra.runtime.cwd)  # where the user's classes lie, in whatever folder a worker starts
     overrides = [without_password(text) for text in hydra.overrides.task]
     if hydra.mode is not RunMode.MULTIRUN:
         with told():
             experiment = to_experiment(config)
-            experiment.study.perform(experiment, _request(config, overrides))
+            run_experiment(experiment, _request(config, overrides))
         return
     folder = _folder(config)
     asked = " ".join(overrides)
@@ -86,10 +89,10 @@ def job(config: DictConfig) -> None:
             experiment = to_experiment(config)
             if reason := ongoing.reason_to_skip(experiment):
                 log.info("skip      %s", reason)
-                outcome = sweep.Outcome("skipped", asked)
+                outcome = sweep.JobOutcome("skipped", asked)
             else:
-                experiment.study.perform(experiment, _request(config, overrides, parent=ongoing.parent))
-                outcome = sweep.Outcome("done", asked)
+                run_experiment(experiment, _request(config, overrides, parent=ongoing.parent))
+                outcome = sweep.JobOutcome("done", asked)
     except KeyboardInterrupt:
         sweep.sum_up(folder, _tracking(config), interrupted=True)
         raise
@@ -97,7 +100,7 @@ def job(config: DictConfig) -> None:
         if not isinstance(error, QuantexpError):
             log.error("%s%s", traceback.format_exc(), OURS)
         log.error("this run failed: %s", error)
-        outcome = sweep.Outcome("failed", asked, f"{type(error).__name__}: {error}")
+        outcome = sweep.JobOutcome("failed", asked, f"{type(error).__name__}: {error}")
     sweep.leave_outcome(folder, Path(hydra.runtime.output_dir), _tracking(config), outcome)
 
 

@@ -5,7 +5,7 @@ from quantexp.config.experiment import GROUPS, OPTIONS, Experiment, affects, che
 from quantexp.config.inputs import Kind, Taken
 from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.model import MODELS, CustomModel, Lenet5, Mlp, Model
-from quantexp.config.option import NOTHING, RESULT, WEIGHTS, Affects, Option, Settings, option, plain
+from quantexp.config.option import NOTHING, RESULT, WEIGHTS, Affects, Option, Settings, names_of, option, plain
 from quantexp.config.quant import (
     METHODS,
     Amp,
@@ -106,6 +106,7 @@ __all__ = [
     "WeightOnly",
     "affects",
     "checked",
+    "names_of",
     "no_pair",
     "option",
     "plain",

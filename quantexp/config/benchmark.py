@@ -1,4 +1,4 @@
-"""How the models are measured."""
+"""How the networks are measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantexp.config.runtime import RUNTIMES
 
 @dataclass
 class Benchmark(Option):
-    """A protocol for timing the float and the quantized model in alternation, in one process."""
+    """A protocol that times the float and the quantized network in turns, in one process."""
 
     group: ClassVar[str] = "benchmark"
 
@@ -26,7 +26,7 @@ class Benchmark(Option):
         "further runtimes that the float network is timed in, as [compiled]", [], affects=RESULT
     )
     memory: bool = option(
-        "also measure the peak memory of a fresh process that loads the model and predicts", False, affects=RESULT
+        "also measure the peak memory of a new process that loads the network and predicts", False, affects=RESULT
     )
 
     def faults(self) -> Iterator[str]:
@@ -41,29 +41,33 @@ class Benchmark(Option):
 
 @dataclass
 class Paired(Benchmark):
-    """Fresh copies of all models, timed in alternation; the interval is taken over the copies.
+    """New copies of all networks, timed in turns; the interval is taken over the copies.
 
-    Two copies of one model differ by per cents from where their weights lie in memory, and no number
-    of rounds averages that out: so each placement copies all models afresh. Placements are added until
+    Two copies of one network differ by a few percent, as their weights lie elsewhere in memory, and no number
+    of rounds averages that out: so each placement copies all networks again. Placements are added until
     the interval of every comparison is narrow or the seconds are spent.
     """
 
     name: ClassVar[str] = "paired"
 
     placements: int = option(
-        "least times that the models are copied afresh", 10, affects=RESULT, at_least=2, at_most=1000
+        "minimum number of placements: times that the networks are copied again",
+        10,
+        affects=RESULT,
+        at_least=2,
+        at_most=1000,
     )
     narrow: float = option(
-        "half-width at which an interval is narrow enough, as a share of the ratio", 0.01, affects=RESULT, above=0
+        "half-width of the interval at which measuring stops, as a share of the ratio", 0.01, affects=RESULT, above=0
     )
-    seconds: float = option("time spent on each batch size at most", 2.0, affects=RESULT, above=0)
-    calls: int = option("least calls in a timed block", 1, affects=RESULT, at_least=1, at_most=10000)
+    seconds: float = option("maximum time for each batch size", 2.0, affects=RESULT, above=0)
+    calls: int = option("minimum number of calls in a timed block", 1, affects=RESULT, at_least=1, at_most=10000)
 
 
 @dataclass
 class Lab(Benchmark):
-    """As the lab hand-out says: a few timed runs after one warm-up, mean ± standard deviation over calls."""
+    """As many hand-outs measure it: a few timed calls after one warm-up, mean ± standard deviation over calls."""
 
     name: ClassVar[str] = "lab"
 
-    repeats: int = option("timed runs after the one warm-up", 5, affects=RESULT, at_least=2)
+    repeats: int = option("timed calls after the one warm-up", 5, affects=RESULT, at_least=2)

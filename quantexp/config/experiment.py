@@ -27,30 +27,32 @@ OPTIONS: tuple[type[Option], ...] = (
 
 @dataclass
 class Experiment(Settings):
-    """One run: a task, a model, a quantization method and how it is measured and recorded."""
+    """One run: a task, a network, a quantization method, and how it is measured and recorded."""
 
     task: Task = field(default_factory=Mnist)
     model: Model = field(default_factory=Mlp)
     quant: Quant = field(default_factory=Static)
-    precision: str | None = option("what it is lowered to; null is the method's own choice", None, affects=RESULT)
-    batch_size: Any = option("inference batch sizes that are measured: an integer or a list", [1, 64], affects=RESULT)
+    precision: str | None = option(
+        "precision of the quantized network; null: the default of the method", None, affects=RESULT
+    )
+    batch_size: Any = option(
+        "inference batch sizes that latency is measured at: an integer or a list", [1, 64], affects=RESULT
+    )
     data: DataSource = option(
         "full: the real data set; sample: the small one in the package; synthetic: random inputs without labels",
         DataSource.full,
         affects=WEIGHTS,
     )
-    data_dir: str | None = option(
-        "where data are read from, read-only; default $QUANTEXP_DATA_DIR", None, affects=NOTHING
-    )
+    data_dir: str | None = option("folder that data are read from; default: $QUANTEXP_DATA_DIR", None, affects=NOTHING)
     cache_dir: str | None = option(
-        "where downloads and trained models are kept; null: your cache directory", None, affects=NOTHING
+        "folder for downloads and trained networks; null: your cache directory", None, affects=NOTHING
     )
     validation: float = option(
         "share of the training examples held out as a validation split", 0.0, affects=WEIGHTS, at_least=0, at_most=0.9
     )
     evaluation: EvaluationSplit = option("split that accuracy is measured on", EvaluationSplit.test, affects=RESULT)
     seed: int = option(
-        "shapes weights, the order of batches, and which examples calibrate or validate",
+        "seed of the weights, the order of batches, and the examples for calibration and validation",
         0,
         affects=WEIGHTS,
         at_least=0,
@@ -105,7 +107,8 @@ class Experiment(Settings):
             calibration, examples = self.quant.calibration, self.quant.calibration_examples
             seed = seed if self.quant.calibration_seed is None else self.quant.calibration_seed
         places = (self.data, self.data_dir, self.cache_dir)
-        return DataRequest(*places, calibration, examples, seed, self.validation, self.seed)
+        calibrates = type(self.quant).calibrates
+        return DataRequest(*places, calibration, examples, seed, self.validation, self.seed, calibrates)
 
     def _precision_faults(self) -> Iterator[str]:
         possible = type(self.quant).precisions
@@ -129,8 +132,9 @@ class Experiment(Settings):
             having = [f"quant.flow={flow}: {', '.join(names)}" for flow, names in self.quant.flows.items()]
             rule = f"precision={self.precision} is not supported by quant={self.quant.name} in flow {self.quant.flow}"
             yield Mismatch(rule, f". All pairs of quant={self.quant.name}: {'; '.join(having)}")
-        if self.quant.flow not in self.runtime.flows:
-            possible = [flow.value for flow in self.quant.flows if flow in self.runtime.flows]
+        executed = self.runtime.flows
+        if executed is not None and self.quant.flow not in executed:
+            possible = [flow.value for flow in self.quant.flows if flow in executed]
             repair = f"use quant.flow={' or '.join(possible)}" if possible else "use runtime=eager"
             yield Mismatch(
                 f"runtime={self.runtime.name} does not execute networks of quant.flow={self.quant.flow}",
@@ -163,7 +167,7 @@ class Experiment(Settings):
             )
 
     def _data_faults(self) -> Iterator[str]:
-        if self.data not in self.task.data:
+        if self.data in list(DataSource) and self.data not in self.task.data:  # a wrong name is a fault already
             having = ", ".join(self.task.data)
             yield Mismatch(f"data={self.data} is not supported by task={self.task.name}", f", which has {having}")
         if not self.labelled and self.quant.trains:
@@ -176,7 +180,9 @@ class Experiment(Settings):
                 f"data=synthetic trains nothing, so that no examples are held out, got validation={self.validation:g}; "
                 "leave it out"
             )
-        if self.evaluation == EvaluationSplit.validation and self.validation == 0 and self.labelled:
+        if not self.labelled and self.evaluation == EvaluationSplit.validation:
+            yield "data=synthetic has no validation split, got evaluation=validation; leave it out"
+        elif self.evaluation == EvaluationSplit.validation and self.validation == 0:
             yield (
                 "evaluation=validation needs examples that are held out of train, got validation=0; "
                 "hold some out, as validation=0.1 does"
@@ -201,29 +207,26 @@ def no_pair(task: str, gives: Iterable[Kind], model: str, takes: Iterable[Kind])
 def affects(path: str) -> Affects:
     """Return the most that a setting affects, by its path as one types it: `seed`, `quant.flow`, `quant`.
 
-    What a setting holds, as `model.arguments.width`, affects what the setting does. A choice among options without
-    settings, as `runtime`, affects the result. Settings that Hydra itself has, and those of no option, affect nothing.
+    A group stands for the choice of an option and all settings that come with it; what a setting holds, as
+    `model.arguments.width`, affects what the setting does. Settings of a sweep and of Hydra affect nothing.
     """
     group, _, rest = path.partition(".")
     name = rest.partition(".")[0]
-    owners: list[type[Settings]] = [option for option in OPTIONS if option.group == group]
-    if group == SweepSettings.group:
-        owners = [SweepSettings]
-    if not owners and group in Experiment.__dataclass_fields__ and not name:
+    options = [option for option in OPTIONS if option.group == group]
+    if not options and not name and group in Experiment.__dataclass_fields__ and group != SweepSettings.group:
         return Experiment.affected_by(group)
-    found = [
-        owner.affected_by(field.name)
-        for owner in owners
-        for field in fields(owner)
+    found = [option.choice_affects for option in options if not name]
+    found += [
+        option.affected_by(field.name)
+        for option in options
+        for field in fields(option)
         if "affects" in field.metadata and name in ("", field.name)
     ]
-    if owners and not found and not name:
-        return RESULT
     return next((one for one in (WEIGHTS, RESULT) if one in found), NOTHING)
 
 
 def checked(experiment: Any) -> Experiment:
-    """Return the experiment unless keys were forced into it that it does not declare."""
+    """Return the experiment. Raises ConfigError if keys were added with + that it does not have."""
     if not isinstance(experiment, Experiment):
         raise ConfigError(f"expected an Experiment, got {type(experiment).__name__}")
     if extras := list(experiment.extras()):

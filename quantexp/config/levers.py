@@ -1,4 +1,4 @@
-"""The levers of the methods: what their settings are chosen from."""
+"""What the settings of the methods are chosen from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ class Flow(StrEnum):
     eager = "eager"
     pt2e = "pt2e"
     torchao = "torchao"
+
+    @property
+    def implementation(self) -> str:
+        """The module that does it."""
+        return f"quantexp.quant.flows.{self.value}"
 
 
 OVER_TORCH_AO = (Flow.fx, Flow.eager)  # whose end torch has announced

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from quantexp.config.inputs import Kind, Taken
-from quantexp.config.option import WEIGHTS, Option, option
+from quantexp.config.option import WEIGHTS, Affects, Option, option
 from quantexp.config.own import own_code_faults
 
 
@@ -19,6 +19,7 @@ class Model(Option):
     """
 
     group: ClassVar[str] = "model"
+    choice_affects: ClassVar[Affects] = WEIGHTS
     takes: ClassVar[tuple[Taken, ...] | None] = ()
 
     @property

@@ -79,7 +79,7 @@ class Settings:
             raise ConfigError(*faults)
 
     def _name_faults(self) -> Iterator[str]:
-        """Turn names that were given as text into members of their Enum; yield those that are none."""
+        """Turn names into members of their Enum; yield a fault for each that is not one."""
         for field, kind in get_type_hints(type(self)).items():
             value, names = getattr(self, field, None), names_of(kind)
             if names is None or isinstance(value, names) or (value is None and names is not kind):
@@ -91,29 +91,33 @@ class Settings:
                 yield f"{self.group}.{field} must be one of {listed}, got {value!r}".removeprefix(".")
 
     def faults(self) -> Iterator[str]:
-        """Yield what is wrong with the values, one sentence a fault."""
+        """Yield a sentence for each fault of the values."""
         for field in dataclasses.fields(self):
             yield from bound_faults(f"{self.group}.{field.name}", getattr(self, field.name), field)
 
     def filled(self, **values: Any) -> Self:
-        """Return a copy with these values. It keeps the keys that were forced in, which `extras` must find."""
+        """Return a copy with these values. It keeps keys that were added with +, which `extras` must find."""
         copied = copy.copy(self)
         for name, value in values.items():
             setattr(copied, name, value)
         return copied
 
     def extras(self) -> Iterator[str]:
-        """Yield the keys that were forced in with `+key=value` and that no field declares."""
+        """Yield the keys that were added with `+key=value` and that are no field."""
         declared = {field.name for field in dataclasses.fields(self)}
         yield from (f"{self.group}.{key}" for key in vars(self) if key not in declared)
 
 
 @dataclasses.dataclass
 class Option(Settings):
-    """One value of a config group: `name` is what one types, `implementation` the module that does it."""
+    """One value of a config group: `name` is what one types, `implementation` the module that does it.
+
+    `choice_affects` says what changes when another value of the group is chosen.
+    """
 
     name: ClassVar[str] = ""
     implementation: ClassVar[str] = ""
+    choice_affects: ClassVar[Affects] = RESULT
 
 
 def plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
-"""How precision is lowered: one option a method, with what it can lower to and what it promises.
+"""The quantization methods: one option each.
 
-`precisions` lists what a method can do, its own choice first.
+`precisions` lists the precisions that a method has, its default first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Quant(Option):
 
 @dataclass
 class NoQuant(Quant):
-    """The float model; with bf16 or fp16, its weights cast to half the bytes."""
+    """No quantization: the float network; with bf16 or fp16, its weights cast to half the bytes."""
 
     name: ClassVar[str] = "none"
     implementation: ClassVar[str] = "quantexp.quant.methods.none"
@@ -43,10 +43,10 @@ class NoQuant(Quant):
 
 @dataclass
 class ByLayer(Quant):
-    """A method that quantizes layers one by one: which of them, by which API and for which kernels.
+    """A method that quantizes layers one by one: which layers, by which API, for which kernels.
 
-    `flows` says which precisions each flow has, the method's own choice first; `levers` names the settings
-    that only some flows have, and those flows. The engine is chosen only where torch.ao packs the weights.
+    `flows` has the precisions of each flow, the default first; `levers` the settings that only some flows have,
+    with those flows. There is an engine to choose only where torch.ao packs the weights.
     """
 
     flows: ClassVar[dict[Flow, tuple[str, ...]]] = {}
@@ -54,18 +54,18 @@ class ByLayer(Quant):
 
     flow: Flow = option("API that quantizes", Flow.fx, affects=RESULT)
     engine: Engine | None = option(
-        "kernel library that executes the layers: x86, fbgemm, onednn, qnnpack; null: x86 in flows fx and eager",
+        "library of int8 kernels: x86, fbgemm, onednn, qnnpack; null: x86 in flows fx and eager",
         None,
         affects=RESULT,
     )
     include: list[str] = option(
-        "patterns of layer names that are quantized, as [layers.*]; none: every layer", [], affects=RESULT
+        "patterns of the layers to quantize, as [layers.*]; none: every layer", [], affects=RESULT
     )
-    exclude: list[str] = option("patterns of layer names that are left in float, as [layers.4]", [], affects=RESULT)
+    exclude: list[str] = option("patterns of the layers to keep in float, as [layers.4]", [], affects=RESULT)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.engine is None and self.flow in self.levers["engine"]:
+        if self.engine is None and self.flow in self.levers.get("engine", ()):
             self.engine = Engine.x86
 
     @property
@@ -82,7 +82,7 @@ class ByLayer(Quant):
                 f"quant={method.name}: {', '.join(method.flows)}" for method in METHODS if issubclass(method, ByLayer)
             )
             yield Mismatch(
-                f"quant.flow={self.flow} does not exist for quant={self.name}",
+                f"quant.flow={self.flow} is not supported by quant={self.name}",
                 f", which has {', '.join(self.flows)}. All pairs: {pairs}",
             )
             return
@@ -101,7 +101,7 @@ class ByLayer(Quant):
 
 @dataclass
 class Dynamic(ByLayer):
-    """Weights of Linear layers quantized beforehand, the range of their inputs found at each call."""
+    """Weights of Linear layers quantized beforehand, the ranges of their inputs found at each call."""
 
     name: ClassVar[str] = "dynamic"
     implementation: ClassVar[str] = "quantexp.quant.methods.dynamic"
@@ -118,7 +118,7 @@ class Dynamic(ByLayer):
 
 @dataclass
 class WeightOnly(ByLayer):
-    """Weights of Linear layers quantized and expanded where they are multiplied, with fp32 in int8, bf16 in int4."""
+    """Only the weights of Linear layers quantized: int8 weights multiply with fp32, int4 weights with bf16."""
 
     name: ClassVar[str] = "weight_only"
     implementation: ClassVar[str] = "quantexp.quant.methods.weight_only"
@@ -127,7 +127,7 @@ class WeightOnly(ByLayer):
 
     flow: Flow = option("API that quantizes", Flow.torchao, affects=RESULT)
     group_size: int = option(
-        "weights of a row that share a scale in int4: 32, 64 or 128", 32, affects=RESULT, at_least=32, at_most=128
+        "int4: how many weights of a row share a scale: 32, 64 or 128", 32, affects=RESULT, at_least=32, at_most=128
     )
 
     def faults(self) -> Iterator[str]:
@@ -138,7 +138,7 @@ class WeightOnly(ByLayer):
 
 @dataclass
 class Static(ByLayer):
-    """Weights and activations quantized after training, with ranges seen on calibration examples."""
+    """Weights and activations quantized after training, with ranges from calibration examples."""
 
     name: ClassVar[str] = "static"
     implementation: ClassVar[str] = "quantexp.quant.methods.static"
@@ -151,37 +151,37 @@ class Static(ByLayer):
     }
 
     dynamic: list[str] = option(
-        "patterns of Linear layers that get their input ranges at each call instead, as [layers.4]", [], affects=RESULT
+        "patterns of the Linear layers to quantize dynamically instead, as [layers.4]", [], affects=RESULT
     )
     weights: Granularity = option(
         "which weights share a scale: per_channel or per_tensor", Granularity.per_channel, affects=RESULT
     )
-    observer: Observer = option("how activation ranges are chosen", Observer.histogram, affects=RESULT)
+    observer: Observer = option("how the ranges of activations are chosen", Observer.histogram, affects=RESULT)
     percentile: float = option(
-        "of the values that observer=percentile keeps in range, in per cent",
+        "percentage of the values that observer=percentile keeps in range",
         99.99,
         affects=RESULT,
         above=50,
         at_most=100,
     )
     activations: Scheme = option(
-        "how activation ranges lie around zero: affine or symmetric", Scheme.affine, affects=RESULT
+        "ranges of activations: affine, or symmetric around zero", Scheme.affine, affects=RESULT
     )
     reduce_range: bool | None = option(
-        "7 bits for activations, so that sums cannot saturate; null: where the CPU needs it", None, affects=RESULT
+        "7 bits for activations, so that sums cannot overflow; null: where the CPU needs it", None, affects=RESULT
     )
     calibration: CalibrationSplit = option(
-        "split to calibrate on; test is what the lab allows, and is tagged", CalibrationSplit.train, affects=RESULT
+        "split of the calibration examples: train, or test, which is tagged", CalibrationSplit.train, affects=RESULT
     )
-    calibration_examples: int = option("examples to calibrate on", 512, affects=RESULT, at_least=1)
+    calibration_examples: int = option("number of calibration examples", 512, affects=RESULT, at_least=1)
     calibration_seed: int | None = option(
-        "draws the calibration examples; null: seed", None, affects=RESULT, at_least=0
+        "seed of the calibration examples; null: the seed of the run", None, affects=RESULT, at_least=0
     )
 
 
 @dataclass
 class Qat(ByLayer):
-    """Trained on with fake quantization in the loop, then converted to the integer kernels."""
+    """Quantization-aware training: trained with fake quantization in the loop, then converted."""
 
     name: ClassVar[str] = "qat"
     implementation: ClassVar[str] = "quantexp.quant.methods.qat"
@@ -195,29 +195,34 @@ class Qat(ByLayer):
         "which weights share a scale: per_channel or per_tensor", Granularity.per_channel, affects=WEIGHTS
     )
     activations: Scheme = option(
-        "how activation ranges lie around zero: affine or symmetric", Scheme.affine, affects=WEIGHTS
+        "ranges of activations: affine, or symmetric around zero", Scheme.affine, affects=WEIGHTS
     )
     reduce_range: bool | None = option(
-        "7 bits for activations, so that sums cannot saturate; null: where the CPU needs it", None, affects=WEIGHTS
+        "7 bits for activations, so that sums cannot overflow; null: where the CPU needs it", None, affects=WEIGHTS
     )
-    start: Start = option("trained: from the float model; scratch: from fresh weights", Start.trained, affects=WEIGHTS)
+    start: Start = option(
+        "trained: start from the float network; scratch: from new weights", Start.trained, affects=WEIGHTS
+    )
     epochs: int | None = option(
-        "passes; null: 1 from the trained model, train.epochs from scratch", None, affects=WEIGHTS, at_least=1
+        "passes over the training split; null: 1 from the trained network, train.epochs from scratch",
+        None,
+        affects=WEIGHTS,
+        at_least=1,
     )
     learning_rate: float | None = option(
-        "step size; null: a tenth of train.learning_rate from the trained model, all of it from scratch",
+        "null: train.learning_rate / 10 from the trained network, train.learning_rate from scratch",
         None,
         affects=WEIGHTS,
         above=0,
     )
     freeze_after: float = option(
-        "share of the steps after which observers freeze", 0.5, affects=WEIGHTS, above=0, at_most=1
+        "share of the steps after which the ranges are kept", 0.5, affects=WEIGHTS, above=0, at_most=1
     )
 
 
 @dataclass
 class Amp(Quant):
-    """Automatic mixed precision: trained from scratch under autocast, and run under it."""
+    """Automatic mixed precision: trained from scratch under autocast, and executed under autocast."""
 
     name: ClassVar[str] = "amp"
     implementation: ClassVar[str] = "quantexp.quant.methods.amp"
@@ -227,7 +232,7 @@ class Amp(Quant):
 
 @dataclass
 class FakeQuant(Quant):
-    """Values rounded to 2 to 8 bits and computed with in float: simulated, for accuracy alone."""
+    """Values rounded to 2 to 8 bits and computed with in float: a simulation, which says nothing of speed or size."""
 
     name: ClassVar[str] = "fake_quant"
     implementation: ClassVar[str] = "quantexp.quant.methods.fake_quant"
@@ -238,21 +243,21 @@ class FakeQuant(Quant):
     weight_bits: int = option("bits of weights", 4, affects=RESULT, at_least=2, at_most=8)
     activation_bits: int = option("bits of activations", 8, affects=RESULT, at_least=2, at_most=8)
     include: list[str] = option(
-        "patterns of layer names that are quantized, as [layers.*]; none: every layer", [], affects=RESULT
+        "patterns of the layers to quantize, as [layers.*]; none: every layer", [], affects=RESULT
     )
-    exclude: list[str] = option("patterns of layer names that are left in float, as [layers.4]", [], affects=RESULT)
+    exclude: list[str] = option("patterns of the layers to keep in float, as [layers.4]", [], affects=RESULT)
     weights: Granularity = option(
         "which weights share a scale: per_channel or per_tensor", Granularity.per_channel, affects=RESULT
     )
     percentile: float = option(
-        "of the activations that are kept in range, in per cent", 99.99, affects=RESULT, above=50, at_most=100
+        "percentage of the activations that are kept in range", 99.99, affects=RESULT, above=50, at_most=100
     )
     calibration: CalibrationSplit = option(
-        "split to calibrate on; test is what the lab allows, and is tagged", CalibrationSplit.train, affects=RESULT
+        "split of the calibration examples: train, or test, which is tagged", CalibrationSplit.train, affects=RESULT
     )
-    calibration_examples: int = option("examples to calibrate on", 512, affects=RESULT, at_least=1)
+    calibration_examples: int = option("number of calibration examples", 512, affects=RESULT, at_least=1)
     calibration_seed: int | None = option(
-        "draws the calibration examples; null: seed", None, affects=RESULT, at_least=0
+        "seed of the calibration examples; null: the seed of the run", None, affects=RESULT, at_least=0
     )
 
 

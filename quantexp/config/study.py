@@ -36,7 +36,8 @@ class Criterion(StrEnum):
 class Study(Option):
     """What is done with an experiment.
 
-    `needs_data` says whether it reads the data of the task; `chooses` has the methods whose layers it chooses.
+    `needs_data` says whether it reads the task's data; `chooses` has the methods whose layers it chooses, none where it
+    leaves them to the experiment. `implementation` names the generator that yields its variants and what it found.
     """
 
     group: ClassVar[str] = "study"
@@ -60,7 +61,7 @@ class Study(Option):
 
 @dataclass
 class Single(Study):
-    """One variant: train or load, quantize, prove it, measure."""
+    """A single run: train or load, quantize, prove it, measure."""
 
     name: ClassVar[str] = "single"
 
@@ -73,7 +74,7 @@ class Affine(Study):
     """
 
     name: ClassVar[str] = "affine"
-    implementation: ClassVar[str] = "quantexp.studies.affine"
+    implementation: ClassVar[str] = "quantexp.studies.affine.study.find"
     needs_data: ClassVar[bool] = False
 
     shape: list[int] = option(
@@ -107,13 +108,13 @@ class Affine(Study):
 
 @dataclass
 class Sensitivity(Study):
-    """Each layer quantized alone, and all but it: accuracy, loss, output SQNR, latency, size; which to keep in float.
+    """Each layer quantized alone, and all layers but it: which ones to keep in float.
 
     Each variant is a run below the run of the study. Run the same command again to resume.
     """
 
     name: ClassVar[str] = "sensitivity"
-    implementation: ClassVar[str] = "quantexp.studies.sensitivity"
+    implementation: ClassVar[str] = "quantexp.studies.sensitivity.study.find"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer, FakeQuant)
 
     by: Criterion = option(

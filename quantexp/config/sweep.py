@@ -1,4 +1,4 @@
-"""What a multirun is called, whether it goes on where it stopped, and whether it may ask for what does not exist."""
+"""How a sweep is named, resumed, and what it does with combinations that are not supported."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from quantexp.config.option import NOTHING, Settings, option
 
 
 class Retry(StrEnum):
-    """Which combinations of a sweep that was started before are run."""
+    """Which combinations of a resumed sweep are run."""
 
     unfinished = "unfinished"
     failed = "failed"
 
 
 class Unsupported(StrEnum):
-    """What becomes of a sweep some of whose combinations do not exist."""
+    """What a sweep does with combinations that are not supported."""
 
     refuse = "refuse"
     skip = "skip"
@@ -27,21 +27,21 @@ class Unsupported(StrEnum):
 
 @dataclass
 class SweepSettings(Settings):
-    """A sweep: one run for each combination, asked for with -m."""
+    """A sweep (`-m`): one run for each combination."""
 
     group: ClassVar[str] = "sweep"
 
     name: str | None = option(
-        "what it is called; the same name again resumes it; null: after its moment", None, affects=NOTHING
+        "name; the same name again resumes the sweep; default: date and time", None, affects=NOTHING
     )
     resume: bool = option(
-        "whether combinations that are done, here and with the same versions, are skipped", True, affects=NOTHING
+        "skip combinations that are finished on this machine and with these versions", True, affects=NOTHING
     )
     retry: Retry = option(
-        "unfinished: whatever is not done; failed: only what failed", Retry.unfinished, affects=NOTHING
+        "unfinished: run all that are not finished; failed: only those that failed", Retry.unfinished, affects=NOTHING
     )
     unsupported: Unsupported = option(
-        "combinations that do not exist, as a flow that a method lacks: refuse the sweep, or skip them and report why",
+        "combinations that are not supported: refuse the sweep, or skip them and report the reason",
         Unsupported.refuse,
         affects=NOTHING,
     )

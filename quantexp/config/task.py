@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from quantexp.config.inputs import Kind
-from quantexp.config.option import WEIGHTS, Option, option
+from quantexp.config.option import WEIGHTS, Affects, Option, option
 from quantexp.config.own import own_code_faults
 
 
@@ -38,6 +38,7 @@ class EvaluationSplit(StrEnum):
 class DataRequest:
     """Which examples a task must load. Paths are None where the user's defaults apply.
 
+    `calibrates` tells whether the method needs the calibration examples: only then are too few of them an error.
     `seed` draws the calibration examples; `validation` is the share of the training examples that is held out,
     drawn with a seed of its own.
     """
@@ -50,6 +51,7 @@ class DataRequest:
     seed: int = 0
     validation: float = 0.0
     validation_seed: int = 0
+    calibrates: bool = True
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Task(Option):
     """
 
     group: ClassVar[str] = "task"
+    choice_affects: ClassVar[Affects] = WEIGHTS
     gives: ClassVar[tuple[Kind, ...] | None] = ()
     data: ClassVar[tuple[DataSource, ...]] = tuple(DataSource)
     class_names: ClassVar[tuple[str, ...]] = ()  # where classes have names beside their numbers

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantexp.config.option import NOTHING, Option, option
+from quantexp.config.option import NOTHING, Affects, Option, option
 
 
 @dataclass
@@ -14,6 +14,7 @@ class Tracking(Option):
     """An MLflow store."""
 
     group: ClassVar[str] = "tracking"
+    choice_affects: ClassVar[Affects] = NOTHING
 
     experiment: str = option("name of the MLflow experiment", "quantexp", affects=NOTHING)
     uri: str | None = option("MLflow tracking URI", None, affects=NOTHING)
@@ -45,7 +46,7 @@ class Local(Tracking):
 
 @dataclass
 class Server(Tracking):
-    """An MLflow server, or any other tracking URI; asked whether it lives before training starts."""
+    """An MLflow server, or any other tracking URI; checked before training starts."""
 
     name: ClassVar[str] = "server"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
-from quantexp.config.option import WEIGHTS, Option, option
+from quantexp.config.option import WEIGHTS, Affects, Option, option
 
 
 class Optimizer(StrEnum):
@@ -30,6 +30,7 @@ class Train(Option):
     """The training recipe; the defaults are the lab's."""
 
     group: ClassVar[str] = "train"
+    choice_affects: ClassVar[Affects] = WEIGHTS
     name: ClassVar[str] = "default"
 
     epochs: int = option("passes over the training split", 2, affects=WEIGHTS, at_least=1)
@@ -41,7 +42,7 @@ class Train(Option):
         "CPU threads while training; null takes every core", None, affects=WEIGHTS, at_least=1, at_most=1024
     )
     checkpoint: str | None = option(
-        "float weights instead of training: a .safetensors file, a .pt state dict, or runs:/RUN_ID of a run",
+        "float weights to start from, not trained: a .safetensors file, a .pt state dict, or runs:/RUN_ID of a run",
         None,
         affects=WEIGHTS,
     )

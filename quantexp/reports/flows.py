@@ -10,7 +10,7 @@ from quantexp.analysis.values import size_mb
 from quantexp.analysis.variants import Variant, networks
 from quantexp.reports.cells import ratio_text, significance
 from quantexp.reports.table import Table
-from quantexp.results.sweep import Sweep
+from quantexp.results.sweep import SweepResult
 from quantexp.results.text import size_text
 
 MEANING = (
@@ -20,7 +20,7 @@ MEANING = (
 )
 
 
-def flows_table(sweep: Sweep) -> Table | None:
+def flows_table(sweep: SweepResult) -> Table | None:
     """Return a row per method and flow without torch.ao, None if no method was run in flows of both kinds."""
     found = networks(sweep)
     names = setup_names([network.setup for network in found])

@@ -18,7 +18,7 @@ from quantexp.reports.cells import closeness_cells, error_text, ratio_text, sign
 from quantexp.reports.notes import EAGER
 from quantexp.reports.table import Table
 from quantexp.results import Report
-from quantexp.results.sweep import Sweep, UnsupportedEntry
+from quantexp.results.sweep import SweepResult, UnsupportedEntry
 from quantexp.results.text import size_text, threads_text
 
 EVIDENCE = "Layers in dtype: with weights in it. MACs in dtype: share of the multiply-accumulates that ran in it."
@@ -30,7 +30,7 @@ UNLABELLED = "Agreement: examples with the same prediction as float. SQNR: energ
 PAIRED = "Speedup: paired, [ ]: 95 % interval, * unstable."
 
 
-def network_tables(sweep: Sweep) -> list[tuple[str, Table]]:
+def network_tables(sweep: SweepResult) -> list[tuple[str, Table]]:
     """Return a title and a table for each network with at least two methods."""
     tried, found = variants(sweep), networks(sweep)
     names = setup_names([network.setup for network in found])
@@ -43,7 +43,7 @@ def network_tables(sweep: Sweep) -> list[tuple[str, Table]]:
     return tables
 
 
-def unsupported_table(sweep: Sweep) -> Table | None:
+def unsupported_table(sweep: SweepResult) -> Table | None:
     """Return the combinations that are not supported, a row per reason; None if there are none."""
     of_reason: dict[str, list[UnsupportedEntry]] = defaultdict(list)
     for entry in sweep.unsupported:

@@ -18,7 +18,7 @@ from quantexp.reports.sweep_csv import full_csv, sweep_csv
 from quantexp.reports.sweep_plots import Picture, drawn
 from quantexp.reports.sweep_table import full_table, seeds_table, summary_table
 from quantexp.reports.table import TEXT_COLUMNS, Table, plain
-from quantexp.results.sweep import Entry, Sweep
+from quantexp.results.sweep import Entry, SweepResult
 from quantexp.system.errors import QuantexpError
 
 PAGE = "report.html"
@@ -48,7 +48,7 @@ figcaption { color: var(--quiet); font-size: .85rem }
 """
 
 
-def write(sweep: Sweep, folder: Path) -> Path:
+def write(sweep: SweepResult, folder: Path) -> Path:
     """Write the report into `folder`; return the path of the HTML page.
 
         table.md, table.csv   the summary
@@ -87,7 +87,7 @@ def write(sweep: Sweep, folder: Path) -> Path:
     return folder / PAGE
 
 
-def markdown(sweep: Sweep, pictures: list[Picture]) -> str:
+def markdown(sweep: SweepResult, pictures: list[Picture]) -> str:
     """Return the report as Markdown, with links to the pictures."""
     parts = [f"# Sweep {plain(sweep.name)}", f"    {' '.join(sweep.command.split())}"]
     parts += ["## Recommendation", *(plain(text) for text in recommend(sweep).split("\n\n"))]
@@ -100,7 +100,7 @@ def markdown(sweep: Sweep, pictures: list[Picture]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def html(sweep: Sweep, pictures: list[Picture]) -> str:
+def html(sweep: SweepResult, pictures: list[Picture]) -> str:
     """Return the report as one page with embedded pictures."""
     name = escape(sweep.name)
     return "\n".join(
@@ -116,7 +116,7 @@ def html(sweep: Sweep, pictures: list[Picture]) -> str:
     )
 
 
-def _sections(sweep: Sweep, pictures: list[Picture]) -> Iterator[str]:
+def _sections(sweep: SweepResult, pictures: list[Picture]) -> Iterator[str]:
     tables = dict(_tables(sweep))
     summary, *others = tables.items()
     yield "<h2>Recommendation</h2>"
@@ -135,7 +135,7 @@ def _sections(sweep: Sweep, pictures: list[Picture]) -> Iterator[str]:
         yield "</dl>"
 
 
-def _tables(sweep: Sweep) -> Iterator[tuple[str, Table]]:
+def _tables(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
     """Yield the tables with their titles, the summary first."""
     yield "Summary", summary_table(sweep)
     yield from _of_networks(sweep)
@@ -144,7 +144,7 @@ def _tables(sweep: Sweep) -> Iterator[tuple[str, Table]]:
     yield "All runs", full_table(sweep)
 
 
-def _of_networks(sweep: Sweep) -> Iterator[tuple[str, Table]]:
+def _of_networks(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
     yield from network_tables(sweep)
     if flows := flows_table(sweep):
         yield "Flows without torch.ao", flows
@@ -152,7 +152,7 @@ def _of_networks(sweep: Sweep) -> Iterator[tuple[str, Table]]:
         yield "Unsupported combinations", unsupported
 
 
-def _networks(sweep: Sweep) -> str:
+def _networks(sweep: SweepResult) -> str:
     return "\n".join(f"## {plain(title)}\n\n{table.markdown()}" for title, table in _of_networks(sweep))
 
 

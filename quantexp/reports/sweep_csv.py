@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from quantexp.analysis.variants import Variant, variants
 from quantexp.results import Report
 from quantexp.results.metrics import metrics
-from quantexp.results.sweep import Entry, Sweep, UnsupportedEntry
+from quantexp.results.sweep import Entry, SweepResult, UnsupportedEntry
 
 Row = dict[str, object]
 
 
-def sweep_csv(sweep: Sweep) -> str:
+def sweep_csv(sweep: SweepResult) -> str:
     """Return the summary, a row per finished run: accuracy and agreement in [0, 1], milliseconds, MB.
 
     There is a column for accuracy if a run has labels, and columns for agreement and SQNR if a run has none.
@@ -30,7 +30,7 @@ def sweep_csv(sweep: Sweep) -> str:
     return _csv([*columns, *_varied(sweep)], rows)
 
 
-def full_csv(sweep: Sweep) -> str:
+def full_csv(sweep: SweepResult) -> str:
     """Return every figure of every combination by its public name, a row per run.
 
     Failed runs have their error, unsupported combinations the reason, and neither has figures.
@@ -90,13 +90,13 @@ def _unsupported(entry: UnsupportedEntry) -> Row:
     return {**entry.settings, "name": " ".join(entry.asked), "precision": "", "unsupported": entry.reason}
 
 
-def _entries(sweep: Sweep) -> Iterator[tuple[Variant, Entry]]:
+def _entries(sweep: SweepResult) -> Iterator[tuple[Variant, Entry]]:
     """Return each combination with its variant, in the order of the sweep."""
     of_run = {id(entry): variant for variant in variants(sweep) for entry in variant.entries}
     return ((of_run[id(entry)], entry) for entry in sweep.entries)
 
 
-def _varied(sweep: Sweep) -> list[str]:
+def _varied(sweep: SweepResult) -> list[str]:
     return list(dict.fromkeys(name for variant in variants(sweep) for name, _ in variant.settings))
 
 

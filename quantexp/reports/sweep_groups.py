@@ -31,7 +31,7 @@ from quantexp.reports.style import (
     literal,
     page,
 )
-from quantexp.results.sweep import Sweep
+from quantexp.results.sweep import SweepResult
 from quantexp.results.text import threads_text
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Group:
         return max(len(variant.reports) for _, variant in self.variants)
 
 
-def groups(sweep: Sweep) -> list[Group]:
+def groups(sweep: SweepResult) -> list[Group]:
     """Return the groups with something to compare: the networks of each task and setup."""
     found: dict[tuple[str, Setup], list[Network]] = defaultdict(list)
     for network in networks(sweep):

@@ -22,7 +22,7 @@ from quantexp.reports.sweep_marks import (
     draw_speedups,
     quality_dots,
 )
-from quantexp.results.sweep import Sweep
+from quantexp.results.sweep import SweepResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,12 +43,12 @@ class Picture:
     png: bytes
 
 
-def pictures(sweep: Sweep) -> dict[str, bytes]:
+def pictures(sweep: SweepResult) -> dict[str, bytes]:
     """Return the pictures of a sweep as PNG by file name, without those that have nothing to show."""
     return {picture.file: picture.png for picture in drawn(sweep)}
 
 
-def drawn(sweep: Sweep) -> list[Picture]:
+def drawn(sweep: SweepResult) -> list[Picture]:
     """Return the pictures of a sweep with titles and captions."""
     found = []
     with styled():
@@ -58,7 +58,7 @@ def drawn(sweep: Sweep) -> list[Picture]:
     return found
 
 
-def figures(sweep: Sweep) -> dict[str, Figure]:
+def figures(sweep: SweepResult) -> dict[str, Figure]:
     """Return the figures of a sweep, before they are drawn, by file name."""
     by_task: dict[str, list[Group]] = defaultdict(list)
     for group in groups(sweep):

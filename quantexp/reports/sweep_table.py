@@ -30,14 +30,14 @@ from quantexp.reports.cells import (
 from quantexp.reports.notes import notes
 from quantexp.reports.table import Table
 from quantexp.results import Comparison, Report
-from quantexp.results.sweep import Entry, Sweep
+from quantexp.results.sweep import Entry, SweepResult
 from quantexp.results.text import change_text, p_text, size_text
 
 SUMMARY = ("Task", "Quantization", "dtype")
 CLOSENESS = ("Agreement (%)", "SQNR (dB)")
 
 
-def summary_table(sweep: Sweep) -> Table:
+def summary_table(sweep: SweepResult) -> Table:
     """Return a row per variant, and one per failed run with its error."""
     tried = variants(sweep)
     every = setups(tried)
@@ -68,7 +68,7 @@ def summary_table(sweep: Sweep) -> Table:
     return Table(tuple(columns), tuple(rows), tuple(_notes(sweep, every, folded))).compact()
 
 
-def full_table(sweep: Sweep) -> Table:
+def full_table(sweep: SweepResult) -> Table:
     """Return a row per run and batch size: intervals, changes vs float, verdicts, and numbered notes."""
     tried = variants(sweep)
     every = setups(tried)
@@ -93,7 +93,7 @@ def full_table(sweep: Sweep) -> Table:
     return Table(tuple(columns), tuple(rows), (*_notes(sweep, every, False), *numbered)).compact()
 
 
-def seeds_table(sweep: Sweep) -> Table | None:
+def seeds_table(sweep: SweepResult) -> Table | None:
     """Return the pairs of methods compared over their shared seeds, None if no pair shares two seeds."""
     found = networks(sweep)
     names = setup_names([network.setup for network in found])
@@ -116,7 +116,7 @@ def seeds_table(sweep: Sweep) -> Table | None:
     return Table((*columns, *(f"Speedup B{size}" for size in sizes)), tuple(rows), meaning).compact()
 
 
-def progress_notes(sweep: Sweep) -> Iterator[str]:
+def progress_notes(sweep: SweepResult) -> Iterator[str]:
     """Yield how many combinations failed, are not supported, and remain."""
     total = len(sweep.entries) + sweep.left
     if sweep.failed:
@@ -176,7 +176,7 @@ def _latency(variant: Variant | None, size: int) -> str:
     return f"{text}*" if text and variant and variant.unstable(size) else text
 
 
-def _notes(sweep: Sweep, every: Sequence[Setup], folded: bool) -> Iterator[str]:
+def _notes(sweep: SweepResult, every: Sequence[Setup], folded: bool) -> Iterator[str]:
     """Yield what the cells mean, where they were measured, and what is missing."""
     if sweep.reports:
         yield from notes(sweep.reports)

@@ -31,7 +31,7 @@ class UnsupportedEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class SweepResult:
     """A sweep as the store holds it: the command that made it, its combinations, and how many are left to do.
 
     The combinations that do not exist stand apart: they are neither left nor failed.

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from quantexp.config import Experiment, Single, Source
+from quantexp.config import GROUPS, NOTHING, DataSource, Experiment, Single, affects
 from quantexp.system.passwords import without_password
 from quantexp.tracking.names import as_text
 
-GROUPS = ("task", "model", "quant", "train", "benchmark", "tracking", "study")
 IN_THE_NAME = ("task", "quant", "precision", "data", "seed", "study")
-NOT_IN_THE_NAME = (
-    "data_dir",
-    "cache_dir",
-    "tracking",
-    "hydra",
-    "sweep",
-    "experiment",
-)  # what tells no two results apart
 
 
 def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequence[str]) -> str:
     """Return a name that tells the run apart: its axes, or its study, then whatever else was asked for."""
-    sample = ["sample"] if experiment.data is Source.sample else []
-    axes = (
-        [choices["task"], *sample, choices["quant"], str(experiment.precision)] if experiment.study.needs_data else []
-    )
+    data = [] if experiment.data is DataSource.full else [experiment.data.value]
+    axes = [choices["task"], *data, choices["quant"], str(experiment.precision)] if experiment.study.needs_data else []
     study = [] if isinstance(experiment.study, Single) else [experiment.study.name]
     rest = [text for text in telling(overrides) if text.partition("=")[0] not in IN_THE_NAME]
     return " ".join(["-".join([*study, *axes, f"s{experiment.seed}"]), *rest])
@@ -39,7 +27,7 @@ def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequ
 def telling(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that can tell two results apart, without the signs before them and without passwords."""
     asked = (str(without_password(text)).lstrip("+~") for text in overrides)
-    return [text for text in asked if re.split(r"[.=/]", text)[0] not in NOT_IN_THE_NAME]
+    return [text for text in asked if affects(text.partition("=")[0]) is not NOTHING]
 
 
 def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, Any]:
@@ -59,7 +47,7 @@ def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, 
 def settings(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
     """Return what can tell results apart, flat as it would be recorded, of a config that describes no experiment."""
     every = _settings(config, choices)
-    return {name: as_text(value) for name, value in every.items() if name.split(".")[0] not in NOT_IN_THE_NAME}
+    return {name: as_text(value) for name, value in every.items() if affects(name) is not NOTHING}
 
 
 def yaml_text(config: DictConfig, overrides: Sequence[str]) -> str:

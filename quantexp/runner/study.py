@@ -1,26 +1,29 @@
-"""A study of several runs: it yields experiments and receives their reports; each is recorded below the study's run.
+"""A study: it yields experiments and receives their reports; each is recorded below the study's own run.
 
-A study that was stopped goes on: its run in the store is opened again, and what finished below it is not repeated.
+A study that was stopped is resumed: its run in the store is opened again, and what finished below it is not repeated.
 One that yields what it has found so far has that recorded at once: a process that is killed leaves it there.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from quantexp.config import Experiment, Single
 from quantexp.reports.findings import Findings
+from quantexp.runner.finished import read_report
 from quantexp.runner.labels import parameters, yaml_text
-from quantexp.runner.single import Request, perform, recorded
-from quantexp.system.errors import QuantizationError
+from quantexp.runner.single import run_single
+from quantexp.runner.tracked import Request, log_findings, tracked_run
+from quantexp.system.errors import QuantizationError, TrackingError
+from quantexp.system.implementation import resolve
 from quantexp.system.terminal import show
 
 if TYPE_CHECKING:
     from quantexp.results import Report
-    from quantexp.tracking.record import Recorder
+    from quantexp.tracking.run import TrackedRun
     from quantexp.tracking.store import Store
 
 log = logging.getLogger(__name__)
@@ -29,7 +32,15 @@ Variants: TypeAlias = "Generator[Experiment | Findings, Any, Findings]"
 """A study at work: it yields an experiment to receive its report, or what it has found so far to have it recorded."""
 
 
-def conduct(experiment: Experiment, request: Request, variants: Variants, resume: bool) -> Findings:
+def run_experiment(experiment: Experiment, request: Request) -> None:
+    """Run and record what the experiment's study is: a single variant, or several of them. Raises QuantexpError."""
+    if isinstance(experiment.study, Single):
+        run_single(experiment, request)
+    else:
+        run_study(experiment, request)
+
+
+def run_study(experiment: Experiment, request: Request) -> Findings:
     """Run what the study yields, show its table, record it.
 
     A variant that cannot be quantized is thrown back into the study as the error that it ended in.
@@ -37,28 +48,53 @@ def conduct(experiment: Experiment, request: Request, variants: Variants, resume
     Raises:
         QuantexpError: Whatever a variant raises that the study does not take.
     """
-    from quantexp.runner.identity import Identity
-    from quantexp.tracking import studies
+    study = experiment.study
+    variants: Variants = resolve(study.implementation)(
+        study, experiment, lambda variant: command(experiment, variant, request)
+    )
+    if study.needs_data:
+        return _run_variants(experiment, request, variants)
+    with tracked_run(experiment, request) as tracked:
+        return _follow(variants, tracked, lambda variant: run_single(variant, request).report)
 
-    fingerprint = experiment.load().fingerprint
-    digest = Identity.of(experiment, fingerprint).digest
+
+def _run_variants(experiment: Experiment, request: Request, variants: Variants) -> Findings:
+    from quantexp.mission import load
+    from quantexp.runner.identity import identity_of
+    from quantexp.tracking.studies import find_study, study_tags
+
+    fingerprint = load(experiment).fingerprint
+    digest = identity_of(experiment, fingerprint).digest
+    resume = getattr(experiment.study, "resume", True)
 
     def find(store: Store) -> str | None:
-        return studies.find(store, digest, request.parent) if resume else None
+        return find_study(store, digest, request.parent) if resume else None
 
-    with recorded(experiment, replace(request, tags={**request.tags, **studies.tags(digest)}), find) as recorder:
-        done = studies.reports(recorder.store, recorder.run_id)
+    with tracked_run(experiment, replace(request, tags={**request.tags, **study_tags(digest)}), find) as tracked:
+        measured = dict(_measured_before(tracked))
 
         def report_of(variant: Experiment) -> Report:
             asked = _asked(experiment, variant, request)
-            name = " ".join(asked.typed) or "as the study was asked for"
-            if report := done.get(Identity.of(variant, fingerprint).digest):
+            name = " ".join(asked.typed) or "as requested"
+            if report := measured.get(identity_of(variant, fingerprint).digest):
                 log.info("variant   %s: measured before", name)
                 return report
             log.info("variant   %s", name)
-            return perform(variant, _request(request, variant, asked, recorder.run_id)).report
+            return run_single(variant, _request(request, variant, asked, tracked.run_id)).report
 
-        return _told(variants, report_of, recorder)
+        return _follow(variants, tracked, report_of)
+
+
+def _measured_before(tracked: TrackedRun) -> Iterator[tuple[str, Report]]:
+    """Yield the reports of the variants below a study's run by their identity, as far as they can be read."""
+    from quantexp.tracking.names import IDENTITY
+    from quantexp.tracking.studies import finished_variants
+
+    for run in finished_variants(tracked.store, tracked.run_id):
+        try:
+            yield run.tags[IDENTITY], read_report(tracked.store, run)
+        except TrackingError as error:
+            log.warning("%s is measured again, its report cannot be read (%s)", run.name, error)
 
 
 def command(experiment: Experiment, variant: Experiment, request: Request) -> str:
@@ -68,12 +104,12 @@ def command(experiment: Experiment, variant: Experiment, request: Request) -> st
     return command_line(_typed(request, _asked(experiment, variant, request)))
 
 
-def _told(variants: Variants, report_of: Callable[[Experiment], Report], recorder: Recorder) -> Findings:
+def _follow(variants: Variants, tracked: TrackedRun, report_of: Callable[[Experiment], Report]) -> Findings:
     """Record what the study has found so far, step by step, and show what it ends with, or is interrupted at."""
     so_far: list[Findings] = []
 
     def keep(found: Findings) -> None:
-        recorder.record_findings(found, step=len(so_far))
+        log_findings(tracked, found, step=len(so_far))
         so_far.append(found)
 
     try:

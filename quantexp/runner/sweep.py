@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from quantexp.config import Experiment, Retry, Tracking
-from quantexp.config import Sweep as Settings
+from quantexp.config import SweepSettings as Settings
 from quantexp.results.sweep import UnsupportedEntry
 from quantexp.system.errors import CacheError, ConfigError, QuantexpError
 from quantexp.system.passwords import without_password
 from quantexp.system.terminal import show
 
 if TYPE_CHECKING:
-    from quantexp.results.sweep import Sweep
+    from quantexp.results.sweep import SweepResult
     from quantexp.tracking.store import Store
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What became of one job: "done", "skipped" or "failed", what was asked for, and the error if it failed."""
 
     state: str
@@ -91,16 +91,18 @@ class Ongoing:
         """Return the place of a job among those that are run, from 1 on."""
         return number + 1 - sum(other < number for other in self.left_out)
 
-    def left(self, outcomes: Sequence[Outcome]) -> int:
+    def left(self, outcomes: Sequence[JobOutcome]) -> int:
         """Count the combinations that have no outcome; a sweeper of another kind may make more than were foreseen."""
         return max(0, self.total - len(outcomes))
 
     def reason_to_skip(self, experiment: Experiment) -> str | None:
         """Say why the combination need not be run, None if it must be. Raises DataError."""
-        from quantexp.runner.identity import Identity, configuration_digest
+        from quantexp.runner.identity import configuration_digest, identity_of
 
         if self.done and experiment.study.needs_data:  # what needs none is done again as fast
-            identity = Identity.of(experiment, experiment.load().fingerprint)
+            from quantexp.mission import load
+
+            identity = identity_of(experiment, load(experiment).fingerprint)
             if name := self.done.get(identity.digest):
                 return f"done before: {name}"
         if self.retry is Retry.failed and configuration_digest(experiment) not in self.failed:
@@ -109,16 +111,17 @@ class Ongoing:
 
 
 def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, command: str) -> None:
-    """Open the sweep in the store, and write down what its jobs must know.
+    """Open the sweep in the store, and write what its jobs must know.
 
     Raises:
         ConfigError: If its directory cannot be written.
         CacheError: If another process runs the sweep.
         TrackingError: If the store cannot be used.
     """
+    from quantexp.runner.sweep_results import log_unsupported, read_before
     from quantexp.tracking import sweeps
     from quantexp.tracking.processes import close_orphans
-    from quantexp.tracking.store import open_store
+    from quantexp.tracking.store import open_store, tracking_errors
     from quantexp.tracking.views import save_view
 
     store = open_store(tracking)
@@ -127,9 +130,11 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
         left.unlink()
     name = settings.name or folder.name
     save_view(store)
-    parent, before = sweeps.begin(store, name, command, settings.resume)
-    sweeps.log_unsupported(store, parent, planned.unsupported)
-    close_orphans(store)
+    with tracking_errors(f"the sweep {name} cannot be recorded"):
+        parent = sweeps.begin(store, name, command, settings.resume)
+        before = read_before(store, parent)
+        log_unsupported(store, parent, planned.unsupported)
+        close_orphans(store)
     ongoing = Ongoing(
         name, parent, planned.runs, settings.retry, before.done, sorted(before.failed), list(planned.left_out)
     )
@@ -139,7 +144,7 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
     log.info("sweep     %s: %s%s", name, planned, known)
 
 
-def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: Outcome) -> None:
+def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: JobOutcome) -> None:
     """Write down what became of a job, and on the parent run how far the sweep is."""
     try:
         write_text(job / OUTCOME, json.dumps(asdict(outcome), indent=1))
@@ -159,6 +164,7 @@ def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: Outcome)
 def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> int:
     """Print the sweep's report, write it into its directory and its parent run; return how many jobs failed."""
     from quantexp.reports import page
+    from quantexp.runner.sweep_results import read_sweep
     from quantexp.tracking import sweeps
     from quantexp.tracking.store import open_store
     from quantexp.tracking.views import directions
@@ -169,7 +175,7 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> in
     status = "KILLED" if interrupted else "FAILED" if failures else "FINISHED"
     try:
         store = open_store(tracking)
-        found = sweeps.read(store, ongoing.name)
+        found = read_sweep(store, ongoing.name)
         with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
             written = Path(scratch) / "report"
             written.mkdir()
@@ -194,7 +200,7 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> in
     return len(failures)
 
 
-def _write_report(sweep: Sweep, folder: Path) -> str:
+def _write_report(sweep: SweepResult, folder: Path) -> str:
     """Show the lab's table and what follows from it, write the report; return a description of the sweep."""
     from quantexp.analysis.recommendation import recommend
     from quantexp.reports import page
@@ -250,12 +256,13 @@ def _hold(folder: Path) -> None:
 
 def _close(store: Store, parent: str) -> None:
     """Close the parent run as KILLED if the process ends before its sweep does."""
+    from quantexp.tracking.sweeps import close_if_running
+
     with suppress(Exception):
-        if store.client.get_run(parent).info.status == "RUNNING":
-            store.client.set_terminated(parent, "KILLED")
+        close_if_running(store, parent)
 
 
-def _outcomes(folder: Path) -> list[Outcome]:
+def _outcomes(folder: Path) -> list[JobOutcome]:
     """Return what the jobs left, by the number of the job."""
     paths = sorted(folder.glob(f"*/{OUTCOME}"), key=lambda path: (len(path.parent.name), path.parent.name))
-    return [Outcome(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    return [JobOutcome(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]

@@ -38,6 +38,11 @@ def gives(task: Task) -> tuple[Kind, ...]:
     return task.gives if task.gives is not None else tuple(resolve(task.implementation).gives(task))
 
 
+def source(task: Task) -> dict[str, str]:
+    """Return what, beside the settings, tells that a task is the same: a digest of code that is not quantexp's."""
+    return {} if task.gives is not None else {"source": resolve(task.implementation).source(task)}
+
+
 def load(task: Task, kind: Kind, request: DataRequest) -> TaskData:
     """Load a task's splits in a kind of input, from memory if it was loaded last and its files are unchanged.
 
@@ -63,9 +68,10 @@ def load(task: Task, kind: Kind, request: DataRequest) -> TaskData:
 
 
 def specs(task: Task, kind: Kind, vocabulary: tuple[str, ...]) -> tuple[InputSpec, ...]:
-    """Return what a network takes, given the words that are counted; as many as the task asks for where none are."""
+    """Return what a network takes, given the words that are counted if the task counts any."""
     module = resolve(task.implementation)
-    found: tuple[InputSpec, ...] = module.counts(len(vocabulary)) if vocabulary else module.inputs(task, kind)
+    counts = getattr(module, "counts", None)
+    found: tuple[InputSpec, ...] = counts(len(vocabulary)) if counts else module.inputs(task, kind)
     return found
 
 

@@ -1,6 +1,8 @@
-"""Records in MLflow. The only package that imports it.
+"""Runs in MLflow. The only package that imports it.
 
-Everything goes through a client and an experiment id: the fluent API files runs under whatever
-experiment happens to be active, and creating an experiment that another process creates at the same
-moment leaves "Default" active without a word.
+It is handed figures and folders of files, and hands out plain facts of runs and folders with the files that they
+stored; it renders nothing and reads no report.
+
+Everything goes through a client and an experiment id: MLflow's fluent API files runs under whatever experiment is
+active, and when two processes create an experiment at the same moment, one of them silently stays in "Default".
 """

@@ -1,7 +1,7 @@
-"""What is read back from a store, whose content is not trusted.
+"""Files read back from a store, whose content is not trusted.
 
 Only files that are asked for by name are fetched, each into a folder of our own and none beyond a size.
-Nothing that the store lists is a path of ours: MLflow's own download of a folder takes whatever is in it,
+Nothing that the store lists is used as a path: MLflow's own download of a folder takes whatever is in it,
 of whatever size, and follows the store to any address.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -18,65 +18,57 @@ from urllib.request import url2pathname
 
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
-from quantexp.tracking.store import quiet_client, resolve_uri, sqlite_path
+from quantexp.tracking.store import RunFacts, Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MODEL = "model"  # the folder of a run's artifacts that its model lies in
 MOST_BYTES = 2**26  # of a single file that is read into memory
 CLOUDS = ("s3", "gs", "wasbs")  # the address is the cloud's, whatever the store says
 
 
 @contextmanager
-def model_folder(run_id: str, uri: str | None) -> Iterator[Path]:
-    """Give a folder with the files of the model that a run stored. Raises TrackingError."""
-    from quantexp.storage.stored import FILES, RECIPE
+def fetched(store: Store, run: RunFacts, files: Mapping[str, int]) -> Iterator[Path]:
+    """Give a folder with those of the named files that a run stored.
 
-    where = resolve_uri(uri or "sqlite:///mlflow.db")
-    path = sqlite_path(where)
-    if path is not None and not path.is_file():
-        raise TrackingError(
-            f"{run_id} is neither a folder with a stored model nor a run: there is no store {path}; "
-            "start where it lies, or give tracking_uri="
-        )
+    Args:
+        store: Where the run is recorded.
+        run: The run.
+        files: Path of each file below the run, and the most bytes that it may have; all have different names.
+
+    Raises:
+        TrackingError: If a file is larger, lies outside its run, or cannot be read.
+    """
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
-        folder = Path(scratch)
-        try:
-            client = quiet_client(where)
-            found = [name for name, most in FILES.items() if _fetch(client, run_id, f"{MODEL}/{name}", folder, most)]
-            if RECIPE not in found:
-                raise FileNotFoundError(f"it stored no {MODEL}/{RECIPE}")
-        except Exception as error:  # MLflow raises whatever its stores raise
-            reason = without_password(" ".join(str(error).split()))[:300]
-            shown = without_password(where)
-            raise TrackingError(f"no model of run {run_id} can be read from {shown} ({reason})") from error
-        yield folder
+        for path, most in files.items():
+            try:
+                _fetch(store.client, run, path, Path(scratch), most)
+            except Exception as error:  # MLflow raises whatever its stores raise
+                reason = without_password(" ".join(str(error).split()))[:300]
+                raise TrackingError(f"{path} of run {run.run_id} cannot be read ({reason})") from error
+        yield Path(scratch)
 
 
-def read_artifact(client: MlflowClient, run_id: str, path: str, most: int = MOST_BYTES) -> bytes:
-    """Return the content of one file that a run stored, such as `report.json`.
+def read_artifact(store: Store, run: RunFacts, path: str, most: int = MOST_BYTES) -> bytes:
+    """Return the content of one file that a run stored.
 
     Raises:
         TrackingError: If there is no such file, it is larger than `most` bytes, or it lies outside its run.
     """
-    with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
-        try:
-            if not _fetch(client, run_id, path, Path(scratch), most):
-                raise FileNotFoundError("it stored no such file")
-        except Exception as error:  # MLflow raises whatever its stores raise
-            reason = without_password(" ".join(str(error).split()))[:300]
-            raise TrackingError(f"{path} of run {run_id} cannot be read ({reason})") from error
-        return (Path(scratch) / PurePosixPath(path).name).read_bytes()
+    with fetched(store, run, {path: most}) as folder:
+        file = folder / PurePosixPath(path).name
+        if not file.is_file():
+            raise TrackingError(f"{path} of run {run.run_id} cannot be read (it stored no such file)")
+        return file.read_bytes()
 
 
-def _fetch(client: MlflowClient, run_id: str, path: str, folder: Path, most: int) -> bool:
+def _fetch(client: MlflowClient, run: RunFacts, path: str, folder: Path, most: int) -> bool:
     """Copy one file of a run into `folder`, under its own name; False if the run has no such file."""
     inside = PurePosixPath(path)
     if inside.is_absolute() or ".." in inside.parts or not inside.name:
         raise ValueError(f"an artifact lies below its run, {path!r} does not")
     target = folder / inside.name
-    address = str(client.get_run(run_id).info.artifact_uri)
+    address = run.artifact_uri
     parts = urlsplit(address)
     if parts.scheme in ("", "file"):
         return _copy(address, inside, target, most)

@@ -1,4 +1,4 @@
-"""Tags and artifacts by which quantexp finds its runs again."""
+"""The tags by which quantexp finds its runs again, and parameters as they are recorded."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ STUDY = "quantexp.study"  # digest of all that a study depends on, on its own ru
 COMMAND = "quantexp.command"  # what made it
 REPRODUCES = "quantexp.reproduces"  # the run that this one repeats
 PARENT = "mlflow.parentRunId"
-NOTE = "mlflow.note.content"
+NOTE = "mlflow.note.content"  # the description of a run, Markdown
+ERROR = "error"  # why a run failed
 
-CONFIG_FILE, IDENTITY_FILE, REPORT_FILE = "config.yaml", "identity.json", "report.json"
-UNSUPPORTED_FILE = "unsupported.json"  # of a sweep's parent run: the combinations that do not exist
-
-PARAM_LENGTH = 6000  # MLflow cuts longer values without a word
+PARAM_LENGTH = 6000  # MLflow silently cuts longer values
 
 
 def as_text(value: object) -> str:

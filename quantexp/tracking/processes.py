@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from quantexp.tracking.names import PROCESS
+from quantexp.tracking.names import ERROR, PROCESS
 from quantexp.tracking.store import Store
 
 log = logging.getLogger(__name__)
@@ -47,10 +47,10 @@ def is_dead(marked: str) -> bool:
 def close_orphans(store: Store) -> None:
     """Close as KILLED the runs that processes of this host left RUNNING when they were killed."""
     for run in store.search("attributes.status = 'RUNNING'"):
-        if is_dead(run.data.tags.get(PROCESS, "")):
-            log.info("closed    %s: its process was killed", run.info.run_name)
-            store.client.set_tag(run.info.run_id, "error", "its process was killed")
-            store.client.set_terminated(run.info.run_id, "KILLED")
+        if is_dead(run.tags.get(PROCESS, "")):
+            log.info("closed    %s: its process was killed", run.name)
+            store.client.set_tag(run.run_id, ERROR, "its process was killed")
+            store.client.set_terminated(run.run_id, "KILLED")
 
 
 def _namespace() -> str:

@@ -14,7 +14,8 @@ import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from quantexp.config import Tracking
 from quantexp.system.cache import locked
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
+from quantexp.tracking.names import IDENTITY
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,6 +35,34 @@ log = logging.getLogger(__name__)
 HEALTH_SECONDS = 2.0
 ELSEWHERE = "start in another directory, or use tracking=server tracking.uri=sqlite:////path/to/mlflow.db"
 ARTIFACTS = "mlartifacts"
+LOCAL_URI = "sqlite:///mlflow.db"  # of the working directory
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a store says of a run. `metrics` has last values, `artifact_uri` the place of its files as recorded."""
+
+    run_id: str
+    name: str
+    status: str
+    started_ms: int
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]
+    artifact_uri: str
+
+    @classmethod
+    def of(cls, run: Run) -> RunFacts:
+        """Return the facts of a run of MLflow's."""
+        info, data = run.info, run.data
+        values = dict(data.tags), dict(data.params), dict(data.metrics)
+        name = info.run_name or info.run_id
+        return cls(info.run_id, name, info.status, info.start_time or 0, *values, info.artifact_uri or "")
+
+    @property
+    def finished(self) -> bool:
+        """Whether quantexp finished it, with a result."""
+        return self.status == "FINISHED" and IDENTITY in self.tags
 
 
 class Store:
@@ -43,27 +73,43 @@ class Store:
         self.uri = uri
         self.experiment_id = experiment_id
 
-    def search(self, condition: str) -> Iterator[Run]:
-        """Yield the runs of the experiment that a condition of MLflow's holds for, the latest first."""
+    def search(self, condition: str) -> Iterator[RunFacts]:
+        """Yield the runs of the experiment that match an MLflow filter, the latest first. Raises TrackingError."""
         token = None
         while True:
-            found = self.client.search_runs([self.experiment_id], condition, max_results=1000, page_token=token)
-            yield from found
+            with tracking_errors(f"{without_password(self.uri)} cannot be searched"):
+                found = self.client.search_runs([self.experiment_id], condition, max_results=1000, page_token=token)
+            yield from map(RunFacts.of, found)
             token = found.token
             if not token:
                 return
 
+    def run(self, run_id: str) -> RunFacts:
+        """Return the facts of a run. Raises TrackingError if there is none."""
+        with tracking_errors(f"{without_password(self.uri)} holds no run {run_id!r}"):
+            return RunFacts.of(self.client.get_run(run_id))
 
-def open_store(tracking: Tracking, *, must_exist: bool = False) -> Store:
-    """Open the store; unless it must exist, make it and the experiment if need be.
+
+@contextmanager
+def tracking_errors(what: str) -> Iterator[None]:
+    """Turn whatever a store raises into a TrackingError that says what cannot be done."""
+    try:
+        yield
+    except TrackingError:
+        raise
+    except Exception as error:  # MLflow raises whatever its stores raise: SQLAlchemy, requests, alembic ...
+        reason = without_password(" ".join(str(error).split()))[:300]
+        raise TrackingError(f"{what} ({type(error).__name__}: {reason})") from error
+
+
+def open_store(tracking: Tracking) -> Store:
+    """Open the store to record in it; make it and the experiment if need be.
 
     Raises:
-        TrackingError: If it cannot be reached, written or read, or does not exist though it must.
+        TrackingError: If it cannot be reached or written.
     """
     uri = resolve_uri(str(tracking.uri))
     _check_alive(uri)
-    if must_exist:
-        _check_exists(uri, tracking.experiment)
     try:
         if path := sqlite_path(uri):
             lock = path.with_name(f".{path.name}.lock")
@@ -80,16 +126,30 @@ def open_store(tracking: Tracking, *, must_exist: bool = False) -> Store:
         ) from error
 
 
-def _check_exists(uri: str, experiment: str) -> None:
-    path = sqlite_path(uri)
+@contextmanager
+def read_store(uri: str | None, experiment: str | None = None) -> Iterator[Store]:
+    """Open a store to read from it; nothing is made or changed.
+
+    Args:
+        uri: Where it is; None is the SQLite store of the working directory.
+        experiment: The experiment whose runs are searched; None if no search is made.
+
+    Raises:
+        TrackingError: If the store cannot be read, or there is no such store or experiment.
+    """
+    where = resolve_uri(uri or LOCAL_URI)
+    path = sqlite_path(where)
     if path is not None and not path.is_file():
-        raise TrackingError(f"there is no store {path}; start where it lies, or name another tracking URI")
-    try:
-        found = quiet_client(uri).get_experiment_by_name(experiment)
-    except Exception as error:  # MLflow raises whatever its stores raise
-        raise TrackingError(f"{without_password(uri)} cannot be read ({type(error).__name__}: {error})") from error
-    if found is None:
-        raise TrackingError(f"{without_password(uri)} has no experiment {experiment!r}; name the one that is meant")
+        raise TrackingError(
+            f"there is no store {path}; start in the folder of the store, or give its address (tracking_uri=)"
+        )
+    _check_alive(where)
+    with tracking_errors(f"{without_password(where)} cannot be read"):
+        client = quiet_client(where)
+        found = client.get_experiment_by_name(experiment) if experiment is not None else None
+    if experiment is not None and found is None:
+        raise TrackingError(f"{without_password(where)} has no experiment {experiment!r}; name another one")
+    yield Store(client, where, str(found.experiment_id) if found is not None else "")
 
 
 def resolve_uri(uri: str) -> str:

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
-from quantexp.results import Report, parse_report
-from quantexp.tracking.artifacts import read_artifact
-from quantexp.tracking.names import IDENTITY, KIND, PARENT, REPORT_FILE, STUDY
-from quantexp.tracking.store import Store
-
-log = logging.getLogger(__name__)
+from quantexp.tracking.names import KIND, PARENT, STUDY
+from quantexp.tracking.store import RunFacts, Store
 
 
-def tags(digest: str) -> dict[str, str]:
-    """Return what the run of a study is found again by: the digest of all that the study depends on."""
+def study_tags(digest: str) -> dict[str, str]:
+    """Return the tags by which the run of a study is found again: `digest` is that of all that it depends on."""
     return {KIND: "study", STUDY: digest}
 
 
-def find(store: Store, digest: str, sweep: str | None) -> str | None:
-    """Return the latest run of a study that has ended and can go on, in the same sweep or in none."""
+def find_study(store: Store, digest: str, sweep: str | None) -> str | None:
+    """Return the id of the latest run of a study that has ended and can be resumed, in the same sweep or in none."""
     for run in store.search(f"tags.`{KIND}` = 'study' and tags.`{STUDY}` = '{digest}'"):
-        if run.info.status != "RUNNING" and run.data.tags.get(PARENT) == sweep:
-            return str(run.info.run_id)
+        if run.status != "RUNNING" and run.tags.get(PARENT) == sweep:
+            return run.run_id
     return None
 
 
-def reports(store: Store, run_id: str) -> dict[str, Report]:
-    """Return the reports of the variants of a study that finished, by their identity."""
-    return dict(_reports(store, run_id))
-
-
-def _reports(store: Store, run_id: str) -> Iterator[tuple[str, Report]]:
-    for run in store.search(f"tags.`{PARENT}` = '{run_id}' and attributes.status = 'FINISHED'"):
-        try:
-            yield run.data.tags[IDENTITY], parse_report(read_artifact(store.client, run.info.run_id, REPORT_FILE))
-        except Exception as error:  # a store may lack what it should hold; it can be measured again
-            reason = " ".join(str(error).split())[:200]
-            log.warning("%s is measured again, its report cannot be read (%s)", run.info.run_name, reason)
+def finished_variants(store: Store, run_id: str) -> Iterator[RunFacts]:
+    """Yield the runs below a study that finished with a result, the latest first."""
+    found = store.search(f"tags.`{PARENT}` = '{run_id}' and attributes.status = 'FINISHED'")
+    return (run for run in found if run.finished)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantexp import models
+from quantexp import models, tasks
 from quantexp.config import WEIGHTS, Experiment, Train
 from quantexp.results import Training
 from quantexp.state.checkpoint import SAFE_STATE, fill_from_file, fill_from_stored
@@ -130,7 +130,11 @@ class Baseline:
             "format": FORMAT,
             "kind": kind,
             **experiment.settings(WEIGHTS),
-            "task": {"name": experiment.task.name, **experiment.task.settings(WEIGHTS)},
+            "task": {
+                "name": experiment.task.name,
+                **experiment.task.settings(WEIGHTS),
+                **tasks.source(experiment.task),
+            },
             "fingerprint": self._data.fingerprint,
             "model": {
                 "name": experiment.model.name,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from quantexp.reports.page import write
-from quantexp.results.sweep import Sweep
+from quantexp.results.sweep import SweepResult
 from quantexp.system.errors import QuantexpError
 from tests.builders import conditions, entry, lone, method, sweep
 
@@ -38,11 +38,11 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def page(made: Sweep, folder: Path) -> Page:
+def page(made: SweepResult, folder: Path) -> Page:
     return Page(write(made, folder).read_text(encoding="utf-8"))
 
 
-def hostile() -> Sweep:
+def hostile() -> SweepResult:
     """A sweep whose every text is an attack on the page."""
     text = HOSTILE
     made = dataclasses.replace(

@@ -2,38 +2,45 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from quantexp.config import Local, Server
-from quantexp.report import folder_name, main
-from quantexp.results.sweep import Sweep
+from quantexp.report import main
+from quantexp.results.sweep import SweepResult
+from quantexp.runner import sweep_results
+from quantexp.runner.report import folder_name
 from quantexp.system.errors import ConfigError, TrackingError
-from quantexp.tracking import sweeps
+from quantexp.tracking import store
 from tests.builders import lone, method, sweep
 
 SWEEP = sweep(lone(), method("static"))
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Any, str]]:
-    """A working directory with a store that holds one sweep; what was asked of it."""
+def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str | None, str | None, str]]:
+    """A working directory, and a store that holds one sweep; what was asked of it: address, experiment, sweep."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mlflow.db").write_bytes(b"")
-    found: list[tuple[Any, str]] = []
+    found: list[tuple[str | None, str | None, str]] = []
 
-    def read_sweep(tracking: Any, name: str) -> Sweep:
-        found.append((tracking, name))
+    @contextmanager
+    def read_store(uri: str | None, experiment: str | None) -> Iterator[tuple[str | None, str | None]]:
+        yield uri, experiment
+
+    def read_sweep(store: Any, name: str) -> SweepResult:
+        found.append((*store, name))
         return SWEEP
 
-    monkeypatch.setattr(sweeps, "read_sweep", read_sweep)
+    monkeypatch.setattr(store, "read_store", read_store)
+    monkeypatch.setattr(sweep_results, "read_sweep", read_sweep)
     return found
 
 
 def test_the_command_prints_the_tables_and_the_advice_and_says_where_the_page_lies(
-    asked: list[tuple[Any, str]], capsys: pytest.CaptureFixture[str]
+    asked: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["night"])
     shown = capsys.readouterr().out
@@ -41,12 +48,12 @@ def test_the_command_prints_the_tables_and_the_advice_and_says_where_the_page_li
     assert "At batches 1 and 64, static int8 is fastest" in shown
     assert shown.endswith("report: report-night/report.html\n")
     assert Path("report-night/report.html").is_file()
-    assert asked == [(Local(), "night")]
+    assert asked == [(None, "quantexp", "night")]
 
 
-def test_store_experiment_and_folder_can_be_chosen(asked: list[tuple[Any, str]]) -> None:
+def test_store_experiment_and_folder_can_be_chosen(asked: list[Any]) -> None:
     main(["night", "--tracking-uri", "http://host:5000", "--experiment", "mine", "--to", "there/it/lies"])
-    assert asked == [(Server(experiment="mine", uri="http://host:5000"), "night")]
+    assert asked == [("http://host:5000", "mine", "night")]
     assert Path("there/it/lies/report.html").is_file()
 
 
@@ -71,14 +78,14 @@ def test_no_name_leads_out_of_the_working_directory(name: str, folder: str) -> N
 def test_an_error_is_a_message_and_a_status(
     error: Exception,
     status: int,
-    asked: list[tuple[Any, str]],
+    asked: list[Any],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(tracking: Any, name: str) -> Sweep:
+    def fail(store: Any, name: str) -> SweepResult:
         raise error
 
-    monkeypatch.setattr(sweeps, "read_sweep", fail)
+    monkeypatch.setattr(sweep_results, "read_sweep", fail)
     with pytest.raises(SystemExit) as left:
         main(["night"])
     assert left.value.code == status
@@ -92,7 +99,7 @@ def test_a_store_that_does_not_exist_is_an_error_and_is_not_created(
     with pytest.raises(SystemExit) as left:
         main(["night"])
     assert left.value.code == 1
-    assert f"there is none at {tmp_path / 'mlflow.db'}" in capsys.readouterr().err
+    assert f"there is no store {tmp_path / 'mlflow.db'}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -104,7 +111,7 @@ def test_bad_arguments_end_with_2(arguments: list[str], capsys: pytest.CaptureFi
     assert "usage: python -m quantexp.report" in capsys.readouterr().err
 
 
-def test_a_uri_that_is_none_ends_with_2(asked: list[tuple[Any, str]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_uri_that_is_none_ends_with_2(asked: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(["night", "--tracking-uri", "somewhere"])
     assert left.value.code == 2

@@ -14,7 +14,7 @@ from PIL import Image
 from quantexp.analysis.pareto import pareto_front
 from quantexp.reports.style import styled
 from quantexp.reports.sweep_plots import drawn, figures, groups, pictures
-from quantexp.results.sweep import Sweep
+from quantexp.results.sweep import SweepResult
 from tests.builders import data, entry, lone, method, speedup, sweep
 
 STATIC = method("static")
@@ -27,7 +27,7 @@ def network(width: int, **changes: Any) -> Any:
     return entry(made, model__hidden=f"[{width}]")
 
 
-def texts(made: Sweep, file: str) -> list[str]:
+def texts(made: SweepResult, file: str) -> list[str]:
     with styled():
         figure: Figure = figures(made)[file]
         figure.canvas.draw()

@@ -20,7 +20,7 @@ from quantexp.reports.sweep_plots import figures
 from quantexp.reports.sweep_table import full_table, seeds_table, summary_table
 from quantexp.reports.table import Table, comparison_table
 from quantexp.results import Report
-from quantexp.results.sweep import Sweep
+from quantexp.results.sweep import SweepResult
 from tests.builders import lone, method, report, speedup, sweep, unlabelled, without_labels
 
 
@@ -113,7 +113,9 @@ def test_over_seeds_agreement_is_folded_and_methods_are_compared_by_speed_alone(
 
 
 @pytest.mark.parametrize("made", [ALONE, sweep(without_labels(lone()))], ids=["several", "float alone"])
-def test_a_sweep_without_labels_speaks_of_accuracy_only_to_say_that_there_is_none(made: Sweep, tmp_path: Path) -> None:
+def test_a_sweep_without_labels_speaks_of_accuracy_only_to_say_that_there_is_none(
+    made: SweepResult, tmp_path: Path
+) -> None:
     page = write(made, tmp_path)
     for path in (page, tmp_path / "report.md", tmp_path / "full.md", tmp_path / "table.md", tmp_path / "table.csv"):
         text = path.read_text(encoding="utf-8").lower()

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from quantexp import doctor
 from quantexp.benchmark.noise import Load
 from quantexp.config import METHODS, ByLayer, Dynamic, Engine, NoQuant, Train
-from quantexp.doctor import attempt, concerns, experiment, experiments, quantize
 from quantexp.quant import engine as engines
 from quantexp.quant.inspection.promise import Quantized
+from quantexp.runner import doctor
+from quantexp.runner.doctor import attempt, concerns, experiment, experiments, quantize
 from quantexp.system.environment import Environment, describe
 from quantexp.system.errors import QuantizationError
 from quantexp.tasks.data import TaskData

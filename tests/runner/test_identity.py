@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from quantexp.config import Experiment, Lab, Mlp, Mnist, NoQuant, Server, Static, Sweep, Train
-from quantexp.runner.identity import Identity, configuration, configuration_digest
+from quantexp.results.identity import Identity
+from quantexp.runner.identity import configuration, configuration_digest, identity_of
 
 DATA = "d" * 64
 
 
 @pytest.fixture(scope="module")
 def identity() -> Identity:
-    return Identity.of(Experiment(), DATA)
+    return identity_of(Experiment(), DATA)
 
 
 def test_the_identity_of_the_same_experiment_is_the_same(identity: Identity) -> None:
-    assert Identity.of(Experiment(), DATA).digest == identity.digest
+    assert identity_of(Experiment(), DATA).digest == identity.digest
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_the_identity_of_the_same_experiment_is_the_same(identity: Identity) -> 
     ids=lambda one: str(configuration_digest(one))[:8],
 )
 def test_whatever_shapes_a_result_makes_another_identity(identity: Identity, other: Experiment) -> None:
-    assert Identity.of(other, DATA).digest != identity.digest
+    assert identity_of(other, DATA).digest != identity.digest
     assert configuration_digest(other) != configuration_digest(Experiment())
 
 
@@ -56,13 +57,13 @@ def test_whatever_shapes_a_result_makes_another_identity(identity: Identity, oth
     ids=["data_dir", "cache_dir", "tracking", "sweep", "precision", "hidden"],
 )
 def test_where_things_lie_and_how_they_were_typed_does_not(identity: Identity, other: Experiment) -> None:
-    assert Identity.of(other, DATA).digest == identity.digest
+    assert identity_of(other, DATA).digest == identity.digest
 
 
 def test_other_data_versions_or_machines_make_another_identity(identity: Identity) -> None:
     digests = {
         identity.digest,
-        Identity.of(Experiment(), "e" * 64).digest,
+        identity_of(Experiment(), "e" * 64).digest,
         replace(identity, versions={**identity.versions, "torch": "2.15.1"}).digest,
         replace(identity, host="elsewhere").digest,
         replace(identity, cpu="another").digest,

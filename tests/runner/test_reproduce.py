@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from quantexp import reproduce
+from quantexp import reproduce as command
 from quantexp.config import Experiment, Mlp, Mnist, Paired, Static
 from quantexp.config.tracking import Local
-from quantexp.runner.records import read_record
-from quantexp.runner.single import Request, perform
+from quantexp.runner import reproduce
+from quantexp.runner.finished import read_finished_run
+from quantexp.runner.single import run_single
+from quantexp.runner.tracked import Request
 from quantexp.system.errors import TrackingError
 from quantexp.tracking.names import IDENTITY, REPRODUCES
 from quantexp.tracking.store import Store, open_store
@@ -50,7 +52,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> 
             benchmark=Paired(placements=2, seconds=0.02),
             batch_size=[1, 8],
         )
-        perform(experiment, Request(CHOICES, ["task.hidden=[16]"], OmegaConf.to_yaml(OmegaConf.structured(experiment))))
+        run_single(
+            experiment, Request(CHOICES, ["task.hidden=[16]"], OmegaConf.to_yaml(OmegaConf.structured(experiment)))
+        )
         (run,) = _client(folder).search_runs([_client(folder).get_experiment_by_name("quantexp").experiment_id])
     finally:
         os.chdir(before)
@@ -95,16 +99,16 @@ def test_a_run_is_trained_again_and_comes_out_the_same(run_id: str, capsys: pyte
     for model in ("float fp32", "static int8"):
         (line,) = [line for line in shown.splitlines() if line.strip().startswith(f"Accuracy, {model}")]
         assert line.rstrip().endswith("the same")
-    runs = {run.info.run_id: run for run in store().search("params.quant != ''")}
+    runs = {run.run_id: run for run in store().search("params.quant != ''")}
     assert len(runs) == 2
     (again,) = [run for name, run in runs.items() if name != run_id]
-    assert again.data.tags[REPRODUCES] == run_id
-    assert again.data.tags[IDENTITY] == runs[run_id].data.tags[IDENTITY]
-    assert again.data.metrics["accuracy"] == runs[run_id].data.metrics["accuracy"]
+    assert again.tags[REPRODUCES] == run_id
+    assert again.tags[IDENTITY] == runs[run_id].tags[IDENTITY]
+    assert again.metrics["accuracy"] == runs[run_id].metrics["accuracy"]
 
 
 def test_the_experiment_is_composed_from_the_record(run_id: str) -> None:
-    experiment = reproduce.restore(read_record(store(), run_id))
+    experiment = reproduce.restore(read_finished_run(store(), run_id))
     assert experiment.quant == Static(calibration_examples=64)
     assert experiment.model == Mlp(hidden=[16])
     assert experiment.benchmark == Paired(placements=2, seconds=0.02)
@@ -144,9 +148,9 @@ def test_an_identity_a_parameter_and_a_metric_that_were_changed_are_all_told(run
         connection.execute("UPDATE params SET value = '3' WHERE key = 'train.epochs'")
         connection.execute("UPDATE latest_metrics SET value = 0.999 WHERE key = 'accuracy'")
     with pytest.raises(TrackingError) as error:
-        reproduce.restore(read_record(store(), run_id))
+        reproduce.restore(read_finished_run(store(), run_id))
     told = str(error.value)
-    assert "identity.json is not what the tag quantexp.runner.identity was made from" in told
+    assert "identity.json is not what the tag quantexp.identity was made from" in told
     assert "the parameter train.epochs says '3', the identity '2'" in told
     assert "the metric accuracy says 0.999, report.json says" in told
 
@@ -162,7 +166,7 @@ def _other_data(load: Callable[[Experiment], Any]) -> Callable[[Experiment], Any
 
 
 def test_another_machine_or_version_is_told_and_no_obstacle(run_id: str) -> None:
-    record = read_record(store(), run_id)
+    record = read_finished_run(store(), run_id)
     elsewhere = replace(record.identity, host="elsewhere", versions={**record.identity.versions, "torch": "1.0"})
     told = list(reproduce._differences(elsewhere, reproduce.restore(record)))
     assert [line.partition(",")[0] for line in told] == ["versions: torch was 1.0", "host: was elsewhere"]
@@ -170,15 +174,15 @@ def test_another_machine_or_version_is_told_and_no_obstacle(run_id: str) -> None
 
 def test_a_run_that_is_not_there_or_not_finished_is_told(run_id: str) -> None:
     with pytest.raises(TrackingError, match=r"holds no run 'nothing'"):
-        read_record(store(), "nothing")
+        read_finished_run(store(), "nothing")
     unfinished = store().client.create_run(store().experiment_id, run_name="begun").info.run_id
     with pytest.raises(TrackingError, match=rf"{unfinished} \(begun\) is RUNNING"):
-        read_record(store(), unfinished)
+        read_finished_run(store(), unfinished)
 
 
 def test_the_command_tells_in_words_and_ends_with_1(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        reproduce.main(["0" * 32])
+        command.main(["0" * 32])
     assert end.value.code == 1
     assert "quantexp: " in capsys.readouterr().err
 

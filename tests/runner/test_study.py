@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from quantexp.config import Experiment, Qat, Search, Static
-from quantexp.runner.single import Request
 from quantexp.runner.study import command
+from quantexp.runner.tracked import Request
 
 CHOICES = {"task": "mnist", "model": "mlp", "quant": "static", "study": "search"} | {
     "train": "default",

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from quantexp.runner.records import read_record
 from safetensors.torch import save_file
 
 from quantexp.config import (
@@ -34,7 +35,6 @@ from quantexp.config import (
 )
 from quantexp.reproduce import restore
 from quantexp.runner import study as conducting
-from quantexp.runner.records import read_record
 from quantexp.runner.single import Request
 from quantexp.system.errors import ConfigError
 from quantexp.tracking.names import PARENT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -34,13 +33,12 @@ from quantexp.config import (
     WeightOnly,
 )
 from quantexp.reports.findings import Findings
-from quantexp.reproduce import restore
 from quantexp.runner import study as conducting
+from quantexp.runner.finished import read_finished_run
 from quantexp.runner.identity import configuration_digest
-from quantexp.runner.records import read_record
-from quantexp.runner.single import Request
-from quantexp.runner.study import conduct
-from quantexp.studies.sensitivity import study as sensitivity
+from quantexp.runner.reproduce import restore
+from quantexp.runner.study import run_study
+from quantexp.runner.tracked import Request
 from quantexp.system.errors import ConfigError, QuantizationError
 from quantexp.tracking.names import PARENT
 from quantexp.tracking.store import open_store
@@ -76,26 +74,23 @@ def small(sample: Callable[..., Experiment]) -> Callable[..., Experiment]:
 
 def done(experiment: Experiment, **choices: str) -> Findings:
     """Do what the command does with an experiment that asks for the study."""
-    study = experiment.study
-    assert isinstance(study, Sensitivity)
     request = Request(
         {**CHOICES, **choices}, ["study=sensitivity"], OmegaConf.to_yaml(OmegaConf.structured(experiment))
     )
-    variants = sensitivity.find(study, dataclasses.replace(experiment, study=Single()))
-    return conduct(experiment, request, variants, study.resume)
+    return run_study(experiment, request)
 
 
 def runs() -> tuple[Any, list[Any], list[Any]]:
     """Return a client, the runs of studies, and those of variants, as the store in the working directory has them."""
     store = open_store(Local())
     every = list(store.search(""))
-    studies = [run for run in every if run.data.params.get("study") == "sensitivity"]
+    studies = [run for run in every if run.params.get("study") == "sensitivity"]
     return store.client, studies, [run for run in every if run not in studies]
 
 
 def asked_of(run: Any) -> str:
     """Return what tells a variant apart, from its name: `quant.include=[layers.0]`, nothing of all layers."""
-    return str(" ".join(run.info.run_name.split(" ")[1:]))
+    return str(" ".join(run.name.split(" ")[1:]))
 
 
 # -- what it finds ---------------------------------------------------------------------------------------
@@ -169,19 +164,19 @@ def test_a_pattern_that_matches_no_quantized_layer_is_an_error_that_lists_them(
         error.value
     )
     _, (study,), _ = runs()
-    assert study.info.status == "FAILED"
+    assert study.status == "FAILED"
 
 
 def test_a_variant_that_cannot_be_quantized_is_named_and_the_others_continue(
     workdir: Path, small: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def perform(experiment: Experiment, request: Request) -> Any:
+    def failing(experiment: Experiment, request: Request) -> Any:
         if getattr(experiment.quant, "include", None) == ["layers.2"]:
             raise QuantizationError("it has no kernel")
         return real(experiment, request)
 
-    real = conducting.perform
-    monkeypatch.setattr(conducting, "perform", perform)
+    real = conducting.run_single
+    monkeypatch.setattr(conducting, "run_single", failing)
     found = done(small())
     assert "Not measured: layers.2 alone (it has no kernel)." in found.table.notes
     assert [row[:2] for row in found.table.rows[-2:]] == [("layers.2", "alone"), ("", "all but it")]
@@ -197,26 +192,26 @@ def test_the_store_holds_a_run_of_the_study_with_a_child_for_each_variant(
 ) -> None:
     found = done(small())
     client, (study,), variants = runs()
-    assert study.info.status == "FINISHED"
-    assert "quant" not in study.data.params  # else MLflow's saved view would list it among its variants
-    assert study.data.metrics.keys() == found.metrics.keys()
-    assert {entry.path for entry in client.list_artifacts(study.info.run_id)} == ARTIFACTS
-    assert {entry.path for entry in client.list_artifacts(study.info.run_id, "pictures")} == {
+    assert study.status == "FINISHED"
+    assert "quant" not in study.params  # else MLflow's saved view would list it among its variants
+    assert study.metrics.keys() == found.metrics.keys()
+    assert {entry.path for entry in client.list_artifacts(study.run_id)} == ARTIFACTS
+    assert {entry.path for entry in client.list_artifacts(study.run_id, "pictures")} == {
         "pictures/accuracy_by_layer.png",
         "pictures/sqnr_by_layer.png",
     }
     assert {asked_of(run) for run in variants} == VARIANTS
     assert len(variants) == len(VARIANTS)
     for run in variants:
-        assert run.data.tags[PARENT] == study.info.run_id
-        assert (run.data.params["study"], run.data.params["quant"]) == ("single", "static")
+        assert run.tags[PARENT] == study.run_id
+        assert (run.params["study"], run.params["quant"]) == ("single", "static")
 
 
 def test_a_variant_can_be_made_again_from_its_record(workdir: Path, small: Callable[..., Experiment]) -> None:
     done(small(study=Sensitivity(layers=["layers.2"])))
     store = open_store(Local())
-    (run,) = (run for run in runs()[2] if "include" in run.info.run_name)
-    experiment = restore(read_record(store, run.info.run_id))
+    (run,) = (run for run in runs()[2] if "include" in run.name)
+    experiment = restore(read_finished_run(store, run.run_id))
     assert isinstance(experiment.quant, Static)
     assert (experiment.quant.include, experiment.study) == (["layers.2"], Single())
 
@@ -231,18 +226,18 @@ def test_a_study_that_was_stopped_goes_on_with_what_is_left(
             raise KeyboardInterrupt
         return real(experiment, request)
 
-    real = conducting.perform
+    real = conducting.run_single
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(conducting, "perform", stopped)
+        patched.setattr(conducting, "run_single", stopped)
         done(small())
     _, (study,), before = runs()
-    assert (study.info.status, len(before)) == ("KILLED", 3)
+    assert (study.status, len(before)) == ("KILLED", 3)
 
     found = done(small())
     _, (again,), after = runs()
-    assert (again.info.run_id, again.info.status) == (study.info.run_id, "FINISHED")
-    assert "error" not in again.data.tags
-    assert {run.info.run_id for run in before} < {run.info.run_id for run in after}
+    assert (again.run_id, again.status) == (study.run_id, "FINISHED")
+    assert "error" not in again.tags
+    assert {run.run_id for run in before} < {run.run_id for run in after}
     assert (len(after), {asked_of(run) for run in after}) == (len(VARIANTS), VARIANTS)
     assert len(found.table.rows) == len(VARIANTS)
 
@@ -294,8 +289,8 @@ def test_in_a_sweep_each_study_has_its_own_run_and_goes_on_with_the_sweep(workdi
         assert "cannot be summed up" not in ended.stderr
         assert ended.stdout.count("all but it") == 2
     client, studies, rest = runs()
-    assert {run.data.params["seed"] for run in studies} == {"0", "1"}
-    (sweep,) = {run.data.tags[PARENT] for run in studies}
+    assert {run.params["seed"] for run in studies} == {"0", "1"}
+    (sweep,) = {run.tags[PARENT] for run in studies}
     assert client.get_run(sweep).info.status == "FINISHED"
     assert len(studies) == 2
     assert len(rest) == 1 + 2 * 3  # the sweep, and three variants for each study

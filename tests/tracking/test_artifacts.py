@@ -21,13 +21,12 @@ from torch import nn
 
 import quantexp
 from quantexp.config import Dynamic, Experiment, Local, Mlp, NoQuant, Train
-from quantexp.mission import load
+from quantexp.runner.load import model_folder
 from quantexp.storage.stored import Recipe, save
 from quantexp.system.errors import ModelError, TrackingError
 from quantexp.tracking import artifacts
-from quantexp.tracking.artifacts import model_folder, read_artifact
-from quantexp.tracking.store import Store, open_store, quiet_client
-from quantexp.training.baseline import trained
+from quantexp.tracking.artifacts import read_artifact
+from quantexp.tracking.store import Store, open_store, read_store
 
 RUN = "0123456789abcdef0123456789abcdef"
 
@@ -50,8 +49,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 def recorded(store: Store, sample: Callable[..., Experiment], tmp_path: Path) -> tuple[str, nn.Module]:
     """A run of the store with an int8 model and a report; its id, and the model."""
     experiment = sample(quant=Dynamic(), model=Mlp(hidden=[16]), train=Train(epochs=1, threads=1))
-    data = load(experiment)
-    model = experiment.quant.apply(trained(experiment, data), data, experiment.train, "int8").model
+    data = experiment.load()
+    model = experiment.quant.apply(experiment.baseline(data), data, experiment.train, "int8").model
     save(tmp_path / "kept" / "model", model, Recipe.of(experiment, data))
     (tmp_path / "kept" / "report.json").write_text('{"a": 1}', encoding="utf-8")
     run_id = store.client.create_run(store.experiment_id).info.run_id
@@ -93,15 +92,15 @@ def test_a_run_gives_its_model_back_bit_for_bit(recorded: tuple[str, nn.Module],
 
 
 def test_an_artifact_is_read_by_its_path(store: Store, recorded: tuple[str, nn.Module], scratch: Path) -> None:
-    assert read_artifact(store.client, recorded[0], "report.json") == b'{"a": 1}'
-    assert json.loads(read_artifact(store.client, recorded[0], "model/recipe.json"))["precision"] == "int8"
+    assert read_artifact(store, store.run(recorded[0]), "report.json") == b'{"a": 1}'
+    assert json.loads(read_artifact(store, store.run(recorded[0]), "model/recipe.json"))["precision"] == "int8"
     assert list(scratch.iterdir()) == []
 
 
 def test_an_artifact_that_is_not_there_is_an_error_that_names_it(store: Store, recorded: tuple[str, nn.Module]) -> None:
     for path in ("absent.json", "model"):
         with pytest.raises(TrackingError, match=rf"{path} of run {recorded[0]} cannot be read \(it stored no such"):
-            read_artifact(store.client, recorded[0], path)
+            read_artifact(store, store.run(recorded[0]), path)
 
 
 def test_a_folder_of_artifacts_may_have_any_ordinary_name(recorded: tuple[str, nn.Module], tmp_path: Path) -> None:
@@ -115,7 +114,7 @@ def test_a_folder_of_artifacts_may_have_any_ordinary_name(recorded: tuple[str, n
 
 def test_a_run_without_a_model_is_an_error_that_says_so(store: Store) -> None:
     run_id = store.client.create_run(store.experiment_id).info.run_id
-    with pytest.raises(TrackingError, match=rf"no model of run {run_id} .*it stored no model/recipe\.json"):
+    with pytest.raises(TrackingError, match=rf"run {run_id} has no network: it stored no model/recipe\.json"):
         quantexp.load(run_id)
 
 
@@ -160,13 +159,13 @@ def test_a_folder_that_is_a_link_out_of_the_run_is_not_followed(
 def test_a_pipe_is_no_file_and_is_not_waited_for(store: Store, recorded: tuple[str, nn.Module]) -> None:
     os.mkfifo(folder_of(recorded[0]) / "pipe")
     with pytest.raises(TrackingError, match="it stored no such file"):
-        read_artifact(store.client, recorded[0], "pipe")
+        read_artifact(store, store.run(recorded[0]), "pipe")
 
 
 def test_a_file_that_is_too_large_is_left_where_it_lies(store: Store, recorded: tuple[str, nn.Module]) -> None:
-    assert read_artifact(store.client, recorded[0], "report.json", most=8) == b'{"a": 1}'
+    assert read_artifact(store, store.run(recorded[0]), "report.json", most=8) == b'{"a": 1}'
     with pytest.raises(TrackingError, match=r"report\.json may have 7 bytes, it has 8"):
-        read_artifact(store.client, recorded[0], "report.json", most=7)
+        read_artifact(store, store.run(recorded[0]), "report.json", most=7)
     with (folder_of(recorded[0]) / "model" / "recipe.json").open("ab") as file:
         file.truncate(2**20 + 1)  # a hole: no bytes on the disk
     with pytest.raises(TrackingError, match=r"model/recipe\.json may have 1,048,576 bytes, it has 1048577"):
@@ -176,7 +175,7 @@ def test_a_file_that_is_too_large_is_left_where_it_lies(store: Store, recorded: 
 @pytest.mark.parametrize("path", ["../report.json", "model/../../x", "/etc/passwd", ".", ""])
 def test_a_path_that_leaves_the_run_is_refused(store: Store, recorded: tuple[str, nn.Module], path: str) -> None:
     with pytest.raises(TrackingError, match="an artifact lies below its run"):
-        read_artifact(store.client, recorded[0], path)
+        read_artifact(store, store.run(recorded[0]), path)
 
 
 def test_a_recipe_that_names_a_class_of_another_package_runs_nothing(
@@ -291,15 +290,15 @@ def test_a_server_gives_a_model_back(
     server: str, monkeypatch: pytest.MonkeyPatch, sample: Callable[..., Experiment], tmp_path: Path
 ) -> None:
     experiment = sample(quant=NoQuant(), model=Mlp(hidden=[16]), train=Train(epochs=1, threads=1))
-    data = load(experiment)
-    save(tmp_path / "model", trained(experiment, data).model, Recipe.of(experiment, data))
+    data = experiment.load()
+    save(tmp_path / "model", experiment.baseline(data).model, Recipe.of(experiment, data))
     files = {f"model/{path.name}": path.read_bytes() for path in (tmp_path / "model").iterdir()}
     listed = [{"path": Path(name).name, "is_dir": False, "file_size": len(files[name])} for name in files]
     monkeypatch.setattr(Hostile, "listed", listed, raising=False)
     monkeypatch.setattr(Hostile, "files", files, raising=False)
     inputs = data.test.inputs(torch.arange(8))
     with torch.no_grad():
-        assert torch.equal(quantexp.load(RUN, tracking_uri=server)(inputs), trained(experiment, data).model(inputs))
+        assert torch.equal(quantexp.load(RUN, tracking_uri=server)(inputs), experiment.baseline(data).model(inputs))
 
 
 LISTINGS: dict[str, tuple[dict[str, Any], str]] = {
@@ -328,5 +327,6 @@ def test_a_server_that_sends_readers_to_its_own_folders_is_read_where_they_are_o
 ) -> None:
     (tmp_path / "report.json").write_bytes(b"{}")
     monkeypatch.setattr(Hostile, "address", tmp_path.as_uri())
-    assert read_artifact(quiet_client(server), RUN, "report.json") == b"{}"
+    with read_store(server) as store:
+        assert read_artifact(store, store.run(RUN), "report.json") == b"{}"
     assert artifacts.MOST_BYTES == 64 * 1024**2

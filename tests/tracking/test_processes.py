@@ -13,7 +13,7 @@ import pytest
 from quantexp.config.tracking import Local
 from quantexp.tracking.names import PROCESS
 from quantexp.tracking.processes import close_orphans, is_dead, mark
-from quantexp.tracking.record import recording
+from quantexp.tracking.run import track
 from quantexp.tracking.store import Store, open_store
 
 
@@ -58,8 +58,8 @@ def test_only_runs_of_the_dead_are_closed(store: Store, dead: str) -> None:
         return str(store.client.create_run(store.experiment_id, tags=tags).info.run_id)
 
     killed, remote, unmarked = begun(dead), begun(changed(host="elsewhere")), begun(None)
-    with recording(store, "living", {}, "") as recorder:
+    with track(store, "living", {}) as living:
         close_orphans(store)
-        statuses = {run: store.client.get_run(run).info.status for run in (killed, remote, unmarked, recorder.run_id)}
-    assert statuses == {killed: "KILLED", remote: "RUNNING", unmarked: "RUNNING", recorder.run_id: "RUNNING"}
+        statuses = {run: store.client.get_run(run).info.status for run in (killed, remote, unmarked, living.run_id)}
+    assert statuses == {killed: "KILLED", remote: "RUNNING", unmarked: "RUNNING", living.run_id: "RUNNING"}
     assert store.client.get_run(killed).data.tags["error"] == "its process was killed"

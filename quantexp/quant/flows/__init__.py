@@ -12,18 +12,18 @@ Each may change the model it is given. Only `fx` and `eager` import torch.ao, wh
 from __future__ import annotations
 
 import logging
-from importlib import import_module
 from typing import Any
 
 from quantexp.config import OVER_TORCH_AO, ByLayer
 from quantexp.system.errors import QuantizationError
+from quantexp.system.implementation import resolve
 
 
 def flow_of(option: ByLayer) -> Any:
     """Return the module of the flow that `option` names. Raises QuantizationError if this torch lacks its API."""
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # torchao registers an Enum in an outdated way
     try:
-        return import_module(f"quantexp.quant.flows.{option.flow.value}")
+        return resolve(option.flow.implementation)
     except ImportError as error:
         import torch
 

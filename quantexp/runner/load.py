@@ -1,0 +1,67 @@
+"""Networks that runs stored, fetched from the store: to be loaded, or to start a run from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantexp.config import Experiment
+from quantexp.system.errors import TrackingError
+
+if TYPE_CHECKING:
+    from quantexp.storage.prediction import StoredModel
+
+
+def load(run_or_path: str | Path, *, tracking_uri: str | None = None, trust: bool = False) -> StoredModel:
+    """Build a stored model again, ready to predict on the CPU: float32 (batch, features) to (batch, classes).
+
+    Args:
+        run_or_path: The id of an MLflow run, also as runs:/RUN_ID, or a folder that holds `recipe.json`.
+        tracking_uri: Where the run is recorded; by default the SQLite store of the working directory.
+        trust: Also build a network that is not quantexp's own: its module is imported, which runs its code.
+
+    Raises:
+        ModelError: If there is no such model, it is damaged, quantexp did not write it, or it needs trust.
+        QuantizationError: If this machine lacks the engine that the model was made for.
+        TrackingError: If the run cannot be read.
+    """
+    from quantexp.storage import stored as storage
+
+    run_id = str(run_or_path).removeprefix("runs:/")
+    if Path(run_or_path).exists() or len(Path(run_id).parts) > 1:
+        return storage.load(run_or_path, trust=trust)
+    with model_folder(run_id, tracking_uri) as folder:
+        return storage.load(folder, trust=trust)
+
+
+@contextmanager
+def model_folder(run_id: str, uri: str | None) -> Iterator[Path]:
+    """Give a folder with the files of the network that a run stored. Raises TrackingError."""
+    from quantexp.runner.artifacts import MODEL
+    from quantexp.state.checkpoint import RECIPE
+    from quantexp.storage.recipe import FILES
+    from quantexp.tracking.artifacts import fetched
+    from quantexp.tracking.store import read_store
+
+    files = {f"{MODEL}/{name}": most for name, most in FILES.items()}
+    with read_store(uri) as store, fetched(store, store.run(run_id), files) as folder:
+        if not (folder / RECIPE).is_file():
+            raise TrackingError(f"run {run_id} has no network: it stored no {MODEL}/{RECIPE}")
+        yield folder
+
+
+@contextmanager
+def checkpoint_folder(experiment: Experiment) -> Iterator[Path | None]:
+    """Give the folder of the network that `train.checkpoint` names by its run; None if it names none.
+
+    Raises:
+        TrackingError: If the run cannot be read.
+    """
+    run_id = experiment.train.checkpoint_run
+    if run_id is None:
+        yield None
+        return
+    with model_folder(run_id, experiment.tracking.uri) as folder:
+        yield folder

@@ -1,0 +1,171 @@
+"""A run in the store from its start to its end, and what is logged of its result."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantexp.config import Experiment
+from quantexp.results import Report, Training
+from quantexp.results.identity import Identity
+from quantexp.results.metrics import metrics
+from quantexp.system import interrupt
+from quantexp.system.errors import QuantexpError
+from quantexp.system.terminal import show
+
+if TYPE_CHECKING:
+    from quantexp.mission import RunResult
+    from quantexp.reports.findings import Findings
+    from quantexp.tracking.run import Dataset, Point, TrackedRun
+    from quantexp.tracking.store import Store
+
+DECIMALS = 6  # of a metric
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a run was requested: the chosen names by group, the overrides as typed, the composed YAML.
+
+    `parent` is the run of the sweep or study that it belongs to; `tags` are further tags of the run. Of a run
+    that is `quiet` neither its table nor where it is recorded is shown.
+    """
+
+    choices: Mapping[str, str]
+    overrides: Sequence[str]
+    yaml: str
+    parent: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    quiet: bool = False
+
+
+@contextmanager
+def tracked_run(
+    experiment: Experiment, request: Request, find: Callable[[Store], str | None] = lambda store: None
+) -> Iterator[TrackedRun]:
+    """Open a run in the store and close it by what happens inside; say where it is recorded.
+
+    Args:
+        experiment: What is run.
+        request: How it was requested.
+        find: Returns the id of a run in the store that is resumed, or None for a new one.
+
+    Raises:
+        TrackingError: If the store cannot be used.
+    """
+    from quantexp.runner.artifacts import CONFIG_FILE
+    from quantexp.runner.identity import configuration_digest
+    from quantexp.runner.labels import parameters, run_name
+    from quantexp.tracking.names import CONFIGURATION, PARENT
+    from quantexp.tracking.processes import close_orphans
+    from quantexp.tracking.run import track
+    from quantexp.tracking.store import open_store
+    from quantexp.tracking.views import save_view
+
+    store = open_store(experiment.tracking)
+    if request.parent is None:
+        close_orphans(store)
+        save_view(store)
+    name = run_name(experiment, request.choices, request.overrides)
+    tags = {**request.tags, CONFIGURATION: configuration_digest(experiment)}
+    if request.parent is not None:
+        tags[PARENT] = request.parent
+    again = find(store)
+    opened = track(store, name, parameters(experiment, request.choices), tags, again)
+    with opened as run, interrupt.kept(), enough_memory():
+        if again is None:
+            run.log_text(CONFIG_FILE, request.yaml)  # before the work starts
+        yield run
+    if request.quiet:
+        return
+    lines = run.where()
+    for line in lines if request.parent is None else lines[:1]:
+        show(line)
+
+
+def log_result(run: TrackedRun, result: RunResult, identity: Identity, *, drawn: bool = True) -> None:
+    """Record all that a run found out, with its pictures if they are to be drawn. Raises TrackingError."""
+    from quantexp.runner.artifacts import write_result
+
+    report = result.report
+    with tempfile.TemporaryDirectory(prefix="quantexp-") as folder:
+        write_result(Path(folder), result, identity, drawn=drawn)
+        run.log(_points(report), _tags(report, identity), _dataset(report), Path(folder))
+
+
+def log_findings(run: TrackedRun, found: Findings, step: int = 0) -> None:
+    """Record what a study found out up to a step, in place of what it had before. Raises TrackingError."""
+    from quantexp.runner.artifacts import write_findings
+    from quantexp.tracking.names import NOTE
+    from quantexp.tracking.run import Point
+
+    points = [Point(name, float(f"{value:.7g}"), step) for name, value in found.metrics.items()]
+    with tempfile.TemporaryDirectory(prefix="quantexp-") as folder:
+        write_findings(Path(folder), found)
+        run.log(points, {NOTE: found.table.markdown()}, folder=Path(folder))
+
+
+def _points(report: Report) -> Iterator[Point]:
+    from quantexp.tracking.run import Point
+
+    for name, value in metrics(report).items():
+        yield Point(name, round(value, DECIMALS))
+    for name, training in _curves(report):
+        for step, loss in zip(training.steps, training.losses, strict=True):
+            yield Point(f"train/{name}", round(loss, DECIMALS), step)
+
+
+def _curves(report: Report) -> Iterator[tuple[str, Training]]:
+    """Yield the curve of the model that the run is about, and beside it the float model's if both were trained."""
+    if main := report.quantized_training or report.float_training:
+        yield "loss", main
+    if report.quantized_training and report.float_training:
+        yield "float_loss", report.float_training
+
+
+def _tags(report: Report, identity: Identity) -> dict[str, str]:
+    from quantexp.reports.table import comparison_table
+    from quantexp.tracking.names import IDENTITY, NOTE
+
+    tags = {
+        NOTE: comparison_table(report).markdown(),
+        "data_fingerprint": report.data.fingerprint,
+        IDENTITY: identity.digest,
+    }
+    if report.calibration is not None:
+        tags["calibration"] = report.calibration
+    if report.unstable:
+        tags["unstable"] = "; ".join(report.unstable)
+    if report.comparison:
+        tags |= {f"verdict_b{one.batch_size}": one.verdict for one in report.comparison.speedups}
+        if change := report.comparison.quality:
+            tags[f"verdict_{change.name}"] = change.verdict
+    return tags
+
+
+def _dataset(report: Report) -> Dataset:
+    from quantexp.tracking.run import Dataset
+
+    data = report.data
+    rows = {"train": data.train, "calibration": data.calibration, "test": data.test}
+    rows |= {"validation": data.validation} if data.validation else {}
+    return Dataset(report.task_name, data.fingerprint[:16], data.origin, rows, data.evaluation)
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turn what torch raises when memory ends into an error that says so."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError) and not any(sign in text for sign in OUT_OF_MEMORY):
+            raise
+        raise QuantexpError(
+            f"the run must fit into memory, it does not ({text.splitlines()[0] if text else 'out of memory'}); "
+            "choose a smaller network (task.hidden, model.hidden), batch_size or train.batch_size"
+        ) from error
