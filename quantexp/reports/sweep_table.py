@@ -170,9 +170,13 @@ def full_csv(sweep: SweepResult) -> str:
 def sentences(sweep: SweepResult) -> list[str]:
     """Say what is not in the tables: combinations that failed, that do not exist, and those not yet run."""
     said = []
-    total = len(sweep.entries) + sweep.left
+    total = len(sweep.entries) + len(sweep.unreadable) + sweep.left
     if sweep.failed:
         said.append(f"{len(sweep.failed)} of {total} combinations failed.")
+    if sweep.unreadable:
+        said.append(
+            f"{len(sweep.unreadable)} recorded results cannot be read and are not in the table; see the report."
+        )
     if sweep.unsupported:
         many = len(sweep.unsupported)
         said.append(f"Of what was asked for {many} {'does' if many == 1 else 'do'} not exist; the report says why.")

@@ -23,7 +23,6 @@ from quantexp.reports.findings import Findings
 from quantexp.reports.plots import pictures
 from quantexp.reports.table import Table, comparison_table
 from quantexp.results.identity import Identity
-from quantexp.system import environment
 
 if TYPE_CHECKING:
     from quantexp.mission import RunResult
@@ -51,6 +50,8 @@ def write_findings(folder: Path, found: Findings) -> None:
 def _write_common(
     folder: Path, table: Table, lines: Mapping[str, Iterable[Sequence[object]]], drawings: Mapping[str, bytes]
 ) -> None:
+    from quantexp.system import environment  # imports torch
+
     (folder / "table.md").write_text(table.markdown(), encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps(environment.record(), indent=1), encoding="utf-8")
     for name, rows in lines.items():

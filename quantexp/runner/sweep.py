@@ -140,6 +140,8 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
     atexit.register(_close, store, parent)
     known = f", {len(before.done)} runs of it are done" if before.done else ""
     log.info("sweep     %s: %s%s", name, planned, known)
+    for one in before.unreadable:
+        log.warning("%s does not count as done, its result cannot be read: %s", one.name, one.reason)
 
 
 def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: JobOutcome) -> None:
@@ -161,9 +163,6 @@ def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: JobOutco
 
 def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> int:
     """Print the sweep's report, write it into its directory and its parent run; return how many jobs failed."""
-    from quantexp.reports import page
-    from quantexp.runner.sweep_results import read_sweep
-    from quantexp.tracking import sweeps
     from quantexp.tracking.store import open_store
     from quantexp.tracking.views import directions
 
@@ -173,14 +172,7 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> in
     status = "KILLED" if interrupted else "FAILED" if failures else "FINISHED"
     try:
         store = open_store(tracking)
-        found = read_sweep(store, ongoing.name)
-        with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
-            written = Path(scratch) / "report"
-            written.mkdir()
-            note = _write_report(found, written)
-            sweeps.end(store, ongoing.parent, status, note, written)
-            shutil.copytree(written, folder, dirs_exist_ok=True)
-        show(f"the whole report: {folder / page.PAGE}")
+        _report(store, ongoing, status, folder)
         for line in directions(store, f"sweep {ongoing.name}", ongoing.parent):
             show(line)
     except QuantexpError as error:
@@ -196,6 +188,32 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> in
             f"{left} of {ongoing.total} combinations are left; the same command with sweep.name={ongoing.name} goes on"
         )
     return len(failures)
+
+
+def _report(store: Store, ongoing: Ongoing, status: str, folder: Path) -> None:
+    """Show the report, write it into the sweep's directory and its parent run, and close that.
+
+    A report that has results which cannot be read any more is not replaced.
+    """
+    from quantexp.reports import page
+    from quantexp.runner.report import full_csv, lost_results, recorded_csv
+    from quantexp.runner.sweep_results import read_sweep
+    from quantexp.tracking import sweeps
+
+    found = read_sweep(store, ongoing.name)
+    with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
+        written = Path(scratch) / "report"
+        written.mkdir()
+        note = _write_report(found, written)
+        if found.unreadable and lost_results(recorded_csv(store, ongoing.parent), found):
+            sweeps.end(store, ongoing.parent, status)
+        else:
+            sweeps.end(store, ongoing.parent, status, note, written)
+        if lost := lost_results(full_csv(folder), found):
+            log.error("%s keeps its report: %s", folder, lost)
+            return
+        shutil.copytree(written, folder, dirs_exist_ok=True)
+    show(f"the whole report: {folder / page.PAGE}")
 
 
 def _write_report(sweep: SweepResult, folder: Path) -> str:
