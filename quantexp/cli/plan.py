@@ -12,8 +12,8 @@ from dataclasses import replace
 from quantexp.cli.compose import BAD_VALUES, Combination, explain, to_experiment
 from quantexp.config import Experiment
 from quantexp.results.sweep import UnsupportedEntry
+from quantexp.runner.jobs import Plan
 from quantexp.runner.labels import settings, telling
-from quantexp.runner.sweep import Plan
 from quantexp.system.errors import ConfigError, Mismatch, QuantexpError
 from quantexp.system.terminal import leave
 

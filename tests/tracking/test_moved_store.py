@@ -16,12 +16,12 @@ import torch
 from omegaconf import OmegaConf
 
 import quantexp as package
-from quantexp.cli.plan import Plan
 from quantexp.config import Experiment, Local, Mlp, Mnist, Sensitivity, Static, Train
 from quantexp.config import Sweep as Settings
 from quantexp.report import main as report_command
 from quantexp.results.sweep import SweepResult
 from quantexp.runner import sweep
+from quantexp.runner.jobs import Ongoing, Plan
 from quantexp.runner.reproduce import reproduce
 from quantexp.runner.study import run_study
 from quantexp.runner.sweep_results import read_before, read_sweep
@@ -306,7 +306,7 @@ def test_the_report_of_a_sweep_that_is_resumed_is_kept_while_results_in_it_canno
     shutil.rmtree(files_of(lost.run_id))
     before = content(moved / REPORT), content(files_of(parent.run_id) / "report")
     sweep.begin(moved / REPORT, Local(), Settings(name="night"), Plan(1), "python -m quantexp -m")
-    assert sweep.Ongoing.read(moved / REPORT).done == {kept.tags["quantexp.identity"]: kept.name}
+    assert Ongoing.read(moved / REPORT).done == {kept.tags["quantexp.identity"]: kept.name}
     assert f"{lost.name} does not count as done, its result cannot be read" in caplog.text
     assert sweep.sum_up(moved / REPORT, Local()) == 0
     assert f"{moved / REPORT} keeps its report: it has 1 results that cannot be read now" in caplog.text
