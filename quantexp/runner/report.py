@@ -41,26 +41,32 @@ def report(name: str, uri: str | None, experiment: str, folder: Path) -> None:
         sweep = read_sweep(store, name)
     if sweep.unreadable and not sweep.entries:
         raise TrackingError(f"nothing of the sweep {name} can be read: {sweep.unreadable[0].reason}")
-
-    from quantexp.analysis.recommendation import which_when
-    from quantexp.reports.flows import leaving_table
-    from quantexp.reports.networks import network_tables, unsupported_table
-    from quantexp.reports.page import write
-    from quantexp.reports.sweep_table import full_table, lab_table, seeds_table
-
-    of_networks = (table for _, table in network_tables(sweep))
-    told = (leaving_table(sweep), unsupported_table(sweep), lab_table(sweep))
-    for table in (full_table(sweep), seeds_table(sweep), *of_networks, *told):
-        if table:
-            show(table.rich())
-    show(which_when(sweep))
+    _show(sweep)
     if lost := lost_results(full_csv(folder), sweep):
         raise TrackingError(f"{folder} keeps its report: {lost}. Write another one with --to FOLDER")
+
+    from quantexp.reports.page import write
+
     try:
         page = write(sweep, folder)
     except QuantexpError as error:
         raise QuantexpError(f"{error} with --to FOLDER") from error
     show(f"\nreport: {page}")
+
+
+def _show(sweep: SweepResult) -> None:
+    """Print every table of the report and what follows from them."""
+    from quantexp.analysis.recommendation import which_when
+    from quantexp.reports.flows import leaving_table
+    from quantexp.reports.networks import network_tables, unsupported_table
+    from quantexp.reports.sweep_table import full_table, lab_table, seeds_table
+
+    of_networks = (table for _, table in network_tables(sweep))
+    last = (leaving_table(sweep), unsupported_table(sweep), lab_table(sweep))
+    for table in (full_table(sweep), seeds_table(sweep), *of_networks, *last):
+        if table:
+            show(table.rich())
+    show(which_when(sweep))
 
 
 def lost_results(there: str, sweep: SweepResult) -> str | None:

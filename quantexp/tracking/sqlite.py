@@ -102,6 +102,7 @@ def check_writable(database: Path) -> None:
                 f"runs are recorded in {database}, but there is no folder {folder}; make it, or {ELSEWHERE}"
             )
         if database.exists():
+            database.open("rb").close()
             _check_file(database)
     try:
         tempfile.TemporaryFile(dir=folder).close()
@@ -110,13 +111,18 @@ def check_writable(database: Path) -> None:
 
 
 def _check_file(database: Path) -> None:
-    database.open("rb").close()
     try:
         database.open("r+b").close()  # SQLite would say so only when something is written
     except OSError as error:
         raise _read_only(database, error.strerror or str(error)) from error
+
+
+def check_free(database: Path) -> None:
+    """Make sure that no other process keeps a database locked, and that it is one. Raises TrackingError."""
+    if not database.exists():
+        return
     address = f"{database.as_uri()}?mode=rw"
-    with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
+    with _explained(database), closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.rollback()
 
@@ -130,9 +136,9 @@ def folder_not_writable(database: Path, folder: Path, error: OSError) -> Trackin
 
 
 def own_artifacts(database: Path, experiment: str) -> None:
-    """Let the files of new runs be written beside the database, also if its folder was moved or copied since.
+    """Let the files of new runs be written beside the database, also after its folder was moved or copied.
 
-    Runs whose files lie beside it are told to have them there, so that MLflow finds them too.
+    Where the files of older runs are beside it, their place is corrected, so that MLflow's own pages find them too.
     """
     here = database.parent / ARTIFACTS
     with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection, connection:
@@ -160,7 +166,7 @@ def own_artifacts(database: Path, experiment: str) -> None:
 def own_run(database: Path, run_id: str) -> Path | None:
     """Return the folder beside the database that the files of a run are written to; None if they lie elsewhere.
 
-    A run that was recorded at another place of the store is told to have its files here from now on.
+    The place of a run that was recorded before the store was moved is corrected.
     """
     folder = run_folder(database, run_id)
     with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection, connection:
@@ -237,6 +243,7 @@ def _read_only(database: Path, reason: str) -> TrackingError:
 
 
 def damaged(database: Path, reason: str) -> TrackingError:
+    """Return the error for a file that is not a database, or not a whole one."""
     return TrackingError(
         f"{database} is damaged, or is not a SQLite store ({reason}); put a backup in its place, or move it away. What "
         f"can be saved of it: sqlite3 {database} .recover | sqlite3 recovered.db"

@@ -25,6 +25,7 @@ from quantexp.tracking.address import check_address, resolve_uri, sqlite_path
 from quantexp.tracking.names import IDENTITY
 from quantexp.tracking.sqlite import (
     ARTIFACTS,
+    check_free,
     check_writable,
     damaged,
     folder_not_writable,
@@ -142,6 +143,7 @@ def open_store(tracking: Tracking) -> Store:
             return _open(uri, tracking.experiment, None)
         lock = path.with_name(f".{path.name}.lock")
         with locked(lock, "another process makes the tracking store", partial(folder_not_writable, path)):
+            check_free(path)
             own_artifacts(path, tracking.experiment)
             return _open(uri, tracking.experiment, path.parent / ARTIFACTS)
     except TrackingError:

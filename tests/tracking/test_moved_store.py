@@ -26,9 +26,10 @@ from quantexp.runner.reproduce import reproduce
 from quantexp.runner.study import run_study
 from quantexp.runner.sweep_results import read_before, read_sweep
 from quantexp.runner.tracked import Request
-from quantexp.system.errors import TrackingError
+from quantexp.system.errors import ModelError, TrackingError, TrainingError
 from quantexp.tracking import sweeps
 from quantexp.tracking.run import track
+from quantexp.tracking.sqlite import own_artifacts
 from quantexp.tracking.store import RunFacts, open_store, read_store
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -118,12 +119,12 @@ def test_a_network_is_loaded_and_started_from(
     folder = request.getfixturevalue(place)
     if place == "copied":  # what is read is read from the copy
         (files_of(recorded()[0].run_id) / "model" / "recipe.json").write_text("{}")
-        with pytest.raises(package.system.errors.ModelError, match="damaged"):
+        with pytest.raises(ModelError, match="damaged"):
             package.load(recorded()[0].run_id)
     before = content(folder)
     package.load(recorded()[-1].run_id)(torch.zeros(2, 400))
     quantized = sample(train=Train(checkpoint=recorded()[-1].run_id), model=Mlp(hidden=[8]))
-    with pytest.raises(package.system.errors.TrainingError, match="weights to start from are float32"):
+    with pytest.raises(TrainingError, match="weights to start from are float32"):
         package.run(quantized)
     assert content(folder) == before
 
@@ -240,7 +241,7 @@ def test_a_store_that_is_used_by_two_names_of_its_folder_is_not_one_that_was_mov
     with read_store(f"sqlite:///{link / 'mlflow.db'}", "quantexp") as store:
         location = store.client.get_experiment(store.experiment_id).artifact_location
     assert location == (workdir / "mlartifacts").as_uri()
-    package.tracking.sqlite.own_artifacts(link / "mlflow.db", "quantexp")
+    own_artifacts(link / "mlflow.db", "quantexp")
     assert (workdir / "mlflow.db").read_bytes() == before
 
 

@@ -21,6 +21,7 @@ from quantexp.mission import run
 from quantexp.report import main as report_command
 from quantexp.runner.identity import configuration_digest, identity_of
 from quantexp.runner.reproduce import reproduce
+from quantexp.runner.sweep_results import read_sweep
 from quantexp.runner.tracked import log_result
 from quantexp.system.errors import TrackingError
 from quantexp.tracking import sqlite, sweeps
@@ -36,24 +37,17 @@ def template(tmp_path_factory: pytest.TempPathFactory, store_template: Path, cac
     """A folder with a store that holds a sweep of one run; it is not in the folder where it was made."""
     folder = tmp_path_factory.mktemp("made")
     shutil.copy(store_template, folder / "mlflow.db")
-    experiment = Experiment(
-        task=Mnist(hidden=[8]),
-        model=Mlp(hidden=[8]),
-        quant=Dynamic(),
-        data="sample",  # type: ignore[arg-type]  # as it is composed
-        cache_dir=str(cache),
-        batch_size=1,
-    )
-    result = run(experiment)
+    made = experiment(cache_dir=str(cache))
+    result = run(made)
     before = Path.cwd()
     os.chdir(folder)
     try:
         store = open_store(Local())
         parent = sweeps.begin(store, "night", "python -m quantexp -m", True)
-        tags = {PARENT: parent, CONFIGURATION: configuration_digest(experiment)}
+        tags = {PARENT: parent, CONFIGURATION: configuration_digest(made)}
         with track(store, "one", {"quant": "dynamic"}, tags) as tracked:
             tracked.log_text("config.yaml", "")
-            log_result(tracked, result, identity_of(experiment, result.report.data.fingerprint))
+            log_result(tracked, result, identity_of(made, result.report.data.fingerprint))
         sweeps.end(store, parent, "FINISHED")
     finally:
         os.chdir(before)
@@ -117,7 +111,6 @@ def read_all(to: Path) -> None:
 
 def test_a_folder_that_is_read_only_is_read_and_left_as_it_is(folder: Path, tmp_path: Path) -> None:
     read_all(tmp_path / "before")  # imports what another user may not be allowed to
-    assert set(content(folder)) == {path for path in content(folder) if not path.endswith(("-wal", "-shm"))}
     forbid_writing(folder)
     before = content(folder)
     with tempfile.TemporaryDirectory() as free:
@@ -148,7 +141,7 @@ def test_a_run_is_reproduced_where_it_cannot_be_recorded(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = TrackingError(f"{folder}/mlflow.db is read-only")
-    monkeypatch.setattr("quantexp.runner.reproduce.restore", lambda first, trust: restored(first.run_id))
+    monkeypatch.setattr("quantexp.runner.reproduce.restore", lambda first, trust: experiment())
     monkeypatch.setattr("quantexp.tracking.store.open_store", raising(error))
     before = content(folder)
     reproduce(the_run(), Local())
@@ -158,9 +151,10 @@ def test_a_run_is_reproduced_where_it_cannot_be_recorded(
     assert content(folder) == before
 
 
-def restored(run_id: str) -> Experiment:
-    """The experiment of the run, whose record has no configuration."""
-    return Experiment(task=Mnist(hidden=[8]), model=Mlp(hidden=[8]), quant=Dynamic(), data="sample", batch_size=1)  # type: ignore[arg-type]
+def experiment(**parts: object) -> Experiment:
+    """What the run is a run of; its record has no configuration."""
+    small = {"task": Mnist(hidden=[8]), "model": Mlp(hidden=[8]), "quant": Dynamic(), "batch_size": 1}
+    return Experiment(data="sample", **small, **parts)  # type: ignore[arg-type]
 
 
 def raising(error: Exception) -> Callable[..., None]:
@@ -211,7 +205,7 @@ def test_a_file_of_a_run_that_may_not_be_read_is_told(folder: Path) -> None:
     run_id = the_run()
     (folder / "mlartifacts" / run_id / "artifacts" / "report.json").chmod(0o000)
     with unprivileged(), read_store(None, "quantexp") as store:
-        (unreadable,) = package.runner.sweep_results.read_sweep(store, "night").unreadable
+        (unreadable,) = read_sweep(store, "night").unreadable
     assert (unreadable.run_id, "Permission denied" in unreadable.reason) == (run_id, True)
 
 
