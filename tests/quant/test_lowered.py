@@ -219,7 +219,9 @@ def test_layers_that_multiply_nothing_are_among_the_layers_in_the_order_of_the_n
         ("norm", f"it is a LayerNorm, the method handles {pt2e.HANDLES}"),
     ]
     assert {held.name: tuple(held.weight.shape) for held in model.held_weights()} == {
-        "embedding": (9, 4), "norm": (4,), "head": (2, 4)
+        "embedding": (9, 4),
+        "norm": (4,),
+        "head": (2, 4),
     }
     assert parameter_count(model) == parameter_count(network)
     assert list(calls(model, (ids,))) == ["embedding", "norm", "head"]
