@@ -1,6 +1,7 @@
 """quantexp: what quantization costs and what it gains, for one network on your CPU.
 
-The public API: an `Experiment` of options, `run` it, `load` the network of a recorded run.
+The public API: an `Experiment` of options, `run` it, `load` the network of a recorded run. A script that trains calls
+`share_cores` before it imports torch, as the command does.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from quantexp.system.openmp import share_cores
 from quantexp.system.version import __version__
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ __all__ = [
     "__version__",
     "load",
     "run",
+    "share_cores",
 ]
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from io import TextIOWrapper
 
-from quantexp.system import interrupt
+from quantexp.system import interrupt, openmp
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 MULTIRUN = ("-m", "--multirun")  # which Hydra's parser takes ahead of all settings only
@@ -22,6 +22,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ± shall not cost a result
+    openmp.share_cores()
     interrupt.listen()
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
     try:

@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 
+from quantexp.system import openmp
 from quantexp.system.terminal import leave
 
 USAGE = """usage: python -m quantexp.doctor
@@ -24,6 +25,7 @@ def main() -> None:
         return
     if given := " ".join(sys.argv[1:]):
         leave(f"the doctor takes no arguments, got {given}; see python -m quantexp.doctor --help", BAD_VALUES)
+    openmp.share_cores()
     from quantexp.runner.doctor import examine
 
     logging.disable(logging.CRITICAL)  # what fails becomes a row; the libraries need not report it too

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from quantexp.system import interrupt
+from quantexp.system import interrupt, openmp
 from quantexp.system.errors import QuantexpError
 from quantexp.system.terminal import leave
 
@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from quantexp.config import Local, Server
     from quantexp.runner.reproduce import reproduce
 
+    openmp.share_cores()
     interrupt.listen()
     try:
         with interrupt.kept():

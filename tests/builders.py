@@ -1,7 +1,7 @@
 """Whole results for tests, built by keyword: what a test does not name is plausible and of no matter to it.
 
 The default is a static int8 run of the MNIST MLP at batch sizes 1 and 64, about twice and four times as
-fast as the float model; `lone(...)` is a run of one float model.
+fast as the float network; `lone(...)` is a run of one float network, `unlabelled(...)` one on random inputs.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantexp.results import (
-    Accuracy,
     Comparison,
-    Compiled,
     Conditions,
     Data,
     Evidence,
@@ -23,7 +21,10 @@ from quantexp.results import (
     LayerLoss,
     Measured,
     Operator,
+    OtherFloat,
     Profile,
+    Quality,
+    QualityChange,
     Report,
     Size,
     Speedup,
@@ -38,12 +39,13 @@ FLOAT_SHARES = {"aten::addmm": 0.9, "aten::relu": 0.06, "aten::linear": 0.03}
 QUANTIZED_SHARES = {"quantized::linear_relu": 0.7, "aten::quantize_per_tensor": 0.2, "aten::dequantize": 0.05}
 
 
-def accuracy(correct: int = 976, total: int = 1000) -> Accuracy:
+def quality(correct: int = 976, total: int = 1000) -> Quality:
     """Two classes, `correct` of `total` right; the interval is the normal one, near enough."""
     value = correct / total
     reach = 1.96 * math.sqrt(value * (1 - value) / total)
     right, wrong = (correct // 2, correct - correct // 2), total - correct
-    return Accuracy(value, value - reach, value + reach, correct, total, ((right[0], wrong), (0, right[1])))
+    confusion = ((right[0], wrong), (0, right[1]))
+    return Quality("accuracy", value, value - reach, value + reach, correct, total, confusion)
 
 
 def latency(batch_size: int = 1, median_ms: float = 1.0, **changes: Any) -> Latency:
@@ -83,7 +85,7 @@ def measured(
     times = FLOAT_MS if ms is None else ms
     one = Measured(
         precision=precision,
-        accuracy=accuracy(correct),
+        quality=quality(correct),
         size=Size(sum(weights.values()) + 2_000, sum(weights.values()) + 3_000, weights, 1_470_474),
         evidence=Evidence((Layer("layers.0", "Linear", precision, 8),), (Operator("linear", precision, 3, 1000),), ()),
         profiles=tuple(profile(size, FLOAT_SHARES if shares is None else shares) for size in times),
@@ -105,24 +107,33 @@ def speedup(batch_size: int = 1, ratio: float = 2.0, *, spread: float = 0.01, pl
     return Speedup(batch_size, ratio, ratio * (1 - spread / 2), ratio * (1 + spread / 2), 0.01, ratios)
 
 
-def comparison(*, speedups: Sequence[Speedup] | None = None, **changes: Any) -> Comparison:
-    """A quantized model that lost two examples and won none of them back."""
-    default = (speedup(1, 2.44), speedup(64, 4.11))
-    one = Comparison(
-        accuracy_drop=0.002,
-        agreement=0.99,
+def quality_change(**changes: Any) -> QualityChange:
+    """Two examples that were lost in net, of a thousand."""
+    change = QualityChange(
+        name="accuracy",
+        drop=0.002,
         flips_gained=2,
         flips_lost=4,
         p_value=0.6875,
         detectable_drop=0.009,
+        gained_examples=(3, 14),
+        lost_examples=(1, 5, 9, 26),
+    )
+    return dataclasses.replace(change, **changes)
+
+
+def comparison(*, speedups: Sequence[Speedup] | None = None, **changes: Any) -> Comparison:
+    """A quantized network that lost two examples in net; `changes` to its fields, and to those of its quality."""
+    default = (speedup(1, 2.44), speedup(64, 4.11))
+    of_quality = {name: changes.pop(name) for name in QualityChange.__dataclass_fields__ if name in changes}
+    one = Comparison(
+        quality=quality_change(**of_quality),
+        agreement=0.99,
         compression=3.95,
         speedups=default if speedups is None else tuple(speedups),
-        speedups_over_compiled=(),
         not_faster=(),
         training_ratio=None,
         output_sqnr_db=30.0,
-        gained_examples=(3, 14),
-        lost_examples=(1, 5, 9, 26),
     )
     return dataclasses.replace(one, **changes)
 
@@ -148,11 +159,12 @@ def layer_loss(name: str = "layers.0", **changes: Any) -> LayerLoss:
     return dataclasses.replace(one, **changes)
 
 
-def compiled(ms: Mapping[int, float] | None = None, **changes: Any) -> Compiled:
-    """The compiled float model, a little faster than the eager one."""
+def other_float(runtime: str = "compiled", ms: Mapping[int, float] | None = None, **changes: Any) -> OtherFloat:
+    """The float network in another runtime, a little faster there than in that of the run."""
     times = {1: 0.18, 64: 1.70} if ms is None else ms
-    one = Compiled(
-        compile_seconds=8.0,
+    one = OtherFloat(
+        runtime=runtime,
+        prepare_seconds=8.0,
         max_difference=1e-6,
         latency=tuple(latency(size, median) for size, median in times.items()),
         speedups=tuple(speedup(size, 1.2) for size in times),
@@ -199,7 +211,6 @@ def report(**changes: Any) -> Report:
         flops=2_940_928,
         baseline=measured(),
         quantized=quantized,
-        compiled=None,
         comparison=comparison(),
         conditions=(conditions(1), conditions(64)),
         calibration="train",
@@ -216,6 +227,26 @@ def lone(**changes: Any) -> Report:
     return report(**(alone | {"calibration": None, "calibration_seconds": None} | changes))
 
 
+def without_labels(made: Report) -> Report:
+    """The same run on random inputs without labels: no quality, no loss, nothing that was trained."""
+    compared = made.comparison and dataclasses.replace(made.comparison, quality=None)
+    blank: dict[str, Any] = {"quality": None, "loss": None, "train_seconds": None}
+    return dataclasses.replace(
+        made,
+        data=Data("synthetic", "random inputs without labels", "r" * 64, 0, 512, 1024),
+        baseline=dataclasses.replace(made.baseline, **blank),
+        quantized=made.quantized and dataclasses.replace(made.quantized, **blank),
+        comparison=compared,
+        float_training=None,
+        objective="unlabelled",
+    )
+
+
+def unlabelled(**changes: Any) -> Report:
+    """A static int8 run of the MNIST MLP on random inputs, with `changes` to its fields."""
+    return without_labels(report(**changes))
+
+
 def entry(made: Report | None, /, *, error: str | None = None, **settings: str) -> Entry:
     """A combination of a sweep; its settings are the report's, and what is given: `model__hidden="[64]"`."""
     chosen = made or report()
@@ -225,6 +256,7 @@ def entry(made: Report | None, /, *, error: str | None = None, **settings: str) 
         "quant": chosen.quant,
         "precision": chosen.precision,
         "data": chosen.data.source,
+        "runtime": chosen.runtime,
         "benchmark": chosen.benchmark,
         "seed": str(chosen.seed),
     }
@@ -258,7 +290,7 @@ def method(
     small = Size(round(1e6 * megabytes), round(1e6 * megabytes), {precision: round(1e6 * megabytes)}, 1_470_474)
     compared = comparison(
         speedups=speedups,
-        accuracy_drop=(978 - correct) / 1000,
+        drop=(978 - correct) / 1000,
         flips_gained=gained,
         flips_lost=lost,
         p_value=p_value,

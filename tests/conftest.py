@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from quantexp.config import DataSource, Experiment, Paired
+from quantexp.system.openmp import share_cores
+
+share_cores()  # before torch is imported: tests run beside each other, and train
+
+from quantexp.config import DataSource, Experiment, Paired  # noqa: E402
 
 REAL_DATA = os.environ.pop("QUANTEXP_DATA_DIR", None)  # tests that want it ask for it by the fixture
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from quantexp.config import Experiment
 from quantexp.mission import load
@@ -36,3 +37,9 @@ def form(precision: str, *batch: Tensor) -> Form:
 def evidence(network: Quantized, batch: Batch) -> Evidence:
     """What inspection finds in a network that runs eagerly."""
     return inspect(network, operators(network.model, batch))
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks have the same state, bit for bit."""
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

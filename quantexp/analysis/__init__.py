@@ -1,1 +1,1 @@
-"""What follows from several results: variants, seeds, ratios, Pareto fronts, recommendation. It renders nothing."""
+"""What follows from several results: variants, seeds, ratios, Pareto fronts, recommendation. No rendering."""

@@ -1,4 +1,4 @@
-"""The Pareto front: what no other beats in one figure without losing in another."""
+"""The Pareto front: the points that no other point dominates."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return which points no other beats, by rising cost: none has no greater cost and a greater gain, or equal both.
+    """Return the indices of the points (cost, gain) that no other point dominates, by rising cost.
 
-    A point is (cost, gain). Of equal points the first is returned.
+    A point is dominated by one with at most its cost and a greater gain, or a lower cost and the same gain. Of equal
+    points, the first is returned.
     """
     order = sorted(range(len(points)), key=lambda at: (points[at][0], -points[at][1]))
     front, best = [], -math.inf

@@ -1,23 +1,26 @@
-"""How many times as fast one method is as another, and what of that can be told.
+"""Speedups of one variant over another, with confidence intervals.
 
-With one seed the intervals are those of the two runs, over their placements; with several seeds a difference is
-taken seed by seed. Both methods are compared through the float model, with which each was timed in turn.
+With one seed, the intervals are those of the two runs, over their placements. With several seeds, the ratio is computed
+per seed. Two methods are compared through the float network, which each of them was timed against.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from quantexp.analysis.seeds import difference, paired
 from quantexp.analysis.variants import Variant
+from quantexp.results import Speedup
+from quantexp.results.comparison import NO_DIFFERENCE
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The logarithm of how many times as fast, and half the width of its 95 % interval, None where there is none.
+    """The logarithm of a speedup, and half the width of its 95 % interval (None without an interval).
 
-    `margin` is the smallest difference worth naming, a logarithm too.
+    `margin` is the smallest difference that is called faster or slower, as a logarithm too.
     """
 
     centre: float
@@ -31,15 +34,15 @@ class Ratio:
             return "no interval"
         if self.centre - self.reach > self.margin:
             return "faster"
-        return "slower" if self.centre + self.reach < -self.margin else "not told apart"
+        return "slower" if self.centre + self.reach < -self.margin else NO_DIFFERENCE
 
     @property
-    def told(self) -> bool:
-        """Whether one is told to be faster than the other."""
+    def significant(self) -> bool:
+        """Whether one is faster than the other."""
         return self.verdict in ("faster", "slower")
 
     def __str__(self) -> str:
-        digits = 2 if self.centre > math.log(0.1) else 4  # of a hundredth, two would say nothing
+        digits = 2 if self.centre > math.log(0.1) else 4  # so that 0.0085x is not shown as 0.01x
         centre = f"{math.exp(self.centre):.{digits}f}x"
         if self.reach is None:
             return centre
@@ -47,39 +50,48 @@ class Ratio:
         return f"{centre} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def over_float(one: Variant, size: int) -> Ratio | None:
-    """Return how many times as fast as the float model a variant is, None where that was not measured."""
-    found = one.speedups(size)
-    if not found:
+def over_float(variant: Variant, size: int) -> Ratio | None:
+    """Return the speedup of a variant over the float network, None if it was not measured."""
+    return _over_seeds(variant.speedups(size))
+
+
+def over_runtime(variant: Variant, runtime: str, size: int) -> Ratio | None:
+    """Return the speedup over the float network in a further runtime, None if it was not measured."""
+    return _over_seeds(variant.speedups_over(runtime, size))
+
+
+def over_seeds(variant: Variant, other: Variant, size: int) -> Ratio | None:
+    """Return the speedup of one variant over another, None if they share fewer than two seeds at this batch size."""
+    found = paired(variant.log_speedups(size), other.log_speedups(size))
+    margin = max(_margin(variant.speedups(size)), _margin(other.speedups(size)))
+    return Ratio(found.mean, found.high - found.mean, margin) if found else None
+
+
+def between(variant: Variant, other: Variant, size: int) -> Ratio | None:
+    """Return the speedup of one quantized variant over another, None if one of them was not measured."""
+    first, second = over_float(variant, size), over_float(other, size)
+    if first is None or second is None:
         return None
-    margin = _margin(one, size)
-    if seeds := difference([math.log(single.ratio) for single in found.values()]):
+    if found := over_seeds(variant, other, size):
+        return found
+    reach = None
+    if first.reach is not None and second.reach is not None:
+        reach = math.hypot(first.reach, second.reach)  # the runs are separate, so their errors are independent
+    return Ratio(first.centre - second.centre, reach, max(first.margin, second.margin))
+
+
+def _over_seeds(speedups: Mapping[int, Speedup]) -> Ratio | None:
+    """Return a ratio over the seeds; with one seed it has the interval of that run."""
+    if not speedups:
+        return None
+    margin = _margin(speedups)
+    if seeds := difference([math.log(speedup.ratio) for speedup in speedups.values()]):
         return Ratio(seeds.mean, seeds.high - seeds.mean, margin)
-    (single,) = found.values()
+    (single,) = speedups.values()
     if single.low is None or single.high is None:
         return Ratio(math.log(single.ratio), None, margin)
     return Ratio(math.log(single.ratio), (math.log(single.high) - math.log(single.low)) / 2, margin)
 
 
-def over_seeds(one: Variant, other: Variant, size: int) -> Ratio | None:
-    """Return how many times as fast one is as the other, None if they do not share two seeds at this batch size."""
-    found = paired(one.log_speedups(size), other.log_speedups(size))
-    margin = max(_margin(one, size), _margin(other, size))
-    return Ratio(found.mean, found.high - found.mean, margin) if found else None
-
-
-def between(one: Variant, other: Variant, size: int) -> Ratio | None:
-    """Return how many times as fast one method is as another, neither of them float; None if not both were measured."""
-    first, second = over_float(one, size), over_float(other, size)
-    if first is None or second is None:
-        return None
-    if found := over_seeds(one, other, size):
-        return found
-    reach = None
-    if first.reach is not None and second.reach is not None:
-        reach = math.hypot(first.reach, second.reach)  # each interval is of runs of its own: the errors are independent
-    return Ratio(first.centre - second.centre, reach, max(first.margin, second.margin))
-
-
-def _margin(one: Variant, size: int) -> float:
-    return math.log1p(max((single.margin for single in one.speedups(size).values()), default=0.0))
+def _margin(speedups: Mapping[int, Speedup]) -> float:
+    return math.log1p(max((speedup.margin for speedup in speedups.values()), default=0.0))

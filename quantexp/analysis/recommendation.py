@@ -1,226 +1,228 @@
-"""Which method when: a few sentences drawn from the sweep's own figures, and what these cannot tell.
+"""The recommendation: which method to use, in a few sentences drawn from the figures of a sweep.
 
-With one seed a loss of accuracy is what the exact McNemar test tells, and a speedup what its interval over the
-placements tells. With several seeds both are differences taken seed by seed, with Student's t over the seeds.
+With one seed, a change of accuracy is significant by the exact McNemar test, and a speedup by its interval over the
+placements. With several seeds, both are significant by the confidence interval of the differences per seed. Without
+labels, accuracy is unknown: the sentences say how close the outputs are to those of the float network.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from quantexp.analysis import quality
+from quantexp.analysis.names import setup_names
+from quantexp.analysis.quality import change_from_float
 from quantexp.analysis.ratios import Ratio, between, over_float
-from quantexp.analysis.seeds import difference, spread
-from quantexp.analysis.variants import Network, Settings, Setup, Variant, networks, settings_text, setup_names
-from quantexp.results import Comparison
+from quantexp.analysis.settings import Settings, settings_text
+from quantexp.analysis.values import size_mb
+from quantexp.analysis.variants import Network, Setup, Variant, networks
+from quantexp.results.comparison import GAIN, LOSS, NO_DIFFERENCE
 from quantexp.results.sweep import SweepResult
-from quantexp.results.text import p_text, size_text
+from quantexp.results.text import listed, p_text, size_text
 
-NEARLY = 1.05  # times the smallest size
-FEW = 3  # networks of a task that each have a paragraph of their own
+NEAR = 1.05  # times the smallest size
+FEW = 3  # networks of a task that have a paragraph each
 MOST_NAMED = 6  # methods in one sentence
-NO_MODEL = "No run of this sweep measured a model; what a study found stands in its own record."
-NOT_TOLD = "No two methods of this sweep can be compared: only the float model was measured."
+NO_MODEL = "No run of this sweep measured a model; the results of a study are in its own record."
+ONLY_FLOAT = "Nothing to compare: only the float model was measured."
+UNLABELLED = "The data have no labels, so the accuracy is unknown."
+
+Ranked = Sequence[tuple[Variant, Ratio, list[Variant]]]
+"""Variants, fastest first, each with its speedup over float and the variants without significant difference to it."""
 
 
-def which_when(sweep: SweepResult) -> str:
-    """Return a paragraph for each network, or for the many of one task, in each setup."""
-    found = [one for one in networks(sweep) if len(one.variants) > 1]
-    names = setup_names(list(dict.fromkeys(one.setup for one in found)))
+def recommend(sweep: SweepResult) -> str:
+    """Return a paragraph per network and setup, or one per task if it has many networks."""
+    found = [network for network in networks(sweep) if len(network.variants) > 1]
+    names = setup_names(list(dict.fromkeys(network.setup for network in found)))
     together: dict[tuple[str, Setup], list[Network]] = defaultdict(list)
-    for one in found:
-        together[one.task, one.setup].append(one)
-    paragraphs = []
-    told: set[tuple[str, Settings, tuple[str, str]]] = set()
+    for network in found:
+        together[network.task, network.setup].append(network)
     tasks = list(dict.fromkeys(task for task, _ in together))
-    for (task, setup), ones in sorted(together.items(), key=lambda item: tasks.index(item[0][0])):
-        if len(ones) > FEW:
-            where = ", ".join(text for text in (f"{len(ones)} networks", names[setup]) if text)
-            paragraphs.append(" ".join([f"{task} ({where}):", *_across(ones)]))
+    paragraphs: list[str] = []
+    described: set[tuple[str, Settings, tuple[str, str]]] = set()
+    for (task, setup), alike in sorted(together.items(), key=lambda item: tasks.index(item[0][0])):
+        if len(alike) > FEW:
+            where = ", ".join(text for text in (f"{len(alike)} networks", names[setup]) if text)
+            paragraphs.append(" ".join([f"{task} ({where}):", *_across(alike)]))
             continue
-        for one in ones:
-            where = ", ".join(text for text in (settings_text(one.settings), names[setup]) if text)
-            place = task, one.settings, setup.place  # size and accuracy are the same under another protocol
-            paragraphs.append(" ".join([f"{task}{f' ({where})' * bool(where)}:", *_advice(one, place in told)]))
-            told.add(place)
-    return "\n\n".join(paragraphs or [NOT_TOLD if sweep.entries else NO_MODEL])
+        for network in alike:
+            where = ", ".join(text for text in (settings_text(network.settings), names[setup]) if text)
+            place = task, network.settings, setup.place  # size and accuracy do not depend on the protocol
+            sentences = _sentences(network, again=place in described)
+            paragraphs.append(" ".join([f"{task}{f' ({where})' * bool(where)}:", *sentences]))
+            described.add(place)
+    return "\n\n".join(paragraphs or [ONLY_FLOAT if sweep.entries else NO_MODEL])
 
 
-def _across(ones: Sequence[Network]) -> Iterator[str]:
-    """Yield how each method does over many networks: how often it is faster, from where to where, at what cost."""
-    for method in dict.fromkeys(one.method for network in ones for one in network.variants if not one.is_float):
-        pairs = [(network, one) for network in ones for one in network.variants if one.method == method]
-        for size in sorted({size for _, one in pairs for size in one.sizes}):
-            ratios = [(ratio, network) for network, one in pairs if (ratio := over_float(one, size))]
-            if not ratios:
-                continue
-            least, most = min(ratios, key=_centre), max(ratios, key=_centre)
-            ends = " to ".join(f"{ratio} ({settings_text(network.settings)})" for ratio, network in (least, most))
-            faster = sum(ratio.verdict == "faster" for ratio, _ in ratios)
-            yield (
-                f"{method} at batch {size} is told to be faster than float in {faster} of {len(ratios)} networks, "
-                f"from {ends}."
-            )
-        for verdict, words in (("a loss", "loses"), ("a gain", "gains")):
-            told = [
-                f"{settings_text(network.settings)} ({accuracy_figures(one)})"
-                for network, one in pairs
-                if accuracy_verdict(one) == verdict
-            ]
-            if told:
-                yield f"It {words} accuracy that can be told in {len(told)} of {len(pairs)}: {'; '.join(told)}."
-        if all(accuracy_verdict(one) == "not told" for _, one in pairs):
-            yield "No change of accuracy can be told in any."
-    every = [one for network in ones for one in network.variants]
-    best = max(every, key=lambda one: spread(list(one.accuracies().values())).mean)
-    accuracy = 100 * spread(list(best.accuracies().values())).mean
-    yield f"The most accurate is {best.method} with {settings_text(best.network)}, {accuracy:.2f} %."
+# Many networks
 
 
-def _centre(pair: tuple[Ratio, Network]) -> float:
-    return pair[0].centre
+def _across(alike: Sequence[Network]) -> Iterator[str]:
+    """Yield for each method in how many networks it is faster, the range of its speedups, and its accuracy."""
+    for method in dict.fromkeys(variant.method for network in alike for variant in network.quantized):
+        pairs = [(network, variant) for network in alike for variant in network.quantized if variant.method == method]
+        for size in sorted({size for _, variant in pairs for size in variant.sizes}):
+            ratios = [(ratio, network) for network, variant in pairs if (ratio := over_float(variant, size))]
+            if ratios:
+                least, most = (end(ratios, key=lambda pair: pair[0].centre) for end in (min, max))
+                ends = " to ".join(f"{ratio} ({settings_text(network.settings)})" for ratio, network in (least, most))
+                faster = sum(ratio.verdict == "faster" for ratio, _ in ratios)
+                yield f"{method} at batch {size} is faster than float in {faster} of {len(ratios)} networks: {ends}."
+        yield from _quality_across(pairs)
+    every = [variant for network in alike for variant in network.variants]
+    qualities = [(found.mean, variant) for variant in every if (found := quality.quality_percent([variant]))]
+    if qualities:
+        percent, best = max(qualities, key=lambda pair: pair[0])
+        yield f"Most accurate: {best.method} with {settings_text(best.network)}, {percent:.2f} %."
+    else:
+        yield UNLABELLED
 
 
-def _advice(network: Network, again: bool) -> Iterator[str]:
-    """Yield the sentences on one network: speed and, unless it comes again, size, accuracy, and what follows."""
-    others = [one for one in network.variants if not one.is_float]
-    fastest = {size: _ranked(others, size) for size in network.sizes}
-    fastest = {size: ranked for size, ranked in fastest.items() if ranked}
-    ratios = {size: ranked[0][1] for size, ranked in fastest.items()}
-    yield from _runs({size: _fastest(ranked) for size, ranked in fastest.items()}, ratios)
+def _quality_across(pairs: Sequence[tuple[Network, Variant]]) -> Iterator[str]:
+    changes = [(network.settings, change) for network, variant in pairs if (change := change_from_float(variant))]
+    for verdict in (LOSS, GAIN):
+        found = [f"{settings_text(settings)} ({change})" for settings, change in changes if change.verdict == verdict]
+        if found:
+            yield f"{verdict.capitalize()} of accuracy in {len(found)} of {len(changes)}: {'; '.join(found)}."
+    if changes and all(change.verdict == NO_DIFFERENCE for _, change in changes):
+        yield "No significant difference in accuracy in any of them."
+    if not changes:
+        worst = min((variant for _, variant in pairs), key=_closeness)
+        yield f"Its outputs are farthest from float with {settings_text(worst.network)}: {_closeness_text(worst)}."
+
+
+# One network
+
+
+def _sentences(network: Network, *, again: bool) -> Iterator[str]:
+    """Yield the sentences on one network: speed and, unless they come again, size, accuracy and conclusion."""
+    ranked = {size: found for size in network.sizes if (found := _ranked(network.quantized, size))}
+    yield from _speed(ranked)
     if not again:
-        yield _smallest(network, others)
-        yield from _accuracy(others)
-        losses = [one for one in others if accuracy_verdict(one) == "a loss"]
-        yield from _conclusion({size: _take(ranked, losses) for size, ranked in fastest.items()})
-    shaky = {one.method: [size for size in network.sizes if one.unstable(size)] for one in network.variants}
-    if told := [f"{method} at {_all(sizes)}" for method, sizes in shaky.items() if sizes]:
-        yield f"Unstable, to be measured again on a quiet machine: {_listed(told)}."
+        yield _smallest(network)
+        yield from _accuracy(network.quantized) if network.labelled else _close_to_float(network.quantized)
+        yield from _conclusion(network, ranked)
+    sizes = {variant.method: [size for size in network.sizes if variant.unstable(size)] for variant in network.variants}
+    if unstable := [f"{method} at {_many(found)}" for method, found in sizes.items() if found]:
+        yield f"Unstable latencies, measure again on a quiet machine: {listed(unstable, MOST_NAMED)}."
 
 
-def accuracy_verdict(one: Variant) -> str:
-    """Return "a loss", "a gain" or "not told", against the float model of the same seeds."""
-    found = _comparisons(one)
-    if len(found) == 1:
-        said = found[0].accuracy_verdict
-        return said if said in ("a loss", "a gain") else "not told"
-    change = difference([-comparison.accuracy_drop for comparison in found], one.step)
-    if change is None or not change.told:
-        return "not told"
-    return "a loss" if change.mean < 0 else "a gain"
-
-
-def _ranked(others: Sequence[Variant], size: int) -> list[tuple[Variant, Ratio, list[Variant]]]:
-    """Return the variants from the fastest on, each with its ratio and those that cannot be told from it."""
-    measured = [(one, ratio) for one in others if (ratio := over_float(one, size))]
+def _ranked(variants: Sequence[Variant], size: int) -> Ranked:
+    measured = [(variant, ratio) for variant in variants if (ratio := over_float(variant, size))]
     measured.sort(key=lambda pair: -pair[1].centre)
+
+    def alike(variant: Variant, other: Variant) -> bool:
+        ratio = between(variant, other, size)
+        return ratio is None or not ratio.significant
+
     return [
-        (one, ratio, [other for other, _ in measured if other is not one and not _told_apart(one, other, size)])
-        for one, ratio in measured
+        (variant, ratio, [other for other, _ in measured if other is not variant and alike(variant, other)])
+        for variant, ratio in measured
     ]
 
 
-def _told_apart(one: Variant, other: Variant, size: int) -> bool:
-    ratio = between(one, other, size)
-    return ratio is not None and ratio.told
+def _speed(ranked: Mapping[int, Ranked]) -> Iterator[str]:
+    """Yield one sentence per run of batch sizes with the same result, with the speedups at its ends."""
+    results = {size: _fastest(found) for size, found in ranked.items()}
+    ratios = {size: found[0][1] for size, found in ranked.items()}
+    for sizes in _runs(results):
+        ends = f"{ratios[sizes[0]]}" if len(sizes) == 1 else f"{ratios[sizes[0]]} {_and(sizes)} {ratios[sizes[-1]]}"
+        yield f"At {_sizes(sizes)}, {results[sizes[0]]}: speedup {ends}."
 
 
-def _fastest(ranked: Sequence[tuple[Variant, Ratio, list[Variant]]]) -> str:
-    """Say which is fastest, in words that are equal where the same is true."""
-    one, ratio, equals = ranked[0]
-    equal = f" ({_listed([other.method for other in equals])} cannot be told from it)" if equals else ""
+def _fastest(ranked: Ranked) -> str:
+    """Say which variant is fastest, in the same words for the same result."""
+    variant, ratio, alike = ranked[0]
+    others = listed([other.method for other in alike], MOST_NAMED)
     if ratio.verdict == "faster":
-        return f"{one.method} is the fastest{equal}"
+        return f"{variant.method} is fastest{f' (no significant difference to {others})' if alike else ''}"
     if ratio.verdict == "no interval":
-        first = f"{one.method} has the lowest latency" if ratio.centre > 0 else "the float model has the lowest latency"
-        return f"{first}, but this protocol has no intervals to tell differences by"
-    return f"nothing is told to be faster than float; {one.method} comes nearest"
+        lowest = variant.method if ratio.centre > 0 else "float"
+        return f"{lowest} has the lowest latency (this protocol gives no confidence intervals)"
+    return f"no method is significantly faster than float; the closest is {variant.method}"
 
 
-def _runs(said: dict[int, str], values: dict[int, Ratio]) -> Iterator[str]:
-    """Yield a sentence for each run of batch sizes of which the same is said, with the figures at its ends."""
-    for sizes in _same(said):
-        figures = f"{values[sizes[0]]}" if len(sizes) == 1 else f"{values[sizes[0]]} {_and(sizes)} {values[sizes[-1]]}"
-        yield f"At {_sizes(sizes)} {said[sizes[0]]}: {figures} as fast as float."
-
-
-def _smallest(network: Network, others: Sequence[Variant]) -> str:
-    sizes_mb = {one.method: spread([report.result.size_mb for report in one.reports.values()]).mean for one in others}
+def _smallest(network: Network) -> str:
+    sizes = {variant.method: size_mb(variant).mean for variant in network.quantized}
     float_mb = next(iter(network.variants[0].reports.values())).result.size_mb
-    method, least = min(sizes_mb.items(), key=lambda pair: pair[1])
+    method, least = min(sizes.items(), key=lambda pair: pair[1])
     if least * 1.01 >= float_mb:
-        return f"None is smaller than the float model ({size_text(float_mb)} MB)."
-    near = [other for other, size_mb in sizes_mb.items() if other != method and size_mb <= NEARLY * least]
-    close = f"; {_listed(near)} within 5 % of it" if near else ""
-    return f"The smallest is {method}, {size_text(least)} MB, {float_mb / least:.2f}x smaller than float{close}."
+        return f"No method is smaller than float ({size_text(float_mb)} MB)."
+    near = [other for other, size in sizes.items() if other != method and size <= NEAR * least]
+    close = f"; within 5 % of it: {listed(near, MOST_NAMED)}" if near else ""
+    return f"Smallest: {method}, {size_text(least)} MB, {float_mb / least:.2f}x smaller than float{close}."
 
 
-def _accuracy(others: Sequence[Variant]) -> Iterator[str]:
-    """Yield what is told of the accuracy: losses, gains, and what cannot be told."""
-    verdicts = {one.method: accuracy_verdict(one) for one in others}
-    figures = {one.method: accuracy_figures(one) for one in others}
-    p_values = {one.method: _p_value(one) for one in others}
-    for verdict, words in (("a loss", "Accuracy is lost by"), ("a gain", "Accuracy is gained by")):
-        told = [
-            f"{method} ({figures[method]}{p_values[method]})" for method, said in verdicts.items() if said == verdict
+def _accuracy(variants: Sequence[Variant]) -> Iterator[str]:
+    """Yield significant losses and gains of accuracy, then the methods without, and what could be detected."""
+    changes = [(variant, change) for variant in variants if (change := change_from_float(variant))]
+    for verdict in (LOSS, GAIN):
+        found = [
+            f"{variant.method} ({change}{f', {p_text(change.test.p_value)}' if change.test else ''})"
+            for variant, change in changes
+            if change.verdict == verdict
         ]
-        if told:
-            yield f"{words} {_listed(told)}."
-    untold = [f"{method} ({figures[method]})" for method, said in verdicts.items() if said == "not told"]
-    if untold:
-        yield f"No change of accuracy can be told for {_listed(untold)}."
-        drops = [found[0].detectable_drop for one in others if len(found := _comparisons(one)) == 1]
-        if drops:
-            (split, *_) = {report.data.evaluation for one in others for report in one.reports.values()}
-            least = f"{100 * max(drops):.2f} points"
-            sentence = f"A true drop of {least} would be told in 4 of 5 such {split} sets, a smaller one less often."
-            yield sentence if max(drops) < 1 else f"So few {split} examples tell no drop."
+        if found:
+            yield f"{verdict.capitalize()} of accuracy: {listed(found, MOST_NAMED)}."
+    if equal := [f"{variant.method} ({change})" for variant, change in changes if change.verdict == NO_DIFFERENCE]:
+        yield f"No significant difference in accuracy: {listed(equal, MOST_NAMED)}."
+        if drops := [change.test.detectable_drop for _, change in changes if change.test]:
+            split = next(iter(variants[0].reports.values())).data.evaluation
+            if max(drops) < 1:
+                yield f"Minimum detectable drop: {100 * max(drops):.2f} points (80 % power)."
+            else:
+                yield f"The {split} set is too small to detect any drop."
 
 
-def accuracy_figures(one: Variant) -> str:
-    """Return how the accuracy changed against the float model of the same seeds."""
-    found = _comparisons(one)
-    if len(found) == 1:
-        only = found[0]
-        flips = f"{only.flips_gained} gained, {only.flips_lost} lost"
-        return f"{100 * (0 - only.accuracy_drop):+z.2f} points: {flips}"
-    change = difference([-comparison.accuracy_drop for comparison in found], one.step)
-    if change is None:
-        return "not compared"
-    low, high = 100 * change.low, 100 * change.high
-    return f"{100 * change.mean:+z.2f} points [{low:+z.2f}, {high:+z.2f}] over {change.n} seeds"
+def _close_to_float(variants: Sequence[Variant]) -> Iterator[str]:
+    """Yield how close the outputs of each variant are to those of the float network."""
+    ordered = sorted(variants, key=_closeness, reverse=True)
+    texts = [f"{variant.method} ({_closeness_text(variant)})" for variant in ordered]
+    others = f", then {listed(texts[1:], MOST_NAMED)}" if len(texts) > 1 else ""
+    yield f"Outputs closest to float: {texts[0]}{others}."
+    yield UNLABELLED
 
 
-def _p_value(one: Variant) -> str:
-    """Return the p-value of the McNemar test of a single run."""
-    found = _comparisons(one)
-    if len(found) != 1:
-        return ""
-    return f", {p_text(found[0].p_value)}"
+def _closeness(variant: Variant) -> float:
+    return min(map(quality.closeness_db, variant.comparisons.values()))
 
 
-def _take(ranked: Sequence[tuple[Variant, Ratio, list[Variant]]], losses: Sequence[Variant]) -> str:
-    """Say what to take at one batch size: the fastest that is told to be faster and of which no loss is told."""
-    for one, ratio, _ in ranked:
-        if ratio.verdict == "faster" and one not in losses:
-            return one.method
+def _closeness_text(variant: Variant) -> str:
+    same, sqnr = quality.agreement_percent(variant), quality.output_sqnr_db(variant)
+    texts = [f"agreement {same.mean:.2f} %"] if same else []
+    return ", ".join([*texts, f"SQNR {sqnr.mean:.1f} dB"] if sqnr else texts)
+
+
+def _conclusion(network: Network, ranked: Mapping[int, Ranked]) -> Iterator[str]:
+    chosen = {size: method for size, found in ranked.items() if (method := _choice(found))}
+    if parts := [f"{chosen[sizes[0]]} at {_sizes(sizes)}" for sizes in _runs(chosen)]:
+        if network.labelled:
+            yield f"Recommended for speed without significant loss of accuracy: {', '.join(parts)}."
+        else:
+            yield f"Recommended for speed: {', '.join(parts)}; check the accuracy on labelled data."
+
+
+def _choice(ranked: Ranked) -> str:
+    """Return the fastest method that is significantly faster than float and without significant loss, else float."""
+    for variant, ratio, _ in ranked:
+        change = change_from_float(variant)
+        if ratio.verdict == "faster" and not (change and change.verdict == LOSS):
+            return variant.method
         if ratio.verdict == "no interval":
             return ""
-    return "the float model"
+    return "float"
 
 
-def _conclusion(take: dict[int, str]) -> Iterator[str]:
-    named = {size: method for size, method in take.items() if method}
-    parts = [f"{named[sizes[0]]} at {_sizes(sizes)}" for sizes in _same(named)]
-    if parts:
-        yield f"For speed without a loss that can be told: {', '.join(parts)}."
+# Batch sizes
 
 
-def _same(said: dict[int, str]) -> list[list[int]]:
-    """Return runs of neighbouring batch sizes of which the same is said."""
+def _runs(results: Mapping[int, str]) -> list[list[int]]:
+    """Return runs of neighbouring batch sizes with the same result."""
     runs: list[list[int]] = []
-    for size in sorted(said):
-        if runs and said[runs[-1][-1]] == said[size]:
+    for size in sorted(results):
+        if runs and results[runs[-1][-1]] == results[size]:
             runs[-1].append(size)
         else:
             runs.append([size])
@@ -228,27 +230,14 @@ def _same(said: dict[int, str]) -> list[list[int]]:
 
 
 def _sizes(sizes: Sequence[int]) -> str:
-    if len(sizes) == 1:
-        return f"batch {sizes[0]}"
-    return f"batches {sizes[0]} {_and(sizes)} {sizes[-1]}"
+    return f"batch {sizes[0]}" if len(sizes) == 1 else f"batches {sizes[0]} {_and(sizes)} {sizes[-1]}"
 
 
-def _all(sizes: Sequence[int]) -> str:
-    """Name sizes that need not be neighbours; many are only counted."""
+def _many(sizes: Sequence[int]) -> str:
+    """Name sizes that need not be neighbours; count them if there are many."""
     return f"{len(sizes)} batch sizes" if len(sizes) > 2 else _sizes(sizes)
 
 
 def _and(sizes: Sequence[int]) -> str:
     """Return the word between the first and the last of several sizes."""
     return "and" if len(sizes) == 2 else "to"
-
-
-def _comparisons(one: Variant) -> list[Comparison]:
-    return [report.comparison for report in one.reports.values() if report.comparison]
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Name them all, or of very many the first; the tables have them all."""
-    if len(names) > MOST_NAMED:
-        return f"{', '.join(names[: MOST_NAMED - 1])} and {len(names) - MOST_NAMED + 1} others"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,7 +1,7 @@
-"""Figures over seeds: their mean and deviation, and what the differences between two methods show.
+"""Statistics over seeds: mean and standard deviation, and paired differences between two methods.
 
-A difference is taken seed by seed, because two methods of one seed start from the same float model and see the
-same examples; its interval is Student's t over the seeds. Two seeds tell little: t is 12.7 there.
+A difference is computed per seed, because two methods with the same seed start from the same float network and see the
+same examples. Its confidence interval is Student's t over the seeds; with two seeds it is wide (t = 12.7).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Mean of `n` values, and the standard deviation of the sample, None for a single one."""
+    """Mean and sample standard deviation of `n` values; the deviation of a single value is None."""
 
     mean: float
     std: float | None
@@ -25,7 +25,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Mean of `n` paired differences with its 95 % interval."""
+    """Mean of `n` paired differences with its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -33,21 +33,21 @@ class Difference:
     n: int
 
     @property
-    def told(self) -> bool:
-        """Whether the interval tells the difference from none."""
+    def significant(self) -> bool:
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return mean and deviation of one value or more."""
+    """Return mean and standard deviation of at least one value."""
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 def difference(pairs: Sequence[float], step: float = 0.0) -> Difference | None:
-    """Return the mean of paired differences with its interval, None of fewer than two.
+    """Return the mean of paired differences with its interval, None for fewer than two.
 
-    What comes in steps, as accuracies do in examples, may agree by chance: the deviation is taken to be no less
-    than that of two values rounded to `step`, which is step / sqrt(6).
+    Values in steps, such as accuracies, may be equal by chance. So the standard deviation is at least that of two
+    values rounded to `step`, which is step / sqrt(6).
     """
     if len(pairs) < 2:
         return None
@@ -59,6 +59,6 @@ def difference(pairs: Sequence[float], step: float = 0.0) -> Difference | None:
     return Difference(mean, mean - reach, mean + reach, len(pairs))
 
 
-def paired(ones: Mapping[int, float], others: Mapping[int, float], step: float = 0.0) -> Difference | None:
-    """Return how much greater the first values are than the second, by seed, over the seeds that both have."""
-    return difference([ones[seed] - others[seed] for seed in ones if seed in others], step)
+def paired(first: Mapping[int, float], second: Mapping[int, float], step: float = 0.0) -> Difference | None:
+    """Return how much greater the first values are than the second, over the seeds that both have."""
+    return difference([first[seed] - second[seed] for seed in first if seed in second], step)

@@ -1,11 +1,8 @@
-"""What tells the rows of a sweep apart, and what is one row: runs that differ only in their seed.
+"""Runs of a sweep, grouped: runs that differ only in their seed are one variant, a row of a table.
 
-    Variant   a task and its data, a method, a precision and every other setting that varies, in one setup
-    Setup     where and how latencies were taken: machine, protocol, threads; they compare only within one
-    Network   the variants of one task, one float network and one setup: what can be compared with each other
-
-A setting varies if two combinations that agree in every chosen option (task, quant, benchmark ...) differ in
-it; that static has an engine and the float model has none tells no rows apart.
+Variant   a task and its data, a method, a precision and the other settings that vary, in one setup
+Setup     machine, protocol and threads of the latencies; latencies are comparable within one setup only
+Network   the variants of one task, float network, runtime and setup, which can be compared with each other
 """
 
 from __future__ import annotations
@@ -13,25 +10,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from quantexp.results import Latency, Report, Speedup
+from quantexp.analysis.settings import LEFT_OPEN, Settings, short, varying
+from quantexp.results import Comparison, Latency, Report, Speedup
 from quantexp.results.sweep import Entry, SweepResult
-from quantexp.results.text import threads_text
 
-CHOICES = ("task", "model", "quant", "precision", "train", "benchmark", "data", "validation", "evaluation")
-TOLD = ("model", "train", "validation", "evaluation")  # where there are several, whatever else differs
-OF_NO_ACCOUNT = ("data_dir", "cache_dir", "tracking", "sweep", "seed", "batch_size", "experiment", "study")
-SAME_AS = {"task.hidden": "model.hidden"}  # the network takes its widths from the task unless it has its own
 NAMED_BY_VALUE = ("quant.flow", "quant.engine")  # no other setting has values of these names
-LEFT_OPEN = "None"  # a setting that has no value, as it is recorded
-Settings = tuple[tuple[str, str], ...]
+RUNTIME = "eager"  # of records without this setting
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """Where and how latencies were taken: a machine, a protocol, threads, and settings of the protocol that vary."""
+    """Where and how latencies were measured: machine, protocol, threads, and the protocol's settings that vary."""
 
     host: str
     machine: str
@@ -41,15 +33,15 @@ class Setup:
 
     @property
     def place(self) -> tuple[str, str]:
-        """The machine, with what is installed there."""
+        """The host, and its hardware and versions."""
         return self.host, self.machine
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Runs that differ only in seed, or in the batch sizes that they measured; the last of equal ones counts.
+    """Runs that differ only in their seed or batch sizes; of equal runs the last one counts.
 
-    `setup` is None where nothing was measured: each entry is a failure then.
+    `setup` is None if nothing was measured: all entries have failed then.
     """
 
     task: str
@@ -61,65 +53,91 @@ class Variant:
 
     @property
     def method(self) -> str:
-        """Name the method, with the settings of its own that vary: `static int8 fx onednn reduce_range=True`."""
+        """The method with its settings that vary: `static int8 fx onednn reduce_range=True`."""
         own = [(name, value) for name, value in self.settings if name.startswith("quant.") and value != LEFT_OPEN]
-        texts = (value if name in NAMED_BY_VALUE else f"{_short(name)}={value}" for name, value in own)
+        texts = (value if name in NAMED_BY_VALUE else f"{short(name)}={value}" for name, value in own)
         return " ".join([self.quant, self.precision, *texts])
 
     @property
     def network(self) -> Settings:
-        """What shapes the float network and its training."""
+        """The settings of the float network, its training and its runtime."""
         return tuple(pair for pair in self.settings if not pair[0].startswith("quant."))
 
     @property
     def reports(self) -> dict[int, Report]:
-        """A report of each seed, for figures that do not depend on the batch size."""
+        """A report per seed, for figures that do not depend on the batch size."""
         return {report.seed: report for report in self._reports()}
+
+    @property
+    def comparisons(self) -> dict[int, Comparison]:
+        """The comparison with the float network per seed; empty for the float network."""
+        return {seed: report.comparison for seed, report in self.reports.items() if report.comparison}
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """The batch sizes that were measured."""
-        return tuple(sorted({one.batch_size for report in self._reports() for one in report.result.latency}))
+        return tuple(sorted({latency.batch_size for report in self._reports() for latency in report.result.latency}))
 
     @property
     def is_float(self) -> bool:
-        """Whether this is the float model that others are compared with."""
+        """Whether this is the float network."""
         return all(report.comparison is None for report in self._reports())
 
     @property
-    def step(self) -> float:
-        """The least difference that two accuracies can have: one test example."""
-        return 1 / min(report.result.accuracy.total for report in self._reports())
+    def labelled(self) -> bool:
+        """Whether the examples have labels."""
+        return any(report.result.quality for report in self._reports())
 
-    def accuracies(self) -> dict[int, float]:
-        """Return the accuracy by seed."""
-        return {seed: report.result.accuracy.value for seed, report in self.reports.items()}
+    @property
+    def step(self) -> float:
+        """The smallest possible difference of two qualities: one evaluated example."""
+        totals = [report.result.quality.total for report in self._reports() if report.result.quality]
+        return 1 / min(totals) if totals else 0.0
+
+    def qualities(self) -> dict[int, float]:
+        """Return the quality per seed; empty without labels."""
+        return {seed: report.result.quality.value for seed, report in self.reports.items() if report.result.quality}
 
     def latencies(self, size: int) -> dict[int, Latency]:
-        """Return the latency at a batch size by seed."""
+        """Return the latency at a batch size per seed."""
         return {
-            report.seed: one for report in self._reports() for one in report.result.latency if one.batch_size == size
+            report.seed: latency
+            for report in self._reports()
+            for latency in report.result.latency
+            if latency.batch_size == size
         }
 
     def speedups(self, size: int) -> dict[int, Speedup]:
-        """Return the paired speedup over the float model at a batch size by seed; none of the float model."""
+        """Return the paired speedup over the float network at a batch size per seed; empty for the float network."""
         return {
-            report.seed: one
+            report.seed: speedup
             for report in self._reports()
             if report.comparison
-            for one in report.comparison.speedups
-            if one.batch_size == size
+            for speedup in report.comparison.speedups
+            if speedup.batch_size == size
+        }
+
+    def speedups_over(self, runtime: str, size: int) -> dict[int, Speedup]:
+        """Return the paired speedup over the float network in a further runtime at a batch size per seed."""
+        return {
+            report.seed: speedup
+            for report in self._reports()
+            for other in report.others
+            if other.runtime == runtime
+            for speedup in other.quantized_speedups
+            if speedup.batch_size == size
         }
 
     def log_speedups(self, size: int) -> dict[int, float]:
-        """Return the logarithm of the speedup by seed, 0 of the float model."""
+        """Return the logarithm of the speedup per seed, 0 for the float network."""
         if self.is_float:
             return dict.fromkeys(self.latencies(size), 0.0)
-        return {seed: math.log(one.ratio) for seed, one in self.speedups(size).items()}
+        return {seed: math.log(speedup.ratio) for seed, speedup in self.speedups(size).items()}
 
     def unstable(self, size: int) -> bool:
-        """Tell whether a latency at this batch size is not to be trusted."""
-        return any(one.batch_size == size and one.unstable for report in self._reports() for one in report.conditions)
+        """Return whether a latency at this batch size is unstable."""
+        conditions = (found for report in self._reports() for found in report.conditions)
+        return any(found.batch_size == size and found.unstable for found in conditions)
 
     def _reports(self) -> Iterator[Report]:
         return (entry.report for entry in self.entries if entry.report)
@@ -127,7 +145,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The variants of one task, one float network and one setup, the float model among them."""
+    """The variants of one task, float network, runtime and setup; the float network comes first."""
 
     task: str
     settings: Settings
@@ -137,76 +155,79 @@ class Network:
     @property
     def sizes(self) -> tuple[int, ...]:
         """The batch sizes that were measured."""
-        return tuple(sorted({size for one in self.variants for size in one.sizes}))
+        return tuple(sorted({size for variant in self.variants for size in variant.sizes}))
+
+    @property
+    def quantized(self) -> tuple[Variant, ...]:
+        """All variants but the float network."""
+        return tuple(variant for variant in self.variants if not variant.is_float)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the examples have labels."""
+        return any(variant.labelled for variant in self.variants)
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that executed the networks."""
+        return next(iter(self.variants[0].reports.values())).runtime
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The further runtimes that the float network was timed in."""
+        reports = (report for variant in self.quantized for report in variant.reports.values())
+        return tuple(dict.fromkeys(other.runtime for report in reports for other in report.others))
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of the float network on one example."""
+        """Floating-point operations of the float network per example."""
         return next(iter(self.variants[0].reports.values())).flops
 
 
 def variants(sweep: SweepResult) -> list[Variant]:
-    """Return what was tried, in the order of the sweep; failures, which have no setup, behind the rest."""
-    levers, digests = _levers(sweep.entries), _digests(sweep.entries)
+    """Return the variants in the order of the sweep, those that only failed at the end."""
+    names, digests = varying([_settings(entry) for entry in sweep.entries]), _digests(sweep.entries)
     grouped: dict[Variant, list[Entry]] = defaultdict(list)
     for entry in sorted(sweep.entries, key=lambda entry: entry.report is None):
-        grouped[_variant(entry, levers, digests)].append(entry)
-    return [dataclasses.replace(one, entries=tuple(entries)) for one, entries in grouped.items()]
+        grouped[_variant(entry, names, digests)].append(entry)
+    return [dataclasses.replace(variant, entries=tuple(entries)) for variant, entries in grouped.items()]
 
 
 def networks(sweep: SweepResult) -> list[Network]:
-    """Return what can be compared with each other; a float model that has no run of its own is that of the others."""
+    """Return the networks; without a run of quant=none, the float network is taken from the other runs."""
     grouped: dict[tuple[str, Settings, Setup], list[Variant]] = defaultdict(list)
-    for one in variants(sweep):
-        if one.setup:
-            grouped[one.task, one.network, one.setup].append(one)
-    return [Network(*key, _with_float(ones)) for key, ones in grouped.items()]
+    for variant in variants(sweep):
+        if variant.setup:
+            grouped[variant.task, variant.network, variant.setup].append(variant)
+    return [Network(*key, _with_float(found)) for key, found in grouped.items()]
 
 
-def setups(ones: Iterable[Variant]) -> list[Setup]:
-    """Return the different setups in order."""
-    return list(dict.fromkeys(one.setup for one in ones if one.setup))
+def setups(every: Iterable[Variant]) -> list[Setup]:
+    """Return the distinct setups in order."""
+    return list(dict.fromkeys(variant.setup for variant in every if variant.setup))
 
 
-def setup_names(every: Sequence[Setup]) -> dict[Setup, str]:
-    """Return what tells each setup from the others: `lab`, `2 threads, node7`; nothing where there is only one."""
-    places = place_names(every)
-    names = {}
-    for one in every:
-        parts = [
-            one.protocol if len({other.protocol for other in every}) > 1 else "",
-            threads_text(one.threads) if len({other.threads for other in every}) > 1 else "",
-            places[one.place] if len(places) > 1 else "",
-            settings_text(one.settings),
-        ]
-        names[one] = ", ".join(part for part in parts if part)
-    return names
+def across_setups(every: Iterable[Variant]) -> list[list[Variant]]:
+    """Group variants that differ only in their setup."""
+    alike: dict[tuple[object, ...], list[Variant]] = defaultdict(list)
+    for variant in every:
+        if variant.setup:
+            alike[variant.task, variant.quant, variant.precision, variant.settings].append(variant)
+    return list(alike.values())
 
 
-def place_names(every: Sequence[Setup]) -> dict[tuple[str, str], str]:
-    """Return a name for each machine: its host, numbered where that was not always the same machine or versions."""
-    places = list(dict.fromkeys(one.place for one in every))
-    names = {}
-    for place in places:
-        namesakes = [other for other in places if other[0] == place[0]]
-        names[place] = place[0] if len(namesakes) == 1 else f"{place[0]} #{namesakes.index(place) + 1}"
-    return names
+def _settings(entry: Entry) -> Mapping[str, str]:
+    return {"runtime": entry.report.runtime if entry.report else RUNTIME, **entry.settings}
 
 
-def settings_text(settings: Settings) -> str:
-    """Return settings in a line, without those that are left open: `hidden=[256, 256], crop=20`."""
-    return ", ".join(f"{_short(name)}={value}" for name, value in settings if value != LEFT_OPEN)
-
-
-def _variant(entry: Entry, levers: Sequence[str], digests: dict[str, int]) -> Variant:
-    """Return the variant that an entry belongs to, without its entries."""
-    settings, report = entry.settings, entry.report
-    shown = tuple((name, settings[name]) for name in levers if name in settings)
+def _variant(entry: Entry, names: Sequence[str], digests: Mapping[str, int]) -> Variant:
+    """Return the variant of an entry, still without entries."""
+    settings, report = _settings(entry), entry.report
+    shown = tuple((name, settings[name]) for name in names if name in settings)
     of_benchmark = tuple(pair for pair in shown if pair[0].startswith("benchmark."))
     others = tuple(pair for pair in shown if pair not in of_benchmark)
     if report is None:
-        source = settings.get("data", "full")
-        task = settings.get("task", "?")
+        source, task = settings.get("data", "full"), settings.get("task", "?")
         named = task if source == "full" else f"{task} ({source})"
         return Variant(named, settings.get("quant", "?"), settings.get("precision", "?"), others, None, ())
     task = report.task_name
@@ -217,60 +238,29 @@ def _variant(entry: Entry, levers: Sequence[str], digests: dict[str, int]) -> Va
     return Variant(task, report.quant, report.precision, others, setup, ())
 
 
-def _levers(entries: Iterable[Entry]) -> list[str]:
-    """Return the settings that vary among entries which agree in every choice, and the choices that are always told.
-
-    The number of threads is said by the setup itself.
-    """
-    seen: dict[tuple[str, ...], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    entries = list(entries)
-    for entry in entries:
-        choices = tuple(entry.settings.get(name, "") for name in CHOICES)
-        for name, value in entry.settings.items():
-            if name not in CHOICES and name != "benchmark.threads" and name.split(".")[0] not in OF_NO_ACCOUNT:
-                seen[choices][name].add(value)
-    names = dict.fromkeys(name for of_choice in seen.values() for name in of_choice)
-    varying = [name for name in names if any(len(of_choice[name]) > 1 for of_choice in seen.values())]
-    told = [name for name in varying if not _said_twice(name, varying, entries)]
-    given = {name: {entry.settings[name] for entry in entries if name in entry.settings} for name in TOLD}
-    several = [name for name, values in given.items() if len(values) > 1]
-    return [*several, *told]
-
-
-def _said_twice(name: str, varying: Sequence[str], entries: Iterable[Entry]) -> bool:
-    """Tell whether another setting that varies says the same in every entry that has it."""
-    other = SAME_AS.get(name, "")
-    if other not in varying:
-        return False
-    return all(entry.settings.get(name) == entry.settings[other] for entry in entries if other in entry.settings)
-
-
 def _digests(entries: Iterable[Entry]) -> dict[str, int]:
-    """Count the different data that each task was run on."""
+    """Return how many data sets each task was run on; random inputs, which differ by seed, count as one."""
     seen: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         if report := entry.report:
-            seen[report.task_name].add(report.data.fingerprint)
+            seen[report.task_name].add("" if report.data.source == "synthetic" else report.data.fingerprint)
     return {task: len(digests) for task, digests in seen.items()}
 
 
-def _with_float(ones: Sequence[Variant]) -> tuple[Variant, ...]:
-    """Put the float model first; where it has no run of its own, as the other runs measured it."""
-    own = [one for one in ones if one.is_float]
+def _with_float(found: Sequence[Variant]) -> tuple[Variant, ...]:
+    """Put the float network first; without a run of its own, as the other runs measured it."""
+    own = [variant for variant in found if variant.is_float]
     if own:
-        return (*own, *(one for one in ones if not one.is_float))
-    first = ones[0]
-    known = (entry for one in reversed(ones) for entry in one.entries)  # the last counts: those of the first
-    entries = tuple(dataclasses.replace(one, report=_float_report(one.report)) for one in known if one.report)
+        return (*own, *(variant for variant in found if not variant.is_float))
+    first = found[0]
+    # Of equal reports the last one counts: that is the one of the first variant.
+    known = (entry for variant in reversed(found) for entry in variant.entries)
+    entries = tuple(dataclasses.replace(entry, report=_float_report(entry.report)) for entry in known if entry.report)
     precision = next(iter(first.reports.values())).baseline.precision
     alone = dataclasses.replace(first, quant="none", precision=precision, settings=first.network, entries=entries)
-    return (alone, *ones)
+    return (alone, *found)
 
 
 def _float_report(report: Report) -> Report:
     alone = {"quant": "none", "precision": report.baseline.precision, "quantized": None, "comparison": None}
     return dataclasses.replace(report, **alone)  # type: ignore[arg-type]  # a dict's values have one type
-
-
-def _short(name: str) -> str:
-    return name.rpartition(".")[2]

@@ -73,11 +73,13 @@ class _Seen:
     def add(self, before: Sequence[Call], after: Sequence[Call]) -> None:
         """Add a batch: what the layer took and gave in the float model, and in the quantized one, call by call."""
         for one in before:
-            self.low, self.high = min(self.low, float(one.inputs.min())), max(self.high, float(one.inputs.max()))
+            if one.inputs is not None:
+                self.low, self.high = min(self.low, float(one.inputs.min())), max(self.high, float(one.inputs.max()))
         for one, other in zip(before, after, strict=False):
-            if other.grid is not None:
-                self._hold_against(other.grid, one.inputs)
-            self.inputs = _added(self.inputs, one.inputs, other.inputs)
+            if one.inputs is not None and other.inputs is not None:
+                if other.grid is not None:
+                    self._hold_against(other.grid, one.inputs)
+                self.inputs = _added(self.inputs, one.inputs, other.inputs)
             if one.output is not None and other.output is not None:
                 reference = one.output.relu() if other.rectified else one.output
                 self.outputs = _added(self.outputs, reference, other.output)
@@ -144,7 +146,7 @@ def _folded(baseline: nn.Module, left: Container[str], example: Batch) -> dict[s
         for behind, norm in norms.items()
         for name, of_layer in found.items()
         for one, other in zip(of_layer, found[behind], strict=False)
-        if one.output is not None and torch.equal(one.output, other.inputs)
+        if one.output is not None and other.inputs is not None and torch.equal(one.output, other.inputs)
     }
 
 

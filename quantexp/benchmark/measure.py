@@ -155,18 +155,19 @@ def _profiles(contestant: Contestant, data: TaskData, batch_sizes: Sequence[int]
 def _stored(contestant: Contestant, recipe: Recipe) -> Iterator[tuple[Path | None, float | None]]:
     """Store a network in a folder that is gone afterwards; also give the milliseconds to load it from there.
 
-    Where no folder takes it both are None: a disk that is full costs these figures, not the run.
+    Where that fails both are None: a disk that is full costs these figures, not the run.
     """
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
         try:
             stored.save(Path(scratch), contestant.network, recipe)
+            started = time.perf_counter()
+            stored.load(scratch, trust=True)  # it is what this run stored
+            load_ms = (time.perf_counter() - started) * 1e3
         except Exception as error:  # the writers of torch and safetensors raise errors of their own
-            log.warning("the size of the stored model and its time to load stay unknown: %s", error)
+            log.warning("the size of the stored network and its time to load are not known: %s", error)
             yield None, None
             return
-        started = time.perf_counter()
-        stored.load(scratch, trust=True)  # it is what this run stored
-        yield Path(scratch), (time.perf_counter() - started) * 1e3
+        yield Path(scratch), load_ms
 
 
 def _memory(folder: Path | None, benchmark: Benchmark, batch_sizes: Sequence[int]) -> int | None:

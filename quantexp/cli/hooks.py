@@ -25,7 +25,7 @@ from quantexp.runner import sweep
 from quantexp.runner.labels import yaml_text
 from quantexp.runner.study import run_experiment
 from quantexp.runner.tracked import Request
-from quantexp.system import interrupt, own_code
+from quantexp.system import interrupt, openmp, own_code
 from quantexp.system.errors import ConfigError, QuantexpError
 from quantexp.system.passwords import without_password
 from quantexp.system.terminal import leave
@@ -67,6 +67,7 @@ class Edge(Callback):
 
 def job(config: DictConfig) -> None:
     """Run and record one experiment; in a sweep, record its failure too and return."""
+    openmp.share_cores()  # this may be a worker of a sweep, on a host that inherits nothing
     hydra = HydraConfig.get()
     own_code.add_folder(hydra.runtime.cwd)  # where the user's classes lie, in whatever folder a worker starts
     overrides = [without_password(text) for text in hydra.overrides.task]

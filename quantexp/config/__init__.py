@@ -20,7 +20,7 @@ from quantexp.config.quant import (
     WeightOnly,
 )
 from quantexp.config.runtime import RUNTIMES, Compiled, Eager, Runtime
-from quantexp.config.study import STUDIES, Affine, Goal, Search, Sensitivity, Single, Study
+from quantexp.config.study import STUDIES, Affine, Criterion, Goal, Search, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, SweepSettings, Unsupported
 from quantexp.config.task import (
     TASKS,
@@ -55,6 +55,7 @@ __all__ = [
     "ByLayer",
     "CalibrationSplit",
     "Compiled",
+    "Criterion",
     "CustomModel",
     "CustomTask",
     "DataRequest",

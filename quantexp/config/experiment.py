@@ -107,7 +107,8 @@ class Experiment(Settings):
             calibration, examples = self.quant.calibration, self.quant.calibration_examples
             seed = seed if self.quant.calibration_seed is None else self.quant.calibration_seed
         places = (self.data, self.data_dir, self.cache_dir)
-        return DataRequest(*places, calibration, examples, seed, self.validation, self.seed)
+        calibrates = type(self.quant).calibrates
+        return DataRequest(*places, calibration, examples, seed, self.validation, self.seed, calibrates)
 
     def _precision_faults(self) -> Iterator[str]:
         possible = type(self.quant).precisions
@@ -131,8 +132,9 @@ class Experiment(Settings):
             having = [f"quant.flow={flow}: {', '.join(names)}" for flow, names in self.quant.flows.items()]
             rule = f"precision={self.precision} is not supported by quant={self.quant.name} in flow {self.quant.flow}"
             yield Mismatch(rule, f". All pairs of quant={self.quant.name}: {'; '.join(having)}")
-        if self.quant.flow not in self.runtime.flows:
-            possible = [flow.value for flow in self.quant.flows if flow in self.runtime.flows]
+        executed = self.runtime.flows
+        if executed is not None and self.quant.flow not in executed:
+            possible = [flow.value for flow in self.quant.flows if flow in executed]
             repair = f"use quant.flow={' or '.join(possible)}" if possible else "use runtime=eager"
             yield Mismatch(
                 f"runtime={self.runtime.name} does not execute networks of quant.flow={self.quant.flow}",
@@ -165,7 +167,7 @@ class Experiment(Settings):
             )
 
     def _data_faults(self) -> Iterator[str]:
-        if self.data not in self.task.data:
+        if self.data in list(DataSource) and self.data not in self.task.data:  # a wrong name is a fault already
             having = ", ".join(self.task.data)
             yield Mismatch(f"data={self.data} is not supported by task={self.task.name}", f", which has {having}")
         if not self.labelled and self.quant.trains:
@@ -178,7 +180,9 @@ class Experiment(Settings):
                 f"data=synthetic trains nothing, so that no examples are held out, got validation={self.validation:g}; "
                 "leave it out"
             )
-        if self.evaluation == EvaluationSplit.validation and self.validation == 0 and self.labelled:
+        if not self.labelled and self.evaluation == EvaluationSplit.validation:
+            yield "data=synthetic has no validation split, got evaluation=validation; leave it out"
+        elif self.evaluation == EvaluationSplit.validation and self.validation == 0:
             yield (
                 "evaluation=validation needs examples that are held out of train, got validation=0; "
                 "hold some out, as validation=0.1 does"
@@ -203,10 +207,11 @@ def no_pair(task: str, gives: Iterable[Kind], model: str, takes: Iterable[Kind])
 def affects(path: str) -> Affects:
     """Return the most that a setting affects, by its path as one types it: `seed`, `quant.flow`, `quant`.
 
-    A group stands for the choice of an option and all settings that come with it. Settings of a sweep and of Hydra
-    affect nothing.
+    A group stands for the choice of an option and all settings that come with it; what a setting holds, as
+    `model.arguments.width`, affects what the setting does. Settings of a sweep and of Hydra affect nothing.
     """
-    group, _, name = path.partition(".")
+    group, _, rest = path.partition(".")
+    name = rest.partition(".")[0]
     options = [option for option in OPTIONS if option.group == group]
     if not options and not name and group in Experiment.__dataclass_fields__ and group != SweepSettings.group:
         return Experiment.affected_by(group)

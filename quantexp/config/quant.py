@@ -65,7 +65,7 @@ class ByLayer(Quant):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.engine is None and self.flow in self.levers["engine"]:
+        if self.engine is None and self.flow in self.levers.get("engine", ()):
             self.engine = Engine.x86
 
     @property

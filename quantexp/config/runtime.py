@@ -19,7 +19,7 @@ class Runtime(Option):
 
     group: ClassVar[str] = "runtime"
     target: ClassVar[str] = "kernels"
-    flows: ClassVar[tuple[Flow, ...]] = tuple(Flow)  # whose networks it executes
+    flows: ClassVar[tuple[Flow, ...] | None] = None  # whose networks it executes; None: those of all
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Compiled(Runtime):
     name: ClassVar[str] = "compiled"
     implementation: ClassVar[str] = "quantexp.runtimes.compiled"
     target: ClassVar[str] = "qdq"
-    flows: ClassVar[tuple[Flow, ...]] = (Flow.pt2e, Flow.torchao)
+    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.torchao)
 
 
 RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled)

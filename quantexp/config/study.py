@@ -1,4 +1,4 @@
-"""What is done with an experiment: a single run, or a study of several."""
+"""What a run does: one variant of one network, or a study of several."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Quant
 from quantexp.system.errors import Mismatch
 
 MOST_VALUES = 2**24
+DEFAULT_DROP = 0.01  # bound of a search without another one
 
 
 class Goal(StrEnum):
-    """What is best among the models that satisfy a bound."""
+    """What is minimized among the networks within a bound."""
 
     latency = "latency"
     size = "size"
+
+
+class Criterion(StrEnum):
+    """The criterion for a quantized network; accuracy needs labels, the others compare its outputs with float."""
+
+    accuracy = "accuracy"
+    output_sqnr_db = "output_sqnr_db"
+    agreement = "agreement"
 
 
 @dataclass
@@ -37,11 +46,11 @@ class Study(Option):
 
     @property
     def by_layer(self) -> bool:
-        """Whether it chooses the layers that are quantized."""
+        """Whether it chooses which layers are quantized."""
         return bool(self.chooses)
 
     def combination_faults(self, quant: Quant, batch_sizes: Any, labelled: bool) -> Iterator[str]:
-        """Yield why it cannot be done with these other settings; `labelled` tells whether there is an accuracy."""
+        """Yield why it does not work with these other settings; `labelled` says whether the data have labels."""
         if self.chooses and not isinstance(quant, self.chooses):
             methods = ", ".join(f"quant={method.name}" for method in METHODS if issubclass(method, self.chooses))
             yield Mismatch(
@@ -59,7 +68,7 @@ class Single(Study):
 
 @dataclass
 class Affine(Study):
-    """The arithmetic on a tensor of normal values: its error, its bytes, and the effect of outliers.
+    """Affine quantization of a tensor of normal values: its error, its bytes, and the effect of outliers.
 
     No network is trained: of the other settings only `seed` and `tracking` matter.
     """
@@ -73,13 +82,15 @@ class Affine(Study):
     )
     num_bits: int = option("bits of an integer", 8, affects=RESULT, at_least=2, at_most=16)
     signed: bool = option("whether the integers are signed", False, affects=RESULT)
-    symmetric: bool = option("symmetric range: as far below zero as above it", False, affects=RESULT)
-    nearest: bool = option("round the zero point, as torch does; false: take its integer part", False, affects=RESULT)
+    symmetric: bool = option("whether the range reaches as far below zero as above it", False, affects=RESULT)
+    nearest: bool = option(
+        "whether zero_point is rounded to nearest, as torch does; else down, as the lab does", False, affects=RESULT
+    )
     granularity: Granularity = option(
         "which values share a scale: per_tensor, or per_channel", Granularity.per_tensor, affects=RESULT
     )
     bits: list[int] = option(
-        "bit widths at which the error is shown", [2, 3, 4, 5, 6, 7, 8], affects=RESULT, at_least=2, at_most=16
+        "bit widths at which the error is plotted", [2, 3, 4, 5, 6, 7, 8], affects=RESULT, at_least=2, at_most=16
     )
 
     def faults(self) -> Iterator[str]:
@@ -99,61 +110,116 @@ class Affine(Study):
 class Sensitivity(Study):
     """Each layer quantized alone, and all layers but it: which ones to keep in float.
 
-    A run for each variant, below the one of the study. The same command again resumes it.
+    Each variant is a run below the run of the study. Run the same command again to resume.
     """
 
     name: ClassVar[str] = "sensitivity"
     implementation: ClassVar[str] = "quantexp.studies.sensitivity.study.find"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer, FakeQuant)
 
+    by: Criterion = option(
+        "criterion for the ranking of layers: accuracy, or without labels output_sqnr_db or agreement",
+        Criterion.accuracy,
+        affects=RESULT,
+    )
     layers: list[str] = option(
-        "patterns of layers that are varied one by one, or of modules with children that are varied as a whole, as "
-        "[features,classifier.*]; none: every layer that is quantized",
+        "patterns of layers that are varied one by one, or of modules that are varied as a whole, as "
+        "[features,classifier.*]; none: every quantized layer",
         [],
         affects=RESULT,
     )
-    resume: bool = option("use what was measured before; false: measure everything again", True, affects=NOTHING)
+    resume: bool = option(
+        "resume with the variants measured before; false: measure all of them again", True, affects=NOTHING
+    )
+
+    def combination_faults(self, quant: Quant, batch_sizes: Any, labelled: bool) -> Iterator[str]:
+        yield from super().combination_faults(quant, batch_sizes, labelled)
+        if not labelled and self.by is Criterion.accuracy:
+            yield Mismatch(
+                "study.by=accuracy needs labels, and data=synthetic has none",
+                "; use study.by=output_sqnr_db or study.by=agreement, or data=sample or data=full",
+            )
 
 
 @dataclass
 class Search(Study):
-    """Mixed precision: which layers to quantize for the lowest latency, or size, within a bound on accuracy.
+    """Mixed precision under a bound on accuracy: which layers to quantize for the least latency or size.
 
-    It decides on a validation split held out of train (`validation`, 0.1 where that is 0), never on the test split. A
-    run for each variant, below the one of the study. The same command again resumes it.
+    It decides on a validation split held out of the training split (`validation`, 0.1 if that is 0), not on the test
+    split; without labels, on the evaluated examples. Each variant is a run below the run of the study. Run the same
+    command again to resume.
     """
 
     name: ClassVar[str] = "search"
-    implementation: ClassVar[str] = "quantexp.studies.search.study.find"
-    chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer,)  # what is only simulated is neither faster nor smaller
+    implementation: ClassVar[str] = "quantexp.studies.search"
+    chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer,)  # a simulated layer is neither faster nor smaller
 
-    max_accuracy_drop: float = option(
-        "bound: largest drop in accuracy from float, 0.003 is 0.3 points; a negative one asks for a gain",
-        0.01,
+    max_accuracy_drop: float | None = option(
+        "bound: greatest drop in accuracy vs float, 0.003 is 0.3 points; negative for a gain; "
+        "null: 0.01, unless another bound is given",
+        None,
         affects=RESULT,
         at_least=-1,
         at_most=1,
     )
-    objective: Goal = option("what is minimized within the bound", Goal.latency, affects=RESULT)
+    min_output_sqnr_db: float | None = option(
+        "alternative bound: least SQNR of the outputs with respect to float, in dB; needs no labels",
+        None,
+        affects=RESULT,
+    )
+    min_agreement: float | None = option(
+        "alternative bound: least share of examples with the same prediction as float; needs no labels",
+        None,
+        affects=RESULT,
+        at_least=0,
+        at_most=1,
+    )
+    objective: Goal = option("what is minimized within the bound: latency or size", Goal.latency, affects=RESULT)
     batch_size: int | None = option(
-        "batch size whose latency is minimized; null: the largest measured one", None, affects=RESULT, at_least=1
+        "batch size of that latency, one that is measured; null: the largest", None, affects=RESULT, at_least=1
     )
     methods: list[str] = option(
-        "methods to choose from, as [static,dynamic], each with its defaults unless it is quant; none: quant alone",
+        "methods to choose from, as [static,dynamic], with default settings (but those of quant); none: only quant",
         [],
         affects=RESULT,
     )
     layers: list[str] = option(
-        "patterns of layers that are chosen one by one, or of modules with children that are chosen as a whole; the "
-        "others are always quantized; none: every layer is chosen",
+        "patterns of layers to decide on one by one, or of modules to decide on as a whole; the others are always "
+        "quantized; none: every layer",
         [],
         affects=RESULT,
     )
-    max_variants: int = option("maximum number of variants that are measured", 64, affects=RESULT, at_least=1)
-    resume: bool = option("use what was measured before; false: measure everything again", True, affects=NOTHING)
+    max_variants: int = option("greatest number of variants to measure", 64, affects=RESULT, at_least=1)
+    resume: bool = option(
+        "resume with the variants measured before; false: measure all of them again", True, affects=NOTHING
+    )
+
+    def __post_init__(self) -> None:
+        if not self._bounds():
+            self.max_accuracy_drop = DEFAULT_DROP
+        super().__post_init__()
+
+    @property
+    def bound(self) -> tuple[Criterion, float]:
+        """What is bounded, and by what."""
+        (found,) = self._bounds().items()
+        return found
+
+    def _bounds(self) -> dict[Criterion, float]:
+        given = {
+            Criterion.accuracy: self.max_accuracy_drop,
+            Criterion.output_sqnr_db: self.min_output_sqnr_db,
+            Criterion.agreement: self.min_agreement,
+        }
+        return {criterion: limit for criterion, limit in given.items() if limit is not None}
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
+        if len(self._bounds()) > 1:
+            yield (
+                "study=search takes one bound, got several of study.max_accuracy_drop, study.min_output_sqnr_db and "
+                "study.min_agreement; give one of them"
+            )
         possible = [method.name for method in METHODS if issubclass(method, self.chooses)]
         for name in self.methods:
             if name not in possible:
@@ -176,6 +242,19 @@ class Search(Study):
                 f"study.batch_size must be one that is measured, got {self.batch_size}; "
                 f"choose of batch_size={batch_sizes}, or add it there"
             )
+        if labelled:
+            return
+        if self.bound[0] is Criterion.accuracy:
+            yield Mismatch(
+                "study.max_accuracy_drop needs labels, and data=synthetic has none",
+                "; use study.min_output_sqnr_db=30 or study.min_agreement=0.99, or data=sample or data=full",
+            )
+        for method in METHODS:
+            if method.trains and method.name in self.methods:
+                yield Mismatch(
+                    f"study.methods={method.name} trains, and data=synthetic has no labels to train on",
+                    "; leave it out, or use data=sample or data=full",
+                )
 
 
 STUDIES: tuple[type[Study], ...] = (Single, Affine, Sensitivity, Search)

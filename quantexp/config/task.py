@@ -38,6 +38,7 @@ class EvaluationSplit(StrEnum):
 class DataRequest:
     """Which examples a task must load. Paths are None where the user's defaults apply.
 
+    `calibrates` tells whether the method needs the calibration examples: only then are too few of them an error.
     `seed` draws the calibration examples; `validation` is the share of the training examples that is held out,
     drawn with a seed of its own.
     """
@@ -50,6 +51,7 @@ class DataRequest:
     seed: int = 0
     validation: float = 0.0
     validation_seed: int = 0
+    calibrates: bool = True
 
 
 @dataclass

@@ -7,6 +7,7 @@ network takes flat features, and `inputs` is their number.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def source(model: CustomModel) -> str:
 def build(model: CustomModel, inputs: Sequence[InputSpec], classes: int) -> nn.Module:
     """Build the network. Raises ConfigError if it cannot be built, or does not give one logit a class."""
     target, found = str(model.target), own_code.find("model.target", str(model.target))
-    given: Any = tuple(inputs) if hasattr(found, "takes") else inputs[0].values
+    given: Any = tuple(inputs) if getattr(found, "takes", ()) else inputs[0].values
     network = _called(target, found, {"inputs": given, "classes": classes, **model.arguments})
     batch = examples(inputs, 2)
     shapes = " and ".join(str(tuple(tensor.shape)) for tensor in batch)
@@ -47,17 +48,17 @@ def build(model: CustomModel, inputs: Sequence[InputSpec], classes: int) -> nn.M
     except Exception as error:  # the user's code raises whatever it likes
         raise ConfigError(
             f"model.target={target} must take {shapes} ({', '.join(spec.dtype for spec in inputs)}), it does not "
-            f"({type(error).__name__}: {error}); correct the class or model.arguments"
+            f"({type(error).__name__}: {error}); correct it or model.arguments"
         ) from error
-    logits = _logits(result)
+    named = hasattr(result, "logits")
+    logits = result if isinstance(result, Tensor) else _logits(result, named)
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (2, classes):
         raise ConfigError(
-            f"model.target={target} must turn {shapes} into (2, {classes}), one logit a class, got {shape}; "
-            "correct the class"
+            f"model.target={target} must turn {shapes} into (2, {classes}), one logit a class, got {shape}; correct it"
         )
     if not isinstance(result, Tensor):
-        _give_logits_only(network)
+        _give_logits_only(network, named)
     return network.train()
 
 
@@ -76,29 +77,28 @@ def _called(target: str, found: Any, arguments: dict[str, Any]) -> nn.Module:
         call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         raise ConfigError(
             f"model.target={target} must build as {found.__name__}({call}), it does not "
-            f"({type(error).__name__}: {error}); correct the class or model.arguments"
+            f"({type(error).__name__}: {error}); correct it or model.arguments"
         ) from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
-            f"model.target={target} must be a torch.nn.Module or return one, got a {type(network).__name__}"
+            f"model.target={target} must be a torch.nn.Module or return one, got {type(network).__name__}"
         )
     return network
 
 
-def _logits(result: Any) -> Any:
-    """Return the tensor that a network gives: itself, what it holds as `.logits`, or what it holds first."""
-    if isinstance(result, Tensor):
-        return result
-    if (logits := getattr(result, "logits", None)) is not None:
-        return logits
+def _logits(result: Any, named: bool) -> Any:
+    """Return what a network's output holds as `.logits` if it is `named` so, else what it holds first."""
+    if named:
+        return result.logits
     return result[0] if isinstance(result, tuple | list) and result else result
 
 
-def _give_logits_only(network: nn.Module) -> None:
+def _give_logits_only(network: nn.Module, named: bool) -> None:
     """Let the network give its logits alone; its layers keep their names, as nothing is put around it."""
     kind: Any = type(network)
 
-    def forward(self: Any, *batch: Tensor) -> Any:
-        return _logits(kind.forward(self, *batch))
+    @functools.wraps(kind.forward)  # tracers read the names of its inputs
+    def forward(self: Any, *batch: Tensor, **others: Any) -> Any:
+        return _logits(kind.forward(self, *batch, **others), named)
 
     network.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})

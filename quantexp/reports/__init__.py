@@ -1,1 +1,1 @@
-"""Rendering: tables, pictures, pages of runs and of sweeps. It computes nothing."""
+"""Rendering: tables, pictures and pages of runs and of sweeps. Computing is up to analysis."""

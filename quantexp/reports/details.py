@@ -1,52 +1,54 @@
-"""A report's longer figures as tables of plain numbers: samples, layers, operators, time, confusion, classes."""
+"""The details of a run as tables of plain numbers: samples, layers, operators, time, confusion, classes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, fields
 
-from quantexp.results import Latency, LayerLoss, Measured, Report
+from quantexp.analysis.quality import class_changes
+from quantexp.results import Latency, LayerLoss, Measured, Quality, Report
 
 Rows = Iterator[tuple[object, ...]]
 
 
 def tables(report: Report) -> dict[str, Rows]:
-    """Return the lines of each table by its name, a header first; `layer_losses` only where a layer was quantized."""
+    """Return the lines of each table by its name, the header first.
+
+    There is `layer_losses` only if a layer was quantized, and `confusion` and `classes` only with labels.
+    """
     models = [("float", report.baseline)]
     if report.quantized:
         models.append((f"{report.quant} {report.precision}", report.quantized))
     timed = [(name, model.latency) for name, model in models]
-    if report.compiled:
-        timed.append(("float compiled", report.compiled.latency))
+    timed += [(f"float {other.runtime}", other.latency) for other in report.others]
     layers = report.comparison.layers if report.comparison else ()
-    losses = {"layer_losses": _layer_losses(layers)} if layers else {}
+    qualities = [(name, model.quality) for name, model in models if model.quality]
     return {
         "samples": _samples(timed),
         "layers": _layers(models),
-        **losses,
+        **({"layer_losses": _layer_losses(layers)} if layers else {}),
         "operators": _operators(models),
         "time": _time(models),
-        "confusion": _confusion(models),
-        "classes": _classes(models),
+        **({"confusion": _confusion(qualities), "classes": _classes(qualities)} if qualities else {}),
     }
 
 
 def _samples(timed: Iterable[tuple[str, tuple[Latency, ...]]]) -> Rows:
     yield "model", "batch_size", "placement", "round", "ms_per_call"
     for name, latencies in timed:
-        for one in latencies:
-            rounds = len(one.samples_ms) // one.placements
-            for index, sample in enumerate(one.samples_ms):
-                yield name, one.batch_size, index // rounds, index % rounds, sample
+        for latency in latencies:
+            rounds = len(latency.samples_ms) // latency.placements
+            for index, sample in enumerate(latency.samples_ms):
+                yield name, latency.batch_size, index // rounds, index % rounds, sample
 
 
 def _layers(models: Iterable[tuple[str, Measured]]) -> Rows:
     yield "model", "layer", "kind", "precision", "bits", "qscheme", "engine", "left_in_float_because"
     for name, model in models:
         reasons = {left.name: left.reason for left in model.evidence.left_in_float}
-        for one in model.evidence.layers:
-            scheme = one.qscheme or "", one.engine or ""
-            yield name, one.name, one.kind, one.precision, one.bits, *scheme, reasons.get(one.name, "")
+        for layer in model.evidence.layers:
+            scheme = layer.qscheme or "", layer.engine or ""
+            yield name, layer.name, layer.kind, layer.precision, layer.bits, *scheme, reasons.get(layer.name, "")
 
 
 def _layer_losses(layers: Iterable[LayerLoss]) -> Rows:
@@ -57,34 +59,31 @@ def _layer_losses(layers: Iterable[LayerLoss]) -> Rows:
 def _operators(models: Iterable[tuple[str, Measured]]) -> Rows:
     yield "model", "operator", "precision", "calls", "macs_per_example"
     for name, model in models:
-        for one in model.evidence.operators:
-            yield name, one.name, one.precision, one.calls, one.macs
+        for operator in model.evidence.operators:
+            yield name, operator.name, operator.precision, operator.calls, operator.macs
 
 
 def _time(models: Iterable[tuple[str, Measured]]) -> Rows:
     yield "model", "batch_size", "operator", "share"
     for name, model in models:
         for profile in model.profiles:
-            for one in profile.shares:
-                yield name, profile.batch_size, one.operator, round(one.share, 4)
+            for part in profile.shares:
+                yield name, profile.batch_size, part.operator, round(part.share, 4)
 
 
-def _confusion(models: Iterable[tuple[str, Measured]]) -> Rows:
+def _confusion(qualities: Iterable[tuple[str, Quality]]) -> Rows:
     yield "model", "label", "predicted", "examples"
-    for name, model in models:
-        for label, row in enumerate(model.accuracy.confusion):
+    for name, quality in qualities:
+        for label, row in enumerate(quality.confusion):
             for predicted, count in enumerate(row):
                 yield name, label, predicted, count
 
 
-def _classes(models: list[tuple[str, Measured]]) -> Rows:
-    """Yield the accuracy on each class, and behind the first model's the change from it."""
-    yield "label", "examples", *(name for name, _ in models), *(f"change_{name}" for name, _ in models[1:])
-    first, *others = [model.accuracy.per_class for _, model in models]
-    for label, row in enumerate(models[0][1].accuracy.confusion):
-        known = [share[label] for share in (first, *others)]
-        yield label, sum(row), *known, *(_change(known[0], one) for one in known[1:])
-
-
-def _change(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after - before
+def _classes(qualities: Sequence[tuple[str, Quality]]) -> Rows:
+    """Yield the quality per class, and its change from the first model to the others."""
+    (_, first), *others = qualities
+    yield "label", "examples", *(name for name, _ in qualities), *(f"change_{name}" for name, _ in others)
+    changes = [class_changes(first, other) for _, other in others]
+    for label, row in enumerate(first.confusion):
+        shares = (quality.per_class[label] for _, quality in qualities)
+        yield label, sum(row), *shares, *(change[label] for change in changes)

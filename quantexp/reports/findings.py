@@ -1,4 +1,4 @@
-"""What a study found out, as it is shown and recorded: figures, a table, longer tables and pictures."""
+"""The findings of a study, as they are shown and recorded: metrics, a table, CSV files and pictures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from quantexp.reports.table import Table
 class Findings:
     """The result of a study.
 
-    `metrics` are figures under their public names; `lines` are those of CSV files by name, a header first;
-    `pictures` are PNG by file name.
+    `metrics` has figures by their public names, `lines` the lines of CSV files by name (the header first), `pictures`
+    PNG by file name.
     """
 
     metrics: Mapping[str, float]

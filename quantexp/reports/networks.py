@@ -1,112 +1,110 @@
-"""What every method costs and buys on one network: a table a network, a row a method, its levers in columns.
+"""A table per network: a row per method with its settings, its change vs float, and what inspection found.
 
-Accuracy and speed stand there as what changed against the float model of the same seed, with what can be told of it;
-beside them what inspection found, so that a method that lowered little is seen. What cannot be had is told apart: a
-method that failed has its row with the error, combinations that do not exist have a table of their own.
+Failed runs are rows with their error. Combinations that are not supported have a table of their own.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from quantexp.analysis.ratios import over_float
-from quantexp.analysis.recommendation import accuracy_figures, accuracy_verdict
-from quantexp.analysis.seeds import spread
-from quantexp.analysis.variants import (
-    LEFT_OPEN,
-    Network,
-    Setup,
-    Variant,
-    networks,
-    settings_text,
-    setup_names,
-    variants,
-)
-from quantexp.reports.sweep_table import error_text, without_empty
+from quantexp.analysis.names import network_title, setup_names
+from quantexp.analysis.quality import change_from_float, quality_percent
+from quantexp.analysis.ratios import over_float, over_runtime
+from quantexp.analysis.settings import LEFT_OPEN
+from quantexp.analysis.values import size_mb
+from quantexp.analysis.variants import Network, Variant, networks, variants
+from quantexp.reports.cells import closeness_cells, error_text, ratio_text, significance, spread_text
+from quantexp.reports.notes import EAGER
 from quantexp.reports.table import Table
 from quantexp.results import Report
 from quantexp.results.sweep import SweepResult, UnsupportedEntry
 from quantexp.results.text import size_text, threads_text
 
-MEANING = (
-    "Layers lowered: those that hold the dtype. Products lowered: the share of the multiply-accumulates that "
-    "ran in it. Against float: examples that only the quantized, or only the float model gets right, by the exact "
-    "McNemar test; over several seeds the mean difference. Times as fast: paired, [ ]: 95 % interval, * unstable."
+EVIDENCE = "Layers in dtype: quantized to it. MACs in dtype: share of the multiply-accumulates that ran in it."
+LABELLED = (
+    "vs float: change of accuracy, and the examples that only quantized (+) or only float (-) gets right, by the exact "
+    "McNemar test; with several seeds the mean difference."
 )
+UNLABELLED = "Agreement: examples with the same prediction as float. SQNR: energy of float's outputs over the error's."
+PAIRED = "Speedup: paired, [ ]: 95 % interval, * unstable."
 
 
 def network_tables(sweep: SweepResult) -> list[tuple[str, Table]]:
-    """Return a title and a table for each network that two methods or more were tried on."""
+    """Return a title and a table for each network with at least two methods."""
     tried, found = variants(sweep), networks(sweep)
-    names = setup_names([one.setup for one in found])
+    names = setup_names([network.setup for network in found])
     tables = []
     for network in found:
-        failed = [one for one in tried if not one.setup and (one.task, one.network) == (network.task, network.settings)]
-        if len(network.variants) + len(failed) > 2:  # the float model is one of them
+        of_network = network.task, network.settings
+        failed = [variant for variant in tried if not variant.setup and (variant.task, variant.network) == of_network]
+        if len(network.variants) + len(failed) > 2:  # the float network is one of them
             tables.append((network_title(network, names), _table(network, failed)))
     return tables
 
 
-def network_title(network: Network, names: Mapping[Setup, str]) -> str:
-    """Return what tells a network from the others: its task, its settings, and the name of its setup."""
-    parts = (network.task, settings_text(network.settings), names[network.setup])
-    return ", ".join(part for part in parts if part)
-
-
 def unsupported_table(sweep: SweepResult) -> Table | None:
-    """Return the combinations that do not exist, a row a reason; None if there are none."""
+    """Return the combinations that are not supported, a row per reason; None if there are none."""
     of_reason: dict[str, list[UnsupportedEntry]] = defaultdict(list)
     for entry in sweep.unsupported:
         of_reason[entry.reason].append(entry)
-    rows = tuple((reason, str(len(entries)), _asked(entries)) for reason, entries in of_reason.items())
-    return Table(("Does not exist", "Combinations", "Among"), rows, ()) if rows else None
+    rows = tuple((reason, str(len(entries)), _requested(entries)) for reason, entries in of_reason.items())
+    return Table(("Not supported", "Combinations", "Requested by"), rows, ()) if rows else None
 
 
 def _table(network: Network, failed: Sequence[Variant]) -> Table:
     every = [*network.variants, *failed]
-    levers = list(dict.fromkeys(name for one in every for name, _ in one.settings if name.startswith("quant.")))
-    columns = ["Quantization", "dtype", *(name.removeprefix("quant.") for name in levers)]
-    columns += ["Size (MB)", "Accuracy (%)", "Against float", "Change told", "Layers lowered", "Products lowered"]
-    columns += [f"Times as fast B{size}" for size in network.sizes]
+    options = list(
+        dict.fromkeys(name for variant in every for name, _ in variant.settings if name.startswith("quant."))
+    )
+    columns = ["Quantization", "dtype", *(name.removeprefix("quant.") for name in options), "Size (MB)"]
+    columns += ["Accuracy (%)", "vs float", "Significant?"] if network.labelled else ["Agreement (%)", "SQNR (dB)"]
+    columns += ["Layers in dtype", "MACs in dtype", *(f"Speedup B{size}" for size in network.sizes)]
+    columns += [f"Speedup over {runtime} float B{size}" for runtime in network.runtimes for size in network.sizes]
     rows = []
-    for one in every:
-        settings = {name: value for name, value in one.settings if value != LEFT_OPEN}
-        cells = [one.quant, one.precision, *(settings.get(name, "") for name in levers)]
-        blank = [""] * (len(columns) - len(cells))
-        if one.setup:
-            rows.append([*cells, *_figures(one), *(_times(one, size) for size in network.sizes), ""])
+    for variant in every:
+        settings = {name: value for name, value in variant.settings if value != LEFT_OPEN}
+        cells = [variant.quant, variant.precision, *(settings.get(name, "") for name in options)]
+        if variant.setup:
+            rows.append((*cells, *_figures(network, variant), *_speedups(network, variant), ""))
         else:
-            rows += [[*cells, *blank, error_text(entry)] for entry in one.entries]
+            blank = [""] * (len(columns) - len(cells))
+            rows += [(*cells, *blank, error_text(entry)) for entry in variant.entries]
     setup = network.setup
-    where = f"{setup.host}: {setup.machine}; {setup.protocol}, {threads_text(setup.threads)}."
-    return without_empty([*columns, "Failed"], rows, (MEANING, where))
+    executed = "" if network.runtime == EAGER else f"runtime {network.runtime}, "
+    where = f"{setup.host}: {setup.machine}; {setup.protocol}, {executed}{threads_text(setup.threads)}."
+    meaning = " ".join((EVIDENCE, LABELLED if network.labelled else UNLABELLED, PAIRED))
+    return Table((*columns, "Failed"), tuple(rows), (meaning, where)).compact()
 
 
-def _figures(one: Variant) -> Iterator[str]:
-    """Yield size, accuracy, its change with what is told of it, and the evidence."""
-    reports = list(one.reports.values())
-    yield size_text(spread([report.result.size_mb for report in reports]).mean)
-    accuracy = spread([100 * value for value in one.accuracies().values()])
-    yield f"{accuracy.mean:.2f}" if accuracy.std is None else f"{accuracy.mean:.2f} ± {accuracy.std:.2f}"
-    yield "" if one.is_float else accuracy_figures(one)
-    yield "" if one.is_float else {"not told": "none"}.get(verdict := accuracy_verdict(one), verdict)
-    yield from ("", "") if one.is_float else _evidence(reports[0])
+def _figures(network: Network, variant: Variant) -> Iterator[str]:
+    """Yield size, accuracy and its change (without labels agreement and SQNR), and what inspection found."""
+    yield size_text(size_mb(variant).mean)
+    if network.labelled:
+        change = change_from_float(variant)
+        yield spread_text(quality_percent([variant]), 2)
+        yield from (str(change), significance(change)) if change else ("", "")
+    else:
+        yield from closeness_cells(variant)
+    yield from ("", "") if variant.is_float else _evidence(next(iter(variant.reports.values())))
 
 
 def _evidence(report: Report) -> tuple[str, str]:
     evidence = report.result.evidence
-    lowered = sum(layer.precision == report.precision for layer in evidence.layers)
-    return f"{lowered} of {len(evidence.layers)}", f"{evidence.mac_share(report.precision):.0%}"
+    held = f"{len(evidence.held(report.precision))} of {len(evidence.layers)}"
+    return held, f"{evidence.mac_share(report.precision):.0%}"
 
 
-def _times(one: Variant, size: int) -> str:
-    ratio = over_float(one, size)
-    return f"{ratio} {ratio.verdict}{'*' * one.unstable(size)}" if ratio else ""
+def _speedups(network: Network, variant: Variant) -> Iterator[str]:
+    for size in network.sizes:
+        yield ratio_text(over_float(variant, size), unstable=variant.unstable(size))
+    for runtime in network.runtimes:
+        for size in network.sizes:
+            yield ratio_text(over_runtime(variant, runtime, size), unstable=variant.unstable(size))
 
 
-def _asked(entries: Sequence[UnsupportedEntry]) -> str:
-    """Return what was asked for in a line, as a sweep is typed: `quant=static,qat quant.flow=torchao`."""
+def _requested(entries: Sequence[UnsupportedEntry]) -> str:
+    """Return the overrides in a line, in the form of a sweep: `quant=static,qat quant.flow=torchao`."""
     values: dict[str, dict[str, None]] = defaultdict(dict)
     for entry in entries:
         for text in entry.asked:

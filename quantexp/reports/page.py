@@ -1,7 +1,7 @@
-"""The report of a sweep as files: tables, pictures, Markdown, and one HTML page that needs nothing else.
+"""The report of a sweep as files: tables, pictures, Markdown, and one self-contained HTML page.
 
-The page opens from disk without a network: pictures stand in it as data, it has no script, and a policy in it
-forbids the browser both. Whatever comes from a store is escaped, as anyone may write there.
+The page opens from disk without a network: it embeds its pictures, has no script, and its policy forbids the browser
+both. Text from a store is escaped, as anyone may write there.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from quantexp.analysis.recommendation import which_when
-from quantexp.reports.flows import leaving_table
+from quantexp.analysis.recommendation import recommend
+from quantexp.reports.flows import flows_table
 from quantexp.reports.networks import network_tables, unsupported_table
+from quantexp.reports.sweep_csv import full_csv, sweep_csv
 from quantexp.reports.sweep_plots import Picture, drawn
-from quantexp.reports.sweep_table import full_csv, full_table, lab_table, seeds_table, sweep_csv
+from quantexp.reports.sweep_table import full_table, seeds_table, summary_table
 from quantexp.reports.table import TEXT_COLUMNS, Table, plain
 from quantexp.results.sweep import Entry, SweepResult
 from quantexp.system.errors import QuantexpError
@@ -50,11 +51,11 @@ figcaption { color: var(--quiet); font-size: .85rem }
 def write(sweep: SweepResult, folder: Path) -> Path:
     """Write the report into `folder`; return the path of the HTML page.
 
-        table.md, table.csv   the lab's table
-        networks.md           every method on each network, and what does not exist; none where there is neither
-        full.md, full.csv     intervals, verdicts and notes; every figure under its public name
-        report.md             everything in words, with links to the pictures
-        report.html           the same with the pictures in it
+        table.md, table.csv   the summary
+        networks.md           every method on each network, and unsupported combinations; only if there are any
+        full.md, full.csv     all runs with intervals, verdicts and notes; every figure by its public name
+        report.md             the whole report, with links to the pictures
+        report.html           the same with embedded pictures
         pictures/             PNG
 
     Raises:
@@ -62,7 +63,7 @@ def write(sweep: SweepResult, folder: Path) -> Path:
     """
     pictures = drawn(sweep)
     texts = {
-        "table.md": lab_table(sweep).markdown(),
+        "table.md": summary_table(sweep).markdown(),
         "table.csv": sweep_csv(sweep),
         "networks.md": _networks(sweep),
         "full.md": full_table(sweep).markdown(),
@@ -75,12 +76,12 @@ def write(sweep: SweepResult, folder: Path) -> Path:
         for name, text in texts.items():
             if text:
                 (folder / name).write_text(text, encoding="utf-8")
-        for one in pictures:
+        for picture in pictures:
             (folder / "pictures").mkdir(exist_ok=True)
-            (folder / "pictures" / one.file).write_bytes(one.png)
+            (folder / "pictures" / picture.file).write_bytes(picture.png)
     except OSError as error:
         raise QuantexpError(
-            f"the report must be written into a folder, {folder} takes no file ({error.strerror or error}); "
+            f"the report is written into a folder, {folder} is not writable ({error.strerror or error}); "
             "choose another folder"
         ) from error
     return folder / PAGE
@@ -89,16 +90,18 @@ def write(sweep: SweepResult, folder: Path) -> Path:
 def markdown(sweep: SweepResult, pictures: list[Picture]) -> str:
     """Return the report as Markdown, with links to the pictures."""
     parts = [f"# Sweep {plain(sweep.name)}", f"    {' '.join(sweep.command.split())}"]
-    parts += ["## Which method when", *(plain(text) for text in which_when(sweep).split("\n\n"))]
+    parts += ["## Recommendation", *(plain(text) for text in recommend(sweep).split("\n\n"))]
     parts += [f"## {title}\n\n{table.markdown().strip()}" for title, table in _tables(sweep)]
-    parts += [f"## {plain(one.title)}\n\n![{plain(one.caption)}](pictures/{one.file})" for one in pictures]
-    parts += ["## Failed"] if sweep.failed else []
+    parts += [
+        f"## {plain(picture.title)}\n\n![{plain(picture.caption)}](pictures/{picture.file})" for picture in pictures
+    ]
+    parts += ["## Failed runs"] if sweep.failed else []
     parts += [f"- {plain(entry.name)}: {plain(_error(entry))}" for entry in sweep.failed]
     return "\n\n".join(parts) + "\n"
 
 
 def html(sweep: SweepResult, pictures: list[Picture]) -> str:
-    """Return the report as one page that holds its pictures."""
+    """Return the report as one page with embedded pictures."""
     name = escape(sweep.name)
     return "\n".join(
         (
@@ -115,38 +118,38 @@ def html(sweep: SweepResult, pictures: list[Picture]) -> str:
 
 def _sections(sweep: SweepResult, pictures: list[Picture]) -> Iterator[str]:
     tables = dict(_tables(sweep))
-    lab, *others = tables.items()
-    yield "<h2>Which method when</h2>"
-    yield from (f"<p>{escape(text)}</p>" for text in which_when(sweep).split("\n\n"))
-    yield from _table(*lab)
+    summary, *others = tables.items()
+    yield "<h2>Recommendation</h2>"
+    yield from (f"<p>{escape(text)}</p>" for text in recommend(sweep).split("\n\n"))
+    yield from _table(*summary)
     if pictures:
         yield '<h2>Pictures</h2>\n<div class="pictures">'
-        yield from (_figure(one) for one in pictures)
+        yield from (_figure(picture) for picture in pictures)
         yield "</div>"
     for title, table in others:
         yield from _table(title, table)
     if sweep.failed:
-        yield "<h2>Failed</h2>\n<dl>"
+        yield "<h2>Failed runs</h2>\n<dl>"
         for entry in sweep.failed:
             yield f'<dt>{escape(entry.name)}</dt>\n<dd class="failed">{escape(_error(entry))}</dd>'
         yield "</dl>"
 
 
 def _tables(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
-    """Yield the tables with their titles, the lab's first."""
-    yield "The lab's table", lab_table(sweep)
+    """Yield the tables with their titles, the summary first."""
+    yield "Summary", summary_table(sweep)
     yield from _of_networks(sweep)
     if seeds := seeds_table(sweep):
         yield "Methods compared over seeds", seeds
-    yield "Every run", full_table(sweep)
+    yield "All runs", full_table(sweep)
 
 
 def _of_networks(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
     yield from network_tables(sweep)
-    if leaving := leaving_table(sweep):
-        yield "Leaving torch.ao", leaving
+    if flows := flows_table(sweep):
+        yield "Flows without torch.ao", flows
     if unsupported := unsupported_table(sweep):
-        yield "What does not exist", unsupported
+        yield "Unsupported combinations", unsupported
 
 
 def _networks(sweep: SweepResult) -> str:
@@ -173,14 +176,14 @@ def _kind(at: int, name: str) -> str:
     return "" if at == 0 or name in TEXT_COLUMNS else ' class="number"'
 
 
-def _figure(one: Picture) -> str:
-    source = f"data:image/png;base64,{base64.b64encode(one.png).decode()}"
-    alt = escape(f"{one.title}: {one.caption}. The figures stand in the tables.")
+def _figure(picture: Picture) -> str:
+    source = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
+    alt = escape(f"{picture.title}: {picture.caption}. The tables have the figures.")
     return (
         f'<figure><img src="{source}" alt="{alt}">'
-        f"<figcaption>{escape(one.title)}: {escape(one.caption)}.</figcaption></figure>"
+        f"<figcaption>{escape(picture.title)}: {escape(picture.caption)}.</figcaption></figure>"
     )
 
 
 def _error(entry: Entry) -> str:
-    return entry.error or "no result is recorded"
+    return entry.error or "no result was recorded"

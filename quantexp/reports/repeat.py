@@ -1,58 +1,60 @@
-"""A run and its repetition side by side, with a verdict."""
+"""A run and its re-run side by side, with a verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from quantexp.analysis.repetition import CLOSE, overlap, relative_change
+from quantexp.reports.cells import interval_text
 from quantexp.reports.table import Table
-from quantexp.results import Report, Speedup
+from quantexp.results import Comparison, Measured, Report, Speedup
 
-CLOSE = 0.05  # two measurements of one speedup agree if they differ by less, or if their intervals overlap
+Row = tuple[str, str, str, str]
 
 
 def side_by_side(then: Report, now: Report, *, elsewhere: bool) -> tuple[Table, bool]:
-    """Return both reports side by side, and whether they are the same: accuracy to the last digit, speedup closely.
+    """Return both reports side by side, and whether they agree: quality and size exactly, speedups closely.
 
-    Latencies and seconds are the machine's at the moment and are not judged. `elsewhere` says that machine or
-    versions are not those of then, which explains a difference and does not excuse it.
+    Latencies and seconds vary with the state of the machine and are not judged. `elsewhere` says that machine or
+    versions have changed, which may explain a difference but does not excuse it.
     """
-    rows = list(_rows(then, now))
+    rows: list[Row] = []
+    for name, old, new in (("float", then.baseline, now.baseline), (then.quant, then.quantized, now.quantized)):
+        if old and new:
+            rows += _of_model(f"{name} {old.precision}", old, new)
+    if then.comparison and now.comparison:
+        rows += _of_comparison(then.comparison, now.comparison)
     wrong = [row[0] for row in rows if row[3].startswith("differs")]
     verdict = f"Not reproduced: {', '.join(wrong)}." if wrong else "Reproduced."
     if wrong and elsewhere:
-        verdict += " Machine or versions are not as then, which may be why."
-    return Table(("", "then", "now", ""), tuple(rows), (verdict,)), not wrong
+        verdict += " Machine or versions changed since the original run, which may be the reason."
+    return Table(("", "original", "re-run", ""), tuple(rows), (verdict,)), not wrong
 
 
-def _rows(then: Report, now: Report) -> Iterator[tuple[str, str, str, str]]:
-    for name, old, new in (("float", then.baseline, now.baseline), (then.quant, then.quantized, now.quantized)):
-        if old is None or new is None:
-            continue
-        label = f"{name} {old.precision}"
-        right, right_now = old.accuracy.value, new.accuracy.value
-        yield f"Accuracy, {label}", f"{right:.6f}", f"{right_now:.6f}", _equal(right, right_now)
-        size, size_now = old.size.state_bytes, new.size.state_bytes
-        yield f"Size (bytes), {label}", f"{size:,}", f"{size_now:,}", _equal(size, size_now)
-        for one, now_one in zip(old.latency, new.latency, strict=True):
-            yield f"Latency B{one.batch_size} (ms), {label}", f"{one.median_ms:.3f}", f"{now_one.median_ms:.3f}", ""
-    if then.comparison and now.comparison:
-        for first, second in zip(then.comparison.speedups, now.comparison.speedups, strict=True):
-            yield f"Speedup B{first.batch_size}", _speedup(first), _speedup(second), _close(first, second)
+def _of_model(label: str, old: Measured, new: Measured) -> Iterator[Row]:
+    if old.quality and new.quality:
+        yield _exact(f"{old.quality.name.capitalize()}, {label}", old.quality.value, new.quality.value, ".6f")
+    yield _exact(f"Size (bytes), {label}", old.size.state_bytes, new.size.state_bytes, ",")
+    for latency, again in zip(old.latency, new.latency, strict=True):
+        yield f"Latency B{latency.batch_size} (ms), {label}", f"{latency.median_ms:.3f}", f"{again.median_ms:.3f}", ""
 
 
-def _equal(old: float, new: float) -> str:
-    return "the same" if old == new else f"differs by {new - old:+g}"
+def _of_comparison(old: Comparison, new: Comparison) -> Iterator[Row]:
+    if old.quality is None:
+        yield _exact("Agreement", old.agreement, new.agreement, ".6f")
+        if old.output_sqnr_db is not None and new.output_sqnr_db is not None:
+            yield _exact("Output SQNR (dB)", old.output_sqnr_db, new.output_sqnr_db, ".3f")
+    for speedup, again in zip(old.speedups, new.speedups, strict=True):
+        yield f"Speedup B{speedup.batch_size}", interval_text(speedup), interval_text(again), _close(speedup, again)
+
+
+def _exact(name: str, old: float, new: float, digits: str) -> Row:
+    verdict = "equal" if old == new else f"differs by {new - old:+g}"
+    return name, f"{old:{digits}}", f"{new:{digits}}", verdict
 
 
 def _close(old: Speedup, new: Speedup) -> str:
-    change = new.ratio / old.ratio - 1
+    change = relative_change(old, new)
     if abs(change) <= CLOSE:
         return f"within {CLOSE:.0%} ({change:+.1%})"
-    known = None not in (old.low, old.high, new.low, new.high)
-    if known and max(old.low or 0, new.low or 0) <= min(old.high or 0, new.high or 0):
-        return f"within the intervals ({change:+.1%})"
-    return f"differs by {change:+.1%}"
-
-
-def _speedup(one: Speedup) -> str:
-    return f"{one.ratio:.2f}x" + ("" if one.low is None else f" [{one.low:.2f}, {one.high:.2f}]")
+    return f"within the intervals ({change:+.1%})" if overlap(old, new) else f"differs by {change:+.1%}"

@@ -1,9 +1,9 @@
-"""How pictures look, whatever they show: colours, sizes, and a page with its title, subtitle and note.
+"""The style of all pictures: colours, sizes, and a page with title, subtitle and note.
 
-The colours are those of Okabe and Ito (jfly.uni-koeln.de/color, 2008), which the colour blind can tell apart;
-markers, hatches and words say the same again. A picture is to be looked at at full size and as a thumbnail.
+The colours are those of Okabe and Ito (jfly.uni-koeln.de/color, 2008), which people with colour blindness can
+distinguish; markers, hatches and text repeat the information. Pictures are legible at full size and as a thumbnail.
 
-Matplotlib is used without pyplot, which keeps figures and chooses windows for the whole process.
+Matplotlib is used without pyplot, which keeps figures and a window backend for the whole process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Role:
-    """How a model is drawn wherever it appears."""
+    """The look of a model in every picture."""
 
     colour: str
     marker: str
@@ -35,12 +35,12 @@ QUANTIZED = Role("#D55E00", "D", "-")
 
 INK = "#222222"
 FAINT = "#E6E6E6"
-WIDTH = 8.0  # inches at DPI dots: 960 pixels, of which a thumbnail shows each third
+WIDTH = 8.0  # inches; 960 pixels at DPI, a third of them in a thumbnail
 DPI = 120
 HEAD = 0.88  # inches for the title
 FOOT = 0.36  # inches for the note
 LARGE, NORMAL, SMALL = 19, 14, 11.5  # points: 10, 7 and 6 pixels in the thumbnail
-LETTER = 0.6  # of the font size that a letter is wide on average, or less
+LETTER = 0.6  # mean width of a letter as a share of the font size, at most
 STYLE: dict[Any, Any] = {
     "font.size": NORMAL,
     "axes.titlesize": NORMAL,
@@ -58,14 +58,14 @@ STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "grid.color": FAINT,
     "hatch.linewidth": 0.7,
-    "text.parse_math": False,  # names are drawn as they are, with their dollars and underscores
+    "text.parse_math": False,  # names may contain dollars and underscores
 }
 _STYLING = Lock()  # Matplotlib's style belongs to the whole process
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in our style whatever style the caller has set, and leave the caller's as it was."""
+    """Draw in our style, and restore the style of the caller afterwards."""
     import matplotlib
 
     with _STYLING, matplotlib.rc_context():
@@ -75,7 +75,7 @@ def styled() -> Iterator[None]:
 
 
 def png(figure: Figure) -> bytes:
-    """Draw a figure."""
+    """Return a figure as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()
@@ -97,7 +97,7 @@ def page(title: str, subtitle: str, note: str, *, width: float = WIDTH, height: 
 
 
 def lay_out(figure: Figure, head: float) -> None:
-    """Give the axes the room between `head` inches at the top and the note at the bottom."""
+    """Place the axes between `head` inches at the top and the note at the bottom."""
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     height = figure.get_figheight()
@@ -106,12 +106,12 @@ def lay_out(figure: Figure, head: float) -> None:
 
 
 def fitting(text: str, size: float, width: float) -> float:
-    """Return the font size in points, at most `size`, at which `text` is no wider than a page of `width` inches."""
+    """Return the font size in points, at most `size`, at which `text` fits into `width` inches."""
     return min(size, 72 * (width - 0.3) / (LETTER * max(len(text), 1)))
 
 
 def literal(text: str) -> str:
-    """Replace the characters that the font lacks: drawing one raises a warning."""
+    """Replace characters that the font lacks, because drawing one raises a warning."""
     from matplotlib.font_manager import findfont, get_font
 
     known = get_font(findfont("DejaVu Sans")).get_charmap()

@@ -1,90 +1,26 @@
-"""How the figures of a sweep are drawn: points with whiskers and their Pareto front, lines over batch sizes, bars."""
+"""Marks in the pictures of a sweep: points with whiskers and Pareto front, lines over batch sizes, bars."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantexp.analysis.pareto import pareto_front
-from quantexp.analysis.ratios import over_float
-from quantexp.analysis.recommendation import accuracy_verdict
-from quantexp.analysis.seeds import difference, spread
+from quantexp.analysis.quality import change_from_float
+from quantexp.analysis.values import Value, latency_value, quality_interval, speedup_value
 from quantexp.analysis.variants import Network, Variant
-from quantexp.reports.style import FLOAT, INK, NORMAL, SMALL, Role, round_ticks
+from quantexp.reports.style import FLOAT, INK, NORMAL, SMALL, round_ticks
+from quantexp.reports.sweep_groups import Group, Look
+from quantexp.results.comparison import NO_DIFFERENCE
+from quantexp.results.text import points_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-NARROW = 3  # times the least value: up to there an axis is linear
-MANY = 24  # points; of more each is drawn smaller
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a method is drawn: the role of its kind, filled or lined by which of its variants it is."""
-
-    role: Role
-    filling: str
-    line: str
-
-    @property
-    def marker(self) -> dict[str, Any]:
-        """The arguments of a marker."""
-        return {
-            "marker": self.role.marker,
-            "color": self.role.colour,
-            "fillstyle": self.filling,
-            "markerfacecoloralt": "white",
-            "markeredgecolor": self.role.colour,
-        }
-
-
-@dataclass(frozen=True)
-class Value:
-    """A figure and its whiskers."""
-
-    value: float
-    low: float
-    high: float
-
-
-# Figures and their whiskers
-
-
-def accuracy_value(one: Variant) -> Value:
-    """Return the accuracy in per cent: with its interval, or mean ± deviation over seeds."""
-    if len(one.reports) == 1:
-        (report,) = one.reports.values()
-        known = report.result.accuracy
-        return Value(100 * known.value, 100 * known.low, 100 * known.high)
-    return _spread([100 * value for value in one.accuracies().values()])
-
-
-def latency_value(one: Variant, size: int) -> Value:
-    """Return the median latency in ms: with the middle 80 % of its samples, or mean ± deviation over seeds."""
-    latencies = list(one.latencies(size).values())
-    if len(latencies) == 1:
-        return Value(latencies[0].median_ms, latencies[0].p10_ms, latencies[0].p90_ms)
-    return _spread([latency.median_ms for latency in latencies])
-
-
-def size_value(one: Variant) -> Value:
-    """Return the size of the saved state dict in MB."""
-    return _spread([report.result.size_mb for report in one.reports.values()])
-
-
-def _spread(values: Sequence[float]) -> Value:
-    found = spread(values)
-    reach = found.std or 0.0
-    return Value(found.mean, found.mean - reach, found.mean + reach)
-
-
-def exact(value: float) -> Value:
-    """Return a figure that has no whiskers."""
-    return Value(value, value, value)
+NARROW = 3  # times the least value: an axis with a wider range is logarithmic
+MANY = 24  # points; more are drawn smaller
 
 
 # Points
@@ -98,23 +34,22 @@ def draw_points(
     front: bool = False,
     joined: bool = False,
 ) -> None:
-    """Draw points with whiskers, the number of its network in each, joined by method or with their Pareto front."""
+    """Draw points with whiskers and the number of their network, joined by method or with their Pareto front."""
     best = front_line(axes, [(x.value, y.value) for _, _, x, y in points]) if front else []
     size = (13 if len(points) > MANY else 15) if any(number for number, *_ in points) else 11
     by_method: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for at, (number, one, x, y) in enumerate(points):
-        look = looks[one.method]
+    for at, (number, variant, x, y) in enumerate(points):
+        look = looks[variant.method]
         whiskers: dict[str, Any] = {"color": look.role.colour, "linewidth": 1.5, "alpha": 0.45, "zorder": 1}
         axes.plot((x.low, x.high), (y.value, y.value), **whiskers)
         axes.plot((x.value, x.value), (y.low, y.high), **whiskers)
-        full = look.filling == "full"
-        marker = look.marker | ({"markeredgecolor": "white"} if full else {})  # tells apart those that overlap
+        marker = look.marker | ({"markeredgecolor": "white"} if look.full else {})  # separates overlapping ones
         marker |= {"markeredgecolor": INK, "markeredgewidth": 2} if at in best else {}
         axes.plot(x.value, y.value, linestyle="", markersize=size, zorder=3, **marker)
         if number:
-            ink = "white" if full else INK
+            ink = "white" if look.full else INK
             axes.annotate(str(number), (x.value, y.value), ha="center", va="center", size=8.5, color=ink, zorder=4)
-        by_method[one.method].append((x.value, y.value))
+        by_method[variant.method].append((x.value, y.value))
     for method, places in by_method.items() if joined else ():
         look = looks[method]
         axes.plot(*zip(*places, strict=True), look.line, color=look.role.colour, linewidth=1.5, alpha=0.7, zorder=1)
@@ -126,7 +61,7 @@ def draw_points(
 
 
 def front_line(axes: Axes, points: Sequence[tuple[float, float]]) -> list[int]:
-    """Draw the Pareto front of points (cost, gain) as steps, and return which points it holds."""
+    """Draw the Pareto front of points (cost, gain) as steps, and return the indices of its points."""
     best = pareto_front(points)
     steps = [points[at] for at in best]
     axes.step([x for x, _ in steps], [y for _, y in steps], where="post", color=INK, linewidth=2, zorder=2)
@@ -134,7 +69,7 @@ def front_line(axes: Axes, points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _scale(axes: Axes, which: str, values: Sequence[float]) -> None:
-    """Make an axis logarithmic with round ticks where its values differ much, else linear; with room at both ends."""
+    """Make an axis logarithmic with round ticks if its range is wide, else linear; with room at both ends."""
     from matplotlib.ticker import MaxNLocator
 
     axis, limits = (axes.xaxis, axes.set_xlim) if which == "x" else (axes.yaxis, axes.set_ylim)
@@ -158,53 +93,46 @@ def _scale(axes: Axes, which: str, values: Sequence[float]) -> None:
 
 
 def draw_latencies(axes: Axes, network: Network, looks: Mapping[str, Look]) -> None:
+    """Draw a line per variant: its latency over the batch size."""
     values = []
-    for apart, one in _apart(network):
-        places = [(size, latency_value(one, size)) for size in one.sizes]
+    for apart, variant in _apart(network):
+        places = [(size, latency_value(variant, size)) for size in variant.sizes]
         values += [value for _, at in places for value in (at.value, at.low, at.high)]
-        _line(axes, apart, places, looks[one.method])
+        _line(axes, apart, places, looks[variant.method])
     _scale(axes, "y", values)
     axes.set_ylabel("latency (ms)")
 
 
 def draw_speedups(axes: Axes, network: Network, looks: Mapping[str, Look]) -> None:
+    """Draw a line per quantized variant: its speedup over the batch size."""
     values = [1.0]
     axes.axhline(1, color=FLOAT.colour, linewidth=2)
-    for apart, one in _apart(network):
-        places = [(size, value) for size in one.sizes if (value := _speedup(one, size))]
+    for apart, variant in _apart(network):
+        places = [(size, value) for size in variant.sizes if (value := speedup_value(variant, size))]
         values += [value for _, at in places for value in (at.value, at.low, at.high)]
-        if places:
-            _line(axes, apart, places, looks[one.method])
+        if places and not variant.is_float:
+            _line(axes, apart, places, looks[variant.method])
     _scale(axes, "y", values)
-    axes.set_ylabel("times as fast as float")
+    axes.set_ylabel("speedup over float")
 
 
 def _apart(network: Network) -> Iterator[tuple[float, Variant]]:
-    """Yield each variant with the factor by which it stands beside its batch size: no whisker hides another."""
+    """Yield each variant with a factor that shifts it from its batch size, so that no whisker hides another."""
     middle = (len(network.variants) - 1) / 2
-    for at, one in enumerate(network.variants):
-        yield 1 + 0.04 * (at - middle), one
+    for at, variant in enumerate(network.variants):
+        yield 1 + 0.04 * (at - middle), variant
 
 
 def _line(axes: Axes, apart: float, places: Sequence[tuple[int, Value]], look: Look) -> None:
-    values = [value for _, value in places]
-    whiskers = (
-        [max(0.0, one.value - one.low) for one in values],
-        [max(0.0, one.high - one.value) for one in values],
-    )
+    below = [max(0.0, at.value - at.low) for _, at in places]
+    above = [max(0.0, at.high - at.value) for _, at in places]
     sizes: dict[str, Any] = {"markersize": 7, "linewidth": 1.8, "elinewidth": 1.8, "capsize": 0}
-    axes.errorbar(
-        [apart * size for size, _ in places],
-        [one.value for one in values],
-        whiskers,
-        linestyle=look.line,
-        **look.marker,
-        **sizes,
-    )
+    across, up = [apart * size for size, _ in places], [at.value for _, at in places]
+    axes.errorbar(across, up, (below, above), linestyle=look.line, **look.marker, **sizes)
 
 
 def batch_axis(axes: Axes, sizes: Sequence[int]) -> None:
-    """Make the axis of the batch sizes, logarithmic, with as many names as there is room for."""
+    """Make a logarithmic axis of the batch sizes, with as many labels as fit."""
     axes.set_xscale("log", base=2)
     least = math.log2(sizes[-1] / sizes[0]) / 7
     named, last = [], -math.inf
@@ -222,87 +150,44 @@ def batch_axis(axes: Axes, sizes: Sequence[int]) -> None:
 # Bars
 
 
-def _speedup(one: Variant, size: int) -> Value | None:
-    ratio = over_float(one, size)
-    if ratio is None:
-        return None
-    reach = ratio.reach or 0.0
-    return Value(math.exp(ratio.centre), math.exp(ratio.centre - reach), math.exp(ratio.centre + reach))
-
-
-def speedup_value(one: Variant, size: int) -> Value | None:
-    return exact(1) if one.is_float else _speedup(one, size)
-
-
-def speedup_bars(
-    axes: Axes, rows: Sequence[tuple[Network, Variant]], places: Sequence[float], looks: Mapping[str, Look], size: int
-) -> None:
-    values = [speedup_value(one, size) for _, one in rows]
-    _bars(axes, rows, places, looks, values)
-    axes.axvline(1, color=FLOAT.colour, linewidth=1.5, zorder=3)
-    axes.set_title(f"times as fast, batch {size}", loc="left", size=NORMAL - 1)
-
-
-def size_bars(
-    axes: Axes, rows: Sequence[tuple[Network, Variant]], places: Sequence[float], looks: Mapping[str, Look]
-) -> None:
-    _bars(axes, rows, places, looks, [size_value(one) for _, one in rows])
-    axes.set_title("size (MB)", loc="left", size=NORMAL - 1)
-
-
-def _bars(
+def draw_bars(
     axes: Axes,
-    rows: Sequence[tuple[Network, Variant]],
+    shown: Sequence[Variant],
     places: Sequence[float],
     looks: Mapping[str, Look],
     values: Sequence[Value | None],
+    title: str,
 ) -> None:
-    """Draw a bar with its whisker and its number for each value that is known."""
-    longest = max(value.high for value in values if value)
-    for (_, one), place, value in zip(rows, places, values, strict=True):
+    """Draw a bar with whisker and number for each value that is known."""
+    longest = max((value.high for value in values if value), default=1.0)
+    for variant, place, value in zip(shown, places, values, strict=True):
         if value is None:
             continue
-        look = looks[one.method]
-        full = look.filling == "full"
-        colour = look.role.colour if full else "white"
-        axes.barh(place, value.value, 0.72, color=colour, edgecolor=look.role.colour, hatch="" if full else "//")
+        look = looks[variant.method]
+        colour, hatch = (look.role.colour, "") if look.full else ("white", "//")
+        axes.barh(place, value.value, 0.72, color=colour, edgecolor=look.role.colour, hatch=hatch)
         if value.high > value.low:
             axes.plot((value.low, value.high), (place, place), color=INK, linewidth=2.5, solid_capstyle="butt")
         beyond = max(value.high, value.value) + 0.02 * longest
         axes.text(beyond, place, f"{value.value:.2f}", va="center", size=SMALL)
     axes.set_xlim(0, 1.22 * longest)
+    axes.set_title(title, loc="left", size=NORMAL - 1)
 
 
-def accuracy_dots(
-    axes: Axes, rows: Sequence[tuple[Network, Variant]], places: Sequence[float], looks: Mapping[str, Look]
-) -> None:
-    """Draw the accuracies close up, as they lie far from 0, with what changed against float beside them."""
-    values = [_accuracy_interval(one) for _, one in rows]
-    for (network, one), place, value in zip(rows, places, values, strict=True):
-        look = looks[one.method]
+def quality_dots(axes: Axes, shown: Sequence[Variant], places: Sequence[float], group: Group) -> None:
+    """Draw the qualities on an axis without 0, with their change vs float beside them."""
+    values = [quality_interval(variant) for variant in shown]
+    for variant, place, value in zip(shown, places, values, strict=True):
+        look = group.looks[variant.method]
         axes.plot((value.low, value.high), (place, place), color=look.role.colour, linewidth=2.5, alpha=0.6)
         axes.plot(value.value, place, linestyle="", markersize=9, **look.marker)
-        if not one.is_float:
-            change = value.value - accuracy_value(network.variants[0]).value
-            weight = "bold" if accuracy_verdict(one) != "not told" else "normal"
-            axes.annotate(
-                f"{change:+z.2f}",
-                (1, place),
-                (-2, 0),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                ha="right",
-                va="center",
-                size=SMALL,
-                weight=weight,
-            )
+        if change := change_from_float(variant):
+            weight = "normal" if change.verdict == NO_DIFFERENCE else "bold"
+            beside: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+            font: dict[str, Any] = {"ha": "right", "va": "center", "size": SMALL, "weight": weight}
+            axes.annotate(points_text(change.gain), (1, place), (-2, 0), **beside, **font)
     low, high = min(value.low for value in values), max(value.high for value in values)
-    axes.set_xlim(low - 0.05 * (high - low), high + 0.45 * (high - low))
+    span = high - low or 1.0
+    axes.set_xlim(low - 0.05 * span, high + 0.45 * span)
     axes.grid(axis="x")
-    axes.set_title("accuracy (%)", loc="left", size=NORMAL - 1)
-
-
-def _accuracy_interval(one: Variant) -> Value:
-    if found := difference([100 * value for value in one.accuracies().values()]):
-        return Value(found.mean, found.low, found.high)
-    return accuracy_value(one)
+    axes.set_title(group.quality_label, loc="left", size=NORMAL - 1)

@@ -1,7 +1,7 @@
-"""A table on a terminal that is narrower than it.
+"""Column widths of a table on a narrow terminal.
 
-Columns are folded between words, then closed up; words are split as a last resort.
-Rich alone takes the space from the widest columns, and so splits numbers and names while others could still be folded.
+Cells are folded between words first, then the padding is dropped; words are split as a last resort. Rich alone shrinks
+the widest columns, and so splits numbers and names while other cells could still be folded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Fitted:
-    """A table that takes its widths from the console it is printed on. `texts` holds its columns, header first."""
+    """A table that fits its widths to the console. `texts` holds its columns, the header first."""
 
     def __init__(self, table: RichTable, texts: Sequence[Sequence[str]]) -> None:
         self.table = table
@@ -40,9 +40,9 @@ class Fitted:
 
 
 def widths(words: Sequence[int], longest: Sequence[int], room: int) -> list[int] | list[None]:
-    """Return a width for each column, all of them at most `room`; None leaves it to rich.
+    """Return a width for each column, in sum at most `room`; None leaves it to rich.
 
-    `words` are the widths that split no word, `longest` those that fold nothing.
+    `words` are the least widths that split no word, `longest` those that fold nothing.
     """
     least, most = (words, longest) if sum(words) <= room else ([1] * len(words), words)
     for cap in range(max(most, default=0), 0, -1):

@@ -1,6 +1,6 @@
 """The results of a run: frozen dataclasses, a unit in every name, shares and accuracy in [0, 1]."""
 
-from quantexp.results.comparison import Comparison, NotFaster, OtherFloat, QualityChange, Speedup, won_and_lost
+from quantexp.results.comparison import Comparison, NotFaster, OtherFloat, QualityChange, Speedup
 from quantexp.results.evidence import Evidence, Layer, LayerLoss, LeftInFloat, Operator, Profile, TimeShare
 from quantexp.results.inputs import InputSpec
 from quantexp.results.measured import Conditions, Latency, Measured, Quality, Size, Training
@@ -29,5 +29,4 @@ __all__ = [
     "TimeShare",
     "Training",
     "parse_report",
-    "won_and_lost",
 ]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from quantexp.results.evidence import LayerLoss
 from quantexp.results.measured import Latency
 
+NO_DIFFERENCE, LOSS, GAIN = "no significant difference", "significant loss", "significant gain"
+
 
 @dataclass(frozen=True, slots=True)
 class Speedup:
@@ -67,10 +69,10 @@ class QualityChange:
 
     @property
     def verdict(self) -> str:
-        """What the test says at the 5 % level: a loss, a gain, or none that it can detect."""
+        """Whether the difference is significant at the 5 % level, and in which direction."""
         if self.p_value >= 0.05:
-            return "no detectable loss"
-        return "a loss" if self.flips_lost > self.flips_gained else "a gain"
+            return NO_DIFFERENCE
+        return LOSS if self.flips_lost > self.flips_gained else GAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +93,6 @@ class Comparison:
     training_ratio: float | None  # quantized training time over float's, where the two compare
     output_sqnr_db: float | None = None
     layers: tuple[LayerLoss, ...] = ()
-
-
-def won_and_lost(one: QualityChange, other: QualityChange) -> tuple[int, int]:
-    """Count the examples that only the other network gets right, and those that only the one does.
-
-    Both are compared with the same float network, so they differ where the flips of one are not those of the other.
-    """
-    gained = (set(one.gained_examples), set(other.gained_examples))
-    lost = (set(one.lost_examples), set(other.lost_examples))
-    return len(gained[1] - gained[0]) + len(lost[0] - lost[1]), len(gained[0] - gained[1]) + len(lost[1] - lost[0])
 
 
 @dataclass(frozen=True, slots=True)

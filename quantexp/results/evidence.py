@@ -62,6 +62,10 @@ class Evidence:
     operators: tuple[Operator, ...]
     left_in_float: tuple[LeftInFloat, ...]
 
+    def held(self, precision: str) -> tuple[str, ...]:
+        """Return the names of the layers that hold their weights in `precision`."""
+        return tuple(layer.name for layer in self.layers if layer.precision == precision)
+
     def mac_share(self, precision: str) -> float:
         """Return the share of the multiply-accumulates that ran in `precision`; 0 where nothing multiplies."""
         total = sum(operator.macs for operator in self.operators)

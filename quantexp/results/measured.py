@@ -104,6 +104,11 @@ class Size:
     weight_bytes: dict[str, int]  # parameters, scales and zero points, by the dtype they are held in
     parameters: int
 
+    @property
+    def weights_mb(self) -> float:
+        """What the weights take in memory in MB (1e6 bytes)."""
+        return sum(self.weight_bytes.values()) / 1e6
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:

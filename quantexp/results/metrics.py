@@ -96,7 +96,7 @@ def _details(model: Measured) -> dict[str, Any]:
         **_interval(model.quality),
         "int8_mac_share": model.evidence.mac_share("int8"),
         "stored_mb": None if model.size.stored_bytes is None else model.size.stored_bytes / 1e6,
-        "weights_mb": sum(model.size.weight_bytes.values()) / 1e6,
+        "weights_mb": model.size.weights_mb,
         "load_ms": model.load_ms,
         "prepare_seconds": model.prepare_seconds,
         "memory_mb": None if memory is None else memory / 1e6,

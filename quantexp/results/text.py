@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from quantexp.results.comparison import QualityChange
+
 
 def size_text(size_mb: float) -> str:
-    """Return a size in MB with two digits behind the point, with three below 1 MB."""
+    """Return a size in MB with two decimals, three below 1 MB."""
     return f"{size_mb:.2f}" if size_mb >= 1 else f"{size_mb:.3f}"
 
 
 def p_text(value: float) -> str:
-    """Return a p-value as it is reported."""
+    """Return a p-value: `p = 0.012` or `p < 0.001`."""
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def points_text(change: float) -> str:
+    """Return a change of a share in points, with its sign: `+0.40`, `-0.20`, `+0.00`."""
+    return f"{100 * change:+z.2f}"
+
+
+def flips_text(change: QualityChange) -> str:
+    """Return how many examples only the second, and only the first network gets right: `+2 / -5`."""
+    return f"+{change.flips_gained} / -{change.flips_lost}"
+
+
+def change_text(change: QualityChange) -> str:
+    """Return the change of a quality in points, with the examples that changed: `-0.30 points: +2 / -5 examples`."""
+    return f"{points_text(-change.drop)} points: {flips_text(change)} examples"
 
 
 def threads_text(count: int) -> str:
     """Return `1 thread` or `4 threads`."""
     return f"{count} thread{'s' * (count != 1)}"
+
+
+def listed(names: Sequence[str], most: int | None = None) -> str:
+    """Return `a`, `a and b`, or `a, b and c`; with more than `most` names, the first ones and the number of others."""
+    if most is not None and len(names) > most:
+        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} others"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

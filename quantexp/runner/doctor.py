@@ -106,6 +106,7 @@ def facts(environment: Environment, load: tuple[float, ...] | None, free_gb: flo
     yield "torch's build", _named(environment.torch_build)
     yield "int8 engines", ", ".join(environment.engines) or "none"
     yield "threads", f"{environment.training_threads} to train with, {environment.interop_threads} between operators"
+    yield "waiting threads", _named(environment.openmp) or "spin as long as OpenMP lets them: nothing is set"
     yield "C++ compiler", environment.compiler or "none that torch.compile would find"
 
 

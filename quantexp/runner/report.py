@@ -31,19 +31,19 @@ def report(name: str, uri: str | None, experiment: str, folder: Path) -> None:
     with read_store(uri, experiment) as store:
         sweep = read_sweep(store, name)
 
-    from quantexp.analysis.recommendation import which_when
-    from quantexp.reports.flows import leaving_table
+    from quantexp.analysis.recommendation import recommend
+    from quantexp.reports.flows import flows_table
     from quantexp.reports.networks import network_tables, unsupported_table
     from quantexp.reports.page import write
-    from quantexp.reports.sweep_table import full_table, lab_table, seeds_table
+    from quantexp.reports.sweep_table import full_table, seeds_table, summary_table
 
     page = write(sweep, folder)
     of_networks = (table for _, table in network_tables(sweep))
-    told = (leaving_table(sweep), unsupported_table(sweep), lab_table(sweep))
-    for table in (full_table(sweep), seeds_table(sweep), *of_networks, *told):
+    others = (flows_table(sweep), unsupported_table(sweep), summary_table(sweep))
+    for table in (full_table(sweep), seeds_table(sweep), *of_networks, *others):
         if table:
             show(table.rich())
-    show(f"{which_when(sweep)}\n\nreport: {page}")
+    show(f"{recommend(sweep)}\n\nreport: {page}")
 
 
 def folder_name(sweep: str) -> str:

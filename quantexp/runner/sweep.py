@@ -202,11 +202,11 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> in
 
 def _write_report(sweep: SweepResult, folder: Path) -> str:
     """Show the lab's table and what follows from it, write the report; return a description of the sweep."""
-    from quantexp.analysis.recommendation import which_when
+    from quantexp.analysis.recommendation import recommend
     from quantexp.reports import page
-    from quantexp.reports.sweep_table import lab_table
+    from quantexp.reports.sweep_table import summary_table
 
-    table, paragraph = lab_table(sweep), which_when(sweep)
+    table, paragraph = summary_table(sweep), recommend(sweep)
     if table.rows:
         show(table.rich())
     show(paragraph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -51,6 +52,8 @@ def float_weights(folder: Path) -> dict[str, Tensor]:
                 "weights to start from are float32, as quant=none with fp32 and quant=amp leave them; "
                 f"got those of quant={method} with {precision!r}"
             )
+        if "files" in recipe and sha256(folder / SAFE_STATE) != recipe["files"]["state"]["sha256"]:  # not in format 3
+            raise ValueError(f"{SAFE_STATE} is not the file that was stored")
         state = load_file(folder / SAFE_STATE)
     except ModelError:
         raise
@@ -59,6 +62,12 @@ def float_weights(folder: Path) -> dict[str, Tensor]:
         raise ModelError(f"the stored network is damaged ({reason}); download it again") from error
     wrapper = "model." if method == "amp" else ""  # amp stores the network inside the module that casts for it
     return {name.removeprefix(wrapper): value for name, value in state.items()}
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from torch import Tensor
 
 from quantexp.statistics.proportions import CONFIDENCE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 POWER = 0.8
 

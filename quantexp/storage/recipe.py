@@ -11,7 +11,6 @@ files           what lies beside the recipe by its role, each with its name and 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,14 +19,17 @@ from typing import Any
 
 from quantexp.config import Experiment, Kind, Option, plain
 from quantexp.results import InputSpec
-from quantexp.state.checkpoint import RECIPE, SAFE_STATE
+from quantexp.state.checkpoint import RECIPE, SAFE_STATE, sha256
 from quantexp.system.environment import describe
 from quantexp.system.errors import ModelError
 from quantexp.tasks.data import TaskData
 
 VOCABULARY, TORCH_STATE = "vocabulary.txt", "state.pt"
 FILES = {RECIPE: 2**20, VOCABULARY: 2**26, SAFE_STATE: 2**33, TORCH_STATE: 2**33}  # the most bytes that are fetched
+ROLES = {"state": (SAFE_STATE, TORCH_STATE), "vocabulary": (VOCABULARY,)}  # and what a file of the role may be called
 FORMAT = 4
+FIELDS = ("format", "options", "inputs", "output", "preprocessing", "runtime", "versions", "files")
+FIELDS_3 = ("format", "task", "model", "quant", "precision", "inputs", "classes")  # of format 3
 PACKAGES = ("quantexp", "torch", "torchao")
 
 
@@ -36,7 +38,7 @@ class Recipe:
     """How to build the structure of a stored network, and how its inputs are prepared.
 
     `task`, `model` and `quant` are settings with the name of their option. `task` may be empty: such a network cannot
-    predict on raw inputs. `kind` is the kind of input that it takes.
+    predict on raw inputs. `kind` is the kind of input that it takes. `files` names those of a stored network by role.
     """
 
     task: dict[str, Any]
@@ -51,6 +53,7 @@ class Recipe:
     target: str = "kernels"
     batch_sizes: tuple[int, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, experiment: Experiment, data: TaskData, kind: Kind) -> Recipe:
@@ -109,11 +112,8 @@ def read(folder: Path) -> Recipe:
             f"{folder / RECIPE} has format {described['format']!r}, this quantexp reads 3 and {FORMAT}; "
             "make the run again, or load it with the quantexp that wrote it"
         )
-    for role, file in described["files"].items():
-        if file["name"] not in FILES:
-            raise ValueError(f"the file of role {role} must be one of {', '.join(FILES)}, got {file['name']!r}")
-        if sha256(folder / file["name"]) != file["sha256"]:
-            raise ValueError(f"{file['name']} is not the file that was stored")
+    _check_fields(described, FIELDS)
+    files = _files(described["files"], folder)
     options, runtime = described["options"], described["runtime"]
     return Recipe(
         task=dict(options["task"]),
@@ -123,22 +123,21 @@ def read(folder: Path) -> Recipe:
         inputs=tuple(InputSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in described["inputs"]),
         classes=int(described["output"]["classes"]),
         kind=Kind(described["preprocessing"]["kind"]).value,
-        vocabulary=_vocabulary(folder) if "vocabulary" in described["files"] else (),
+        vocabulary=_vocabulary(folder) if "vocabulary" in files else (),
         runtime=str(runtime["name"]),
         target=str(runtime["target"]),
         batch_sizes=tuple(int(size) for size in runtime["batch_sizes"]),
         versions=dict(described["versions"]),
+        files=files,
     )
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _format_3(described: dict[str, Any], folder: Path) -> Recipe:
     """Read a recipe of the time when every network took one row of values."""
+    _check_fields(described, FIELDS_3)
+    files = {"state": SAFE_STATE if (folder / SAFE_STATE).is_file() else TORCH_STATE}
+    if (folder / VOCABULARY).is_file():
+        files["vocabulary"] = VOCABULARY
     return Recipe(
         task=dict(described["task"]),
         model=dict(described["model"]),
@@ -146,8 +145,25 @@ def _format_3(described: dict[str, Any], folder: Path) -> Recipe:
         precision=str(described["precision"]),
         inputs=(InputSpec("features", (int(described["inputs"]),)),),
         classes=int(described["classes"]),
-        vocabulary=_vocabulary(folder) if (folder / VOCABULARY).is_file() else (),
+        vocabulary=_vocabulary(folder) if "vocabulary" in files else (),
+        files=files,
     )
+
+
+def _check_fields(described: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    if unknown := [name for name in described if name not in known]:
+        raise ValueError(f"{RECIPE} may have {', '.join(known)}, it has {unknown[0]!r}")
+
+
+def _files(described: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Return the names of the files by role. Raises ValueError if one is not the file that was stored."""
+    for role, file in described.items():
+        if file["name"] not in ROLES.get(role, ()):
+            known = "; ".join(f"{name}: {' or '.join(names)}" for name, names in ROLES.items())
+            raise ValueError(f"the files of a stored network are {known}; got {role}: {file['name']!r}")
+        if sha256(folder / file["name"]) != file["sha256"]:
+            raise ValueError(f"{file['name']} is not the file that was stored")
+    return {role: str(file["name"]) for role, file in described.items()}
 
 
 def _vocabulary(folder: Path) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def _read(folder: Path, trust: bool) -> StoredModel:
         recipe = read(folder)
         task, kind = _task(recipe, trust), Kind(recipe.kind)
         quant, network = _option(recipe.quant, METHODS), _network(recipe.model, trust)
-        state = _state(folder)
+        state = _state(folder / recipe.files["state"])
         with use_engine(quant.packs_for), torch.random.fork_rng(devices=[]):
             if not trust:
                 _refuse_more_than_is_stored(network, recipe, folder)
@@ -108,12 +108,12 @@ def _task(recipe: Recipe, trust: bool) -> Task | None:
     task = _option(recipe.task, TASKS)
     if isinstance(task, CustomTask):
         return task if trust else None  # raw inputs need the user's code, prepared ones do not
-    given = tasks.specs(task, Kind(recipe.kind), recipe.vocabulary)
-    if [spec.values for spec in given] != [spec.values for spec in recipe.inputs]:
-        raise ValueError(
-            f"{task.name} gives {[spec.values for spec in given]} values, "
-            f"the network takes {[spec.values for spec in recipe.inputs]}"
-        )
+    given, taken = (
+        " and ".join("x".join(map(str, spec.measured)) for spec in specs)
+        for specs in (tasks.specs(task, Kind(recipe.kind), recipe.vocabulary), recipe.inputs)
+    )
+    if given != taken:
+        raise ValueError(f"{task.name} gives inputs of shape {given}, the network takes {taken}")
     if task.class_names and len(task.class_names) != recipe.classes:
         raise ValueError(f"{task.name} has {len(task.class_names)} classes, the network gives {recipe.classes}")
     return task
@@ -124,7 +124,7 @@ def _refuse_more_than_is_stored(network: Model, recipe: Recipe, folder: Path) ->
     with torch.device("meta"):
         fresh = models.build(network, recipe.inputs, recipe.classes)
     parameters = sum(parameter.numel() for parameter in fresh.parameters())
-    stored = sum(path.stat().st_size for path in folder.glob("state.*"))
+    stored = (folder / recipe.files["state"]).stat().st_size
     if parameters > 8 * stored:  # no weight takes less than a bit
         raise ValueError(f"it asks for {parameters:,} parameters, its state has {stored:,} bytes")
 
@@ -134,17 +134,17 @@ def _structure(quant: Quant, network: Model, recipe: Recipe) -> nn.Module:
     return skeleton(quant, fresh.eval(), Form(recipe.precision, examples(recipe.inputs, 2), recipe.target))
 
 
-def _state(folder: Path) -> dict[str, Any]:
+def _state(path: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
-    if (folder / SAFE_STATE).is_file():
-        return dict(load_file(folder / SAFE_STATE))
+    if path.name == SAFE_STATE:
+        return dict(load_file(path))
     with warnings.catch_warnings():
         for message in ("TypedStorage is deprecated", r"torch\.quantize_per_"):  # of torch's own quantized tensors
             warnings.filterwarnings("ignore", message=message)
-        state = torch.load(folder / TORCH_STATE, weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu")
     if not isinstance(state, dict):
-        raise TypeError(f"{TORCH_STATE} holds a {type(state).__name__}, not a state dict")
+        raise TypeError(f"{path.name} holds a {type(state).__name__}, not a state dict")
     return state
 
 

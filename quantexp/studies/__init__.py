@@ -1,1 +1,1 @@
-"""Studies: generators that yield experiments, receive their reports and return findings. A folder a study."""
+"""Studies: generators that yield experiments, receive their reports and return findings. A folder per study."""

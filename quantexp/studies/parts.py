@@ -1,4 +1,4 @@
-"""What a study varies: layers, or modules with children and all layers in them."""
+"""The parts of a network that a study varies: layers, or modules with all layers in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quantexp.system.errors import QuantizationError
 
 
 def parts_of(patterns: Sequence[str], layers: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Return what is varied: the layers that a pattern matches or, if it matches none, modules with their layers."""
+    """Return the layers that each pattern matches or, if it matches none, the modules with their layers."""
     modules: dict[str, list[str]] = {}
     for layer in layers:
         for path in accumulate(layer.split(".")[:-1], "{}.{}".format):
@@ -22,7 +22,7 @@ def parts_of(patterns: Sequence[str], layers: Sequence[str]) -> dict[str, tuple[
         if not matched:
             listed = ", ".join(modules)
             raise QuantizationError(
-                "study.layers must match layers that are quantized, or modules that hold some, "
+                "study.layers must match quantized layers, or modules that contain some, "
                 f"{pattern!r} matches none; the layers are {', '.join(layers)}"
                 f"{f', the modules {listed}' if listed else ''}"
             )

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import torch
 
+from quantexp.system import openmp
 from quantexp.system.errors import BenchmarkError
 from quantexp.system.version import __version__
 
@@ -43,7 +44,7 @@ class Environment:
 
     `caches` gives the bytes of one cache of each level ("L1d", "L2", "L3"), which several cores may share.
     `cpu_quota` is how many cores' worth of time the control group may spend. `virtual` names the virtual
-    machine, `compiler` is the C++ compiler that torch.compile takes.
+    machine, `compiler` is the C++ compiler that torch.compile takes, `openmp` the variables that say how threads wait.
     """
 
     host: str
@@ -63,6 +64,7 @@ class Environment:
     engines: tuple[str, ...]
     training_threads: int  # unless train.threads says otherwise
     interop_threads: int
+    openmp: dict[str, str]
     compiler: str | None
 
     @property
@@ -101,6 +103,7 @@ def describe() -> Environment:
         engines=tuple(name for name in torch.backends.quantized.supported_engines if name != "none"),
         training_threads=usable_cores(),
         interop_threads=torch.get_num_interop_threads(),
+        openmp=openmp.waiting(),
         compiler=compiler(),
     )
 

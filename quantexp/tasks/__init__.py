@@ -68,9 +68,10 @@ def load(task: Task, kind: Kind, request: DataRequest) -> TaskData:
 
 
 def specs(task: Task, kind: Kind, vocabulary: tuple[str, ...]) -> tuple[InputSpec, ...]:
-    """Return what a network takes, given the words that are counted; as many as the task asks for where none are."""
+    """Return what a network takes, given the words that are counted if the task counts any."""
     module = resolve(task.implementation)
-    found: tuple[InputSpec, ...] = module.counts(len(vocabulary)) if vocabulary else module.inputs(task, kind)
+    counts = getattr(module, "counts", None)
+    found: tuple[InputSpec, ...] = counts(len(vocabulary)) if counts else module.inputs(task, kind)
     return found
 
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ from quantexp.system.errors import ConfigError, ModelError
 from quantexp.tasks.data import Split, TaskData, Tensors, calibration_split, held_out
 from quantexp.tasks.inputs import Batch, described
 from quantexp.tasks.objectives.classification import Classification
+
+BATCH = 256  # examples of a split of the user's own that are looked at together
 
 
 def gives(task: CustomTask) -> tuple[Kind, ...]:
@@ -61,16 +64,16 @@ def load(task: CustomTask, kind: Kind, request: DataRequest) -> TaskData:
     """Build the user's task and take its splits. Raises ConfigError if it is not one."""
     own = _built(task, request)
     train, test = (_split(task, own, name) for name in ("train", "test"))
+    classes = _classes(task, own, train, test)
+    inputs = _inputs(task, own, train, test)
     kept, held = held_out(len(train), request)
     validation = train.take(held) if len(held) else None
     train = train.take(kept) if len(held) else train
-    classes = _classes(own, train, test)
-    _check_labels(task, {"train": train, "test": test}, classes)
     return TaskData(
         train,
         calibration_split(train, test, request),
         test,
-        inputs=_inputs(task, own, train, test),
+        inputs=inputs,
         classes=classes,
         objective=getattr(own, "objective", None) or Classification(classes),
         fingerprint=_fingerprint(task, own, train, test),
@@ -93,12 +96,12 @@ def inputs(task: CustomTask, kind: Kind) -> tuple[InputSpec, ...]:
 def classes(task: CustomTask) -> int:
     """Return how many classes the user's task has. Raises ConfigError if it does not say so."""
     own = _built(task, DataRequest())
-    found = getattr(own, "classes", None) or len(getattr(own, "class_names", ()))
-    if not found:
+    found = _own_classes(task, own)
+    if found is None:
         raise ConfigError(
             f"data=synthetic needs to know how many classes task.target={task.target} has; give it `classes`"
         )
-    return int(found)
+    return found
 
 
 def encode(task: CustomTask, kind: Kind, raw: Any, vocabulary: Sequence[str]) -> tuple[Batch, bool]:
@@ -108,8 +111,15 @@ def encode(task: CustomTask, kind: Kind, raw: Any, vocabulary: Sequence[str]) ->
         raise ModelError(
             f"task.target={task.target} has no method `encode`, which prepares raw inputs; call the network on tensors"
         )
-    batch = own.encode(raw)
-    return (batch,) if isinstance(batch, Tensor) else tuple(batch), False
+    try:
+        found = own.encode(raw)
+        batch = (found,) if isinstance(found, Tensor) else tuple(found)
+    except Exception as error:  # the user's code raises whatever it likes
+        raise ModelError(
+            f"encode() of task.target={task.target} must return a tensor or a tuple of tensors, it does not "
+            f"({type(error).__name__}: {error}); correct it or what it is given"
+        ) from error
+    return batch, False
 
 
 def _built(task: CustomTask, request: DataRequest) -> Any:
@@ -134,55 +144,111 @@ def _split(task: CustomTask, own: Any, name: str) -> Split:
     except Exception as error:  # the user's code raises whatever it likes
         raise ConfigError(f"{rule}, it does not ({type(error).__name__}: {error}); correct it") from error
     if isinstance(found, Split):
-        return found
-    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[1], Tensor):
+        split = found
+    elif not isinstance(found, tuple) or len(found) != 2:
         raise ConfigError(f"{rule}, got a {type(found).__name__}")
-    batch = (found[0],) if isinstance(found[0], Tensor) else tuple(found[0])
-    labels = found[1]
-    if not batch or not all(isinstance(tensor, Tensor) for tensor in batch):
-        raise ConfigError(f"{rule}, its inputs must be a tensor or a tuple of tensors")
-    if lengths := [len(tensor) for tensor in batch if len(tensor) != len(labels)]:
-        raise ConfigError(f"{rule} of equally many examples, got {lengths[0]} inputs and {len(labels)} labels")
-    return Tensors(labels, batch)
+    else:
+        split = _tensors(rule, *found)
+    labels = split.labels
+    if labels is None or labels.dtype is not torch.int64 or labels.dim() != 1 or not len(labels):
+        got = "none" if labels is None else f"{labels.dtype} of shape {tuple(labels.shape)}"
+        raise ConfigError(f"labels of {name}() of task.target={task.target} must be int64, one an example; got {got}")
+    return split
+
+
+def _tensors(rule: str, inputs: Any, labels: Any) -> Tensors:
+    batch = (inputs,) if isinstance(inputs, Tensor) else inputs
+    if not isinstance(batch, tuple) or not batch or not all(isinstance(tensor, Tensor) for tensor in batch):
+        raise ConfigError(f"{rule}, its inputs must be a tensor or a tuple of tensors, got a {type(inputs).__name__}")
+    if not isinstance(labels, Tensor):
+        raise ConfigError(f"{rule}, its labels must be a tensor, got a {type(labels).__name__}")
+    counts = [len(tensor) if tensor.dim() else 0 for tensor in (*batch, labels)]
+    if len(set(counts)) > 1:
+        raise ConfigError(f"{rule} of equally many examples, got {counts[:-1]} inputs and {counts[-1]} labels")
+    return Tensors(labels.detach().cpu(), tuple(tensor.detach().cpu() for tensor in batch))
 
 
 def _inputs(task: CustomTask, own: Any, train: Split, test: Split) -> tuple[InputSpec, ...]:
-    if found := getattr(own, "inputs", None):
-        return _checked_specs(task, found)
-    if not (isinstance(train, Tensors) and isinstance(test, Tensors)):
-        return described(train.first(min(len(train), 256)))
-    both = tuple(
-        torch.cat([a, b]) if not a.is_floating_point() else a for a, b in zip(train.values, test.values, strict=True)
-    )
-    return described(both)
-
-
-def _checked_specs(task: CustomTask, found: Any) -> tuple[InputSpec, ...]:
-    specs = (found,) if isinstance(found, InputSpec) else tuple(found)
-    if not specs or not all(isinstance(spec, InputSpec) for spec in specs):
-        raise ConfigError(f"`inputs` of task.target={task.target} must be a tuple of quantexp.InputSpec, got {found!r}")
+    """Return the user's own specs, or what the examples say: all of them where integers have a range."""
+    given = getattr(own, "inputs", None)
+    specs = _checked_specs(task, given) if given is not None else _described(task, train.first(1))
+    ranged = given is None and any(spec.low is not None for spec in specs)
+    for name, split in (("train", train), ("test", test)):
+        for batch in _pieces(split) if ranged else [split.first(1)]:
+            found = _described(task, batch)
+            if not _fits(specs, found):
+                raise ConfigError(
+                    f"inputs of {name}() of task.target={task.target} must be {_shown(specs)}, got {_shown(found)}; "
+                    "correct them, or its attribute `inputs`, where None stands for a length that varies"
+                )
+            if ranged:
+                specs = tuple(_widened(spec, one) for spec, one in zip(specs, found, strict=True))
     return specs
 
 
-def _classes(own: Any, train: Split, test: Split) -> int:
-    if found := getattr(own, "classes", None) or len(getattr(own, "class_names", ())):
-        return int(found)
-    return 1 + max(int(split.labels.max()) for split in (train, test) if split.labels is not None)
+def _described(task: CustomTask, batch: Batch) -> tuple[InputSpec, ...]:
+    try:
+        return described(batch)
+    except ValueError as error:
+        raise ConfigError(f"inputs of task.target={task.target} cannot be used: {error}") from error
 
 
-def _check_labels(task: CustomTask, splits: dict[str, Split], classes: int) -> None:
-    for name, split in splits.items():
-        labels = split.labels
-        if labels is None or labels.dtype is not torch.int64 or labels.dim() != 1 or not len(labels):
-            got = "none" if labels is None else f"{labels.dtype} of shape {tuple(labels.shape)}"
+def _pieces(split: Split) -> Iterator[Batch]:
+    """Yield all examples, as far as they lie in memory in one piece."""
+    if isinstance(split, Tensors):
+        yield split.values
+    else:
+        yield from (batch for batch, _ in split.batches(BATCH))
+
+
+def _fits(specs: Sequence[InputSpec], found: Sequence[InputSpec]) -> bool:
+    return len(specs) == len(found) and all(
+        spec.dtype == one.dtype
+        and len(spec.shape) == len(one.shape)
+        and all(size in (None, other) for size, other in zip(spec.shape, one.shape, strict=True))
+        for spec, one in zip(specs, found, strict=True)
+    )
+
+
+def _widened(spec: InputSpec, other: InputSpec) -> InputSpec:
+    """Return the spec with a range that holds that of the other too."""
+    if spec.low is None or spec.high is None or other.low is None or other.high is None:
+        return spec
+    return replace(spec, low=min(spec.low, other.low), high=max(spec.high, other.high))
+
+
+def _shown(specs: Sequence[InputSpec]) -> str:
+    return " and ".join(f"{spec.dtype} of shape {spec.shape} an example" for spec in specs)
+
+
+def _checked_specs(task: CustomTask, found: Any) -> tuple[InputSpec, ...]:
+    specs = (found,) if isinstance(found, InputSpec) else found
+    if not isinstance(specs, tuple | list) or not specs or not all(isinstance(spec, InputSpec) for spec in specs):
+        raise ConfigError(f"`inputs` of task.target={task.target} must be a tuple of quantexp.InputSpec, got {found!r}")
+    return tuple(specs)
+
+
+def _own_classes(task: CustomTask, own: Any) -> int | None:
+    """Return how many classes the user's task says that it has; None if it does not say so."""
+    found = getattr(own, "classes", None)
+    if found is None and hasattr(own, "class_names"):
+        found = len(own.class_names)
+    if found is not None and (isinstance(found, bool) or not isinstance(found, int) or found < 1):
+        raise ConfigError(f"`classes` of task.target={task.target} must be a number of classes, got {found!r}")
+    return found
+
+
+def _classes(task: CustomTask, own: Any, train: Split, test: Split) -> int:
+    """Return how many classes there are. Raises ConfigError if a label is none of them."""
+    given = {name: split.labels for name, split in (("train", train), ("test", test)) if split.labels is not None}
+    classes = _own_classes(task, own) or 1 + max(int(labels.max()) for labels in given.values())
+    for name, labels in given.items():
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes:
             raise ConfigError(
-                f"labels of {name}() of task.target={task.target} must be int64, one an example; got {got}"
+                f"labels of {name}() of task.target={task.target} must be from 0 to {classes - 1}, got {low} to {high}"
             )
-        if int(labels.min()) < 0 or int(labels.max()) >= classes:
-            raise ConfigError(
-                f"labels of {name}() of task.target={task.target} must be from 0 to {classes - 1}, "
-                f"got {int(labels.min())} to {int(labels.max())}"
-            )
+    return classes
 
 
 def _fingerprint(task: CustomTask, own: Any, train: Split, test: Split) -> str:

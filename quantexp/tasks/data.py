@@ -179,10 +179,14 @@ def held_out(examples: int, request: DataRequest) -> tuple[Tensor, Tensor]:
 
 
 def calibration_split(train: Split, test: Split, request: DataRequest) -> Split:
-    """Draw the calibration examples, seeded. Raises ConfigError if more are requested than there are."""
+    """Draw the calibration examples, seeded.
+
+    Raises:
+        ConfigError: If the method calibrates on more examples than there are.
+    """
     pool = test if request.calibration is CalibrationSplit.test else train
     count = request.calibration_examples
-    if count > len(pool):
+    if request.calibrates and count > len(pool):
         raise ConfigError(
             f"quant.calibration_examples must be at most {len(pool)}, the size of the {request.calibration} split, "
             f"got {count}"

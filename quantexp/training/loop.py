@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from quantexp.config import Device, Optimizer, Train
 from quantexp.results import Training
+from quantexp.system import openmp
 from quantexp.system.environment import machine, threads, usable_cores
 from quantexp.system.errors import TrainingError
 from quantexp.system.terminal import progress
@@ -70,6 +71,8 @@ def fit(
         raise TrainingError("training needs labels, these examples have none; use data=full or data=sample")
     device = resolve_device(recipe.device)
     count = resolve_threads(recipe.threads)
+    if count > 1 and device.type == "cpu":
+        openmp.warn_of_spinning()
     steps = recipe.epochs * math.ceil(len(data) / recipe.batch_size)
     order = torch.Generator().manual_seed(seed)
     with (

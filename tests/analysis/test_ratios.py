@@ -28,12 +28,14 @@ def run(quant: str, ratio: float, *, seed: int = 0, half: float | None = 0.05) -
     [
         (0.1, 0.05, "faster"),
         (-0.1, 0.05, "slower"),
-        (0.1, 0.095, "not told apart"),
+        (0.1, 0.095, "no significant difference"),
         (0.1, None, "no interval"),
     ],
     ids=["faster", "slower", "within the margin", "no interval"],
 )
-def test_faster_and_slower_are_told_only_beyond_the_margin(centre: float, reach: float | None, verdict: str) -> None:
+def test_the_verdict_is_faster_or_slower_only_beyond_the_margin(
+    centre: float, reach: float | None, verdict: str
+) -> None:
     assert Ratio(centre, reach, math.log(1.01)).verdict == verdict
 
 
@@ -65,13 +67,13 @@ def test_two_runs_of_one_seed_add_their_errors_in_squares() -> None:
     ratio = between(variant(run("static", 4.0, half=0.03)), variant(run("qat", 2.0, half=0.04)), 1)
     assert ratio is not None
     assert (ratio.centre, ratio.reach) == pytest.approx((math.log(2), 0.05))
-    assert ratio.told
+    assert ratio.significant
 
 
-def test_without_intervals_two_methods_cannot_be_told_apart() -> None:
+def test_without_intervals_no_difference_between_two_methods_is_significant() -> None:
     ratio = between(variant(run("static", 4.0, half=None)), variant(run("qat", 2.0)), 1)
     assert ratio is not None
-    assert (ratio.reach, ratio.told) == (None, False)
+    assert (ratio.reach, ratio.significant) == (None, False)
 
 
 def test_over_seeds_two_methods_are_compared_pair_by_pair() -> None:
@@ -87,4 +89,4 @@ def test_the_margin_is_that_of_the_runs() -> None:
     wide = dataclasses.replace(speedup(1, 1.05), margin=0.1)
     ratio = over_float(variant(method("static", speedups=[wide])), 1)
     assert ratio is not None
-    assert ratio.verdict == "not told apart"
+    assert ratio.verdict == "no significant difference"

@@ -20,13 +20,13 @@ def test_the_interval_of_differences_is_students_over_their_number() -> None:
     assert found is not None
     assert (found.mean, found.n) == (2.0, 3)
     assert (found.low, found.high) == pytest.approx((2 - 4.30265 / math.sqrt(3), 2 + 4.30265 / math.sqrt(3)), rel=1e-5)
-    assert not found.told
+    assert not found.significant
 
 
-def test_differences_that_are_all_alike_are_told_from_none() -> None:
+def test_equal_differences_are_significant() -> None:
     found = difference([0.5, 0.5])
     assert found is not None
-    assert (found.low, found.high, found.told) == (0.5, 0.5, True)
+    assert (found.low, found.high, found.significant) == (0.5, 0.5, True)
 
 
 @pytest.mark.parametrize("values", [[], [1.0]], ids=["none", "one"])
@@ -34,10 +34,10 @@ def test_fewer_than_two_differences_have_no_interval(values: list[float]) -> Non
     assert difference(values) is None
 
 
-def test_no_difference_in_any_seed_is_not_told_from_none() -> None:
+def test_no_difference_in_any_seed_is_not_significant() -> None:
     found = difference([0.0, 0.0, 0.0])
     assert found is not None
-    assert not found.told
+    assert not found.significant
 
 
 def test_differences_in_steps_are_known_no_better_than_rounding_allows() -> None:
@@ -45,7 +45,7 @@ def test_differences_in_steps_are_known_no_better_than_rounding_allows() -> None
     assert found is not None
     reach = 12.7062 / math.sqrt(12)
     assert (found.low, found.high) == pytest.approx((1 - reach, 1 + reach), rel=1e-5)
-    assert not found.told
+    assert not found.significant
     assert difference([1.0, 3.0], step=1.0) == difference([1.0, 3.0])
 
 

@@ -4,10 +4,12 @@ import dataclasses
 
 import pytest
 
-from quantexp.analysis.variants import networks, place_names, settings_text, setup_names, setups, variants
+from quantexp.analysis.names import place_names, setup_names
+from quantexp.analysis.settings import settings_text
+from quantexp.analysis.variants import networks, setups, variants
 from quantexp.results import Report
 from quantexp.results.sweep import Entry
-from tests.builders import data, entry, lone, method, speedup, sweep
+from tests.builders import data, entry, lone, method, speedup, sweep, without_labels
 
 STATIC = method("static")
 
@@ -39,7 +41,7 @@ def test_runs_that_differ_in_anything_else_are_two_variants(changes: dict[str, o
     assert len(variants(sweep(STATIC, dataclasses.replace(STATIC, **changes)))) == 2  # type: ignore[arg-type]
 
 
-def test_a_setting_that_varies_tells_variants_apart_and_is_named() -> None:
+def test_a_setting_that_varies_separates_variants_and_is_named() -> None:
     assert shown(entry(STATIC, model__hidden="[64]"), entry(STATIC, model__hidden="[256]")) == [
         ("static int8", "hidden=[64]"),
         ("static int8", "hidden=[256]"),
@@ -52,7 +54,7 @@ def test_a_setting_of_the_method_belongs_to_the_method() -> None:
     assert {one.network for one in found} == {()}
 
 
-def test_the_split_tells_variants_apart_even_where_each_method_has_but_one() -> None:
+def test_the_split_separates_variants_even_if_each_method_has_only_one() -> None:
     dynamic = method("dynamic")
     tested, held = {"validation": "0.0", "evaluation": "test"}, {"validation": "0.1", "evaluation": "validation"}
     found = networks(sweep(entry(STATIC, **tested), entry(dynamic, **held)))
@@ -72,10 +74,30 @@ def test_a_setting_that_another_choice_brings_along_does_not_vary() -> None:
     ]
 
 
-def test_settings_that_say_nothing_of_the_result_tell_no_variants_apart() -> None:
+def test_settings_that_affect_no_result_separate_no_variants() -> None:
     other = entry(STATIC, data_dir="/there", cache_dir="/there", tracking__uri="there", sweep__name="there")
     here = entry(STATIC, data_dir="/here", cache_dir="/here", tracking__uri="here", sweep__name="here")
     assert shown(here, other) == [("static int8", "")]
+
+
+def test_what_a_setting_holds_varies_with_it_and_what_no_option_knows_does_not() -> None:
+    ones = (entry(STATIC, model__arguments__width=wide, old__setting=wide) for wide in ("8", "16"))
+    assert shown(*ones) == [("static int8", "width=8"), ("static int8", "width=16")]
+
+
+def test_runtimes_are_two_variants_of_two_networks() -> None:
+    compiled = dataclasses.replace(STATIC, runtime="compiled")
+    assert shown(STATIC, compiled) == [("static int8", "runtime=eager"), ("static int8", "runtime=compiled")]
+    assert len(networks(sweep(STATIC, compiled))) == 2
+    assert shown(compiled, entry(dataclasses.replace(compiled, quant="qat"))) == [("static int8", ""), ("qat int8", "")]
+
+
+def test_random_inputs_are_drawn_anew_for_each_seed_and_are_no_other_data() -> None:
+    drawn = [without_labels(dataclasses.replace(STATIC, seed=seed)) for seed in range(2)]
+    fingerprints = [dataclasses.replace(one.data, fingerprint=str(one.seed) * 64) for one in drawn]
+    pairs = zip(drawn, fingerprints, strict=True)
+    (one,) = variants(sweep(*(dataclasses.replace(made, data=found) for made, found in pairs)))
+    assert (list(one.reports), one.task, one.qualities()) == ([0, 1], "mnist (synthetic)", {})
 
 
 def test_widths_that_are_said_twice_are_shown_once() -> None:
@@ -83,7 +105,7 @@ def test_widths_that_are_said_twice_are_shown_once() -> None:
     assert [settings for _, settings in shown(*ones)] == ["hidden=[64]", "hidden=[256]"]
 
 
-def test_networks_of_two_kinds_are_told_apart_by_their_names_and_not_by_what_each_takes_from_its_task() -> None:
+def test_networks_of_two_kinds_are_separated_by_their_names_and_not_by_the_settings_of_their_task() -> None:
     ones = [
         entry(method("static", model=model), **own, task__hidden=wide, task__crop=crop)
         for wide in ("[64]", "[256]")
@@ -103,7 +125,7 @@ def test_a_setting_of_the_protocol_belongs_to_the_setup() -> None:
     assert list(setup_names(setups(found)).values()) == ["seconds=1", "seconds=5"]
 
 
-def test_runs_of_one_task_on_different_files_are_told_apart_by_their_digest() -> None:
+def test_runs_of_one_task_on_different_files_are_separated_by_their_digest() -> None:
     other = dataclasses.replace(STATIC, data=dataclasses.replace(data(), fingerprint="a" * 64))
     assert [settings for _, settings in shown(STATIC, other)] == ["data=ffffffff", "data=aaaaaaaa"]
 
@@ -130,7 +152,7 @@ def test_a_host_that_changed_its_versions_counts_as_two_machines() -> None:
 def test_a_network_has_the_float_model_first_whether_it_had_a_run_of_its_own_or_not() -> None:
     (alone,) = networks(sweep(STATIC))
     assert [one.method for one in alone.variants] == ["none fp32", "static int8"]
-    assert alone.variants[0].accuracies() == {0: 0.978}
+    assert alone.variants[0].qualities() == {0: 0.978}
     assert alone.variants[0].log_speedups(64) == {0: 0.0}
     (own,) = networks(sweep(STATIC, lone()))
     assert [one.method for one in own.variants] == ["none fp32", "static int8"]
@@ -144,10 +166,10 @@ def test_what_cannot_be_compared_is_not_in_one_network() -> None:
 
 def test_of_equal_runs_the_last_counts() -> None:
     (one,) = variants(sweep(method("static", correct=970), method("static", correct=960)))
-    assert one.accuracies() == {0: 0.96}
+    assert one.qualities() == {0: 0.96}
 
 
-def test_a_setting_that_is_left_open_is_not_named() -> None:
+def test_a_setting_without_a_value_is_not_named() -> None:
     fx = entry(STATIC, quant__flow="fx", quant__engine="x86")
     pt2e = entry(STATIC, quant__flow="pt2e", quant__engine="None")
     assert shown(fx, pt2e) == [("static int8 fx x86", "flow=fx, engine=x86"), ("static int8 pt2e", "flow=pt2e")]

@@ -9,27 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from quantexp.benchmark.latency import Timing, time_models
-from quantexp.config import Benchmark, Dynamic, Engine, Lab, Paired
+from quantexp.config import Benchmark, Dynamic, Eager, Engine, Lab, Paired
 from quantexp.models.mlp import MLP
 from quantexp.quant.engine import supported_engines
-from quantexp.results import Evidence, Latency
-from quantexp.runtimes.contestant import Subject
-from quantexp.storage.stored import Recipe
+from quantexp.results import Latency
+from quantexp.runtimes import Prepared, prepare
 from quantexp.system.environment import threads, usable_cores
 from quantexp.system.errors import BenchmarkError
-from quantexp.tasks.data import Dense
+from quantexp.tasks.data import Tensors
+from tests.networks import made
 
 EXAMPLES, FEATURES = 20, 5
 ENGINES = [Engine(name) for name in supported_engines()]
 BATCHES = 8  # distinct ones that the calls rotate over
-RECIPE = Recipe(1, {}, {}, {}, "fp32", FEATURES, 2)
 
 
-def split() -> Dense:
+def split() -> Tensors:
     """Examples that can be told apart: the first input of each is its number."""
     values = torch.rand(EXAMPLES, FEATURES, generator=torch.Generator().manual_seed(0))
     values[:, 0] = torch.arange(EXAMPLES)
-    return Dense(torch.arange(EXAMPLES) % 2, values)
+    return Tensors(torch.arange(EXAMPLES) % 2, (values,))
 
 
 class Recorder:
@@ -56,14 +55,14 @@ class Recorded(nn.Module):
         return logits
 
 
-def subject(model: nn.Module, precision: str = "fp32", engine: Engine | None = None) -> Subject:
-    return Subject(model, precision, Evidence((), (), ()), RECIPE, engine=engine)
+def prepared(model: nn.Module, engine: Engine | None = None) -> Prepared:
+    return prepare(Eager(), model, split().first(1), engine)
 
 
 def timing(batch_size: int, protocol: Benchmark, models: int = 2) -> tuple[Timing, list[Recorder]]:
     recorders = [Recorder() for _ in range(models)]
-    subjects = [subject(Recorded(one).eval()) for one in recorders]
-    return time_models(subjects, split(), batch_size, protocol), recorders
+    contestants = [prepared(Recorded(one).eval()) for one in recorders]
+    return time_models(contestants, split(), batch_size, protocol), recorders
 
 
 def timed(batch_size: int, protocol: Benchmark, models: int = 2) -> tuple[tuple[Latency, ...], list[Recorder]]:
@@ -137,7 +136,7 @@ def test_the_first_call_is_measured_apart() -> None:
             return x
 
     for protocol in (Paired(placements=2, seconds=0.01), Lab()):
-        (one,) = time_models([subject(Lazy())], split(), 4, protocol).latencies
+        (one,) = time_models([prepared(Lazy())], split(), 4, protocol).latencies
         assert one.first_call_ms > 10 * one.median_ms, "a decomposition against nothing at all"
 
 
@@ -187,7 +186,7 @@ def test_the_models_take_turns_and_each_comes_first_as_often_as_the_other() -> N
             return x
 
     found = time_models(
-        [subject(Turn(number)) for number in (0, 1)], split(), 4, Paired(placements=2, seconds=1e-9)
+        [prepared(Turn(number)) for number in (0, 1)], split(), 4, Paired(placements=2, seconds=1e-9)
     ).latencies
     calls, rounds = found[0].calls_per_sample, len(found[0].samples_ms) // 2
     last = order[-2 * calls * rounds :]  # the rounds of the last placement
@@ -211,7 +210,7 @@ def test_inputs_are_rows_of_the_test_split_in_batches(protocol: Benchmark, disti
         assert len(batches) == distinct, "twenty examples make five batches of four, lab takes the first"
         for rows, batch in batches.items():
             assert rows == tuple(range(rows[0], rows[0] + 4))
-            assert torch.equal(batch, data.values[list(rows)])
+            assert torch.equal(batch, data.values[0][list(rows)])
 
 
 @pytest.mark.parametrize("protocol", [Paired(placements=2, seconds=0.01), Lab()], ids=["paired", "lab"])
@@ -245,13 +244,13 @@ def test_the_models_are_left_as_they_were(protocol: Benchmark) -> None:
     models = [MLP(FEATURES, [4], 2).eval() for _ in range(2)]
     before = [copy.deepcopy(model.state_dict()) for model in models]
     storages = [[tensor.data_ptr() for tensor in model.parameters()] for model in models]
-    time_models([subject(model) for model in models], split(), 4, protocol)
+    time_models([prepared(model) for model in models], split(), 4, protocol)
     for model, state, places in zip(models, before, storages, strict=True):
         assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
         assert [tensor.data_ptr() for tensor in model.parameters()] == places
         assert not model.training
         assert all(parameter.grad is None and not parameter.is_inference() for parameter in model.parameters())
-    logits = models[0](split().values)
+    logits = models[0](split().values[0])
     assert logits.requires_grad, "gradients are on again"
 
 
@@ -273,7 +272,7 @@ def test_paired_copies_the_models_afresh_in_every_placement() -> None:
             return x
 
     model = Copied()
-    (found,) = time_models([subject(model)], split(), 4, Paired(placements=4, seconds=60.0)).latencies
+    (found,) = time_models([prepared(model)], split(), 4, Paired(placements=4, seconds=60.0)).latencies
     assert model.count.copies == found.placements == 4
 
 
@@ -287,7 +286,7 @@ def test_what_is_timed_computes_as_the_model_does_with_the_engine_it_was_convert
             super().__init__()
             self.given = Recorder()
             network = MLP(FEATURES, [64, 64], 10).eval()
-            self.network = Dynamic(engine=engine).skeleton(network, "int8", split().values)
+            self.network = made(Dynamic(engine=engine), network, "int8", split().values[0])
 
         def forward(self, x: Tensor) -> Tensor:
             logits: Tensor = self.network(x)
@@ -296,9 +295,9 @@ def test_what_is_timed_computes_as_the_model_does_with_the_engine_it_was_convert
 
     model = Kept()
     with torch.no_grad():
-        expected = model(split().values)
+        expected = model(split().values[0])
     model.given.inputs.clear()
-    time_models([subject(model, "int8", engine)], split(), EXAMPLES, Paired(placements=2, seconds=1e-9))
+    time_models([prepared(model, engine)], split(), EXAMPLES, Paired(placements=2, seconds=1e-9))
     assert len(model.given.inputs) > BATCHES
     assert all(torch.equal(given, expected) for given in model.given.inputs)
 

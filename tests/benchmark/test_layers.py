@@ -13,27 +13,26 @@ from quantexp.benchmark.layers import layer_losses
 from quantexp.config import Dynamic, FakeQuant, Flow, Observer, Qat, Quant, Static
 from quantexp.models.lenet5 import LeNet5
 from quantexp.models.mlp import MLP
-from quantexp.quant.inspection.evidence import inspect
-from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods.casting import Autocast, Cast
 from quantexp.quant.methods.fake_quant import FakeQuantized
 from quantexp.results import LayerLoss
 from quantexp.statistics.sqnr import sqnr_db
-from quantexp.tasks.data import Dense
+from quantexp.tasks.data import Tensors
+from tests.networks import inspected, made
 
 FLOWS = pytest.mark.parametrize("flow", Static.flows)
 
 
 def losses(network: nn.Module, quantized: nn.Module, inputs: Tensor) -> dict[str, LayerLoss]:
     """What the layers lose on these inputs, by name, in the order of the network."""
-    layers = inspect(Quantized(quantized, None), inputs[:2]).layers
-    found = layer_losses(network, quantized, layers, Dense(torch.zeros(len(inputs)), inputs))
+    layers = inspected(quantized, inputs[:2]).layers
+    found = layer_losses(network, quantized, layers, Tensors(None, (inputs,)))
     return {one.name: one for one in found}
 
 
 def rounded(network: nn.Module, bits: int, low: float = 0.0, high: float = 255.0) -> nn.Module:
     """The network with weights of so many bits; its inputs are rounded to 256 values between the ends."""
-    model = FakeQuant(weight_bits=bits, activation_bits=8).skeleton(copy.deepcopy(network), "simulated", torch.empty(0))
+    model = made(FakeQuant(weight_bits=bits, activation_bits=8), network, "simulated", torch.empty(0))
     for module in model.modules():
         if isinstance(module, FakeQuantized):
             module.cover(low, high)
@@ -100,7 +99,7 @@ def test_a_layer_that_runs_twice_is_seen_twice() -> None:
 def test_the_grid_of_a_layer_that_runs_twice_is_that_of_both_calls() -> None:
     inputs = torch.tensor([[2.0], [4.0]])
     option = Static(flow=Flow.pt2e, observer=Observer.minmax)
-    one = losses(Twice(0.5), option.skeleton(Twice(0.5).eval(), "int8", inputs), inputs)["layer"]
+    one = losses(Twice(0.5), made(option, Twice(0.5).eval(), "int8", inputs), inputs)["layer"]
     assert (one.input_low, one.input_high) == (1.0, 4.0)
     assert (one.grid_low, one.grid_high) == pytest.approx((0.0, 4.0), rel=0.01), "not that of 1 and 2, the second call"
 
@@ -135,7 +134,7 @@ def test_what_calibration_did_not_see_is_clipped(flow: Flow) -> None:
     torch.manual_seed(0)
     network = MLP(4, [8], 2).eval()
     option = Static(flow=flow, observer=Observer.minmax, reduce_range=False)
-    found = losses(network, option.skeleton(copy.deepcopy(network), "int8", torch.rand(500, 4)), INPUTS)
+    found = losses(network, made(option, network, "int8", torch.rand(500, 4)), INPUTS)
     first = found["layers.0"]
     assert first.clipped == 5 / 256
     assert first.input_high == 3.0
@@ -146,8 +145,8 @@ def test_what_calibration_did_not_see_is_clipped(flow: Flow) -> None:
 @pytest.mark.parametrize("method", [Static, Qat])
 def test_lenet_tells_its_convolutions_and_its_linear_layers(flow: Flow, method: type[Static] | type[Qat]) -> None:
     torch.manual_seed(0)
-    network, inputs = LeNet5(1024, 10).eval(), torch.rand(70, 1024)  # a batch of 64 and the rest
-    quantized = method(flow=flow).skeleton(copy.deepcopy(network), "int8", inputs)
+    network, inputs = LeNet5((1, 32, 32), 10).eval(), torch.rand(70, 1, 32, 32)  # a batch of 64 and the rest
+    quantized = made(method(flow=flow), network, "int8", inputs)
     found = losses(network, quantized, inputs)
     assert list(found) == ["features.0", "features.3", "classifier.0", "classifier.2", "classifier.4"]
     with torch.no_grad():
@@ -166,22 +165,22 @@ def test_layers_go_by_the_names_of_the_network_even_by_one_that_quantexp_uses() 
     network = nn.Sequential()
     network.add_module("layer", block)
     for option in (*(Static(flow=flow) for flow in Static.flows), FakeQuant()):
-        quantized = option.skeleton(copy.deepcopy(network.eval()), "int8", torch.rand(8, 4))
+        quantized = made(option, network.eval(), "int8", torch.rand(8, 4))
         assert list(losses(network, quantized, torch.rand(8, 4))) == ["layer.0", "layer.layer"]
 
 
 def test_a_static_network_with_dynamic_layers_has_a_grid_where_ranges_are_fixed() -> None:
     network, inputs = MLP(4, [8, 8], 2).eval(), torch.rand(32, 4)
-    quantized = Static(dynamic=["layers.2"]).skeleton(copy.deepcopy(network), "int8", inputs)
+    quantized = made(Static(dynamic=["layers.2"]), network, "int8", inputs)
     assert [one.clipped is None for one in losses(network, quantized, inputs).values()] == [False, True, False]
 
 
 @FLOWS
 def test_a_layer_in_float_is_told_with_what_reaches_it(flow: Flow) -> None:
     torch.manual_seed(0)
-    network, inputs = LeNet5(1024, 10).eval(), torch.rand(32, 1024)
+    network, inputs = LeNet5((1, 32, 32), 10).eval(), torch.rand(32, 1, 32, 32)
     option = Static(flow=flow, exclude=["classifier.0"])
-    found = losses(network, option.skeleton(copy.deepcopy(network), "int8", inputs), inputs)
+    found = losses(network, made(option, network, "int8", inputs), inputs)
     kept = found["classifier.0"]
     assert (kept.precision, kept.weight_mean_error, kept.weight_max_error, kept.weight_sqnr_db) == ("fp32", *[None] * 3)
     assert (kept.grid_low, kept.grid_high, kept.clipped) == (None, None, None)
@@ -192,7 +191,7 @@ def test_a_layer_in_float_is_told_with_what_reaches_it(flow: Flow) -> None:
 def test_layers_in_float_ahead_of_all_others_lose_nothing() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 2)).eval()
-    quantized = Dynamic(exclude=["0"]).skeleton(copy.deepcopy(network), "int8", torch.rand(2, 4))
+    quantized = made(Dynamic(exclude=["0"]), network, "int8", torch.rand(2, 4))
     first, last = losses(network, quantized, torch.randn(32, 4)).values()
     assert (first.input_sqnr_db, first.output_sqnr_db, last.input_sqnr_db) == (None, None, None)
     assert last.output_sqnr_db is not None
@@ -202,9 +201,7 @@ def test_outputs_are_those_of_the_layer_whatever_the_network_does_to_them_in_pla
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(inplace=True), nn.Linear(8, 2)).eval()
     inputs = torch.randn(64, 4)
-    quantized = Static(flow=Flow.pt2e, exclude=["2"]).skeleton(
-        copy.deepcopy(network), "int8", inputs
-    )  # a graph is pure
+    quantized = made(Static(flow=Flow.pt2e, exclude=["2"]), network, "int8", inputs)  # a graph is pure
     kept = losses(network, quantized, inputs)["2"]
     assert kept.output_sqnr_db is not None and kept.output_sqnr_db > 25
 
@@ -226,7 +223,7 @@ class Residual(nn.Module):
 def test_an_addition_that_is_fused_into_a_layer_is_not_taken_for_its_output(flow: Flow) -> None:
     torch.manual_seed(0)
     network, inputs = Residual().eval(), torch.randn(64, 4)
-    found = losses(network, Static(flow=flow).skeleton(copy.deepcopy(network), "int8", inputs), inputs)
+    found = losses(network, made(Static(flow=flow), network, "int8", inputs), inputs)
     assert list(found) == ["first", "added", "last"]
     assert found["first"].output_sqnr_db is not None and found["first"].output_sqnr_db > 25
     assert (found["added"].output_sqnr_db is None) == (flow is Flow.pt2e)
@@ -258,7 +255,7 @@ def test_batch_normalisation_counts_to_the_layer_it_is_folded_into(quant: Quant)
     network.norm.weight = nn.Parameter(torch.tensor([0.5, 2.0, 5.0, 20.0]))
     network(3 * inputs)  # one step of its averages
     network.eval()
-    found = losses(network, quant.skeleton(copy.deepcopy(network), "int8", inputs), inputs)
+    found = losses(network, made(quant, network, "int8", inputs), inputs)
     for one in found.values():
         assert one.output_sqnr_db is None or one.output_sqnr_db > 20  # without the factors: less than 0
         assert one.weight_sqnr_db is None or one.weight_sqnr_db > 35
@@ -270,7 +267,7 @@ def test_batch_normalisation_counts_to_the_layer_it_is_folded_into(quant: Quant)
 def test_no_hook_is_left_and_nothing_is_changed(quant: Quant) -> None:
     torch.manual_seed(0)
     network, inputs = MLP(4, [8, 8], 2).eval(), torch.rand(32, 4)
-    quantized = quant.skeleton(copy.deepcopy(network), "int8", inputs)
+    quantized = made(quant, network, "int8", inputs)
 
     def hooks(model: nn.Module) -> list[int]:
         return [len(one._forward_hooks) + len(one._forward_pre_hooks) for one in model.modules()]
@@ -286,7 +283,7 @@ def test_no_hook_is_left_and_nothing_is_changed(quant: Quant) -> None:
 
 def test_hooks_are_gone_also_when_the_network_fails() -> None:
     network = MLP(4, [8], 2).eval()
-    layers = inspect(Quantized(Cast(copy.deepcopy(network), torch.bfloat16), None), torch.ones(2, 4)).layers
+    layers = inspected(Cast(copy.deepcopy(network), torch.bfloat16), torch.ones(2, 4)).layers
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        layer_losses(network, network, layers, Dense(torch.zeros(2), torch.ones(2, 5)))
+        layer_losses(network, network, layers, Tensors(None, (torch.ones(2, 5),)))
     assert not any(one._forward_hooks for one in network.modules())

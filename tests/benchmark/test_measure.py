@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from quantexp.config import Dynamic, Experiment, Lab, NoQuant, Paired, Static
+from quantexp.config import DataSource, Dynamic, Experiment, Lab, NoQuant, Paired, Static
 from quantexp.mission import run
 from quantexp.results import Report
 
@@ -57,15 +57,19 @@ def test_every_batch_size_has_its_profile_its_conditions_and_its_speedup(static:
 def test_accuracies_and_flips_are_those_of_the_confusions(static: Report) -> None:
     comparison = static.comparison
     assert comparison is not None
+    right = []
     for model in (static.baseline, static.result):
-        assert sum(map(sum, model.accuracy.confusion)) == model.accuracy.total == static.data.test
-        assert sum(row[label] for label, row in enumerate(model.accuracy.confusion)) == model.accuracy.correct
-    change = static.baseline.accuracy.correct - static.result.accuracy.correct
-    assert comparison.flips_lost - comparison.flips_gained == change
-    flips = len(comparison.gained_examples), len(comparison.lost_examples)
-    assert flips == (comparison.flips_gained, comparison.flips_lost)
+        quality = model.quality
+        assert quality is not None
+        assert sum(map(sum, quality.confusion)) == quality.total == static.data.test
+        assert sum(row[label] for label, row in enumerate(quality.confusion)) == quality.correct
+        right.append(quality.correct)
+    change = comparison.quality
+    assert change is not None
+    assert change.flips_lost - change.flips_gained == right[0] - right[1]
+    assert (len(change.gained_examples), len(change.lost_examples)) == (change.flips_gained, change.flips_lost)
     disagreements = round((1 - comparison.agreement) * static.data.test)
-    assert disagreements >= comparison.flips_lost + comparison.flips_gained
+    assert disagreements >= change.flips_lost + change.flips_gained
 
 
 def test_a_batch_size_at_which_it_is_not_faster_has_reasons_and_no_other(static: Report) -> None:
@@ -77,7 +81,7 @@ def test_a_batch_size_at_which_it_is_not_faster_has_reasons_and_no_other(static:
 
 def test_the_float_model_alone_has_no_comparison_and_no_speedup(sample: Callable[..., Experiment]) -> None:
     report = run(sample(quant=NoQuant())).report
-    assert (report.quantized, report.comparison, report.compiled) == (None, None, None)
+    assert (report.quantized, report.comparison, report.others) == (None, None, ())
 
 
 def test_lab_gives_ratios_without_intervals(sample: Callable[..., Experiment]) -> None:
@@ -103,3 +107,16 @@ def test_loss_and_noise_are_those_of_the_logits_on_the_test_split(static: Report
     for model in (static.baseline, static.result):
         assert model.loss is not None
         assert 0 < model.loss < 1
+
+
+def test_without_labels_there_is_agreement_and_sqnr_and_no_quality_anywhere(sample: Callable[..., Experiment]) -> None:
+    report = run(sample(quant=Static(), data=DataSource.synthetic)).report
+    assert report.objective == "unlabelled"
+    assert [(one.quality, one.loss, one.train_seconds) for one in (report.baseline, report.result)] == [(None,) * 3] * 2
+    comparison = report.comparison
+    assert comparison is not None
+    assert comparison.quality is None
+    assert 0 < comparison.agreement <= 1
+    assert comparison.output_sqnr_db is not None and comparison.output_sqnr_db > 0
+    assert [one.batch_size for one in comparison.speedups] == [1, 8]
+    assert report.result.evidence.mac_share("int8") == 1.0

@@ -11,9 +11,11 @@ from quantexp.benchmark.memory import memory_bytes
 from quantexp.benchmark.size import parameter_count, size, state_bytes, weight_bytes
 from quantexp.config import METHODS, Amp, Dynamic, Granularity, NoQuant, Qat, Quant, Static
 from quantexp.models.mlp import MLP
+from quantexp.results import InputSpec
 from quantexp.storage import stored as storage
-from quantexp.storage.stored import Recipe
+from quantexp.storage.recipe import Recipe
 from quantexp.system.errors import BenchmarkError
+from tests.networks import made
 
 PAIRS = [
     (method, precision) for method in METHODS for precision in method.precisions if precision != "int4"
@@ -34,7 +36,8 @@ def network(hidden: int = 16) -> nn.Module:
 
 def stored(folder: Path, hidden: int, inputs: int = 30) -> Path:
     """Store a float network as a run does."""
-    recipe = Recipe(storage.FORMAT, {}, {"name": "mlp", "hidden": [hidden]}, {"name": "none"}, "fp32", inputs, 2)
+    specs = (InputSpec("values", (inputs,)),)
+    recipe = Recipe({}, {"name": "mlp", "hidden": [hidden]}, {"name": "none"}, "fp32", specs, 2)
     storage.save(folder, MLP(inputs, [hidden], 2).eval(), recipe)
     return folder
 
@@ -44,7 +47,7 @@ def stored(folder: Path, hidden: int, inputs: int = 30) -> Path:
 
 @pytest.mark.parametrize(("method", "precision"), PAIRS, ids=of_pair)
 def test_the_size_is_that_of_the_file_that_torch_writes(tmp_path: Path, method: type[Quant], precision: str) -> None:
-    model = method().skeleton(network(), precision, EXAMPLE)
+    model = made(method(), network(), precision, EXAMPLE)
     path = tmp_path / "archive.pt"  # torch writes the name of the file into it, and "archive" where there is none
     torch.save(model.state_dict(), path)
     assert state_bytes(model) == path.stat().st_size
@@ -73,23 +76,23 @@ def test_the_weights_of_the_float_model_take_four_bytes_each() -> None:
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_cast_weights_take_two_bytes_each(precision: str) -> None:
-    model = NoQuant().skeleton(network(), precision, EXAMPLE)
+    model = made(NoQuant(), network(), precision, EXAMPLE)
     assert weight_bytes(model) == {precision: 2 * (WEIGHTS + BIASES)}
 
 
 def test_autocast_keeps_the_weights_in_float() -> None:
-    assert weight_bytes(Amp().skeleton(network(), "bf16", EXAMPLE)) == {"fp32": 4 * (WEIGHTS + BIASES)}
+    assert weight_bytes(made(Amp(), network(), "bf16", EXAMPLE)) == {"fp32": 4 * (WEIGHTS + BIASES)}
 
 
 @pytest.mark.parametrize(("precision", "each"), [("int8", 1), ("fp16", 2)])
 def test_dynamic_quantization_packs_the_weights_and_keeps_the_biases_in_float(precision: str, each: int) -> None:
-    model = Dynamic().skeleton(network(), precision, EXAMPLE)
+    model = made(Dynamic(), network(), precision, EXAMPLE)
     assert weight_bytes(model) == {precision: each * WEIGHTS, "fp32": 4 * BIASES}
 
 
 @pytest.mark.parametrize("method", [Static, Qat])
 def test_per_channel_weights_have_a_scale_and_a_zero_point_of_eight_bytes_a_channel(method: type[Static | Qat]) -> None:
-    model = method(weights=Granularity.per_channel).skeleton(network(), "int8", EXAMPLE)
+    model = made(method(weights=Granularity.per_channel), network(), "int8", EXAMPLE)
     assert weight_bytes(model) == {
         "int8": WEIGHTS,
         "fp32": 4 * BIASES + 4,  # the scale of the input
@@ -100,13 +103,13 @@ def test_per_channel_weights_have_a_scale_and_a_zero_point_of_eight_bytes_a_chan
 
 @pytest.mark.parametrize("method", [Static, Qat])
 def test_per_tensor_weights_have_no_scales_of_their_channels(method: type[Static | Qat]) -> None:
-    model = method(weights=Granularity.per_tensor).skeleton(network(), "int8", EXAMPLE)
+    model = made(method(weights=Granularity.per_tensor), network(), "int8", EXAMPLE)
     assert weight_bytes(model) == {"int8": WEIGHTS, "fp32": 4 * BIASES + 4, "int64": 8}
 
 
 @pytest.mark.parametrize(("method", "precision"), PAIRS, ids=of_pair)
 def test_every_variant_has_as_many_parameters(method: type[Quant], precision: str) -> None:
-    assert parameter_count(method().skeleton(network(), precision, EXAMPLE)) == WEIGHTS + BIASES
+    assert parameter_count(made(method(), network(), precision, EXAMPLE)) == WEIGHTS + BIASES
 
 
 def test_buffers_count_and_empty_ones_name_no_dtype() -> None:

@@ -1,4 +1,4 @@
-"""A network of the user's own: found by its name, built with what the task tells, faults in words."""
+"""A network of the user's own: found by its name, built for the inputs that it takes, faults in words."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import nn
 
+from quantexp import models
 from quantexp.cli.compose import to_experiment
 from quantexp.cli.schemas import conf_dir, register
 from quantexp.config import CustomModel, Experiment, NoQuant, Static, Train
 from quantexp.mission import load
-from quantexp.models.custom import is_ours, source_digest
+from quantexp.models.custom import is_ours
 from quantexp.models.mlp import MLP
-from quantexp.storage.stored import Recipe, load, save
+from quantexp.results import InputSpec
+from quantexp.storage import stored as storage
 from quantexp.system.errors import ConfigError, ModelError
 from quantexp.training.baseline import trained
+from tests.networks import loaded_again
+from tests.runs import quantized
 
 Sample = Callable[..., Experiment]
 
@@ -52,6 +56,9 @@ class Flat(Wide):
 
 def function(inputs, classes):
     return nn.Linear(inputs, classes)
+
+def number(inputs, classes, width=0):
+    return inputs
 """
 
 
@@ -68,6 +75,12 @@ def networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
+def built(target: str, inputs: int = 4, classes: int = 2, **arguments: object) -> nn.Module:
+    """The network for so many values."""
+    option = CustomModel(target=target, arguments=dict(arguments))
+    return models.build(option, (InputSpec("values", (inputs,)),), classes)
+
+
 def imported(folder: Path) -> bool:
     """Whether the module has run since this was last asked."""
     marker = folder / "imported"
@@ -80,7 +93,7 @@ def imported(folder: Path) -> bool:
 
 
 def test_the_class_is_built_with_what_the_task_tells_and_the_arguments() -> None:
-    model = CustomModel(target=OURS, arguments={"hidden": [5]}).build(7, 3)
+    model = built(OURS, 7, 3, hidden=[5])
     assert isinstance(model, MLP)
     assert [tuple(weight.shape) for weight in model.parameters()] == [(5, 7), (5,), (3, 5), (3,)]
     assert model.training
@@ -90,12 +103,12 @@ def test_the_same_seed_gives_the_same_weights(networks: Path) -> None:
     weights = []
     for _ in range(2):
         torch.manual_seed(5)
-        weights.append(CustomModel(target="own_networks.Wide").build(7, 3).state_dict()["first.weight"])
+        weights.append(built("own_networks.Wide", 7, 3).state_dict()["first.weight"])
     assert torch.equal(*weights)
 
 
 def test_the_try_that_the_network_is_given_leaves_no_trace_in_it(networks: Path) -> None:
-    state = CustomModel(target="own_networks.Wide").build(7, 3).state_dict()
+    state = built("own_networks.Wide", 7, 3).state_dict()
     assert int(state["norm.num_batches_tracked"]) == 0
 
 
@@ -119,12 +132,15 @@ def test_it_is_typed_like_any_other_option(typed: list[str], arguments: dict[str
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({}, "model=custom needs a class, got none; give model.target=package.module.Class"),
-        ({"target": "Net"}, "model.target must be a class, written package.module.Class, got 'Net'"),
-        ({"target": "a b.Net"}, "model.target must be a class, written package.module.Class, got 'a b.Net'"),
+        ({}, "model=custom needs a class or a function, got none; give model.target=package.module.Class"),
+        ({"target": "Net"}, "model.target must be a class or a function, written package.module.Class, got 'Net'"),
+        (
+            {"target": "a b.Net"},
+            "model.target must be a class or a function, written package.module.Class, got 'a b.Net'",
+        ),
         (
             {"target": OURS, "arguments": {"inputs": 3}},
-            "model.arguments.inputs is told by the task, got 3; leave it out",
+            "model.arguments.inputs is passed by quantexp, got 3; leave it out",
         ),
         ({"target": OURS, "arguments": {1: 2}}, "model.arguments must have names as keys, got 1"),
         (
@@ -147,30 +163,43 @@ def test_arguments_that_cannot_be_stored_are_a_fault() -> None:
 @pytest.mark.parametrize(
     ("target", "told"),
     [
-        ("own_absent.Net", r"must be importable, own_absent is not \(ModuleNotFoundError.*start where it lies"),
+        (
+            "own_absent.Net",
+            r"must be importable, own_absent is not \(ModuleNotFoundError.*start quantexp in its folder$",
+        ),
         ("own_broken.Net", "must be importable, own_broken is not .*a_module_that_nobody_has"),
-        ("own_networks.Wider", "there is no Wider in own_networks; it has Flat, Strict, Wide$"),
-        ("own_networks.function", "must name a torch.nn.Module, function is none; it has Flat, Strict, Wide$"),
-        ("own_networks.Flat", r"must turn \(2, 4\) into \(2, 2\), one logit a class, got \(2,\)"),
-        (OURS, r"must build as MLP\(inputs=4, classes=2, width=8\).*TypeError: .*'width'.*model\.arguments"),
+        (
+            "own_networks.Wider",
+            "class or a function, there is no Wider in own_networks; it has Flat, Strict, Wide, function, number$",
+        ),
+        (
+            "own_networks.torch",
+            "must name a class or a function, torch is neither; it has Flat, Strict, Wide, function, number",
+        ),
+        ("own_networks.number", "must be a torch.nn.Module or return one, got int$"),
+        ("own_networks.Flat", r"must turn \(2, 4\) into \(2, 2\), one logit a class, got \(2,\); correct it$"),
+        (
+            OURS,
+            r"must build as MLP\(inputs=4, classes=2, width=8\).*TypeError: .*'width'.*correct it or model\.arguments",
+        ),
     ],
 )
 def test_a_class_that_cannot_be_built_is_told_in_words(networks: Path, target: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        CustomModel(target=target, arguments={"width": 8}).build(4, 2)
+        built(target, width=8)
 
 
 def test_what_a_constructor_raises_is_told_in_words(networks: Path) -> None:
     with pytest.raises(ConfigError, match=r"build as Strict\(inputs=4, classes=2\).*\(ValueError: never today\)"):
-        CustomModel(target="own_networks.Strict").build(4, 2)
+        built("own_networks.Strict")
 
 
 def test_a_module_that_is_not_there_is_told_before_it_would_be_imported(networks: Path) -> None:
-    CustomModel(target="own_networks.Wide").check()
+    models.check(CustomModel(target="own_networks.Wide"))
     assert not imported(networks)
     for absent in ("own_absent.Net", "own_absent.below.Net", "own_networks.below.Net"):
         with pytest.raises(ConfigError, match=f"model.target={absent}"):
-            CustomModel(target=absent).check()
+            models.check(CustomModel(target=absent))
 
 
 # In a run
@@ -190,21 +219,23 @@ def test_a_network_of_ones_own_is_trained_once_and_again_when_its_code_changes(
         trained(experiment, data)
         return len(list((tmp_path / "cache" / "models").glob("*.json")))
 
-    before = source_digest("own_networks.Wide")
+    before = models.source(experiment.model)
+    assert len(before["source"]) == 64
     assert [entries(), entries()] == [1, 1]
     (networks / "own_networks.py").write_text(NETWORKS + "\n# changed\n", encoding="utf-8")
-    assert source_digest("own_networks.Wide") != before
+    assert models.source(experiment.model) != before
     assert entries() == 2
 
 
 @pytest.fixture
 def stored(sample: Sample, networks: Path, tmp_path: Path) -> tuple[Path, nn.Module]:
     """A stored network of the user's own, whose module is no longer imported."""
-    quant = NoQuant()
-    experiment = sample(quant=quant, model=CustomModel(target="own_networks.Wide"), train=Train(epochs=1, threads=1))
+    experiment = sample(
+        quant=NoQuant(), model=CustomModel(target="own_networks.Wide"), train=Train(epochs=1, threads=1)
+    )
     data = load(experiment)
-    model = quant.apply(trained(experiment, data), data, experiment.train, "fp32").model
-    save(tmp_path / "model", model, Recipe.of(experiment, data))
+    model = quantized(experiment, data).model
+    loaded_again(tmp_path / "model", model, experiment, data, trust=True)
     sys.modules.pop("own_networks")
     assert imported(networks)
     return tmp_path / "model", model
@@ -213,9 +244,9 @@ def stored(sample: Sample, networks: Path, tmp_path: Path) -> tuple[Path, nn.Mod
 def test_a_stored_network_of_ones_own_is_built_with_trust_only(stored: tuple[Path, nn.Module], networks: Path) -> None:
     folder, model = stored
     with pytest.raises(ModelError, match=r"names 'own_networks\.Wide', whose code would run; .*trust=True"):
-        load(folder)
+        storage.load(folder)
     assert not imported(networks)
-    again = load(folder, trust=True)
+    again = storage.load(folder, trust=True)
     assert imported(networks)
     inputs = torch.linspace(-1, 1, 800).view(2, 400)
     with torch.no_grad():
@@ -225,18 +256,17 @@ def test_a_stored_network_of_ones_own_is_built_with_trust_only(stored: tuple[Pat
 def test_a_class_that_is_gone_is_told_in_words(stored: tuple[Path, nn.Module], networks: Path) -> None:
     (networks / "own_networks.py").unlink()
     with pytest.raises(ModelError, match=r"cannot be built here: model\.target=own_networks\.Wide must be importable"):
-        load(stored[0], trust=True)
+        storage.load(stored[0], trust=True)
 
 
 def test_a_network_of_quantexp_needs_no_trust_by_whatever_name(sample: Sample, tmp_path: Path) -> None:
     option = CustomModel(target=OURS, arguments={"hidden": [16]})
     experiment = sample(quant=Static(), model=option, train=Train(epochs=1, threads=1))
     data = load(experiment)
-    model = experiment.quant.apply(trained(experiment, data), data, experiment.train, "int8").model
-    save(tmp_path / "model", model, Recipe.of(experiment, data))
-    inputs = data.test.inputs(torch.arange(64))
+    model, batch = quantized(experiment, data).model, data.test.first(64)
+    again = loaded_again(tmp_path / "model", model, experiment, data)
     with torch.no_grad():
-        assert torch.equal(load(tmp_path / "model")(inputs), model(inputs))
+        assert torch.equal(again(*batch), model(*batch))
 
 
 HOSTILE: dict[str, dict[str, object]] = {
@@ -258,9 +288,10 @@ def test_a_recipe_that_names_what_is_not_ours_runs_nothing(
 ) -> None:
     path = stored[0] / "recipe.json"
     recipe = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**recipe, "model": model}), encoding="utf-8")
+    recipe["options"]["model"] = model
+    path.write_text(json.dumps(recipe), encoding="utf-8")
     with pytest.raises(ModelError):
-        load(stored[0])
+        storage.load(stored[0])
     assert not imported(networks)
     assert "own_networks" not in sys.modules
 

@@ -1,8 +1,9 @@
-"""LeNet-5: the network of the notebook on flat images, and what of it each method lowers."""
+"""LeNet-5: the network of the notebook, and what of it each method quantizes."""
 
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,15 +12,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from quantexp import models
 from quantexp.benchmark.size import parameter_count, state_bytes, weight_bytes
 from quantexp.config import (
     METHODS,
     Amp,
     Dynamic,
     Experiment,
+    Flow,
     Granularity,
+    Kind,
     Lenet5,
     Mlp,
+    Mnist,
     NoQuant,
     Qat,
     Quant,
@@ -30,16 +35,18 @@ from quantexp.config import (
 from quantexp.mission import load, run
 from quantexp.models.lenet5 import LeNet5
 from quantexp.quant.flows import fx
-from quantexp.quant.inspection.evidence import float_operations, inspect
+from quantexp.quant.inspection.evidence import float_operations
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.reports.table import comparison_table
-from quantexp.results import Evidence, LeftInFloat, Operator
-from quantexp.storage.stored import Recipe, load, save
+from quantexp.results import Evidence, InputSpec, LeftInFloat, Operator
+from quantexp.storage import stored
+from quantexp.storage.recipe import Recipe
 from quantexp.system.errors import ConfigError, QuantizationError
 from quantexp.tasks import mnist
 from quantexp.tasks.data import TaskData
 from quantexp.training.baseline import Baseline, trained
-from quantexp.training.loop import predict
+from tests.networks import inspected, loaded_again, made, predictions
+from tests.runs import quantized as quantized_by
 
 Sample = Callable[..., Experiment]
 
@@ -68,16 +75,23 @@ def weights(channels: int) -> int:
 def network(channels: int) -> LeNet5:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return LeNet5(channels * 32 * 32, CLASSES).eval()
+        return LeNet5((channels, 32, 32), CLASSES).eval()
 
 
 def example(channels: int, count: int = 2) -> Tensor:
-    """Flat images, shape (count, channels * 32 * 32)."""
-    return torch.randn(count, channels * 32 * 32, generator=torch.Generator().manual_seed(channels))
+    """Images, shape (count, channels, 32, 32)."""
+    return torch.randn(count, channels, 32, 32, generator=torch.Generator().manual_seed(channels))
+
+
+def in_a_row(channels: int) -> LeNet5:
+    """The same network for the values of an image in a row, as stored networks of format 3 take them."""
+    model = LeNet5((channels * 32 * 32,), CLASSES).eval()
+    model.load_state_dict(network(channels).state_dict())
+    return model
 
 
 def lowered(option: Quant, channels: int, precision: str) -> nn.Module:
-    return option.skeleton(copy.deepcopy(network(channels)), precision, example(channels))
+    return made(option, network(channels), precision, example(channels))
 
 
 # The network
@@ -94,7 +108,7 @@ def test_its_layers_are_those_of_the_notebook(channels: int) -> None:
 
 def test_on_the_images_of_mnist_it_has_61706_parameters_and_416520_multiply_accumulates() -> None:
     assert parameter_count(network(1)) == weights(1) + OUTPUTS == 61_706
-    assert float_operations(network(1), example(1, 7)) == 2 * (sum(convolving(1)) + LINEAR) == 2 * 416_520
+    assert float_operations(network(1), (example(1, 7),)) == 2 * (sum(convolving(1)) + LINEAR) == 2 * 416_520
 
 
 @CHANNELS
@@ -108,8 +122,8 @@ def test_images_shrink_to_sixteen_maps_of_five_by_five(channels: int) -> None:
 
 
 @CHANNELS
-def test_a_flat_input_is_an_image_channel_after_channel_and_row_by_row(channels: int) -> None:
-    model = network(channels)
+def test_a_row_of_values_is_an_image_channel_after_channel_and_row_by_row(channels: int) -> None:
+    model = in_a_row(channels)
     model.features[0].weight.data.fill_(0.0)
     model.features[0].bias.data.fill_(0.0)
     last, row, column = channels - 1, 9, 20
@@ -122,20 +136,26 @@ def test_a_flat_input_is_an_image_channel_after_channel_and_row_by_row(channels:
     assert seen[0].nonzero().tolist() == [[0, map_, row, column] for map_ in range(6)]
 
 
+@CHANNELS
+def test_built_for_the_values_of_an_image_in_a_row_it_computes_the_same(channels: int) -> None:
+    images = example(channels, 5)
+    assert torch.equal(in_a_row(channels)(images.flatten(1)), network(channels)(images))
+
+
 def test_inputs_that_lie_apart_in_memory_are_taken_as_they_are() -> None:
-    model, inputs = network(1), example(1, 4)
-    apart = inputs.T.contiguous().T
-    assert not apart.is_contiguous()
-    torch.testing.assert_close(model(apart), model(inputs))
+    images = example(1, 4)
+    for model, inputs in ((network(1), images), (in_a_row(1), images.flatten(1))):
+        apart = inputs.transpose(0, -1).contiguous().transpose(0, -1)
+        assert not apart.is_contiguous()
+        torch.testing.assert_close(model(apart), model(inputs))
 
 
-@pytest.mark.parametrize("inputs", [400, 784, 2 * 32 * 32, 0, -1])
-def test_inputs_of_another_size_are_refused_with_those_that_it_takes(inputs: int) -> None:
+@pytest.mark.parametrize("shape", [(400,), (784,), (2 * 32 * 32,), (1, 28, 28), (2, 32, 32), (1, 32), (32, 32, 1)])
+def test_inputs_of_another_size_are_refused_with_those_that_it_takes(shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError) as error:
-        Lenet5().build(inputs, CLASSES)
+        models.build(Lenet5(), (InputSpec("pixels", shape),), CLASSES)
     assert str(error.value) == (
-        f"LeNet-5 takes images of 1024 values (1x32x32) or 3072 values (3x32x32), got {inputs} values; "
-        "bring them to one of these sizes"
+        f"model=lenet5 takes images of 1x32x32 or 3x32x32, got {'x'.join(map(str, shape))}; bring them to such a size"
     )
 
 
@@ -148,7 +168,7 @@ def test_every_method_multiplies_as_often_as_the_float_network_and_keeps_its_par
     method: type[Quant], precision: str, channels: int
 ) -> None:
     model = lowered(method(), channels, precision)
-    evidence = inspect(Quantized(model, None), example(channels))
+    evidence = inspected(model, example(channels))
     assert sum(one.macs for one in evidence.operators) == sum(convolving(channels)) + LINEAR
     assert sum(one.calls for one in evidence.operators) == len(LAYERS)
     assert parameter_count(model) == weights(channels) + OUTPUTS
@@ -160,7 +180,7 @@ def test_every_method_multiplies_as_often_as_the_float_network_and_keeps_its_par
 def test_fx_fuses_each_convolution_with_its_relu_and_runs_the_whole_network_in_int8(
     method: type[Static | Qat], channels: int
 ) -> None:
-    evidence = inspect(Quantized(lowered(method(), channels, "int8"), None), example(channels))
+    evidence = inspected(lowered(method(), channels, "int8"), example(channels))
     kinds = ["ConvReLU2d", "ConvReLU2d", "LinearReLU", "LinearReLU", "Linear"]
     assert [(one.name, one.kind) for one in evidence.layers] == list(zip(LAYERS, kinds, strict=True))
     assert {(one.precision, one.bits, one.qscheme) for one in evidence.layers} == {("int8", 8, "per_channel_affine")}
@@ -181,7 +201,7 @@ def test_from_its_input_to_its_logits_it_never_goes_back_to_float(method: type[S
 
 @pytest.mark.parametrize("precision", Dynamic.precisions)
 def test_dynamic_leaves_the_convolutions_in_float_and_says_so(sample: Sample, precision: str) -> None:
-    _, _, quantized, evidence = made(sample, Dynamic(), precision)
+    _, _, quantized, evidence = trained_and_quantized(sample, Dynamic(), precision)
     assert [one.precision for one in evidence.layers] == ["fp32"] * 2 + [precision] * 3
     reason = "it is a Conv2d, the method handles nn.Linear"
     assert evidence.left_in_float == tuple(LeftInFloat(name, reason) for name in LAYERS[:2])
@@ -207,18 +227,43 @@ def test_what_is_packed_in_quantized_convolutions_is_counted(
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_casting_halves_every_weight_and_amp_none(precision: str) -> None:
-    cast = inspect(Quantized(lowered(NoQuant(), 1, precision), None), example(1))
+    cast = inspected(lowered(NoQuant(), 1, precision), example(1))
     assert {one.precision for one in (*cast.layers, *cast.operators)} == {precision}
-    amp = inspect(Quantized(lowered(Amp(), 1, precision), None), example(1))
+    amp = inspected(lowered(Amp(), 1, precision), example(1))
     assert {one.precision for one in amp.layers} == {"fp32"}
     assert {one.precision for one in amp.operators} == {precision}
     assert amp.mac_share(precision) == 1.0
 
 
+@pytest.mark.parametrize("flow", Static.flows)
+def test_a_stored_network_of_format_3_is_built_for_values_in_a_row(flow: Flow, tmp_path: Path) -> None:
+    option = Static(flow=flow)
+    model = made(option, in_a_row(1), "int8", example(1).flatten(1))
+    stored.save(tmp_path, model, Recipe({}, {"name": "lenet5"}, {"name": "none"}, "int8", (), CLASSES))
+    described = {
+        "format": 3,
+        "task": {"name": "mnist", "crop": 32, "hidden": [1024, 1024]},
+        "model": {"name": "lenet5"},
+        "quant": {"name": "static", "flow": flow.value},
+        "precision": "int8",
+        "inputs": 32 * 32,
+        "classes": CLASSES,
+    }
+    (tmp_path / "recipe.json").write_text(json.dumps(described), encoding="utf-8")
+    again, images = stored.load(tmp_path), mnist._sample()[0][:8]
+    values = mnist.encode(Mnist(crop=32), Kind.features, images, ())[0]
+    with torch.no_grad():
+        assert torch.equal(again(*values), model(*values))
+        expected = model(*values).argmax(1).tolist()
+    found = again.predict(images)
+    assert isinstance(found, list)
+    assert [one.label for one in found] == expected
+
+
 # In a run
 
 
-def made(
+def trained_and_quantized(
     sample: Sample, quant: Quant, precision: str | None = None, **parts: object
 ) -> tuple[Experiment, Baseline, Quantized, Evidence]:
     """Train on the sample's digits, quantize, and look at what was left."""
@@ -226,44 +271,47 @@ def made(
     experiment = sample(model=Lenet5(), quant=quant, precision=precision, **{"train": train, **parts})
     data = load(experiment)
     baseline = trained(experiment, data)
-    quantized = quant.apply(baseline, data, experiment.train, str(experiment.precision))
-    return experiment, baseline, quantized, inspect(quantized, data.example, quant.packs_for)
+    quantized = quantized_by(experiment, data, baseline)
+    return (
+        experiment,
+        baseline,
+        quantized,
+        inspected(quantized.model, *data.example, promise=quantized.promise, engine=quant.packs_for),
+    )
 
 
 def share_right(model: nn.Module, data: TaskData) -> float:
-    return (predict(model, data.test) == data.test.labels).double().mean().item()
+    return (predictions(model, data.test) == data.test.labels).double().mean().item()
 
 
 def test_groups_that_no_layer_is_made_of_are_told_layer_by_layer(sample: Sample) -> None:
     told = r"classifier\.0: its 400 inputs are no multiple of quant\.group_size=32"
     with pytest.raises(QuantizationError, match=told):
-        made(sample, WeightOnly(), "int4")
+        trained_and_quantized(sample, WeightOnly(), "int4")
 
 
 @pytest.mark.parametrize(("method", "precision"), FITTING, ids=of_pair)
 def test_every_method_learns_keeps_its_promise_and_is_given_back_bit_for_bit(
     sample: Sample, tmp_path: Path, method: type[Quant], precision: str
 ) -> None:
-    experiment, baseline, quantized, _ = made(sample, method(), precision)
+    experiment, baseline, quantized, _ = trained_and_quantized(sample, method(), precision)
     data = load(experiment)
-    assert data.features == 32 * 32
+    assert [spec.shape for spec in data.inputs] == [(1, 32, 32)]
     assert share_right(baseline.model, data) > 0.85
     assert share_right(quantized.model, data) > 0.85
-    save(tmp_path / "model", quantized.model, Recipe.of(experiment, data))
-    again = load(tmp_path / "model")
-    inputs = data.test.inputs(torch.arange(len(data.test)))
+    again, batch = loaded_again(tmp_path, quantized.model, experiment, data), data.test.first(len(data.test))
     with torch.no_grad():
-        assert torch.equal(again(inputs), quantized.model(inputs))
+        assert torch.equal(again(*batch), quantized.model(*batch))
     images = mnist._sample()[0][: mnist.SAMPLE_TEST]
     found = again.predict(images)
     assert isinstance(found, list)
-    assert [one.label for one in found] == predict(quantized.model, data.test).tolist()
+    assert [one.label for one in found] == predictions(quantized.model, data.test).tolist()
 
 
 @pytest.mark.parametrize("method", [Static, Qat], ids=of_pair)
 def test_int8_makes_it_more_than_three_times_smaller(sample: Sample, method: type[Quant]) -> None:
     # Less than an MLP: 61,470 weights become bytes, and each of the ten tensors takes its room in the file.
-    _, baseline, quantized, _ = made(sample, method())
+    _, baseline, quantized, _ = trained_and_quantized(sample, method())
     assert 3.0 < state_bytes(baseline.model) / state_bytes(quantized.model) < 4.0
 
 
@@ -273,12 +321,12 @@ def test_the_convolutions_of_qat_lie_on_the_grid_that_it_trained_with(
     seen: list[dict[str, Tensor]] = []
     convert = fx.convert
 
-    def keeping(prepared: nn.Module) -> nn.Module:
+    def keeping(prepared: nn.Module, target: str) -> nn.Module:
         seen.append(copy.deepcopy(prepared.state_dict()))
-        return convert(prepared)
+        return convert(prepared, target)
 
     monkeypatch.setattr(fx, "convert", keeping)
-    _, _, quantized, _ = made(sample, Qat())
+    _, _, quantized, _ = trained_and_quantized(sample, Qat())
     for name in LAYERS[:2]:
         weight, scale = seen[0][f"{name}.weight"], seen[0][f"{name}.weight_fake_quant.scale"]
         held = quantized.model.get_submodule(name).weight()
@@ -289,16 +337,16 @@ def test_the_convolutions_of_qat_lie_on_the_grid_that_it_trained_with(
 
 
 def test_training_starts_from_weights_of_ones_own(sample: Sample, tmp_path: Path) -> None:
-    _, trained, _, _ = made(sample, NoQuant())
+    _, trained, _, _ = trained_and_quantized(sample, NoQuant())
     save_file(trained.model.state_dict(), tmp_path / "own.safetensors")
     train = Train(threads=1, checkpoint=str(tmp_path / "own.safetensors"))
-    experiment, baseline, quantized, evidence = made(sample, Static(), train=train)
+    experiment, baseline, quantized, evidence = trained_and_quantized(sample, Static(), train=train)
     data = load(experiment)
     assert baseline.training is None
     assert evidence.mac_share("int8") == 1.0
-    inputs = data.test.inputs(torch.arange(64))
+    batch = data.test.first(64)
     with torch.no_grad():
-        assert torch.equal(baseline.model(inputs), trained.model(inputs))
+        assert torch.equal(baseline.model(*batch), trained.model(*batch))
     assert share_right(quantized.model, data) > 0.85
 
 

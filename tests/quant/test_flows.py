@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import copy
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from quantexp import tasks
 from quantexp.benchmark.layers import layer_losses
 from quantexp.benchmark.size import parameter_count, size, state_bytes
 from quantexp.config import (
@@ -22,8 +22,10 @@ from quantexp.config import (
     DataRequest,
     DataSource,
     Dynamic,
+    Eager,
     Experiment,
     Flow,
+    Kind,
     Mlp,
     Mnist,
     Qat,
@@ -31,18 +33,17 @@ from quantexp.config import (
     Train,
 )
 from quantexp.quant.flows import flow_of
-from quantexp.quant.inspection.evidence import inspect
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.results import Evidence
-from quantexp.runtimes.contestant import Subject
+from quantexp.runtimes import prepare
 from quantexp.statistics.sqnr import sqnr_db
-from quantexp.storage import stored as storage
-from quantexp.storage.stored import Recipe
 from quantexp.system.errors import QuantizationError
 from quantexp.tasks.data import TaskData
 from quantexp.training import baseline as baselines
 from quantexp.training.baseline import Baseline, trained
-from quantexp.training.loop import predict, predict_logits
+from quantexp.training.loop import outputs
+from tests.networks import inspected, loaded_again, made, predictions
+from tests.runs import quantized as quantized_by
 
 Sample = Callable[..., Experiment]
 
@@ -63,7 +64,7 @@ MACS = 400 * 16 + 16 * 10
 
 @pytest.fixture(scope="module")
 def data() -> TaskData:
-    return Mnist().load(DataRequest(DataSource.sample))
+    return tasks.load(Mnist(), Kind.features, DataRequest(DataSource.sample))
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def lowered(sample: Sample, data: TaskData) -> Callable[[ByLayer, str], tuple[Ex
         train = Train(epochs=3, learning_rate=0.01, threads=1)
         experiment = sample(quant=quant, precision=precision, model=Mlp(hidden=[16]), train=train)
         baseline = trained(experiment, data)
-        return experiment, baseline, quant.apply(baseline, data, train, precision)
+        return experiment, baseline, quantized_by(experiment, data, baseline)
 
     return lower
 
@@ -82,11 +83,11 @@ Lowered = Callable[[ByLayer, str], tuple[Experiment, Baseline, Quantized]]
 
 def logits(model: nn.Module, data: TaskData, count: int = 64) -> Tensor:
     with torch.no_grad():
-        return model(data.test.inputs(torch.arange(count)))
+        return model(*data.test.first(count))
 
 
 def evidence_of(experiment: Experiment, quantized: Quantized, data: TaskData) -> Evidence:
-    return inspect(quantized, data.example, experiment.quant.packs_for)
+    return inspected(quantized.model, *data.example, promise=quantized.promise, engine=experiment.quant.packs_for)
 
 
 @EVERY
@@ -102,9 +103,9 @@ def test_each_flow_keeps_what_its_method_promises_and_the_float_model(
     assert torch.equal(logits(baseline.model, data), before)
     assert {type(one) for one in baseline.model.parameters()} == {nn.Parameter}
     assert {type(one) for one in baseline.model.modules()} == {nn.Linear, nn.ReLU, nn.Sequential, type(baseline.model)}
-    changed = (predict(baseline.model, data.test) != predict(quantized.model, data.test)).float().mean()
+    changed = (predictions(baseline.model, data.test) != predictions(quantized.model, data.test)).float().mean()
     assert changed <= (1.0 if method is Qat else 0.05)
-    right = (predict(quantized.model, data.test) == data.test.labels).float().mean()
+    right = (predictions(quantized.model, data.test) == data.test.labels).float().mean()
     assert right > 0.7
 
 
@@ -116,7 +117,7 @@ def test_each_flow_tells_what_every_layer_loses(
     layers = evidence_of(experiment, quantized, data).layers
     first, last = layer_losses(baseline.model, quantized.model, layers, data.test)
     assert (first.name, last.name) == LAYERS
-    whole = sqnr_db(*(predict_logits(model, data.test) for model in (baseline.model, quantized.model)))
+    whole = sqnr_db(*(outputs(model, data.test) for model in (baseline.model, quantized.model)))
     assert last.output_sqnr_db == pytest.approx(whole)
     for one in (first, last):
         assert (one.grid_low is not None) == (one.clipped is not None) == (method in (Static, Qat))
@@ -144,10 +145,9 @@ def test_a_copy_lies_elsewhere_in_memory_and_computes_the_same(
     lowered: Lowered, data: TaskData, method: type[ByLayer], flow: Flow, precision: str
 ) -> None:
     experiment, _, quantized = lowered(method(flow=flow), precision)
-    evidence, recipe = evidence_of(experiment, quantized, data), Recipe.of(experiment, data)
+    evidence = evidence_of(experiment, quantized, data)
     with torch.inference_mode():
-        subject = Subject(quantized.model, precision, evidence, recipe, None, experiment.quant.packs_for)
-        again = subject.copied()
+        again = prepare(Eager(), quantized.model, data.example, experiment.quant.packs_for).copied()
         for count in (1, 2, 64):
             assert torch.equal(logits(again, data, count), logits(quantized.model, data, count))
     held, copied = ([*model.parameters(), *model.buffers()] for model in (quantized.model, again))
@@ -161,8 +161,7 @@ def test_a_stored_model_predicts_the_same_bit_for_bit(
     lowered: Lowered, data: TaskData, tmp_path: Path, method: type[ByLayer], flow: Flow, precision: str
 ) -> None:
     experiment, _, quantized = lowered(method(flow=flow), precision)
-    storage.save(tmp_path, quantized.model, Recipe.of(experiment, data))
-    again = storage.load(tmp_path)
+    again = loaded_again(tmp_path, quantized.model, experiment, data)
     for count in (1, 64):
         assert torch.equal(logits(again, data, count), logits(quantized.model, data, count))
 
@@ -207,8 +206,8 @@ def test_convolutions_are_quantized_too(method: type[ByLayer], flow: Flow) -> No
     torch.manual_seed(0)
     network = Images().eval()
     option = method(flow=flow)
-    model = option.skeleton(copy.deepcopy(network), "int8", PIXELS)
-    evidence = inspect(Quantized(model, None), PIXELS, option.packs_for)
+    model = made(option, network, "int8", PIXELS)
+    evidence = inspected(model, PIXELS, engine=option.packs_for)
     assert [(one.name, one.precision) for one in evidence.layers] == [("features.0", "int8"), ("head", "int8")]
     assert sum(one.macs for one in evidence.operators) == CONVOLUTION + LINEAR
     assert evidence.mac_share("int8") == 1.0
@@ -217,8 +216,8 @@ def test_convolutions_are_quantized_too(method: type[ByLayer], flow: Flow) -> No
 
 
 def test_eager_fuses_neighbours_of_a_sequential_and_passes_quantized_tensors_on() -> None:
-    model = Static(flow=Flow.eager).skeleton(Images().eval(), "int8", PIXELS)
-    names = [operator.name for operator in inspect(Quantized(model, None), PIXELS).operators]
+    model = made(Static(flow=Flow.eager), Images().eval(), "int8", PIXELS)
+    names = [operator.name for operator in inspected(model, PIXELS).operators]
     assert [name.split(".")[1] for name in names] == ["conv2d_relu", "linear"]
 
 
@@ -233,8 +232,8 @@ def test_eager_goes_around_layers_that_have_no_int8_kernel() -> None:
             result: Tensor = self.last(self.pairs(hidden, hidden))
             return result
 
-    model = Static(flow=Flow.eager).skeleton(Mixed().eval(), "int8", PIXELS)
-    layers = {one.name: one.precision for one in inspect(Quantized(model, None), PIXELS).layers}
+    model = made(Static(flow=Flow.eager), Mixed().eval(), "int8", PIXELS)
+    layers = {one.name: one.precision for one in inspected(model, PIXELS).layers}
     assert layers == {"first": "int8", "pairs": "fp32", "last": "int8"}
 
 
@@ -247,7 +246,7 @@ def test_an_operator_that_takes_no_quantized_tensors_is_named_with_what_to_do() 
         def forward(self, x: Tensor) -> Tensor:
             return torch.log_softmax(self.head(x), 1)
 
-    model = Static(flow=Flow.eager).skeleton(Softens().eval(), "int8", PIXELS)
+    model = made(Static(flow=Flow.eager), Softens().eval(), "int8", PIXELS)
     with pytest.raises(QuantizationError, match=r"no kernel|without a kernel .*log_softmax.*use quant\.flow=fx"):
         model(PIXELS)
 
@@ -283,7 +282,7 @@ def test_a_network_that_a_flow_cannot_take_is_told_with_what_to_do(
 ) -> None:
     for method in methods:
         with pytest.raises(QuantizationError, match=rf"^quant\.flow={flow} needs .*\); use quant\.flow="):
-            method(flow=flow).skeleton(network().eval(), "int8", PIXELS)
+            made(method(flow=flow), network().eval(), "int8", PIXELS)
 
 
 # A torch without torch.ao

@@ -21,12 +21,13 @@ from quantexp.config import METHODS, Dynamic, Engine, FakeQuant, Granularity, No
 from quantexp.models.mlp import MLP
 from quantexp.quant.engine import supported_engines, use_engine
 from quantexp.quant.flows.working import working
-from quantexp.quant.inspection.evidence import float_operations, inspect, profile
-from quantexp.quant.inspection.promise import Promise, Quantized
+from quantexp.quant.inspection.evidence import float_operations, profile
+from quantexp.quant.inspection.promise import Promise
 from quantexp.quant.methods.casting import Autocast, Cast
 from quantexp.quant.selection import kept_in_float
 from quantexp.results import Evidence, Layer, LeftInFloat, Operator
 from quantexp.system.errors import QuantizationError
+from tests.networks import inspected, made
 
 ENGINES = [Engine(name) for name in supported_engines()]
 ENGINE = next(engine for engine in Engine if engine in ENGINES)
@@ -64,9 +65,9 @@ def dynamically(model: nn.Module, *names: str) -> nn.Module:
 
 def lowered(option: Quant, model: nn.Module, precision: str = "int8", example: Tensor = EXAMPLE) -> Evidence:
     """Quantize a copy of the model, its ranges those of `example`, and look at what is left and at what runs."""
-    quantized = option.skeleton(copy.deepcopy(model), precision, example)
+    quantized = made(option, model, precision, example)
     promise = Promise("what it handles", operators=precision) if precision != "fp32" else None
-    return inspect(Quantized(quantized, promise), example, option.packs_for)
+    return inspected(quantized, example, promise=promise, engine=option.packs_for)
 
 
 def observed(model: nn.Module, mapping: QConfigMapping) -> nn.Module:
@@ -81,7 +82,7 @@ def observed(model: nn.Module, mapping: QConfigMapping) -> nn.Module:
 
 def test_a_promise_of_layers_that_is_not_kept_says_what_was_promised_found_and_handled(network: nn.Module) -> None:
     with pytest.raises(QuantizationError) as failure:
-        inspect(Quantized(network, Promise("nn.Linear and nothing else", layers="int8")), EXAMPLE)
+        inspected(network, EXAMPLE, promise=Promise("nn.Linear and nothing else", layers="int8"))
     assert str(failure.value) == (
         "the method must leave int8 layers, it left fp32; "
         "it handles nn.Linear and nothing else: choose a model that has them"
@@ -90,7 +91,7 @@ def test_a_promise_of_layers_that_is_not_kept_says_what_was_promised_found_and_h
 
 def test_a_promise_of_operators_that_is_not_kept_says_what_was_promised_ran_and_is_handled(network: nn.Module) -> None:
     with pytest.raises(QuantizationError) as failure:
-        inspect(Quantized(network, Promise("what autocast lowers", operators="bf16")), EXAMPLE)
+        inspected(network, EXAMPLE, promise=Promise("what autocast lowers", operators="bf16"))
     assert str(failure.value) == (
         "the model must run bf16 operators, it ran fp32; "
         "the method handles what autocast lowers: choose a model that has them"
@@ -100,14 +101,14 @@ def test_a_promise_of_operators_that_is_not_kept_says_what_was_promised_ran_and_
 def test_a_model_without_layers_keeps_no_promise() -> None:
     promise = Promise("nn.Linear", layers="int8")
     with pytest.raises(QuantizationError, match="must leave int8 layers, it left none"):
-        inspect(Quantized(nn.ReLU(), promise), EXAMPLE)
+        inspected(nn.ReLU(), EXAMPLE, promise=promise)
     with pytest.raises(QuantizationError, match="must run int8 operators, it ran none"):
-        inspect(Quantized(nn.ReLU(), Promise("nn.Linear", operators="int8")), EXAMPLE)
+        inspected(nn.ReLU(), EXAMPLE, promise=Promise("nn.Linear", operators="int8"))
 
 
 def test_weights_in_another_precision_do_not_keep_a_promise(network: nn.Module) -> None:
     with pytest.raises(QuantizationError, match="must leave fp16 layers, it left bf16"):
-        inspect(Quantized(Cast(network, torch.bfloat16), Promise("all", layers="fp16")), EXAMPLE)
+        inspected(Cast(network, torch.bfloat16), EXAMPLE, promise=Promise("all", layers="fp16"))
 
 
 def test_layers_that_are_quantized_but_never_run_do_not_keep_a_promise_of_operators(network: nn.Module) -> None:
@@ -122,11 +123,11 @@ def test_layers_that_are_quantized_but_never_run_do_not_keep_a_promise_of_operat
             return logits
 
     with pytest.raises(QuantizationError, match="must run int8 operators, it ran fp32"):
-        inspect(Quantized(Bypassed(), Promise("nn.Linear", "int8", "int8")), EXAMPLE)
+        inspected(Bypassed(), EXAMPLE, promise=Promise("nn.Linear", "int8", "int8"))
 
 
 def test_without_a_promise_the_float_model_passes(network: nn.Module) -> None:
-    evidence = inspect(Quantized(network, None), EXAMPLE)
+    evidence = inspected(network, EXAMPLE)
     assert [layer.precision for layer in evidence.layers] == ["fp32"] * 3
     assert evidence.left_in_float == ()
 
@@ -157,9 +158,9 @@ class Pairs(nn.Module):
 @pytest.mark.parametrize("model", [Pairs(), Multiplies()], ids=["bilinear", "product"])
 @pytest.mark.parametrize("option", INT8, ids=of_option)
 def test_a_network_of_layers_that_a_method_does_not_handle_is_an_error(option: Quant, model: nn.Module) -> None:
-    quantized = option.skeleton(copy.deepcopy(model).eval(), "int8", EXAMPLE)
+    quantized = made(option, copy.deepcopy(model).eval(), "int8", EXAMPLE)
     with pytest.raises(QuantizationError, match=r"must leave int8 layers, it left (fp32|none); it handles some layers"):
-        inspect(Quantized(quantized, Promise("some layers", "int8", "int8")), EXAMPLE, ENGINE)
+        inspected(quantized, EXAMPLE, promise=Promise("some layers", "int8", "int8"), engine=ENGINE)
 
 
 def test_a_method_that_was_pointed_at_no_layer_is_an_error(network: nn.Module) -> None:
@@ -168,7 +169,7 @@ def test_a_method_that_was_pointed_at_no_layer_is_an_error(network: nn.Module) -
         converted = convert_fx(observed(network, QConfigMapping()))
     for model in (dynamically(network, "layers.1", "no.such.layer"), converted):
         with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
-            inspect(Quantized(model, promise), EXAMPLE, ENGINE)
+            inspected(model, EXAMPLE, promise=promise, engine=ENGINE)
 
 
 def test_a_model_that_only_pretends_to_compute_in_int8_is_an_error(network: nn.Module) -> None:
@@ -180,16 +181,16 @@ def test_a_model_that_only_pretends_to_compute_in_int8_is_an_error(network: nn.M
     assert not torch.equal(dequantized(EXAMPLE), network(EXAMPLE))
     for model in (prepared, dequantized):
         with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
-            inspect(Quantized(model, Promise("what FX lowers", "int8", "int8")), EXAMPLE, ENGINE)
+            inspected(model, EXAMPLE, promise=Promise("what FX lowers", "int8", "int8"), engine=ENGINE)
         with pytest.raises(QuantizationError, match="must run int8 operators, it ran fp32"):
-            inspect(Quantized(model, Promise("what FX lowers", operators="int8")), EXAMPLE, ENGINE)
+            inspected(model, EXAMPLE, promise=Promise("what FX lowers", operators="int8"), engine=ENGINE)
 
 
 # Evidence
 
 
 def test_the_float_network_shows_its_layers_and_the_operators_that_multiply(network: nn.Module) -> None:
-    assert inspect(Quantized(network, None), EXAMPLE) == Evidence(
+    assert inspected(network, EXAMPLE) == Evidence(
         layers=tuple(Layer(f"layers.{index}", "Linear", "fp32", 32) for index in (0, 2, 4)),
         operators=(Operator("aten.addmm", "fp32", 3, MACS),),
         left_in_float=(),
@@ -197,7 +198,7 @@ def test_the_float_network_shows_its_layers_and_the_operators_that_multiply(netw
 
 
 def test_autocast_shows_float32_layers_and_operators_in_less(network: nn.Module) -> None:
-    evidence = inspect(Quantized(Autocast(network, torch.bfloat16), Promise("some", operators="bf16")), EXAMPLE)
+    evidence = inspected(Autocast(network, torch.bfloat16), EXAMPLE, promise=Promise("some", operators="bf16"))
     assert {layer.precision for layer in evidence.layers} == {"fp32"}
     assert evidence.operators == (Operator("aten.addmm", "bf16", 3, MACS),)
     assert evidence.left_in_float == (), "of layers nothing was promised"
@@ -205,7 +206,7 @@ def test_autocast_shows_float32_layers_and_operators_in_less(network: nn.Module)
 
 def test_layers_that_were_left_in_float_are_listed(network: nn.Module) -> None:
     part = dynamically(network, "layers.2")
-    evidence = inspect(Quantized(part, Promise("nn.Linear", "int8", "int8")), EXAMPLE)
+    evidence = inspected(part, EXAMPLE, promise=Promise("nn.Linear", "int8", "int8"))
     assert {layer.name: layer.precision for layer in evidence.layers} == {
         "layers.0": "fp32",
         "layers.2": "int8",
@@ -221,7 +222,7 @@ def test_what_the_layers_hold_is_told_in_singular_and_plural(
     network: nn.Module, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", logger="quantexp"):
-        inspect(Quantized(dynamically(network, "layers.2"), Promise("nn.Linear", "int8", "int8")), EXAMPLE)
+        inspected(dynamically(network, "layers.2"), EXAMPLE, promise=Promise("nn.Linear", "int8", "int8"))
     assert "inspect   2 fp32 layers, 1 int8 layer; ran " in caplog.text
 
 
@@ -238,8 +239,8 @@ def test_a_layer_left_in_float_is_said_with_its_kind_and_what_the_method_handles
             logits: Tensor = self.rest(self.pairs(x, x))
             return logits
 
-    quantized = Dynamic(engine=ENGINE).skeleton(Mixed().eval(), "int8", EXAMPLE)
-    evidence = inspect(Quantized(quantized, Promise("nn.Linear", "int8", "int8")), EXAMPLE, ENGINE)
+    quantized = made(Dynamic(engine=ENGINE), Mixed().eval(), "int8", EXAMPLE)
+    evidence = inspected(quantized, EXAMPLE, promise=Promise("nn.Linear", "int8", "int8"), engine=ENGINE)
     reason = "it is a Bilinear, the method handles nn.Linear"
     assert evidence.left_in_float == (LeftInFloat("pairs", reason),)
     assert [one.getMessage() for one in caplog.records] == [f"pairs is left in float: {reason}"]
@@ -250,7 +251,7 @@ def test_a_layer_that_the_user_keeps_in_float_is_no_warning(
 ) -> None:
     option = Dynamic(engine=ENGINE, exclude=["layers.0"])
     promise = Promise("nn.Linear", "int8", "int8", kept=kept_in_float(option, network))
-    evidence = inspect(Quantized(option.skeleton(copy.deepcopy(network), "int8", EXAMPLE), promise), EXAMPLE, ENGINE)
+    evidence = inspected(made(option, network, "int8", EXAMPLE), EXAMPLE, promise=promise, engine=ENGINE)
     assert evidence.left_in_float == (LeftInFloat("layers.0", "quant.exclude=[layers.0] names it"),)
     assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == []
 
@@ -299,8 +300,8 @@ def test_the_float_operations_of_an_mlp_are_two_for_each_weight(hidden: list[int
     model = MLP(20, hidden, 10).eval()
     macs = sum(inputs * outputs for inputs, outputs in pairwise([20, *hidden, 10]))
     for examples in (1, 2, 7):  # of one example, whatever the batch
-        assert float_operations(model, torch.ones(examples, 20)) == 2 * macs
-        evidence = inspect(Quantized(model, None), torch.ones(examples, 20))
+        assert float_operations(model, (torch.ones(examples, 20),)) == 2 * macs
+        evidence = inspected(model, torch.ones(examples, 20))
         assert sum(operator.macs for operator in evidence.operators) == macs
 
 
@@ -312,7 +313,7 @@ def test_every_method_multiplies_as_often_as_the_float_network_and_all_of_it_in_
     assert sum(operator.macs for operator in evidence.operators) == MACS
     assert sum(operator.calls for operator in evidence.operators) == 3
     assert evidence.mac_share(precision) == 1.0
-    assert float_operations(network, EXAMPLE) == 2 * MACS
+    assert float_operations(network, (EXAMPLE,)) == 2 * MACS
 
 
 @pytest.mark.parametrize("option", INT8, ids=of_option)
@@ -328,13 +329,13 @@ def test_the_share_of_int8_is_one_for_a_network_that_is_quantized_as_a_whole(net
 def test_the_share_of_int8_is_that_of_the_layers_that_are_quantized(
     network: nn.Module, names: list[str], macs: int
 ) -> None:
-    evidence = inspect(Quantized(dynamically(network, *names), Promise("nn.Linear", "int8", "int8")), EXAMPLE)
+    evidence = inspected(dynamically(network, *names), EXAMPLE, promise=Promise("nn.Linear", "int8", "int8"))
     assert evidence.mac_share("int8") == macs / MACS
     assert evidence.mac_share("fp32") == pytest.approx(1 - macs / MACS)
 
 
 def test_a_network_that_never_multiplies_has_a_share_of_nothing() -> None:
-    evidence = inspect(Quantized(nn.Sequential(nn.ReLU()), None), EXAMPLE)
+    evidence = inspected(nn.Sequential(nn.ReLU()), EXAMPLE)
     assert evidence.operators == ()
     assert evidence.mac_share("fp32") == 0.0
 
@@ -352,7 +353,7 @@ def images_network() -> nn.Module:
 
 
 def test_convolutions_are_layers_and_operators_too(images_network: nn.Module) -> None:
-    evidence = inspect(Quantized(images_network, None), IMAGES)
+    evidence = inspected(images_network, IMAGES)
     assert [(layer.name, layer.kind) for layer in evidence.layers] == [
         ("0", "Conv2d"),
         ("2", "Conv2d"),
@@ -362,7 +363,7 @@ def test_convolutions_are_layers_and_operators_too(images_network: nn.Module) ->
         Operator("aten.convolution", "fp32", 2, CONVOLUTIONS),
         Operator("aten.addmm", "fp32", 1, LINEAR),
     )
-    assert float_operations(images_network, IMAGES) == 2 * (CONVOLUTIONS + LINEAR)
+    assert float_operations(images_network, (IMAGES,)) == 2 * (CONVOLUTIONS + LINEAR)
 
 
 @pytest.mark.parametrize("weights", Granularity)
@@ -386,8 +387,8 @@ def test_products_without_a_layer_are_counted_too() -> None:
             sequence = x.view(len(x), 2, 2)
             return torch.bmm(sequence, sequence)  # two rows by two columns, two products each
 
-    assert inspect(Quantized(Attends(), None), EXAMPLE).operators == (Operator("aten.bmm", "fp32", 1, 2 * 2 * 2),)
-    assert inspect(Quantized(Multiplies(), None), EXAMPLE).operators == (Operator("aten.mm", "fp32", 1, 4 * 2),)
+    assert inspected(Attends(), EXAMPLE).operators == (Operator("aten.bmm", "fp32", 1, 2 * 2 * 2),)
+    assert inspected(Multiplies(), EXAMPLE).operators == (Operator("aten.mm", "fp32", 1, 4 * 2),)
 
 
 # Where the time goes
@@ -398,8 +399,8 @@ def test_a_profile_names_operators_of_torch_and_the_greatest_share_of_the_time_f
     network: nn.Module, method: type[Quant], precision: str
 ) -> None:
     option = method()
-    model = option.skeleton(copy.deepcopy(network), precision, EXAMPLE)
-    found = profile(model, EXAMPLE)
+    model = made(option, network, precision, EXAMPLE)
+    found = profile(model, (EXAMPLE,))
     assert found.batch_size == 2
     shares = [one.share for one in found.shares]
     assert shares == sorted(shares, reverse=True)
@@ -408,14 +409,14 @@ def test_a_profile_names_operators_of_torch_and_the_greatest_share_of_the_time_f
     known = {name.split(".")[0] for name in torch._C._dispatch_get_all_op_names()}
     assert {one.operator for one in found.shares} <= known
     multiplied = {one.operator for one in found.shares if one.operator.split("::")[1].startswith(("addmm", "linear"))}
-    ran = {one.name.replace(".", "::") for one in inspect(Quantized(model, None), EXAMPLE).operators}
+    ran = {one.name.replace(".", "::") for one in inspected(model, EXAMPLE).operators}
     assert ran <= multiplied
 
 
 def test_a_profile_writes_nothing_on_the_screen() -> None:
     code = (
         "import torch; from quantexp.quant.inspection.evidence import profile;"
-        "profile(torch.nn.Linear(4, 2), torch.ones(2, 4))"
+        "profile(torch.nn.Linear(4, 2), (torch.ones(2, 4),))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -426,9 +427,9 @@ def test_a_profile_writes_nothing_on_the_screen() -> None:
 
 def test_looking_at_a_model_does_not_change_it(network: nn.Module) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    inspect(Quantized(network, None), EXAMPLE)
-    float_operations(network, EXAMPLE)
-    profile(network, EXAMPLE)
+    inspected(network, EXAMPLE)
+    float_operations(network, (EXAMPLE,))
+    profile(network, (EXAMPLE,))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
 

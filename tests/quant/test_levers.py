@@ -25,9 +25,9 @@ def qparams(option: Static | Qat, batch: Tensor = EXAMPLE) -> tuple[float, int]:
     with working(option.engine):
         flow = flow_of(option)
         prepare = flow.prepare_static if isinstance(option, Static) else flow.prepare_qat
-        prepared = prepare(option, MLP(4, [3], 2), batch[:2])
-        flow.calibrate(prepared, [batch])
-        state = flow.convert(prepared).state_dict()
+        prepared = prepare(option, MLP(4, [3], 2), (batch[:2],))
+        flow.calibrate(prepared, [(batch,)])
+        state = flow.convert(prepared, "kernels").state_dict()
     (scale,) = (value for name, value in state.items() if name.endswith(("input_scale_0", "quant.scale")))
     (zero_point,) = (value for name, value in state.items() if name.endswith(("zero_point_0", "quant.zero_point")))
     return float(scale), int(zero_point)

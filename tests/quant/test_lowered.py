@@ -13,11 +13,11 @@ from quantexp.config import Dynamic, Flow, Observer, Qat, Static
 from quantexp.models.mlp import MLP
 from quantexp.quant.flows import lowered, pt2e
 from quantexp.quant.inspection.dequantized import calls
-from quantexp.quant.inspection.evidence import inspect
-from quantexp.quant.inspection.promise import Promise, Quantized
+from quantexp.quant.inspection.promise import Promise
 from quantexp.results import Operator
 from quantexp.state.tensors import fill, flat_state
 from quantexp.system.errors import QuantizationError
+from tests.networks import inspected, made
 
 EXAMPLE = torch.linspace(-1.0, 3.0, 32).view(8, 4)
 PROMISE = Promise(pt2e.HANDLES, "int8", "int8")
@@ -32,41 +32,41 @@ def network() -> nn.Module:
 
 def static(network: nn.Module, batch: Tensor = EXAMPLE, **settings: object) -> lowered.Lowered:
     option = Static(flow=Flow.pt2e, **settings)  # type: ignore[arg-type]
-    prepared = pt2e.prepare_static(option, copy.deepcopy(network), batch[:2])
-    pt2e.calibrate(prepared, [batch])
-    model = pt2e.convert(prepared)
+    prepared = pt2e.prepare_static(option, copy.deepcopy(network), (batch[:2],))
+    pt2e.calibrate(prepared, [(batch,)])
+    model = pt2e.convert(prepared, "kernels")
     assert isinstance(model, lowered.Lowered)
     return model
 
 
 def test_the_kernels_are_those_of_onednn(network: nn.Module) -> None:
-    for model in (static(network), Qat(flow=Flow.pt2e).skeleton(copy.deepcopy(network), "int8", EXAMPLE)):
-        evidence = inspect(Quantized(model, PROMISE), EXAMPLE)
+    for model in (static(network), made(Qat(flow=Flow.pt2e), network, "int8", EXAMPLE)):
+        evidence = inspected(model, EXAMPLE, promise=PROMISE)
         assert evidence.operators == (Operator("onednn.qlinear_pointwise", "int8", 2, MACS),)
         assert {(one.kind, one.qscheme, one.engine) for one in evidence.layers} == {
             ("Linear", "per_channel_symmetric", None)
         }
-    dynamic = Dynamic(flow=Flow.pt2e).skeleton(copy.deepcopy(network), "int8", EXAMPLE)
-    names = {one.name for one in inspect(Quantized(dynamic, PROMISE), EXAMPLE).operators}
+    dynamic = made(Dynamic(flow=Flow.pt2e), network, "int8", EXAMPLE)
+    names = {one.name for one in inspected(dynamic, EXAMPLE, promise=PROMISE).operators}
     assert names == {"onednn.qlinear_pointwise"}
 
 
 def test_a_converted_model_that_is_not_lowered_is_an_error(network: nn.Module) -> None:
-    prepared = pt2e.prepare_static(Static(flow=Flow.pt2e), copy.deepcopy(network), EXAMPLE[:2])
-    pt2e.calibrate(prepared, [EXAMPLE])
+    prepared = pt2e.prepare_static(Static(flow=Flow.pt2e), copy.deepcopy(network), (EXAMPLE[:2],))
+    pt2e.calibrate(prepared, [(EXAMPLE,)])
     converted = convert_pt2e(prepared.model)
     assert (converted(EXAMPLE) != network(EXAMPLE)).any(), "it computes like a quantized model"
     with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
-        inspect(Quantized(converted, PROMISE), EXAMPLE)
+        inspected(converted, EXAMPLE, promise=PROMISE)
     with pytest.raises(QuantizationError, match="must run int8 operators, it ran fp32"):
-        inspect(Quantized(converted, Promise(pt2e.HANDLES, operators="int8")), EXAMPLE)
+        inspected(converted, EXAMPLE, promise=Promise(pt2e.HANDLES, operators="int8"))
 
 
 def test_a_graph_that_lowering_left_as_it_was_is_an_error(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lowered, "freezing_passes", lambda *parts: None)
     model = static(network)
     with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
-        inspect(Quantized(model, PROMISE), EXAMPLE)
+        inspected(model, EXAMPLE, promise=PROMISE)
 
 
 @pytest.mark.parametrize(("observer", "span"), [(Observer.minmax, 4.0), (Observer.moving_average, 4.0)])
@@ -86,7 +86,7 @@ def test_a_percentile_leaves_outliers_out(network: nn.Module) -> None:
 
 def test_a_state_brings_its_ranges_and_packs_its_weights(network: nn.Module) -> None:
     model = static(network)
-    other = Static(flow=Flow.pt2e).skeleton(MLP(4, [3], 2).eval(), "int8", torch.ones(2, 4))
+    other = made(Static(flow=Flow.pt2e), MLP(4, [3], 2).eval(), "int8", torch.ones(2, 4))
     assert not torch.equal(other(EXAMPLE), model(EXAMPLE))
     fill(other, flat_state(model))
     assert torch.equal(other(EXAMPLE), model(EXAMPLE))
@@ -109,7 +109,7 @@ def test_a_network_that_cannot_be_exported_is_told_with_what_to_do() -> None:
             return self.head(x) if x.sum() > 0 else self.head(-x)
 
     with pytest.raises(QuantizationError, match=r"that torch\.export takes .* use quant\.flow=fx or eager$"):
-        Static(flow=Flow.pt2e).skeleton(Branches().eval(), "int8", EXAMPLE)
+        made(Static(flow=Flow.pt2e), Branches().eval(), "int8", EXAMPLE)
 
 
 class Residual(nn.Module):
@@ -133,7 +133,7 @@ OF_FIRST, OF_ADDED, OF_HEAD = 3 * 9 * 16, 3 * 3 * 9 * 16, 48 * 2  # multiply-acc
 def test_a_convolution_that_an_addition_is_fused_into_is_among_the_layers() -> None:
     torch.manual_seed(0)
     network = Residual().eval()
-    evidence = inspect(Quantized(static(network, IMAGES), PROMISE), IMAGES)
+    evidence = inspected(static(network, IMAGES), IMAGES, promise=PROMISE)
     assert [(one.name, one.kind, one.precision) for one in evidence.layers] == [
         *(("first", "Conv2d", "int8"), ("added", "Conv2d", "int8"), ("head", "Linear", "int8"))
     ]
@@ -143,11 +143,11 @@ def test_a_convolution_that_an_addition_is_fused_into_is_among_the_layers() -> N
 def test_dynamic_quantization_rounds_nothing_of_convolutions_which_it_leaves_in_float() -> None:
     torch.manual_seed(0)
     network = Residual().eval()
-    model = Dynamic(flow=Flow.pt2e).skeleton(copy.deepcopy(network), "int8", IMAGES)
-    evidence = inspect(Quantized(model, PROMISE), IMAGES)
+    model = made(Dynamic(flow=Flow.pt2e), network, "int8", IMAGES)
+    evidence = inspected(model, IMAGES, promise=PROMISE)
     assert {one.name: one.precision for one in evidence.layers} == {"first": "fp32", "added": "fp32", "head": "int8"}
     assert isinstance(model, lowered.Lowered)
-    given, float_given = calls(model, IMAGES), calls(network, IMAGES)
+    given, float_given = calls(model, (IMAGES,)), calls(network, (IMAGES,))
     for name in ("first", "added"):
         (one,), (other,) = given[name], float_given[name]
         assert one.output is not None and other.output is not None
@@ -171,12 +171,12 @@ def test_a_layer_that_is_called_twice_is_one_layer_with_two_calls(exclude: list[
     torch.manual_seed(0)
     network = Twice().eval()
     model = static(network, exclude=exclude)
-    evidence = inspect(Quantized(model, PROMISE), EXAMPLE)
+    evidence = inspected(model, EXAMPLE, promise=PROMISE)
     precisions = {name: "fp32" if name in exclude else "int8" for name in ("again", "head")}
     assert {one.name: one.precision for one in evidence.layers} == precisions
     assert len(evidence.layers) == 2
-    for name, given in calls(network, EXAMPLE).items():
-        for one, other in zip(given, calls(model, EXAMPLE)[name], strict=True):
+    for name, given in calls(network, (EXAMPLE,)).items():
+        for one, other in zip(given, calls(model, (EXAMPLE,))[name], strict=True):
             torch.testing.assert_close(other.inputs, one.inputs, atol=0.05, rtol=0)
 
 
@@ -187,6 +187,6 @@ def test_a_layer_of_which_one_call_stays_in_float_is_not_said_to_hold_int8() -> 
             return logits
 
     torch.manual_seed(0)
-    evidence = inspect(Quantized(static(Straight().eval()), PROMISE), EXAMPLE)
+    evidence = inspected(static(Straight().eval()), EXAMPLE, promise=PROMISE)
     in_float = any(one.precision == "fp32" for one in evidence.operators)
     assert [one.precision for one in evidence.layers] == ["fp32" if in_float else "int8", "int8"]

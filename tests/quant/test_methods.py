@@ -15,6 +15,7 @@ from torch.ao.nn.quantized import Linear
 from torch.ao.quantization import QConfigMapping
 from torch.ao.quantization.quantize_fx import convert_to_reference_fx
 
+from quantexp import tasks
 from quantexp.benchmark.size import parameter_count, state_bytes
 from quantexp.config import (
     METHODS,
@@ -26,6 +27,7 @@ from quantexp.config import (
     Experiment,
     FakeQuant,
     Granularity,
+    Kind,
     Mlp,
     Mnist,
     Model,
@@ -36,20 +38,21 @@ from quantexp.config import (
     Sst2,
     Start,
     Static,
+    Taken,
     Task,
     Train,
 )
 from quantexp.mission import run
 from quantexp.quant.engine import supported_engines
 from quantexp.quant.flows import eager, fx
-from quantexp.quant.inspection.evidence import inspect
 from quantexp.quant.inspection.promise import Quantized
-from quantexp.results import Evidence
+from quantexp.results import Evidence, InputSpec
 from quantexp.statistics.paired import flips
 from quantexp.system.errors import QuantizationError
 from quantexp.tasks.data import TaskData
 from quantexp.training.baseline import Baseline, trained
-from quantexp.training.loop import predict
+from tests.networks import inspected, predictions
+from tests.runs import quantized as quantized_by
 
 Sample = Callable[..., Experiment]
 Once = Callable[[Experiment], tuple[Baseline, Quantized, Evidence]]
@@ -70,7 +73,7 @@ def of_pair(value: object) -> str:
 @functools.cache
 def data_of(task: str) -> TaskData:
     """The sample of a task, read once; no test writes into it."""
-    return TASKS[task]().load(DataRequest(DataSource.sample))
+    return tasks.load(TASKS[task](), Kind.features, DataRequest(DataSource.sample))
 
 
 @pytest.fixture
@@ -89,8 +92,8 @@ def quantize(experiment: Experiment) -> tuple[Baseline, Quantized, Evidence]:
     """Train or load the float model, quantize it, and look at what was left."""
     data = data_of(experiment.task.name)
     baseline = trained(experiment, data)
-    quantized = experiment.quant.apply(baseline, data, experiment.train, str(experiment.precision))
-    return baseline, quantized, inspect(quantized, data.example, experiment.quant.packs_for)
+    quantized, engine = quantized_by(experiment, data, baseline), experiment.quant.packs_for
+    return baseline, quantized, inspected(quantized.model, *data.example, promise=quantized.promise, engine=engine)
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +109,17 @@ def once() -> Once:
 
 def logits(model: nn.Module, data: TaskData) -> Tensor:
     with torch.no_grad():
-        return model(data.test.inputs(torch.arange(64)))
+        return model(*data.test.first(64))
+
+
+def labels_of(data: TaskData) -> Tensor:
+    assert data.test.labels is not None
+    return data.test.labels
 
 
 def disagreement(baseline: Baseline, quantized: Quantized, data: TaskData) -> float:
     """Share of the test examples that both models classify differently."""
-    return (predict(baseline.model, data.test) != predict(quantized.model, data.test)).float().mean().item()
+    return (predictions(baseline.model, data.test) != predictions(quantized.model, data.test)).float().mean().item()
 
 
 def bits(model: nn.Module) -> dict[str, Tensor]:
@@ -139,7 +147,7 @@ def test_quantizing_leaves_the_float_model_as_it_was_bit_for_bit(
     baseline = trained(experiment, data)
     before, predicted = bits(baseline.model), logits(baseline.model, data)
     classes = {name: type(module) for name, module in baseline.model.named_modules()}
-    quantized = method().apply(baseline, data, experiment.train, precision)
+    quantized = quantized_by(experiment, data, baseline)
     logits(quantized.model, data)
     after = bits(baseline.model)
     assert before.keys() == after.keys()
@@ -177,7 +185,7 @@ def test_every_layer_and_every_operator_is_what_the_method_promises(
     assert sum(operator.calls for operator in evidence.operators) == linear
     assert evidence.left_in_float == ()
     data = data_of(task)
-    widths = [data.features, *HIDDEN, data.classes]
+    widths = [data.inputs[0].values, *HIDDEN, data.classes]
     assert sum(operator.macs for operator in evidence.operators) == sum(a * b for a, b in pairwise(widths))
     assert evidence.mac_share(operators) == 1.0
     assert (quantized.promise is None) == (precision == "fp32")
@@ -203,7 +211,7 @@ def test_every_variant_has_the_parameters_of_the_network(
 ) -> None:
     data = data_of(task)
     _, quantized, _ = once(small(task, quant=method(), precision=precision))
-    assert parameter_count(quantized.model) == closed_form(data.features, HIDDEN, data.classes)
+    assert parameter_count(quantized.model) == closed_form(data.inputs[0].values, HIDDEN, data.classes)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -224,7 +232,8 @@ def test_lowering_without_training_changes_the_class_of_few_examples(
     data = data_of(task)
     baseline, quantized, _ = once(small(task, quant=method(), precision=precision))
     assert disagreement(baseline, quantized, data) <= 0.05
-    gained, lost = flips(predict(baseline.model, data.test), predict(quantized.model, data.test), data.test.labels)
+    before, after = (predictions(one.model, data.test) for one in (baseline, quantized))
+    gained, lost = flips(before, after, labels_of(data))
     assert len(gained) + len(lost) <= 0.05 * len(data.test)
 
 
@@ -302,7 +311,7 @@ def test_the_range_of_the_inputs_is_that_of_the_calibration_examples(small: Samp
     experiment = small(quant=Static(observer=Observer.minmax))
     data = data_of("mnist")
     _, quantized, _ = quantize(experiment)
-    seen = data.calibration.inputs(torch.arange(len(data.calibration)))
+    (seen,) = data.calibration.first(len(data.calibration))
     # 8 bits span the range, 7 where the engine leaves one unused; the range covers zero.
     spans = [(max(seen.max().item(), 0.0) - min(seen.min().item(), 0.0)) / steps for steps in (255, 127)]
     (scale,) = (value for name, value in quantized.model.state_dict().items() if name.endswith("input_scale_0"))
@@ -352,7 +361,7 @@ def test_an_engine_that_the_machine_lacks_is_an_error_that_lists_those_it_has(
     machine = SimpleNamespace(supported_engines=["none", "qnnpack", "onednn"], engine="qnnpack")
     monkeypatch.setattr(torch.backends, "quantized", machine)
     with pytest.raises(QuantizationError, match=r"quant\.engine must be one .* got x86; it has qnnpack, onednn$"):
-        experiment.quant.apply(baseline, data, experiment.train, "int8")
+        quantized_by(experiment, data, baseline)
     assert machine.engine == "qnnpack"
     with pytest.raises(QuantizationError, match=r"quant\.engine must be one .* got x86"):
         run(experiment)
@@ -366,9 +375,12 @@ class OnlyPairs(Model):
     """A network of the one layer that no method has int8 kernels for."""
 
     name: ClassVar[str] = "pairs"
+    implementation: ClassVar[str] = __name__
+    takes: ClassVar[tuple[Taken, ...] | None] = (Taken(Kind.features),)
 
-    def build(self, inputs: int, classes: int) -> nn.Module:
-        return Pairs(inputs, classes)
+
+def build(model: OnlyPairs, inputs: tuple[InputSpec, ...], classes: int) -> nn.Module:
+    return Pairs(inputs[0].values, classes)
 
 
 class Pairs(nn.Module):
@@ -406,7 +418,7 @@ def test_a_model_whose_int8_part_is_stripped_ends_the_run(
     method: type[Static | Qat],
     stripped: Callable[[nn.Module], nn.Module],
 ) -> None:
-    monkeypatch.setattr(fx, "convert", lambda prepared: stripped(prepared.eval()))
+    monkeypatch.setattr(fx, "convert", lambda prepared, target: stripped(prepared.eval()))
     with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
         run(small(quant=method()))
 
@@ -429,9 +441,9 @@ def converted(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
     seen: list[nn.Module] = []
     convert = fx.convert
 
-    def keeping(prepared: nn.Module) -> nn.Module:
+    def keeping(prepared: nn.Module, target: str) -> nn.Module:
         seen.append(copy.deepcopy(prepared))
-        return convert(prepared)
+        return convert(prepared, target)
 
     monkeypatch.setattr(fx, "convert", keeping)
     return seen
@@ -502,5 +514,5 @@ def test_qat_learns(small: Sample) -> None:
     data = data_of("mnist")
     for start in Start:
         _, quantized, _ = quantize(small(quant=Qat(start=start)))
-        right = (predict(quantized.model, data.test) == data.test.labels).float().mean()
+        right = (predictions(quantized.model, data.test) == labels_of(data)).float().mean()
         assert right > 0.7, "guessing is right in a tenth of the cases"

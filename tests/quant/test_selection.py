@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 from torch import Tensor, linspace, nn
 
 from quantexp.config import METHODS, ByLayer, Dynamic, Flow, Static
 from quantexp.models.mlp import MLP
-from quantexp.quant.inspection.evidence import inspect
-from quantexp.quant.inspection.promise import Promise, Quantized
+from quantexp.quant.inspection.promise import Promise
 from quantexp.quant.selection import kept_in_float
 from quantexp.results import Evidence, LeftInFloat
 from quantexp.system.errors import ConfigError, QuantizationError
+from tests.networks import inspected, made
 
 EXAMPLE = linspace(-1.0, 1.0, 8).view(2, 4)
 MACS = {"layers.0": 4 * 3, "layers.2": 3 * 5, "layers.4": 5 * 2}
@@ -28,9 +26,9 @@ def network() -> nn.Module:
 
 
 def lowered(option: ByLayer, network: nn.Module, example: Tensor = EXAMPLE) -> Evidence:
-    quantized = option.skeleton(copy.deepcopy(network), "int8", example)
+    quantized = made(option, network, "int8", example)
     promise = Promise("nn.Linear", layers="int8", kept=kept_in_float(option, network))
-    return inspect(Quantized(quantized, promise), example, option.packs_for)
+    return inspected(quantized, example, promise=promise, engine=option.packs_for)
 
 
 @EVERY
@@ -67,7 +65,7 @@ def test_without_patterns_every_layer_is_quantized(network: nn.Module, method: t
 def test_a_pattern_that_matches_no_layer_is_an_error_that_lists_the_layers(network: nn.Module, key: str) -> None:
     option = Dynamic(**{key: ["layers.0", "layer.*"]})  # type: ignore[arg-type]
     with pytest.raises(QuantizationError) as error:
-        option.skeleton(network, "int8", EXAMPLE)
+        made(option, network, "int8", EXAMPLE)
     assert str(error.value) == (
         f"quant.{key} must match layers, 'layer.*' matches none; the layers are layers.0, layers.2, layers.4"
     )
@@ -89,7 +87,7 @@ def test_named_layers_of_static_are_quantized_dynamically_wherever_they_stand(ne
 def test_layers_kept_in_float_and_layers_that_do_not_exist_cannot_be_dynamic(network: nn.Module) -> None:
     for option in (Static(dynamic=["layers.4"], exclude=["layers.4"]), Static(dynamic=["layers.9"])):
         with pytest.raises(QuantizationError, match=r"quant\.dynamic must match Linear layers that are quantized, "):
-            option.skeleton(copy.deepcopy(network), "int8", EXAMPLE)
+            made(option, network, "int8", EXAMPLE)
 
 
 @pytest.mark.parametrize("flow", [Flow.eager, Flow.pt2e])

@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from quantexp.config import DataRequest, DataSource, Experiment, FakeQuant, Granularity, Mlp, Mnist, Train
-from quantexp.mission import run
+from quantexp.config import Experiment, FakeQuant, Granularity, Mlp, Train
+from quantexp.mission import load, run
 from quantexp.models.mlp import MLP
-from quantexp.quant.inspection.evidence import inspect
-from quantexp.quant.inspection.promise import Promise, Quantized
+from quantexp.quant.inspection.promise import Promise
 from quantexp.quant.methods.fake_quant import FakeQuantized, bounds, round_weight
 from quantexp.reports.plots import figures
 from quantexp.reports.table import comparison_table
 from quantexp.results.metrics import metrics
-from quantexp.storage import stored as storage
 from quantexp.system.errors import ConfigError, QuantizationError
 from quantexp.training.baseline import trained
+from tests.networks import inspected, loaded_again
+from tests.runs import quantized
 
 BITS = range(2, 9)
 Sample = Callable[..., Experiment]
@@ -94,24 +94,23 @@ def test_a_simulated_run_has_an_accuracy_and_no_latency(small: Sample) -> None:
 
 def test_layers_are_left_in_float_where_asked_and_stored_bit_for_bit(small: Sample, tmp_path: Path) -> None:
     experiment = small(exclude=["layers.2"])
-    data = Mnist().load(DataRequest(DataSource.sample))
+    data = load(experiment)
     baseline = trained(experiment, data)
     before = copy.deepcopy(baseline.model.state_dict())
-    quantized = experiment.quant.apply(baseline, data, experiment.train, "simulated")
+    found = quantized(experiment, data, baseline)
     assert all(torch.equal(value, before[name]) for name, value in baseline.model.state_dict().items())
-    layers = {one.name: one.precision for one in inspect(quantized, data.example).layers}
+    layers = {one.name: one.precision for one in inspected(found.model, *data.example, promise=found.promise).layers}
     assert layers == {"layers.0": "simulated", "layers.2": "fp32"}
-    storage.save(tmp_path, quantized.model, storage.Recipe.of(experiment, data))
-    inputs = data.test.inputs(torch.arange(64))
+    again, batch = loaded_again(tmp_path, found.model, experiment, data), data.test.first(64)
     with torch.no_grad():
-        assert torch.equal(storage.load(tmp_path)(inputs), quantized.model(inputs))
+        assert torch.equal(again(*batch), found.model(*batch))
 
 
 def test_weights_that_were_not_rounded_are_an_error() -> None:
     network = MLP(40, [3], 2).eval()
     network.layers[0] = FakeQuantized(network.layers[0], 2, 8)
     with pytest.raises(QuantizationError, match="must leave simulated layers, it left fp32"):
-        inspect(Quantized(network, Promise("nn.Linear", layers="simulated")), torch.ones(2, 40))
+        inspected(network, torch.ones(2, 40), promise=Promise("nn.Linear", layers="simulated"))
 
 
 @pytest.mark.parametrize("field", ["weight_bits", "activation_bits"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,15 +10,14 @@ import torch
 from torch import nn
 
 from quantexp.benchmark.size import parameter_count, weight_bytes
-from quantexp.config import DataRequest, DataSource, Experiment, Mlp, Mnist, Train, WeightOnly
+from quantexp.config import Experiment, Mlp, Train, WeightOnly
+from quantexp.mission import load
 from quantexp.models.mlp import MLP
-from quantexp.quant.inspection.evidence import inspect
-from quantexp.quant.inspection.promise import Promise, Quantized
+from quantexp.quant.inspection.promise import Promise
 from quantexp.results import Layer, LeftInFloat, Operator
-from quantexp.storage import stored as storage
-from quantexp.storage.stored import Recipe
 from quantexp.system.errors import ConfigError, QuantizationError
-from quantexp.training.baseline import trained
+from tests.networks import inspected, loaded_again, made
+from tests.runs import quantized
 
 EXAMPLE = torch.linspace(-1.0, 1.0, 128).view(2, 64)
 MACS = 64 * 32 + 32 * 16
@@ -33,11 +31,11 @@ def network() -> nn.Module:
 
 
 def lowered(network: nn.Module, precision: str, group_size: int = 32) -> nn.Module:
-    return WeightOnly(group_size=group_size).skeleton(copy.deepcopy(network), precision, EXAMPLE)
+    return made(WeightOnly(group_size=group_size), network, precision, EXAMPLE)
 
 
 def test_int4_weights_take_half_a_byte_and_run_in_kernels_of_their_own(network: nn.Module) -> None:
-    evidence = inspect(Quantized(lowered(network, "int4"), Promise("nn.Linear", "int4", "int4")), EXAMPLE)
+    evidence = inspected(lowered(network, "int4"), EXAMPLE, promise=Promise("nn.Linear", "int4", "int4"))
     assert evidence.layers == (
         Layer("layers.0", "Linear", "int4", 4, "per_group_affine"),
         Layer("layers.2", "Linear", "int4", 4, "per_channel_affine"),  # its 32 inputs are one group
@@ -46,7 +44,7 @@ def test_int4_weights_take_half_a_byte_and_run_in_kernels_of_their_own(network: 
 
 
 def test_int8_weights_are_multiplied_as_floats_and_the_evidence_says_so(network: nn.Module) -> None:
-    evidence = inspect(Quantized(lowered(network, "int8"), Promise("nn.Linear", "int8")), EXAMPLE)
+    evidence = inspected(lowered(network, "int8"), EXAMPLE, promise=Promise("nn.Linear", "int8"))
     assert {(one.precision, one.qscheme) for one in evidence.layers} == {("int8", "per_channel_symmetric")}
     assert evidence.operators == (Operator("aten.mm", "fp32", 2, MACS),)
     assert evidence.mac_share("int8") == 0.0
@@ -81,31 +79,29 @@ def test_weights_move_by_half_a_step_at_most(network: nn.Module, precision: str)
 def test_layers_that_int4_has_no_kernel_for_stay_in_float_with_the_reason(
     sample: Callable[..., Experiment], tmp_path: Path
 ) -> None:
-    data = Mnist().load(DataRequest(DataSource.sample))
     experiment = sample(
         quant=WeightOnly(), precision="int4", model=Mlp(hidden=[32, 32]), train=Train(epochs=1, threads=1)
     )
-    baseline = trained(experiment, data)
-    quantized = experiment.quant.apply(baseline, data, experiment.train, "int4")
-    evidence = inspect(quantized, data.example)
+    data = load(experiment)
+    found = quantized(experiment, data)
+    evidence = inspected(found.model, *data.example, promise=found.promise)
     assert evidence.left_in_float == (
         LeftInFloat("layers.0", "its 400 inputs are no multiple of quant.group_size=32"),
         LeftInFloat("layers.4", "its 10 outputs are no multiple of 16, as int4 kernels need"),
     )
     assert evidence.mac_share("int4") == 32 * 32 / (400 * 32 + 32 * 32 + 32 * 10)
-    storage.save(tmp_path, quantized.model, Recipe.of(experiment, data))
+    again = loaded_again(tmp_path, found.model, experiment, data)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.json", "state.safetensors"]
     with torch.no_grad():
-        inputs = data.test.inputs(torch.arange(8))
-        assert torch.equal(storage.load(tmp_path)(inputs), quantized.model(inputs))
+        batch = data.test.first(8)
+        assert torch.equal(again(*batch), found.model(*batch))
 
 
 def test_where_int4_takes_no_layer_the_run_ends_with_the_reasons(sample: Callable[..., Experiment]) -> None:
-    data = Mnist().load(DataRequest(DataSource.sample))
     experiment = sample(quant=WeightOnly(), precision="int4", model=Mlp(hidden=[]), train=Train(epochs=1, threads=1))
-    quantized = experiment.quant.apply(trained(experiment, data), data, experiment.train, "int4")
+    found = quantized(experiment)
     with pytest.raises(QuantizationError, match=r"must leave int4 layers, it left fp32; .* layers\.0: its 400 inputs"):
-        inspect(quantized, data.example)
+        inspected(found.model, torch.ones(2, 400), promise=found.promise)
 
 
 def test_a_group_is_of_a_size_that_there_are_kernels_for() -> None:

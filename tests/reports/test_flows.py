@@ -7,16 +7,16 @@ import math
 
 import pytest
 
-from quantexp.reports.flows import leaving_table
+from quantexp.reports.flows import flows_table
 from quantexp.reports.table import Table
 from quantexp.results import Report
 from tests.builders import entry, method, speedup, sweep
 
 
 def flipped(made: Report, gained: tuple[int, ...], lost: tuple[int, ...]) -> Report:
-    assert made.comparison is not None
-    compared = dataclasses.replace(made.comparison, gained_examples=gained, lost_examples=lost)
-    return dataclasses.replace(made, comparison=compared)
+    assert made.comparison and made.comparison.quality
+    change = dataclasses.replace(made.comparison.quality, gained_examples=gained, lost_examples=lost)
+    return dataclasses.replace(made, comparison=dataclasses.replace(made.comparison, quality=change))
 
 
 def run(ratio: float, *, gained: tuple[int, ...] = (), lost: tuple[int, ...] = (), **changes: object) -> Report:
@@ -25,7 +25,7 @@ def run(ratio: float, *, gained: tuple[int, ...] = (), lost: tuple[int, ...] = (
 
 
 def leaving(*entries: object) -> Table:
-    table = leaving_table(sweep(*entries))  # type: ignore[arg-type]
+    table = flows_table(sweep(*entries))  # type: ignore[arg-type]
     assert table is not None
     return table
 
@@ -36,25 +36,26 @@ EAGER = entry(run(1.9), quant__flow="eager", quant__engine="x86")
 PT2E = entry(run(1.0, gained=(2, 3), lost=()), quant__flow="pt2e", quant__engine="None")
 
 
-def test_what_is_taken_is_compared_with_fx_in_its_usual_engine() -> None:
+def test_the_candidate_is_compared_with_fx_in_its_default_engine() -> None:
     table = leaving(OTHER_ENGINE, EAGER, FX, PT2E)
     (row,) = table.rows
     assert row[:5] == ("mnist", "static", "int8", "fx", "pt2e")
-    assert row[5:8] == ("1.50 to 1.50", "+0.10 points: 2 won, 1 lost", "none")  # 3 and 9 are won, 1 is lost; of 1000
+    # Of 1000 examples, 3 and 9 are gained, 1 is lost.
+    assert row[5:8] == ("1.50 to 1.50", "+0.10 points: +2 / -1 examples", "no")
     reach = math.sqrt(2) * math.log(1.005 / 0.995) / 2
     assert row[8] == f"0.50x [{math.exp(math.log(0.5) - reach):.2f}, {math.exp(math.log(0.5) + reach):.2f}] slower"
 
 
-def test_where_fx_was_not_tried_eager_is_left() -> None:
+def test_without_runs_of_fx_the_baseline_is_eager() -> None:
     assert leaving(EAGER, PT2E).rows[0][3:5] == ("eager", "pt2e")
 
 
-def test_six_examples_that_are_only_won_are_told_from_chance() -> None:
+def test_six_gained_examples_and_no_lost_one_are_significant() -> None:
     won = entry(run(1.0, gained=(1, 2, 11, 12, 13, 14, 15, 16), lost=(9,)), quant__flow="pt2e", quant__engine="None")
-    assert leaving(FX, won).rows[0][6:8] == ("+0.60 points: 6 won, 0 lost", "a gain")
+    assert leaving(FX, won).rows[0][6:8] == ("+0.60 points: +6 / -0 examples", "gain")
 
 
-def test_over_seeds_the_differences_are_taken_seed_by_seed() -> None:
+def test_with_several_seeds_differences_are_computed_per_seed() -> None:
     made = []
     for seed, (left, taken) in enumerate([(970, 960), (980, 970), (975, 965)]):
         for flow, correct in (("fx", left), ("pt2e", taken)):
@@ -62,9 +63,9 @@ def test_over_seeds_the_differences_are_taken_seed_by_seed() -> None:
             made.append(entry(one, quant__flow=flow, seed=str(seed)))
     row = leaving(*made).rows[0]
     assert row[6].startswith("-1.00 points [")
-    assert row[7] == "a loss"
+    assert row[7] == "loss"
 
 
 @pytest.mark.parametrize("entries", [(FX,), (FX, EAGER), (PT2E,)], ids=["one", "both of torch.ao", "none of it"])
 def test_without_flows_of_both_kinds_there_is_nothing_to_compare(entries: tuple[object, ...]) -> None:
-    assert leaving_table(sweep(*entries)) is None  # type: ignore[arg-type]
+    assert flows_table(sweep(*entries)) is None  # type: ignore[arg-type]

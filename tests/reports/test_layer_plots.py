@@ -57,7 +57,7 @@ def test_where_nothing_is_clipped_nothing_is_said_of_it() -> None:
 
 
 def test_a_method_that_trains_is_said_to_have_moved_the_model() -> None:
-    said = "; its training moved it too"
+    said = ", after further training"
     assert any(said in text for text in texts(layers_figure(losing(layer_loss(), quantized_training=training()))))
     assert not any(said in text for text in texts(layers_figure(losing(layer_loss()))))
 

@@ -75,9 +75,9 @@ def test_the_page_holds_tables_pictures_advice_and_failures(tmp_path: Path) -> N
     found = page(SWEEP, tmp_path)
     assert len(found.all("table")) == 3
     assert len(page(SEEDS, tmp_path).all("table")) == 3
-    assert "At batches 1 and 64 static int8 is the fastest" in found.text
+    assert "At batches 1 and 64, static int8 is fastest" in found.text
     assert "DataError: none" in found.text
-    assert "1 of 4 combinations is not yet run" in found.text
+    assert "1 of 4 combinations remains" in found.text
     images = found.all("img")
     assert len(images) == 4
     for image in images:
@@ -133,7 +133,7 @@ def test_a_sweep_of_which_nothing_is_done_has_a_report(tmp_path: Path) -> None:
     assert page(sweep(left=2), tmp_path).all("h1")
 
 
-def test_a_folder_that_takes_no_file_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_writable_is_an_error_with_a_repair(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(QuantexpError, match=r"must be written into a folder, .*file takes no file"):
+    with pytest.raises(QuantexpError, match=r"is written into a folder, .*file is not writable"):
         write(SWEEP, tmp_path / "file")

@@ -14,19 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from quantexp.reports.plots import (
-    COMPILED,
-    FLOAT,
-    QUANTIZED,
-    figures,
-    latency_figure,
-    pictures,
-    ratios_figure,
-    size_figure,
-    time_figure,
-)
+from quantexp.reports.bar_plots import size_figure, time_figure
+from quantexp.reports.latency_plots import latency_figure, ratios_figure
+from quantexp.reports.plots import figures, pictures
+from quantexp.reports.style import COMPILED, FLOAT, QUANTIZED
 from quantexp.results import Comparison, Conditions, Report, Size
-from tests.builders import comparison, compiled, conditions, data, lone, measured, report, speedup
+from tests.builders import comparison, conditions, data, lone, measured, other_float, report, speedup
 
 ALL = ["latency.png", "ratios.png", "size.png", "time.png"]
 SIZES = [1, 2, 4, 8, 16, 32, 64, 128]
@@ -58,7 +51,7 @@ def without_placements() -> Comparison:
 def many_sizes() -> Report:
     return report(
         baseline=measured(ms={size: 0.2 + 0.027 * size for size in SIZES}),
-        compiled=compiled({size: 0.16 + 0.025 * size for size in SIZES}),
+        others=(other_float(ms={size: 0.16 + 0.025 * size for size in SIZES}),),
         quantized=measured("int8", ms={size: 0.09 + 0.006 * size for size in SIZES}),
         comparison=comparison(speedups=[speedup(size, 2 + 0.02 * size) for size in SIZES]),
     )
@@ -74,7 +67,7 @@ def unstable(batch_size: int) -> Conditions:
 @pytest.mark.parametrize(
     "made",
     [
-        report(compiled=compiled()),
+        report(others=(other_float(),)),
         report(baseline=measured(ms={1: 0.2}), quantized=measured("int8", ms={1: 0.1})),
         report(comparison=comparison(speedups=[speedup(1, 0.5), speedup(64, 1.0)])),
         report(task="task_" * 20, quant="a_method_of_my_own", data=data("sample"), conditions=(unstable(64),)),
@@ -121,9 +114,9 @@ def test_models_without_weights_have_no_picture_of_their_size() -> None:
 
 @pytest.mark.parametrize("draw", [latency_figure, ratios_figure, size_figure, time_figure])
 def test_each_picture_says_what_is_compared(draw: Callable[[Report], Figure | None]) -> None:
-    assert "mnist, mlp: static int8 against fp32, 1 thread" in texts(draw(report()))
+    assert "mnist, mlp: static int8 vs fp32, 1 thread" in texts(draw(report()))
     sample = report(task="sst2", quant="qat", data=data("sample"), threads=2)
-    assert "sst2 (sample), mlp: qat int8 against fp32, 2 threads" in texts(draw(sample))
+    assert "sst2 (sample), mlp: qat int8 vs fp32, 2 threads" in texts(draw(sample))
 
 
 def test_one_float_model_is_compared_with_nothing() -> None:
@@ -207,11 +200,11 @@ def test_text_from_the_report_is_drawn_as_it_is() -> None:
     odd = {"$x_1$": 0.5, r"\frac{": 0.2, "語": 0.1, "a::name" * 20: 0.1}
     made = report(task="$a_b$", model="m^{", quant="$", baseline=measured(shares=odd))
     assert list(pictures(made)) == ALL  # half of this is no formula, and would not be drawn as one
-    assert "$a_b$, m^{: $ int8 against fp32, 1 thread" in compared(made)
+    assert "$a_b$, m^{: $ int8 vs fp32, 1 thread" in compared(made)
 
 
 def test_a_model_has_its_colour_in_every_picture() -> None:
-    drawn = pictures(report(compiled=compiled()))
+    drawn = pictures(report(others=(other_float(),)))
     pixels = {name: np.asarray(opened(picture)).reshape(-1, 3) for name, picture in drawn.items()}
     colours = {name: {tuple(pixel) for pixel in np.unique(of_one, axis=0).tolist()} for name, of_one in pixels.items()}
     rgb = {role: tuple(int(role.colour[at : at + 2], 16) for at in (1, 3, 5)) for role in (FLOAT, COMPILED, QUANTIZED)}
@@ -230,7 +223,7 @@ def test_the_style_of_the_caller_neither_shows_nor_changes() -> None:
 def test_the_module_imports_without_matplotlib_and_drawing_never_imports_pyplot() -> None:
     code = (
         "import sys; import quantexp.reports.plots as plots; assert 'matplotlib' not in sys.modules\n"
-        "from builders import report; plots.pictures(report()); assert 'matplotlib.pyplot' not in sys.modules"
+        "from tests.builders import report; plots.pictures(report()); assert 'matplotlib.pyplot' not in sys.modules"
     )
     path = [entry for entry in sys.path if entry]
     subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{code}"], check=True, timeout=120)

@@ -45,7 +45,7 @@ def test_the_command_prints_the_tables_and_the_advice_and_says_where_the_page_li
     main(["night"])
     shown = capsys.readouterr().out
     assert "Latency B1 (ms)" in shown
-    assert "At batches 1 and 64 static int8 is the fastest" in shown
+    assert "At batches 1 and 64, static int8 is fastest" in shown
     assert shown.endswith("report: report-night/report.html\n")
     assert Path("report-night/report.html").is_file()
     assert asked == [(None, "quantexp", "night")]
@@ -92,7 +92,7 @@ def test_an_error_is_a_message_and_a_status(
     assert capsys.readouterr().err == f"quantexp.report: {error}\n"
 
 
-def test_a_store_that_is_not_there_is_told_and_not_made(
+def test_a_store_that_does_not_exist_is_an_error_and_is_not_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

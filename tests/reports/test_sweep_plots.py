@@ -114,7 +114,7 @@ def test_one_batch_size_needs_no_picture_over_batch_sizes() -> None:
     assert list(made) == ["accuracy-latency-mnist.png", "size-accuracy-mnist.png", "methods-mnist.png"]
 
 
-def test_a_change_of_accuracy_is_written_in_bold_only_where_it_is_told() -> None:
+def test_a_change_of_accuracy_is_bold_only_if_it_is_significant() -> None:
     told = method("amp", "bf16", correct=958, gained=3, lost=23, p_value=0.00009)
     with styled():
         figure = figures(sweep(STATIC, told))["methods-mnist.png"]
@@ -125,7 +125,9 @@ def test_a_change_of_accuracy_is_written_in_bold_only_where_it_is_told() -> None
 
 def test_seeds_are_drawn_as_one_point_and_the_whiskers_say_so() -> None:
     made = sweep(*(method("static", seed=seed, correct=970 + seed) for seed in range(3)))
-    assert "line and rims: Pareto front; whiskers: ± std over 3 seeds" in texts(made, "size-accuracy-mnist.png")
+    assert "line and outlined markers: Pareto front; whiskers: ± std over 3 seeds" in texts(
+        made, "size-accuracy-mnist.png"
+    )
 
 
 def test_a_protocol_without_intervals_is_drawn_without_them() -> None:

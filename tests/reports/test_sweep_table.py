@@ -7,10 +7,11 @@ import math
 
 import pytest
 
-from quantexp.reports.sweep_table import full_csv, full_table, lab_table, seeds_table, sweep_csv
+from quantexp.reports.sweep_csv import full_csv, sweep_csv
+from quantexp.reports.sweep_table import full_table, seeds_table, summary_table
 from quantexp.reports.table import Table
 from quantexp.results import Measured, NotFaster, Report, Speedup
-from tests.builders import accuracy, conditions, data, entry, latency, lone, measured, method, report, speedup, sweep
+from tests.builders import conditions, data, entry, latency, lone, measured, method, quality, report, speedup, sweep
 
 COLUMNS = ("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy")
 ERROR = "DataError: there is no mnist/MNIST/raw in /nowhere"
@@ -20,7 +21,7 @@ def model(precision: str, *, correct: int, megabytes: float, ms: dict[int, float
     """A model with round figures: the deviation is a tenth of the mean."""
     size = dataclasses.replace(measured().size, state_bytes=int(1e6 * megabytes))
     times = tuple(latency(at, mean, mean_ms=mean, std_ms=mean / 10) for at, mean in ms.items())
-    return measured(precision, accuracy=accuracy(correct), size=size, latency=times)
+    return measured(precision, quality=quality(correct), size=size, latency=times)
 
 
 def run(seed: int = 0, *, correct: int = 976, ms: float = 0.2, **changes: object) -> Report:
@@ -53,7 +54,7 @@ def note(table: Table) -> str:
 
 
 def test_the_labs_table_has_its_columns_and_a_row_for_each_run() -> None:
-    table = lab_table(sweep(FLOAT, run()))
+    table = summary_table(sweep(FLOAT, run()))
     assert table.columns == (*COLUMNS, "Latency B1 (ms)", "Latency B64 (ms)")
     assert table.rows == (
         ("mnist", "none", "fp32", "5.88", "1,470,474", "98.00 %", "0.500 ± 0.050", "4.000 ± 0.400"),
@@ -63,17 +64,17 @@ def test_the_labs_table_has_its_columns_and_a_row_for_each_run() -> None:
 
 def test_runs_that_differ_in_seed_alone_are_folded_into_mean_and_deviation() -> None:
     ones = [run(0, correct=970, ms=0.1), run(1, correct=980, ms=0.2), run(2, correct=990, ms=0.6)]
-    table = lab_table(sweep(FLOAT, *ones))
+    table = summary_table(sweep(FLOAT, *ones))
     assert column(table, "Accuracy") == ["98.00 %", "98.00 ± 1.00 %"]
     assert column(table, "Latency B1 (ms)") == ["0.500 ± 0.050", "0.300 ± 0.265"]  # sqrt((0.04 + 0.01 + 0.09) / 2)
     assert column(table, "Seeds") == ["1", "3"]
     assert "mean ± std over the seeds" in note(table)
-    assert "over the seeds" not in note(lab_table(sweep(FLOAT, ones[0])))
+    assert "over the seeds" not in note(summary_table(sweep(FLOAT, ones[0])))
 
 
 def test_two_machines_never_share_a_column() -> None:
     there = run(host="there", machine="Xeon, 8 cores, torch 2.15.0", correct=970, ms=0.1)
-    table = lab_table(sweep(run(), there))
+    table = summary_table(sweep(run(), there))
     assert table.columns[5:] == (
         "Accuracy, here",
         "Accuracy, there",
@@ -95,7 +96,7 @@ def test_two_machines_never_share_a_column() -> None:
     ids=["protocols", "threads"],
 )
 def test_protocols_and_threads_stand_side_by_side(changes: dict[str, object], names: tuple[str, str]) -> None:
-    table = lab_table(sweep(run(), run(**changes)))
+    table = summary_table(sweep(run(), run(**changes)))
     assert len(table.rows) == 1
     assert table.columns[5] == "Accuracy"
     assert table.columns[6::2] == tuple(f"Latency B1 (ms), {name}" for name in names)
@@ -103,58 +104,60 @@ def test_protocols_and_threads_stand_side_by_side(changes: dict[str, object], na
 
 
 def test_two_data_sets_are_two_rows_that_say_so() -> None:
-    table = lab_table(sweep(run(), run(data=data("sample"))))
+    table = summary_table(sweep(run(), run(data=data("sample"))))
     assert column(table, "Task") == ["mnist", "mnist (sample)"]
     assert "sample: the small data set" in note(table)
     other = run(data=dataclasses.replace(data(), fingerprint="abcdef01" * 8))
-    table = lab_table(sweep(run(), other))
+    table = summary_table(sweep(run(), other))
     assert column(table, "Settings") == ["data=ffffffff", "data=abcdef01"]
-    assert "read different files" in note(table)
+    assert "used different files" in note(table)
 
 
 def test_a_setting_that_varies_stands_in_the_row() -> None:
-    table = lab_table(sweep(entry(run(), model__hidden="[64]"), entry(run(), model__hidden="[256]")))
+    table = summary_table(sweep(entry(run(), model__hidden="[64]"), entry(run(), model__hidden="[256]")))
     assert column(table, "Settings") == ["hidden=[64]", "hidden=[256]"]
 
 
 def test_a_batch_size_that_a_run_did_not_measure_is_left_blank() -> None:
     small = lone(baseline=model("fp32", correct=980, megabytes=1.0, ms={1: 1.0}))
     large = run(quantized=model("int8", correct=980, megabytes=1.0, ms={64: 64.0}))
-    table = lab_table(sweep(small, large))
+    table = summary_table(sweep(small, large))
     assert [row[6:] for row in table.rows] == [("1.000 ± 0.100", ""), ("", "64.000 ± 6.400")]
 
 
 def test_unstable_latencies_are_marked_and_the_mark_is_explained() -> None:
     shaky = run(conditions=(conditions(1), conditions(64, unstable=("it shook", "it rattled"))))
-    table = lab_table(sweep(FLOAT, shaky))
+    table = summary_table(sweep(FLOAT, shaky))
     assert [[cell.endswith("*") for cell in row[6:]] for row in table.rows] == [[False, False], [False, True]]
     assert "unstable: the machine was not quiet" in note(table)
-    assert "unstable" not in note(lab_table(sweep(FLOAT, run())))
+    assert "unstable" not in note(summary_table(sweep(FLOAT, run())))
 
 
 def test_a_failure_is_a_row_with_its_error() -> None:
-    table = lab_table(sweep(run(), FAILED))
+    table = summary_table(sweep(run(), FAILED))
     assert table.rows[-1] == ("mnist", "amp", "bf16", *[""] * 5, ERROR)
     assert table.columns[-1] == "Failed"
     assert "1 of 2 combinations failed." in table.notes
 
 
 def test_a_long_error_is_cut_in_the_table() -> None:
-    (row,) = lab_table(sweep(entry(None, error="word\n" * 100))).rows
+    (row,) = summary_table(sweep(entry(None, error="word\n" * 100))).rows
     assert len(row[-1]) == 100
     assert row[-1].endswith("word...") or row[-1].endswith("...")
 
 
-def test_what_is_left_to_do_is_said() -> None:
-    assert "3 of 5 combinations are not yet run" in note(lab_table(sweep(FLOAT, run(), left=3)))
-    assert "1 of 3 combinations is not yet run" in note(lab_table(sweep(FLOAT, run(), left=1)))
-    assert "not yet run" not in note(lab_table(sweep(FLOAT)))
+def test_remaining_combinations_are_counted() -> None:
+    assert "3 of 5 combinations remain; run the same command with sweep.name=night to resume" in note(
+        summary_table(sweep(FLOAT, run(), left=3))
+    )
+    assert "1 of 3 combinations remains" in note(summary_table(sweep(FLOAT, run(), left=1)))
+    assert "remain" not in note(summary_table(sweep(FLOAT)))
 
 
 def test_a_sweep_of_which_nothing_is_done_has_tables_all_the_same() -> None:
     for made in (sweep(left=2), sweep(FAILED)):
-        assert "combinations" in note(lab_table(made))
-        assert full_table(made).rows == lab_table(made).rows or made.failed
+        assert "combinations" in note(summary_table(made))
+        assert full_table(made).rows == summary_table(made).rows or made.failed
         assert seeds_table(made) is None
 
 
@@ -167,12 +170,12 @@ def test_the_full_table_has_intervals_flips_and_verdicts_and_a_row_a_batch_size(
     made = method("qat", megabytes=1.471, speedups=[one, other], gained=2, lost=6, correct=974, p_value=0.289)
     table = full_table(sweep(made))
     first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
-    assert first["Against float"] == "-0.40: 2 gained, 6 lost"
-    assert first["Verdict"] == "no detectable loss, p = 0.289"
+    assert first["vs float"] == "-0.40 points: +2 / -6 examples"
+    assert first["Verdict"] == "no significant difference, p = 0.289"
     assert first["Accuracy (%)"].startswith("97.40 [")
-    assert (first["Batch"], first["Times as fast as float"]) == ("1", "2.50x [2.40, 2.60] faster")
+    assert (first["Batch"], first["Speedup"]) == ("1", "2.50x [2.40, 2.60] faster")
     assert (second["Task"], second["Accuracy (%)"], second["Batch"]) == ("", "", "64")
-    assert second["Times as fast as float"] == "1.00x [0.99, 1.01] no difference"
+    assert second["Speedup"] == "1.00x [0.99, 1.01] no difference"
 
 
 def test_notes_of_the_full_table_are_numbered_and_said_once() -> None:
@@ -204,13 +207,13 @@ def test_methods_are_compared_seed_by_seed() -> None:
     table = seeds_table(sweep(*static, *qat))
     assert table is not None
     assert column(table, "Compared") == [
-        "static int8 against none fp32",
-        "qat int8 against none fp32",
-        "qat int8 against static int8",
+        "static int8 vs none fp32",
+        "qat int8 vs none fp32",
+        "qat int8 vs static int8",
     ]
-    assert column(table, "Accuracy (points)")[-1] == "+1.00 [+0.90, +1.10]"
-    assert column(table, "Verdict") == ["not told apart", "not told apart", "better"]
-    assert column(table, "Times as fast B1") == [
+    assert column(table, "Accuracy")[-1] == "+1.00 points [+0.90, +1.10] over 3 seeds"
+    assert column(table, "Verdict") == ["no significant difference", "no significant difference", "significant gain"]
+    assert column(table, "Speedup B1") == [
         "2.00x [2.00, 2.00] faster",
         "4.00x [4.00, 4.00] faster",
         "2.00x [2.00, 2.00] faster",
@@ -222,9 +225,9 @@ def test_an_interval_over_seeds_is_students_over_logarithms() -> None:
     table = seeds_table(sweep(*over_seeds("static", [978, 978, 978], [1.0, math.e, math.e**2])))
     assert table is not None
     low, high = math.exp(1 - 4.30265 / math.sqrt(3)), math.exp(1 + 4.30265 / math.sqrt(3))
-    assert column(table, "Times as fast B1") == [f"2.72x [{low:.2f}, {high:.2f}] not told apart"]
-    assert column(table, "Accuracy (points)") == ["+0.00 [-0.10, +0.10]"]
-    assert column(table, "Verdict") == ["not told apart"]
+    assert column(table, "Speedup B1") == [f"2.72x [{low:.2f}, {high:.2f}] no significant difference"]
+    assert column(table, "Accuracy") == ["+0.00 points [-0.10, +0.10] over 3 seeds"]
+    assert column(table, "Verdict") == ["no significant difference"]
 
 
 def test_only_seeds_that_both_methods_have_are_compared() -> None:

@@ -7,10 +7,32 @@ from collections.abc import Mapping
 import pytest
 from rich.console import Console
 
-from quantexp.reports.table import Table, comparison_table, notes
-from quantexp.results import Evidence, Layer, LeftInFloat, Measured, NotFaster, Operator, Report, Speedup
+from quantexp.reports.notes import notes
+from quantexp.reports.table import Table, comparison_table
+from quantexp.results import (
+    Evidence,
+    Layer,
+    LeftInFloat,
+    Measured,
+    NotFaster,
+    Operator,
+    QualityChange,
+    Report,
+    Speedup,
+)
 from quantexp.results.text import size_text
-from tests.builders import accuracy, comparison, compiled, conditions, data, latency, lone, measured, report, speedup
+from tests.builders import (
+    comparison,
+    conditions,
+    data,
+    latency,
+    lone,
+    measured,
+    other_float,
+    quality,
+    report,
+    speedup,
+)
 
 COLUMNS = ("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy")
 
@@ -19,14 +41,14 @@ def model(precision: str, *, correct: int, megabytes: float, ms: Mapping[int, fl
     """A model with round figures: the deviation is a tenth of the mean, the first call takes ten of them."""
     size = dataclasses.replace(measured().size, state_bytes=int(1e6 * megabytes))
     times = tuple(latency(at, mean, mean_ms=mean, std_ms=mean / 10, first_call_ms=10 * mean) for at, mean in ms.items())
-    right = dataclasses.replace(accuracy(correct), low=correct / 1000 - 0.02, high=correct / 1000 + 0.01)
-    return measured(precision, accuracy=right, size=size, latency=times)
+    right = dataclasses.replace(quality(correct), low=correct / 1000 - 0.02, high=correct / 1000 + 0.01)
+    return measured(precision, quality=right, size=size, latency=times)
 
 
 BASELINE = model("fp32", correct=980, megabytes=5.884, ms={1: 0.5, 64: 4.0})
 QUANTIZED = model("int8", correct=976, megabytes=1.471, ms={1: 0.2, 64: 2.0})
 COMPARISON = comparison(
-    accuracy_drop=0.004,
+    drop=0.004,
     flips_gained=2,
     flips_lost=6,
     p_value=0.2890625,
@@ -53,7 +75,13 @@ def changes(made: Report) -> dict[str, str]:
 
 
 def with_comparison(**parts: object) -> Report:
-    return dataclasses.replace(REPORT, comparison=dataclasses.replace(COMPARISON, **parts))  # type: ignore[arg-type]
+    assert COMPARISON.quality is not None
+    of_quality = {name: parts.pop(name) for name in QualityChange.__dataclass_fields__ if name in parts}
+    change = dataclasses.replace(COMPARISON.quality, **of_quality)  # type: ignore[arg-type]
+    return dataclasses.replace(
+        REPORT,
+        comparison=dataclasses.replace(COMPARISON, quality=change, **parts),  # type: ignore[arg-type]
+    )
 
 
 def note(table: Table) -> str:
@@ -65,13 +93,13 @@ def note(table: Table) -> str:
 
 def test_one_run_shows_both_models_and_what_changed() -> None:
     table = comparison_table(REPORT)
-    assert table.columns == ("mnist, mlp", "", "", "against float")
+    assert table.columns == ("mnist, mlp", "", "", "vs float")
     assert table.rows == (
         ("Quantization", "none", "qat", ""),
         ("dtype", "fp32", "int8", ""),
         ("Size (MB)", "5.88", "1.47", "4.00x smaller"),
         ("Params", "1,470,474", "1,470,474", ""),
-        ("Accuracy (%)", "98.00 [96.00, 99.00]", "97.60 [95.60, 98.60]", "-0.40 points: 2 gained, 6 lost"),
+        ("Accuracy (%)", "98.00 [96.00, 99.00]", "97.60 [95.60, 98.60]", "-0.40 points: +2 / -6 examples"),
         ("Latency B1 (ms)", "0.500 ± 0.050", "0.200 ± 0.020", "2.50x [2.40, 2.60] faster"),
         ("Latency B64 (ms)", "4.000 ± 0.400", "2.000 ± 0.200", "2.00x [1.90, 2.10] faster"),
         ("First call (ms)", "5.00", "2.00", ""),
@@ -92,13 +120,13 @@ def test_one_run_without_a_quantized_model_shows_the_float_model_alone() -> None
 
 
 def test_no_change_of_the_accuracy_has_no_minus_sign() -> None:
-    same = with_comparison(accuracy_drop=0.0, flips_gained=3, flips_lost=3)
-    assert changes(same)["Accuracy (%)"] == "+0.00 points: 3 gained, 3 lost"
+    same = with_comparison(drop=0.0, flips_gained=3, flips_lost=3)
+    assert changes(same)["Accuracy (%)"] == "+0.00 points: +3 / -3 examples"
 
 
 def test_a_gain_of_accuracy_has_a_plus_sign() -> None:
-    better = with_comparison(accuracy_drop=-0.004, flips_gained=6, flips_lost=2)
-    assert changes(better)["Accuracy (%)"] == "+0.40 points: 6 gained, 2 lost"
+    better = with_comparison(drop=-0.004, flips_gained=6, flips_lost=2)
+    assert changes(better)["Accuracy (%)"] == "+0.40 points: +6 / -2 examples"
 
 
 @pytest.mark.parametrize(
@@ -107,11 +135,11 @@ def test_a_gain_of_accuracy_has_a_plus_sign() -> None:
         (Speedup(1, 2.5, 2.4, 2.6, 0.01), "2.50x [2.40, 2.60] faster"),
         (Speedup(1, 0.5, 0.4, 0.6, 0.01), "0.50x [0.40, 0.60] slower"),
         (Speedup(1, 1.0, 0.97, 1.02, 0.01), "1.00x [0.97, 1.02] no difference"),
-        (Speedup(1, 2.5, None, None, 0.01), "2.50x as fast"),
+        (Speedup(1, 2.5, None, None, 0.01), "2.50x"),
     ],
     ids=["faster", "slower", "no difference", "no interval"],
 )
-def test_a_speedup_is_called_faster_or_slower_only_where_its_interval_says_so(one: Speedup, told: str) -> None:
+def test_a_speedup_is_called_faster_or_slower_only_if_it_is_significant(one: Speedup, told: str) -> None:
     assert changes(with_comparison(speedups=(one,)))["Latency B1 (ms)"] == told
 
 
@@ -142,29 +170,32 @@ def test_memory_has_a_row_where_it_was_measured_and_only_there() -> None:
 def test_the_compiled_float_model_stands_below_the_eager_one_at_each_batch_size() -> None:
     over = (Speedup(1, 1.8, 1.7, 1.9, 0.01), Speedup(64, 1.0, 0.99, 1.01, 0.01))
     made = dataclasses.replace(
-        with_comparison(speedups_over_compiled=over),
-        compiled=compiled(
-            latency=tuple(latency(at, ms, mean_ms=ms, std_ms=ms / 10) for at, ms in ((1, 0.36), (64, 2.0))),
-            speedups=(Speedup(1, 1.39, 1.3, 1.5, 0.01), Speedup(64, 2.0, 1.9, 2.1, 0.01)),
+        REPORT,
+        others=(
+            other_float(
+                latency=tuple(latency(at, ms, mean_ms=ms, std_ms=ms / 10) for at, ms in ((1, 0.36), (64, 2.0))),
+                speedups=(Speedup(1, 1.39, 1.3, 1.5, 0.01), Speedup(64, 2.0, 1.9, 2.1, 0.01)),
+                quantized_speedups=over,
+            ),
         ),
     )
     rows = comparison_table(made).rows
     assert rows[5:9] == (
         ("Latency B1 (ms)", "0.500 ± 0.050", "0.200 ± 0.020", "2.50x [2.40, 2.60] faster"),
-        ("  compiled B1", "0.360 ± 0.036", "", "against compiled: 1.80x [1.70, 1.90] faster"),
+        ("  compiled B1", "0.360 ± 0.036", "", "vs compiled: 1.80x [1.70, 1.90] faster"),
         ("Latency B64 (ms)", "4.000 ± 0.400", "2.000 ± 0.200", "2.00x [1.90, 2.10] faster"),
-        ("  compiled B64", "2.000 ± 0.200", "", "against compiled: 1.00x [0.99, 1.01] no difference"),
+        ("  compiled B64", "2.000 ± 0.200", "", "vs compiled: 1.00x [0.99, 1.01] no difference"),
     )
     assert {len(row) for row in rows} == {4}
 
 
 def test_without_a_quantized_model_the_compiled_one_is_set_against_the_eager_one() -> None:
-    made = lone(baseline=BASELINE, compiled=compiled(speedups=(speedup(1, 2.0, spread=0.1), speedup(64, 1.0))))
+    made = lone(baseline=BASELINE, others=(other_float(speedups=(speedup(1, 2.0, spread=0.1), speedup(64, 1.0))),))
     table = comparison_table(made)
-    assert table.columns == ("mnist, mlp", "", "against float")
+    assert table.columns == ("mnist, mlp", "", "vs float")
     told = changes(made)
-    assert told["  compiled B1"] == "compiled against eager: 2.00x [1.90, 2.10] faster"
-    assert told["  compiled B64"] == "compiled against eager: 1.00x [0.99, 1.00] no difference"
+    assert told["  compiled B1"] == "compiled vs eager: 2.00x [1.90, 2.10] faster"
+    assert told["  compiled B64"] == "compiled vs eager: 1.00x [0.99, 1.00] no difference"
 
 
 def test_without_the_compiled_model_there_is_no_row_for_it() -> None:
@@ -176,15 +207,15 @@ def test_without_the_compiled_model_there_is_no_row_for_it() -> None:
 
 def test_what_the_test_of_the_accuracy_says_is_a_sentence() -> None:
     assert comparison_table(REPORT).notes[0] == (
-        "Accuracy: no detectable loss (exact McNemar test, p = 0.289); "
-        "a true drop of 1.25 points would be told in 4 of 5 such test sets."
+        "Accuracy: no significant difference (exact McNemar test, p = 0.289); "
+        "minimum detectable drop: 1.25 points (80 % power)."
     )
     few = comparison_table(with_comparison(detectable_drop=1.0)).notes[0]
-    assert few.endswith("; so few test examples tell no drop.")
+    assert few.endswith("; the test set is too small to detect any drop.")
     lost = comparison_table(with_comparison(p_value=0.03125, flips_gained=0, flips_lost=6))
-    assert lost.notes[0].startswith("Accuracy: a loss (exact McNemar test, p = 0.031);")
+    assert lost.notes[0].startswith("Accuracy: significant loss (exact McNemar test, p = 0.031);")
     gained = comparison_table(with_comparison(p_value=1e-9, flips_gained=99, flips_lost=1))
-    assert gained.notes[0].startswith("Accuracy: a gain (exact McNemar test, p < 0.001);")
+    assert gained.notes[0].startswith("Accuracy: significant gain (exact McNemar test, p < 0.001);")
 
 
 def evidence(*left: LeftInFloat) -> Evidence:
@@ -193,10 +224,10 @@ def evidence(*left: LeftInFloat) -> Evidence:
     return Evidence(layers, ran if left else ran[:1], left)
 
 
-def test_what_was_lowered_is_a_sentence() -> None:
+def test_what_was_quantized_is_a_sentence() -> None:
     whole = dataclasses.replace(REPORT, quantized=dataclasses.replace(QUANTIZED, evidence=evidence()))
     assert comparison_table(whole).notes[1] == (
-        "Evidence: 3 of 3 layers hold int8, 100% of the multiply-accumulates ran in int8."
+        "Evidence: 3 of 3 layers are quantized to int8, 100% of the multiply-accumulates ran in int8."
     )
 
 
@@ -204,7 +235,7 @@ def test_a_layer_left_in_float_is_named_with_its_reason() -> None:
     left = LeftInFloat("layers.0", "it is a Bilinear, the method handles nn.Linear")
     part = dataclasses.replace(REPORT, quantized=dataclasses.replace(QUANTIZED, evidence=evidence(left)))
     assert comparison_table(part).notes[1] == (
-        "Evidence: 2 of 3 layers hold int8, 75% of the multiply-accumulates ran in int8; "
+        "Evidence: 2 of 3 layers are quantized to int8, 75% of the multiply-accumulates ran in int8; "
         "left in float: layers.0 (it is a Bilinear, the method handles nn.Linear)."
     )
 
@@ -215,24 +246,27 @@ def test_why_a_model_is_not_faster_is_said_for_each_batch_size_at_which_it_is_no
         not_faster=(NotFaster(1, ("the calls decide", "no VNNI")), NotFaster(64, ("no VNNI",))),
     )
     assert comparison_table(made).notes[2:4] == (
-        "Latency at batch 1: slower. Why not faster: the calls decide; no VNNI.",
-        "Latency at batch 64: no difference of more than 4 %. Why not faster: no VNNI.",
+        "Latency at batch 1: slower. Reasons: the calls decide; no VNNI.",
+        "Latency at batch 64: no difference of more than 4 %. Reasons: no VNNI.",
     )
-    assert "not faster" not in note(comparison_table(REPORT))
+    assert "Reasons" not in note(comparison_table(REPORT))
     one = with_comparison(not_faster=(NotFaster(64, ("no VNNI",)),))
-    assert [text for text in comparison_table(one).notes if "Why not" in text] == [
-        "Latency at batch 64: faster. Why not faster: no VNNI."
+    assert [text for text in comparison_table(one).notes if "Reasons" in text] == [
+        "Latency at batch 64: faster. Reasons: no VNNI."
     ]
 
 
-def test_each_reason_not_to_trust_the_latencies_is_a_sentence_and_what_to_do_is_said_once() -> None:
-    told = note(comparison_table(SHAKY))
-    assert "UNSTABLE at batch 64: it shook.\nUNSTABLE at batch 64: it rattled.\nMeasure again on a quiet" in told
-    assert told.count("Measure again") == 1
+def test_each_reason_for_unstable_latencies_is_a_sentence_and_the_advice_is_given_once() -> None:
+    text = note(comparison_table(SHAKY))
+    assert (
+        "UNSTABLE at batch 64: it shook.\nUNSTABLE at batch 64: it rattled.\nThese latencies are not reliable" in text
+    )
+    assert text.count("measure again") == 1
     assert "UNSTABLE" not in note(comparison_table(REPORT))
-    alone = note(comparison_table(dataclasses.replace(FLOAT, conditions=SHAKY.conditions)))
-    assert "UNSTABLE at batch 64: it shook." in alone
-    assert "Measure again" not in note(comparison_table(FLOAT))
+    assert "UNSTABLE at batch 64: it shook." in note(
+        comparison_table(dataclasses.replace(FLOAT, conditions=SHAKY.conditions))
+    )
+    assert "measure again" not in note(comparison_table(FLOAT))
 
 
 # Sample data, mixed conditions
@@ -260,7 +294,7 @@ def test_the_note_names_every_protocol_and_every_number_of_threads_of_several_ru
 def test_the_note_says_when_the_test_split_was_calibrated_on() -> None:
     tested = dataclasses.replace(REPORT, calibration="test")
     assert "Calibrated on the test split" in note(comparison_table(tested))
-    assert "Calibrated on the test split, as the lab allows." in notes([REPORT, tested])
+    assert "Calibrated on the test split." in notes([REPORT, tested])
     assert "Calibrated" not in note(comparison_table(dataclasses.replace(REPORT, calibration="train")))
 
 
@@ -270,9 +304,10 @@ def test_the_note_says_when_the_test_split_was_calibrated_on() -> None:
 def test_accuracy_on_the_validation_split_is_called_so() -> None:
     held = dataclasses.replace(REPORT.data, validation=144, evaluation="validation")
     validated = dataclasses.replace(REPORT, data=held)
-    assert "Accuracy on the validation split: 144 examples held out of train." in note(comparison_table(validated))
-    assert "in 4 of 5 such validation sets" in note(comparison_table(validated))
-    assert "Where evaluation=validation: accuracy on the validation split" in " ".join(notes([REPORT, validated]))
+    assert "Accuracy on the validation split: 144 examples held out of the training split." in note(
+        comparison_table(validated)
+    )
+    assert "With evaluation=validation: accuracy on the validation split" in " ".join(notes([REPORT, validated]))
     unused = dataclasses.replace(REPORT, data=dataclasses.replace(held, evaluation="test"))
     assert "validation" not in note(comparison_table(unused))
 
@@ -304,7 +339,7 @@ def test_markdown_finds_neither_html_nor_links_in_what_a_table_holds() -> None:
 
 
 def test_the_terminal_shows_every_cell_and_every_note_and_takes_none_for_markup() -> None:
-    odd = dataclasses.replace(SHAKY, task="[red]mine", compiled=compiled())
+    odd = dataclasses.replace(SHAKY, task="[red]mine", others=(other_float(),))
     console = Console(width=250, record=True, file=io.StringIO())
     table = comparison_table(odd)
     console.print(table.rich())

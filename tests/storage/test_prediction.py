@@ -13,16 +13,18 @@ import torch
 from torch import nn
 
 import quantexp
-from quantexp.config import METHODS, Dynamic, Experiment, Mlp, Mnist, NoQuant, Quant, Sst2, Static, Task, Train
-from quantexp.mission import load
+from quantexp.config import METHODS, Dynamic, Experiment, Kind, Mlp, Mnist, NoQuant, Quant, Sst2, Static, Task, Train
+from quantexp.mission import input_kind
+from quantexp.mission import load as load_data
 from quantexp.storage.prediction import Prediction, StoredModel
-from quantexp.storage.stored import Recipe, load, save
+from quantexp.storage.recipe import Recipe
+from quantexp.storage.stored import load, save
 from quantexp.system.errors import ModelError
 from quantexp.tasks import mnist
 from quantexp.tasks.data import TaskData
 from quantexp.tasks.sst2 import parse_tsv
-from quantexp.training.baseline import trained
-from quantexp.training.loop import predict
+from quantexp.training.loop import outputs
+from tests.runs import quantized
 
 Sample = Callable[..., Experiment]
 Stored = Callable[..., tuple[Path, nn.Module, TaskData]]
@@ -37,9 +39,9 @@ def stored(sample: Sample, tmp_path: Path) -> Stored:
     def build(task: Task, quant: Quant) -> tuple[Path, nn.Module, TaskData]:
         train = Train(epochs=4, learning_rate=0.01, threads=1)  # enough to tell the classes apart
         experiment = sample(task=task, quant=quant, model=Mlp(hidden=[16]), train=train)
-        data = load(experiment)
-        model = quant.apply(trained(experiment, data), data, experiment.train, str(experiment.precision)).model
-        save(tmp_path / "model", model, Recipe.of(experiment, data))
+        data = load_data(experiment)
+        model = quantized(experiment, data).model
+        save(tmp_path / "model", model, Recipe.of(experiment, data, input_kind(experiment)))
         return tmp_path / "model", model, data
 
     return build
@@ -60,7 +62,7 @@ def test_raw_test_examples_are_predicted_as_the_run_predicted_them(
     folder, model, data = stored(task, method())
     found = load(folder).predict(raw_test_inputs(task))
     assert isinstance(found, list)
-    assert [one.label for one in found] == predict(model, data.test).tolist()
+    assert [one.label for one in found] == outputs(model, data.test).argmax(1).tolist()
     assert len({one.label for one in found}) == data.classes
 
 
@@ -78,7 +80,7 @@ def test_probabilities_are_the_softmax_of_the_logits(stored: Stored) -> None:
     model = load(folder)
     one = model.predict(raw_test_inputs(Mnist())[7])
     with torch.no_grad():
-        logits = model(data.test.inputs(torch.tensor([7])))[0].tolist()
+        logits = model(*data.test.inputs(torch.tensor([7])))[0].tolist()
     expected = [math.exp(logit) / sum(map(math.exp, logits)) for logit in logits]
     assert isinstance(one, Prediction)
     assert one.probabilities == pytest.approx(expected, rel=1e-9)
@@ -108,7 +110,7 @@ def test_a_loaded_model_leaves_no_gradients_and_is_in_evaluation_mode(stored: St
 
 def test_a_model_that_was_stored_without_a_task_says_so() -> None:
     with pytest.raises(ModelError, match="raw inputs need the task of a model, this one was stored without"):
-        StoredModel(nn.Linear(4, 2), None, ()).predict("a fine film")
+        StoredModel(nn.Linear(4, 2), None, Kind.features, ()).predict("a fine film")
 
 
 @pytest.mark.parametrize("raw", [b"a fine film", [], 3, ["a fine film", 3]], ids=repr)

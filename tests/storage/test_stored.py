@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +26,16 @@ from quantexp.config import (
     Static,
     Train,
 )
-from quantexp.mission import load
+from quantexp.mission import input_kind
+from quantexp.mission import load as load_data
 from quantexp.quant.engine import supported_engines
-from quantexp.storage.stored import FILES, Recipe, load, save
+from quantexp.results import InputSpec
+from quantexp.state.checkpoint import float_weights
+from quantexp.storage.recipe import FILES, Recipe, read
+from quantexp.storage.stored import load, save
 from quantexp.system.errors import ModelError
-from quantexp.training.baseline import trained
+from quantexp.tasks.inputs import Batch
+from tests.runs import quantized
 
 Sample = Callable[..., Experiment]
 
@@ -43,38 +50,57 @@ def of_pair(value: object) -> str:
 
 
 @pytest.fixture
-def saved(sample: Sample, tmp_path: Path) -> Callable[..., tuple[Path, nn.Module, Tensor]]:
+def saved(sample: Sample, tmp_path: Path) -> Callable[..., tuple[Path, nn.Module, Batch]]:
     """Quantize a small network and save it; the folder, the network, and a batch of test inputs."""
 
-    def build(quant: Quant, precision: str | None = None, **parts: object) -> tuple[Path, nn.Module, Tensor]:
+    def build(quant: Quant, precision: str | None = None, **parts: object) -> tuple[Path, nn.Module, Batch]:
         small = {"model": Mlp(hidden=[16]), "train": Train(epochs=1, threads=1), **parts}
         experiment = sample(quant=quant, precision=precision, **small)
-        data = load(experiment)
-        baseline = trained(experiment, data)
-        model = quant.apply(baseline, data, experiment.train, str(experiment.precision)).model
+        data = load_data(experiment)
+        model = quantized(experiment, data).model
         folder = tmp_path / "model"
-        save(folder, model, Recipe.of(experiment, data))
-        return folder, model, data.test.inputs(torch.arange(64))
+        save(folder, model, Recipe.of(experiment, data, input_kind(experiment)))
+        return folder, model, data.test.first(64)
 
     return build
 
 
 @pytest.fixture
-def stored(saved: Callable[..., tuple[Path, nn.Module, Tensor]]) -> Path:
+def stored(saved: Callable[..., tuple[Path, nn.Module, Batch]]) -> Path:
     """A stored int8 model."""
     return saved(Static())[0]
 
 
-def predicted(model: nn.Module, inputs: Tensor) -> Tensor:
+@pytest.fixture
+def worded(saved: Callable[..., tuple[Path, nn.Module, Batch]]) -> Path:
+    """A stored model of sentences."""
+    return saved(NoQuant(), task=Sst2(vocabulary=50))[0]
+
+
+def predicted(model: nn.Module, batch: Batch) -> Tensor:
     with torch.no_grad():
-        return model(inputs)
+        return model(*batch)
+
+
+def described(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
-    """Put these values into the recipe."""
-    path = folder / "recipe.json"
-    recipe = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**recipe, **changes}), encoding="utf-8")
+    """Put these values into the recipe: options among its options, others at its top."""
+    recipe = described(folder)
+    for name, value in changes.items():
+        (recipe["options"] if name in recipe["options"] else recipe)[name] = value
+    (folder / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+
+
+def sign(folder: Path) -> None:
+    """Let the recipe name the files that lie beside it now, as if they had been stored so."""
+    files = described(folder)["files"]
+    for file in files.values():
+        if (folder / file["name"]).is_file():
+            file["sha256"] = hashlib.sha256((folder / file["name"]).read_bytes()).hexdigest()
+    rewrite(folder, files=files)
 
 
 # Saved, and loaded again
@@ -82,7 +108,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize(("method", "precision"), PAIRS, ids=of_pair)
 def test_a_model_that_is_saved_and_loaded_predicts_the_same_bit_for_bit(
-    saved: Callable[..., tuple[Path, nn.Module, Tensor]], method: type[Quant], precision: str
+    saved: Callable[..., tuple[Path, nn.Module, Batch]], method: type[Quant], precision: str
 ) -> None:
     folder, model, inputs = saved(method(), precision)
     again = load(folder)
@@ -94,7 +120,7 @@ def test_a_model_that_is_saved_and_loaded_predicts_the_same_bit_for_bit(
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("method", [Dynamic, Static, Qat], ids=of_pair)
 def test_a_model_of_any_engine_predicts_the_same_bit_for_bit(
-    saved: Callable[..., tuple[Path, nn.Module, Tensor]], method: type[Dynamic | Static | Qat], engine: Engine
+    saved: Callable[..., tuple[Path, nn.Module, Batch]], method: type[Dynamic | Static | Qat], engine: Engine
 ) -> None:
     folder, model, inputs = saved(method(engine=engine))
     before = torch.backends.quantized.engine
@@ -104,7 +130,7 @@ def test_a_model_of_any_engine_predicts_the_same_bit_for_bit(
 
 @pytest.mark.parametrize("method", [Static, Qat], ids=of_pair)
 def test_a_model_with_one_scale_a_layer_predicts_the_same_bit_for_bit(
-    saved: Callable[..., tuple[Path, nn.Module, Tensor]], method: type[Static | Qat]
+    saved: Callable[..., tuple[Path, nn.Module, Batch]], method: type[Static | Qat]
 ) -> None:
     folder, model, inputs = saved(method(weights=Granularity.per_tensor))
     assert torch.equal(predicted(load(folder), inputs), predicted(model, inputs))
@@ -114,7 +140,7 @@ def test_a_model_with_one_scale_a_layer_predicts_the_same_bit_for_bit(
     ("quant", "name"), [(NoQuant(), "state.safetensors"), (Dynamic(), "state.pt")], ids=["none", "dynamic"]
 )
 def test_plain_weights_are_safetensors_and_packed_ones_a_state_dict_of_torch(
-    saved: Callable[..., tuple[Path, nn.Module, Tensor]], quant: Quant, name: str
+    saved: Callable[..., tuple[Path, nn.Module, Batch]], quant: Quant, name: str
 ) -> None:
     folder, _, _ = saved(quant)
     assert sorted(path.name for path in folder.iterdir()) == ["recipe.json", name]
@@ -127,11 +153,108 @@ def test_loading_leaves_the_random_state_of_torch_as_it_was(stored: Path) -> Non
 
 
 def test_the_recipe_says_what_the_model_is(stored: Path) -> None:
-    recipe = json.loads((stored / "recipe.json").read_text(encoding="utf-8"))
-    assert recipe["task"]["name"] == "mnist"
-    assert recipe["model"] == {"name": "mlp", "hidden": [16]}
-    assert recipe["quant"]["name"] == "static"
-    assert (recipe["precision"], recipe["inputs"], recipe["classes"]) == ("int8", 400, 10)
+    recipe = described(stored)
+    assert list(recipe) == ["format", "options", "inputs", "output", "preprocessing", "runtime", "versions", "files"]
+    assert recipe["format"] == 4
+    options = recipe["options"]
+    assert options["task"] == {"name": "mnist", "hidden": [1024, 1024], "crop": 20}
+    assert options["model"] == {"name": "mlp", "hidden": [16]}
+    assert options["quant"]["name"] == "static"
+    assert options["precision"] == "int8"
+    (spec,) = recipe["inputs"]
+    assert (spec["name"], spec["shape"], spec["dtype"]) == ("pixels", [400], "float32")
+    assert (recipe["output"], recipe["preprocessing"]) == ({"classes": 10}, {"kind": "features"})
+    assert recipe["runtime"] == {"name": "eager", "target": "kernels", "batch_sizes": []}
+    assert recipe["versions"]["torch"] == torch.__version__
+
+
+def test_the_recipe_names_each_file_by_its_role_with_the_digest_of_its_content(worded: Path) -> None:
+    files = described(worded)["files"]
+    assert {role: file["name"] for role, file in files.items()} == {
+        "state": "state.safetensors",
+        "vocabulary": "vocabulary.txt",
+    }
+    for file in files.values():
+        assert file["sha256"] == hashlib.sha256((worded / file["name"]).read_bytes()).hexdigest()
+
+
+def test_a_recipe_is_read_as_it_was_written(
+    saved: Callable[..., tuple[Path, nn.Module, Batch]], tmp_path: Path
+) -> None:
+    folder, model, _ = saved(NoQuant(), task=Sst2(vocabulary=50))
+    recipe = dataclasses.replace(read(folder), runtime="compiled", target="qdq", batch_sizes=(1, 64))
+    save(tmp_path / "again", model, recipe)
+    assert read(tmp_path / "again") == recipe
+    assert recipe.inputs == (InputSpec("counts", (50,), "float32", 0.0, 1.0),)
+
+
+def test_specs_of_several_inputs_and_of_a_length_that_varies_are_read_as_they_were_written(
+    saved: Callable[..., tuple[Path, nn.Module, Batch]], tmp_path: Path
+) -> None:
+    folder, model, _ = saved(NoQuant())
+    ids, mask = (
+        InputSpec("ids", (None,), "int64", 0, 99, length=32),
+        InputSpec("mask", (None,), "int64", 0, 1, length=32),
+    )
+    save(tmp_path / "again", model, dataclasses.replace(read(folder), inputs=(ids, mask), kind="tokens"))
+    again = read(tmp_path / "again")
+    assert (again.inputs, again.kind) == ((ids, mask), "tokens")
+
+
+# Files that are not those that were stored
+
+
+def test_a_file_that_was_changed_is_refused_by_its_name(worded: Path) -> None:
+    for name in ("state.safetensors", "vocabulary.txt"):
+        content = (worded / name).read_bytes()
+        (worded / name).write_bytes(bytes([*content[:-1], content[-1] ^ 1]))
+        with pytest.raises(ModelError, match=rf"is damaged .*{name} is not the file that was stored"):
+            load(worded)
+        (worded / name).write_bytes(content)
+    assert len(load(worded).vocabulary) == 50
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [
+        ("state", "weights.bin"),
+        ("state", "../model/state.pt"),
+        ("state", "recipe.json"),
+        ("state", "vocabulary.txt"),
+        ("vocabulary", "state.pt"),
+        ("vocabulary", "/etc/passwd"),
+        ("tokenizer", "tokenizer.json"),
+        ("code", "state.pt"),
+    ],
+)
+def test_a_file_that_is_none_of_a_stored_network_is_refused(stored: Path, role: str, name: str) -> None:
+    files = described(stored)["files"]
+    (stored / "tokenizer.json").write_text("{}")
+    rewrite(stored, files={**files, role: {"name": name, "sha256": "0" * 64}})
+    with pytest.raises(ModelError, match=rf"the files of a stored network are .*; got {role}: '{name}'"):
+        load(stored)
+
+
+def test_only_the_file_that_the_recipe_names_is_read(stored: Path) -> None:
+    expected = predicted(load(stored), (torch.ones(2, 400),))
+    (stored / "state.safetensors").write_bytes(b"not of this network")
+    assert torch.equal(predicted(load(stored), (torch.ones(2, 400),)), expected)
+
+
+def test_a_recipe_that_names_no_state_is_damaged_whatever_lies_beside_it(stored: Path) -> None:
+    rewrite(stored, files={})
+    with pytest.raises(ModelError, match=r"is damaged .*'state'"):
+        load(stored)
+
+
+def test_weights_to_start_from_that_were_changed_are_refused(
+    saved: Callable[..., tuple[Path, nn.Module, Batch]],
+) -> None:
+    folder, _, _ = saved(NoQuant())
+    content = (folder / "state.safetensors").read_bytes()
+    (folder / "state.safetensors").write_bytes(bytes([*content[:-1], content[-1] ^ 1]))
+    with pytest.raises(ModelError, match=r"is damaged .*state\.safetensors is not the file that was stored"):
+        float_weights(folder)
 
 
 # What is not a stored model
@@ -170,15 +293,19 @@ def test_a_network_that_is_not_known_is_an_error_that_lists_those_that_are(store
 
 def test_a_task_that_is_not_known_is_an_error_that_lists_those_that_are(stored: Path) -> None:
     rewrite(stored, task={"name": "imagenet"})
-    with pytest.raises(ModelError, match=r"may use mnist, sst2, got 'imagenet'"):
+    with pytest.raises(ModelError, match=r"may use mnist, sst2, custom, got 'imagenet'"):
         load(stored)
 
 
-@pytest.mark.parametrize("other", [2, 4, None, "3"])
+@pytest.mark.parametrize("other", [2, 5, None, "3", "4"])
 def test_a_model_of_another_format_is_an_error_that_names_both_and_the_way_out(stored: Path, other: object) -> None:
     rewrite(stored, format=other, whatever="a format from the future holds")
-    with pytest.raises(ModelError, match=rf"has format {other!r}, this quantexp reads 3; make the run again"):
+    with pytest.raises(ModelError, match=rf"has format {other!r}, this quantexp reads 3 and 4; make the run again"):
         load(stored)
+
+
+def spec(values: int) -> dict[str, Any]:
+    return {"name": "pixels", "shape": [values], "dtype": "float32", "low": None, "high": None, "length": None}
 
 
 DAMAGED: dict[str, dict[str, Any]] = {
@@ -191,8 +318,18 @@ DAMAGED: dict[str, dict[str, Any]] = {
     "widths that are text": {"model": {"name": "mlp", "hidden": "wide"}},
     "a network of images for inputs that are none": {"model": {"name": "lenet5"}},
     "inputs that are text": {"inputs": "many"},
-    "inputs below zero": {"inputs": -1},
-    "more inputs than there is memory": {"inputs": 10**15},
+    "no inputs": {"inputs": []},
+    "inputs of another width": {"inputs": [spec(399)]},
+    "one input more": {"inputs": [spec(400), spec(400)]},
+    "inputs below zero": {"inputs": [spec(-1)]},
+    "more inputs than there is memory": {"inputs": [spec(10**15)]},
+    "inputs of a dtype that is not known": {"inputs": [spec(400) | {"dtype": "object"}]},
+    "inputs with a field that is not known": {"inputs": [spec(400) | {"unit": "mm"}]},
+    "a kind of input that is not known": {"preprocessing": {"kind": "video"}},
+    "a kind of input that is not the network's": {"preprocessing": {"kind": "image"}},
+    "classes below zero": {"output": {"classes": -1}},
+    "no output": {"output": {}},
+    "a runtime without batch sizes": {"runtime": {"name": "eager", "target": "kernels"}},
     "another method than the state's": {"quant": {"name": "none"}, "precision": "fp32"},
     "a field that is not known": {"owner": "me"},
     "a vocabulary of its own": {"vocabulary": ["a"]},
@@ -217,29 +354,24 @@ def test_a_network_wider_than_its_state_is_refused_before_memory_is_taken_for_it
 # The words that are counted
 
 
-@pytest.fixture
-def worded(saved: Callable[..., tuple[Path, nn.Module, Tensor]]) -> Path:
-    """A stored model of sentences."""
-    return saved(NoQuant(), task=Sst2(vocabulary=50))[0]
-
-
 def test_the_words_lie_in_a_file_of_their_own_in_the_order_of_the_features(worded: Path, sample: Sample) -> None:
     words = (worded / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
-    assert tuple(words) == load(sample(task=Sst2(vocabulary=50))).vocabulary
+    assert tuple(words) == load_data(sample(task=Sst2(vocabulary=50))).vocabulary
     assert len(words) == 50
-    assert "vocabulary" not in json.loads((worded / "recipe.json").read_text(encoding="utf-8"))
+    assert words[0] not in (worded / "recipe.json").read_text(encoding="utf-8").split('"')
     assert {path.name for path in worded.iterdir()} <= FILES.keys()
 
 
 def test_words_of_any_script_are_read_as_they_were_written(worded: Path) -> None:
     words = ["naïve", "映画", "🎬", "\ufeffbom", "it's", *(f"w{i}" for i in range(45))]
     (worded / "vocabulary.txt").write_bytes("\n".join(words).encode())
+    sign(worded)
     assert load(worded).vocabulary == tuple(words)
 
 
 VOCABULARIES: dict[str, tuple[bytes, str]] = {
-    "one word less": (b"\n".join(b"w%d" % i for i in range(49)), "sst2 gives 49 values, it takes 50"),
-    "one word more": (b"\n".join(b"w%d" % i for i in range(51)), "sst2 gives 51 values, it takes 50"),
+    "one word less": (b"\n".join(b"w%d" % i for i in range(49)), "sst2 gives inputs of shape 49, the network takes 50"),
+    "one word more": (b"\n".join(b"w%d" % i for i in range(51)), "sst2 gives inputs of shape 51, the network takes 50"),
     "a word twice": (b"\n".join([b"w", b"w", *(b"w%d" % i for i in range(48))]), "must hold each word once"),
     "a space in a word": (b"\n".join([b"a b", *(b"w%d" % i for i in range(49))]), "one word a line, it has 'a b'"),
     "an empty line": (b"\n".join([b"", *(b"w%d" % i for i in range(49))]), "one word a line, it has ''"),
@@ -251,20 +383,43 @@ VOCABULARIES: dict[str, tuple[bytes, str]] = {
 @pytest.mark.parametrize(("content", "told"), VOCABULARIES.values(), ids=VOCABULARIES.keys())
 def test_words_that_are_not_those_of_the_model_are_an_error(worded: Path, content: bytes, told: str) -> None:
     (worded / "vocabulary.txt").write_bytes(content)
+    sign(worded)
     with pytest.raises(ModelError, match=rf"is damaged .*{told}"):
         load(worded)
 
 
 def test_a_model_of_more_classes_than_its_task_names_is_an_error(worded: Path) -> None:
-    rewrite(worded, classes=3)
-    with pytest.raises(ModelError, match="sst2 has 2 classes, it gives 3"):
+    rewrite(worded, output={"classes": 3})
+    with pytest.raises(ModelError, match="sst2 has 2 classes, the network gives 3"):
         load(worded)
 
 
 def test_a_model_of_sentences_without_its_words_is_an_error(worded: Path) -> None:
     (worded / "vocabulary.txt").unlink()
-    with pytest.raises(ModelError, match="sst2 gives 0 values, it takes 50"):
+    with pytest.raises(ModelError, match=r"is damaged .*vocabulary\.txt"):
         load(worded)
+    rewrite(worded, files={"state": described(worded)["files"]["state"]})
+    with pytest.raises(ModelError, match=r"sizes of input counts must be at least 1, got \(0,\)"):
+        load(worded)
+
+
+# Weights to start from
+
+
+@pytest.mark.parametrize(("method", "precision"), PAIRS, ids=of_pair)
+def test_only_float32_weights_are_given_to_start_from(
+    saved: Callable[..., tuple[Path, nn.Module, Batch]], method: type[Quant], precision: str
+) -> None:
+    folder, model, _ = saved(method(), precision)
+    if method.name == "amp" or precision == "fp32":
+        weights = float_weights(folder)
+        assert list(weights) == ["layers.0.bias", "layers.0.weight", "layers.2.bias", "layers.2.weight"]
+        assert {weight.dtype for weight in weights.values()} == {torch.float32}
+        own = [value for name, value in model.state_dict().items() if name.endswith("layers.2.weight")]
+        assert torch.equal(own[0], weights["layers.2.weight"])
+    else:
+        with pytest.raises(ModelError, match=rf"quant=none with fp32 and quant=amp .* quant={method.name} with "):
+            float_weights(folder)
 
 
 # Damaged states
@@ -279,11 +434,14 @@ def test_a_model_without_its_state_is_an_error_that_names_the_file(stored: Path)
 @pytest.mark.parametrize("length", [0, 4, 100, 1000])
 @pytest.mark.parametrize("quant", [NoQuant(), Static()], ids=["safetensors", "pt"])
 def test_a_state_that_is_cut_off_is_an_error_that_names_the_folder(
-    saved: Callable[..., tuple[Path, nn.Module, Tensor]], quant: Quant, length: int
+    saved: Callable[..., tuple[Path, nn.Module, Batch]], quant: Quant, length: int
 ) -> None:
     folder, _, _ = saved(quant)
     (state,) = folder.glob("state.*")
     state.write_bytes(state.read_bytes()[:length])
+    with pytest.raises(ModelError, match=rf"model is damaged .*{state.name} is not the file that was stored"):
+        load(folder)
+    sign(folder)
     with pytest.raises(ModelError, match="model is damaged"):
         load(folder)
 
@@ -301,7 +459,8 @@ class Payload:
 def test_a_state_with_code_is_refused_and_the_code_does_not_run(stored: Path, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     torch.save({"payload": Payload(marker)}, stored / "state.pt")
-    with pytest.raises(ModelError, match="model is damaged"):
+    sign(stored)
+    with pytest.raises(ModelError, match=r"model is damaged \(UnpicklingError: Weights only load failed"):
         load(stored)
     assert not marker.exists()
     torch.load(stored / "state.pt", weights_only=False)
@@ -319,6 +478,7 @@ STATES: dict[str, object] = {
 @pytest.mark.parametrize("state", STATES.values(), ids=STATES.keys())
 def test_a_state_that_is_not_the_models_is_an_error(stored: Path, state: object) -> None:
     torch.save(state, stored / "state.pt")
+    sign(stored)
     with pytest.raises(ModelError, match="model is damaged"):
         load(stored)
 
@@ -330,14 +490,16 @@ def test_a_state_that_is_not_the_models_is_an_error(stored: Path, state: object)
 )
 def test_a_state_that_is_a_damaged_pickle_is_an_error(stored: Path, content: bytes) -> None:
     (stored / "state.pt").write_bytes(content)
+    sign(stored)
     with pytest.raises(ModelError, match="model is damaged"):
         load(stored)
 
 
 def test_float_weights_of_other_shapes_are_an_error_that_names_the_layer(
-    saved: Callable[..., tuple[Path, nn.Module, Tensor]],
+    saved: Callable[..., tuple[Path, nn.Module, Batch]],
 ) -> None:
     folder, model, _ = saved(NoQuant())
     save_file({**model.state_dict(), "layers.2.bias": torch.zeros(3)}, folder / "state.safetensors")
+    sign(folder)
     with pytest.raises(ModelError, match=r"layers\.2\.bias"):
         load(folder)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from quantexp.config import Affine, Experiment, Granularity
+from quantexp.runner.checks import check_inputs
 from quantexp.runner.identity import configuration, configuration_digest
 from quantexp.studies.affine.findings import AffineReport, metrics, table
 from quantexp.studies.affine.pictures import pictures
@@ -124,8 +125,8 @@ def test_the_notes_say_where_more_than_half_a_step_comes_from() -> None:
 
 def test_the_notes_say_what_fewer_bits_do_not_save() -> None:
     notes = " ".join(table(study(Affine(num_bits=4), 0)).notes)
-    assert "an integer of 4 bits takes 8 there" in notes
-    assert "takes 8 there" not in " ".join(table(study(Affine(num_bits=8), 0)).notes)
+    assert "an integer of 4 bits is stored in 8" in notes
+    assert "is stored in 8" not in " ".join(table(study(Affine(num_bits=8), 0)).notes)
 
 
 def test_metrics_have_these_names(report: AffineReport) -> None:
@@ -160,7 +161,7 @@ def test_a_study_is_part_of_the_configuration_and_a_single_run_has_none() -> Non
 
 
 def test_a_study_of_a_tensor_asks_for_no_data(tmp_path: Path) -> None:
-    Experiment(study=Affine(), data_dir=str(tmp_path / "nowhere")).check_inputs()
+    check_inputs(Experiment(study=Affine(), data_dir=str(tmp_path / "nowhere")))
 
 
 # -- the command -----------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ class Searched:
         self.so_far: list[Findings] = []
         validated: dict[str, Any] = {"validation": 0.1, "evaluation": "validation", "batch_size": 1}
         experiment = Experiment(quant=quant or Static(), **validated)
-        steps = search.find(Search(**settings), experiment, lambda one: f"make {one.quant.name}")
+        steps = search.find(Search(**settings), experiment, lambda made: f"make {made.quant.name}")
         self.found = self._end(steps)
 
     def _end(self, steps: Any) -> Findings:
@@ -72,7 +72,7 @@ class Searched:
             ),
             quantized=measured("int8", weight_bytes={"int8": round(size)}, evidence=Evidence(held, (), ()), ms={1: 1}),
             comparison=comparison(
-                accuracy_drop=lost / data.evaluated,
+                drop=lost / data.evaluated,
                 flips_gained=max(0, -lost),
                 flips_lost=max(0, lost),
                 speedups=[speedup(1, ratio)],
@@ -135,7 +135,7 @@ def test_the_budget_ends_it_with_the_best_so_far_and_says_so() -> None:
     found = Searched("abcd", harms(**lost), max_accuracy_drop=0.003, max_variants=5)
     assert len(found.asked) == 5  # nothing quantized is within the bound yet: there is nothing to test
     assert found.answer == ("none", "float")
-    assert "5 variants measured, then study.max_variants ended the search" in found.notes
+    assert "5 variants measured; study.max_variants ended the search" in found.notes
     more = Searched("abcd", harms(**lost), max_accuracy_drop=0.003, max_variants=6)
     assert more.answer == ("all but b, c", "static"), "the most promising one comes first"
 
@@ -146,24 +146,25 @@ def test_a_bound_of_zero_gives_a_model_that_loses_nothing() -> None:
     assert found.found.metrics["best/accuracy_drop"] == 0
     floats = Searched("abc", harms(a=1, b=2, c=3), max_accuracy_drop=0)
     assert floats.answer == ("none", "float")
-    assert "float: no quantized variant meets the bound; the nearest is static int8 on a, -0.10 points" in floats.notes
+    assert "float; no quantized variant meets the bound, the nearest is static int8 on a, -0.10 points" in floats.notes
     assert all(one.evaluation == "validation" for one in floats.asked), "the float model is not measured for itself"
 
 
-def test_what_is_within_the_bound_and_no_faster_than_float_is_not_the_answer() -> None:
+def test_a_candidate_that_is_no_faster_than_float_is_not_the_answer() -> None:
     found = Searched("ab", lambda *_: (0, 0.8), max_accuracy_drop=0.01)
     assert found.answer == ("none", "float")
-    assert "no quantized variant within the bound is faster at batch 1 by more than 1%; the best is" in found.notes
+    assert "no quantized variant within the bound is faster at batch 1 by more than 1%, the best is" in found.notes
 
 
-def test_a_gain_that_nothing_brings_ends_with_the_nearest_and_says_so() -> None:
+def test_without_a_candidate_within_the_bound_the_nearest_one_is_the_answer() -> None:
     found = Searched("abc", harms(a=1, b=-2, c=3), max_accuracy_drop=-0.05)
     assert found.answer == ("b", "static")
     assert (
-        "nothing meets the bound (a gain of 5.00 points); the nearest is static int8 on b, +0.20 points" in found.notes
+        "none; no candidate meets the bound (gain of at least 5.00 points), the nearest is static int8 on b, +0.20"
+        in found.notes
     )
     assert found.found.metrics["best/within_bound"] == 0
-    assert {row[-2] for row in found.found.table.rows} == {"beyond"}
+    assert {row[-2] for row in found.found.table.rows} == {"missed"}
 
 
 def test_each_method_is_climbed_and_the_best_of_all_is_the_answer() -> None:
@@ -175,7 +176,7 @@ def test_each_method_is_climbed_and_the_best_of_all_is_the_answer() -> None:
     found = Searched("ab", figures, Static(flow=Flow.pt2e), methods=["static", "dynamic"])
     assert found.answer == ("all", "dynamic")
     assert isinstance(found.asked[-1].quant, Dynamic)
-    assert "As a single run: make dynamic" in found.notes
+    assert "To run the answer alone: make dynamic" in found.notes
 
 
 def test_a_layer_that_is_bad_static_and_good_dynamic_is_left_to_dynamic() -> None:
@@ -197,7 +198,7 @@ def test_no_method_takes_the_share_of_another() -> None:
     assert (names.count("dynamic"), names.count("static")) == (3, 5)
 
 
-def test_a_variant_that_cannot_be_quantized_is_told_and_the_others_go_on() -> None:
+def test_a_variant_that_cannot_be_quantized_is_named_and_the_others_continue() -> None:
     def figures(method: str, chosen: frozenset[str], dynamic: frozenset[str]) -> tuple[int, float]:
         if chosen == {"a", "c"}:
             raise QuantizationError("it has no kernel")
@@ -235,18 +236,17 @@ def test_the_test_split_decides_nothing() -> None:
             made = super()._report(experiment)
             if experiment.evaluation == "validation":
                 return made
-            worse = dataclasses.replace(made.comparison, accuracy_drop=0.5, flips_gained=0, flips_lost=250)
-            return dataclasses.replace(made, comparison=worse)
+            return dataclasses.replace(made, comparison=comparison(drop=0.5, flips_gained=0, flips_lost=250))
 
     found = Disagreeing("abc", harms(a=1, b=40, c=2), max_accuracy_drop=0.003)
     assert found.answer == ("all but b", "static")
     assert [one.evaluation for one in found.asked] == ["validation"] * (len(found.asked) - 1) + ["test"]
     assert found.found.metrics["test/accuracy_drop"] == 0.5
-    assert "On the test split, which decided nothing" in found.notes
-    assert "-50.00 points against float (0 gained, 250 lost" in found.notes
+    assert "On the test split: " in found.notes
+    assert "vs float -50.00 points: +0 / -250 examples (exact" in found.notes
 
 
-def test_what_is_found_so_far_is_told_after_each_variant_and_ends_as_the_answer() -> None:
+def test_findings_are_given_after_each_variant_and_end_as_the_answer() -> None:
     found = Searched("abc", harms(a=1, b=40, c=2), max_accuracy_drop=0.003)
     assert [one.metrics["variants"] for one in found.so_far] == list(range(1, len(found.so_far) + 1))
     assert len(found.so_far) == len(found.asked) - 1

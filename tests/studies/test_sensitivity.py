@@ -119,7 +119,7 @@ def test_a_module_with_children_is_varied_as_a_whole(workdir: Path, small: Calla
     network = {"task": Mnist(crop=32), "model": Lenet5(), "train": Train(epochs=1, threads=1)}
     found = done(small(**network, study=Sensitivity(layers=["features", "classifier.4"])), model="lenet5")
     assert {row[0] for row in found.table.rows} == {"all layers", "features", "classifier.4", ""}
-    assert any("features (features.0, features.3)" in note for note in found.table.notes)
+    assert any("Modules: features (features.0, features.3)" in note for note in found.table.notes)
     _, _, variants = runs()
     assert {asked_of(run) for run in variants} == {
         "",
@@ -155,7 +155,7 @@ def test_every_method_that_can_leave_layers_in_float_is_studied_by_the_names_of_
     assert timed <= found.metrics.keys() if quant.timed else not timed & found.metrics.keys()
 
 
-def test_a_pattern_that_matches_nothing_that_is_quantized_is_told_with_what_there_is(
+def test_a_pattern_that_matches_no_quantized_layer_is_an_error_that_lists_them(
     workdir: Path, small: Callable[..., Experiment]
 ) -> None:
     with pytest.raises(QuantizationError) as error:
@@ -167,7 +167,7 @@ def test_a_pattern_that_matches_nothing_that_is_quantized_is_told_with_what_ther
     assert study.status == "FAILED"
 
 
-def test_a_variant_that_cannot_be_quantized_is_told_and_the_others_go_on(
+def test_a_variant_that_cannot_be_quantized_is_named_and_the_others_continue(
     workdir: Path, small: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(experiment: Experiment, request: Request) -> Any:

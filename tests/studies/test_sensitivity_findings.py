@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from quantexp.results import Report, won_and_lost
+from quantexp.config import Criterion
+from quantexp.results import Report
 from quantexp.statistics.paired import mcnemar
-from quantexp.studies.sensitivity.findings import Part, SensitivityReport, advice, metrics, table, variant_lines
-from quantexp.studies.sensitivity.pictures import accuracy_figure, pictures, sqnr_figure
-from tests.builders import comparison, measured, report, speedup
+from quantexp.studies.sensitivity.findings import Part, SensitivityReport, metrics, variant_lines
+from quantexp.studies.sensitivity.pictures import part_figure, pictures
+from quantexp.studies.sensitivity.table import advice, table
+from quantexp.tasks.objectives.between import change_between
+from tests.builders import comparison, measured, quality_change, report, speedup
 
 PNG = b"\x89PNG"
 EXAMPLES = 1000
@@ -19,7 +22,7 @@ EXAMPLES = 1000
 def variant(lost: int = 0, sqnr_db: float | None = 30.0, **changes: Any) -> Report:
     """A quantized model that loses the first `lost` test examples against float."""
     made = comparison(
-        accuracy_drop=lost / EXAMPLES,
+        drop=lost / EXAMPLES,
         flips_gained=0,
         flips_lost=lost,
         gained_examples=(),
@@ -59,23 +62,27 @@ def test_parts_are_sorted_by_the_accuracy_they_cost_alone_and_ties_by_sqnr() -> 
     ]
 
 
-def test_a_row_holds_what_a_variant_costs_and_buys() -> None:
+def test_a_row_has_the_figures_of_a_variant() -> None:
     alone = variant(4, 21.5, quantized=measured("int8", weight_bytes={"int8": 1_468_000}, loss=0.1))
     found = table(study(4, part("layers.0", alone, None), failed={"all but layers.0": "no kernel"}))
-    assert found.rows[1] == (*("layers.0", "alone", "-0.40", "+0 -4", "+0.0200", "21.5", "1.50x faster", "1.47"),)
+    assert found.rows[1] == (*("layers.0", "alone", "-0.40", "+0 / -4", "+0.0200", "21.5", "1.50x faster", "1.47"),)
     assert found.rows[2] == ("", "all but it", *[""] * 6)
     assert "Not measured: all but layers.0 (no kernel)." in found.notes
 
 
 def test_two_models_differ_where_the_flips_of_one_are_not_those_of_the_other() -> None:
-    one = comparison(gained_examples=(1, 2), lost_examples=(5, 6, 7))
-    other = comparison(gained_examples=(2, 3), lost_examples=(7, 8))
-    assert won_and_lost(one, other) == (1 + 2, 1 + 1)  # 3, 5 and 6 are won, 1 and 8 lost
-    assert won_and_lost(other, one) == (2, 3)
-    assert won_and_lost(one, one) == (0, 0)
+    first = quality_change(gained_examples=(1, 2), lost_examples=(5, 6, 7))
+    second = quality_change(gained_examples=(2, 3), lost_examples=(7, 8))
+    change = change_between(first, second, EXAMPLES)
+    assert (change.gained_examples, change.lost_examples) == ((3, 5, 6), (1, 8))
+    assert (change.flips_gained, change.flips_lost, change.drop) == (3, 2, -1 / EXAMPLES)
+    assert change.p_value == mcnemar(3, 2)
+    back = change_between(second, first, EXAMPLES)
+    assert (back.gained_examples, back.lost_examples) == (change.lost_examples, change.gained_examples)
+    assert change_between(first, first, EXAMPLES).p_value == 1
 
 
-def test_what_wins_accuracy_back_is_to_be_kept_in_float_the_most_first() -> None:
+def test_parts_with_a_significant_gain_are_kept_in_float_the_greatest_first() -> None:
     found = study(
         60,
         part("layers.0", variant(20), variant(40)),
@@ -85,32 +92,32 @@ def test_what_wins_accuracy_back_is_to_be_kept_in_float_the_most_first() -> None
     )
     assert [one.part.name for one in found.to_keep] == ["features", "layers.0"]
     assert advice(found) == (
-        "Keep features and layers.0 in float (quant.exclude=[layers.9,features.0,features.3,layers.0]): left out, "
-        "features wins back 3.50 points (p < 0.001); layers.0 wins back 2.00 points (p < 0.001); "
+        "Keep features and layers.0 in float (quant.exclude=[layers.9,features.0,features.3,layers.0]). Gain over "
+        "quantizing all layers: features +3.50 points (p < 0.001) and layers.0 +2.00 points (p < 0.001); "
         "exact McNemar test, 5 % over 3 tests."
     )
-    assert "As a whole: features (features.0, features.3)." in table(found).notes
+    assert "Modules: features (features.0, features.3)." in table(found).notes
 
 
 @pytest.mark.parametrize(("won", "parts", "told"), [(6, 1, True), (5, 1, False), (6, 2, False), (7, 2, True)])
-def test_many_tests_share_the_five_per_cent(won: int, parts: int, told: bool) -> None:
+def test_many_tests_share_the_five_percent(won: int, parts: int, told: bool) -> None:
     """Six one-sided flips have p = 2 / 2^6 = 0.031, seven 0.016: enough for one test, and for two of 2.5 % each."""
     found = study(60, *(part(f"layers.{at}", variant(0), variant(60 - won * (at == 0))) for at in range(parts)))
     assert [one.part.name for one in found.to_keep] == ["layers.0"] * told
 
 
-def test_without_a_loss_that_can_be_told_all_are_to_be_quantized() -> None:
+def test_without_a_significant_loss_the_advice_is_to_quantize_all_layers() -> None:
     quiet = study(2, part("layers.0", variant(1), variant(1)), part("layers.2", variant(1), variant(1)))
     assert advice(quiet) == (
-        "No layer's loss can be told from chance: quantize all (exact McNemar test, 5 % over 2 tests)."
+        "No layer causes a significant loss: quantize all layers (exact McNemar test, 5 % over 2 tests)."
     )
 
 
-def test_a_loss_that_no_single_layer_wins_back_is_not_called_chance() -> None:
+def test_a_significant_loss_that_no_single_layer_recovers_is_reported() -> None:
     both = study(60, part("layers.0", variant(60), variant(60)), part("layers.2", variant(60), variant(60)))
-    assert advice(both).startswith("All layers together lose 6.00 points (p < 0.001), but no single one left out")
+    assert advice(both).startswith("All layers together lose 6.00 points (p < 0.001), but leaving a single layer")
     only = study(60, part("layers.0", variant(60), None))
-    assert advice(only).endswith("and nothing would be left to quantize without layers.0.")
+    assert advice(only).endswith("and without layers.0 nothing is left to quantize.")
 
 
 def test_metrics_are_named_by_what_is_quantized() -> None:
@@ -129,8 +136,8 @@ def test_there_is_a_picture_of_accuracy_and_one_of_noise_with_a_row_a_part() -> 
         part("layers.0", variant(50, None), variant(10)),
         part("a.module.with.a.name.that.is.far.too.long", None, variant(60)),
     )
-    for draw in (accuracy_figure, sqnr_figure):
-        (axes,) = draw(found).axes
+    for criterion in Criterion:
+        (axes,) = part_figure(found, criterion).axes
         names = [label.get_text() for label in axes.get_yticklabels()]
         assert names[0] == "layers.0"
         assert len(names[1]) == 28

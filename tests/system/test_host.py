@@ -57,10 +57,10 @@ say("passed")
 """
 TRAIN = """
 import torch
-from quantexp.tasks.data import Dense
-split = Dense(torch.zeros(10_000, dtype=torch.int64), torch.zeros(10_000, 4))
+from quantexp.tasks.data import Tensors
+split = Tensors(torch.zeros(10_000, dtype=torch.int64), (torch.zeros(10_000, 4),))
 while True:
-    for inputs, labels in split.batches(64):
+    for batch, rows in split.batches(64):
         say("batch")
         torch.ones(200, 200) @ torch.ones(200, 200)
 """

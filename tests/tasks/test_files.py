@@ -17,7 +17,8 @@ from urllib.parse import urlparse
 import datasets
 import pytest
 
-from quantexp.config import DataRequest, DataSource, Mnist, Sst2
+from quantexp import tasks
+from quantexp.config import DataRequest, DataSource, Kind, Mnist, Sst2
 from quantexp.system.errors import CacheError, DataError
 from quantexp.tasks import sources
 from quantexp.tasks.files import DataFiles, reachable, read_bytes
@@ -141,7 +142,7 @@ def test_a_folder_without_the_data_set_is_answered_with_the_file_it_must_hold(
     tmp_path: Path, task: Mnist | Sst2, first: str
 ) -> None:
     with pytest.raises(DataError, match=f"^data_dir={re.escape(str(tmp_path))} must hold {first}, which is not there"):
-        task.load(DataRequest(data_dir=str(tmp_path)))
+        tasks.load(task, Kind.features, DataRequest(data_dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize("name", ["train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
@@ -454,7 +455,7 @@ def test_the_check_of_the_sample_looks_for_no_files(
 ) -> None:
     for name in ("MNIST", "SST2"):
         monkeypatch.setattr(sources, name, replace(getattr(sources, name), hosts=no_hosts))
-    task.check(DataRequest(DataSource.sample, data_dir=str(tmp_path), cache_dir=str(tmp_path)))
+    tasks.sources_of(task).check(DataRequest(DataSource.sample, data_dir=str(tmp_path), cache_dir=str(tmp_path)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -463,7 +464,7 @@ def test_the_check_of_the_sample_looks_for_no_files(
 )
 def test_the_check_names_a_file_that_the_users_folder_lacks(tmp_path: Path, task: Mnist | Sst2, first: str) -> None:
     with pytest.raises(DataError, match=f"must hold {first}, which is not there"):
-        task.check(DataRequest(data_dir=str(tmp_path)))
+        tasks.sources_of(task).check(DataRequest(data_dir=str(tmp_path)))
 
 
 def test_the_check_refuses_an_empty_cache_without_network(tmp_path: Path, closed: str) -> None:

@@ -1,4 +1,4 @@
-"""MNIST: files to normalised tensors, the small sample, and the examples drawn for calibration."""
+"""MNIST: files to images that are normalised in batches, the small sample, and the examples drawn for calibration."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 from torchvision import transforms
 
-from quantexp.config import CalibrationSplit, DataRequest, DataSource, Mnist
+from quantexp.config import CalibrationSplit, DataRequest, DataSource, Kind, Mnist
 from quantexp.system.errors import ConfigError, DataError, ModelError
 from quantexp.tasks import mnist
-from quantexp.tasks.data import Dense, Split, TaskData
+from quantexp.tasks.data import Images, Split, TaskData
 
 TRAIN, TEST = 40, 12  # images in the hand-made data set
 HERE = Path("digits.idx")  # named in errors, never read
@@ -35,9 +36,23 @@ def numbered(count: int, first: int) -> bytes:
 
 def grey(split: Split) -> list[int]:
     """Return the grey value of each of these images."""
-    assert isinstance(split, Dense)
-    assert torch.equal(split.values.amin(1), split.values.amax(1))
-    return (split.values[:, 0] * 0.3081 + 0.1307).mul(255).round().int().tolist()
+    return greys(every_input(split))
+
+
+def greys(values: Tensor) -> list[int]:
+    """Return the grey value of each of these images, normalised and flat."""
+    assert torch.equal(values.amin(1), values.amax(1))
+    return (values[:, 0] * 0.3081 + 0.1307).mul(255).round().int().tolist()
+
+
+def every_input(split: Split) -> Tensor:
+    (values,) = split.inputs(torch.arange(len(split)))
+    return values
+
+
+def prepare(images: Tensor, side: int) -> Tensor:
+    """Return uint8 images as a network of flat features takes them."""
+    return every_input(Images(None, mnist.crop(images, side), mnist.MEAN, mnist.STD, flat=True))
 
 
 @pytest.fixture
@@ -60,15 +75,15 @@ def folder(tmp_path: Path) -> Path:
 def load(folder: Path) -> Callable[..., TaskData]:
     """Load the hand-made data; keywords go into the request."""
 
-    def load_it(crop: int = 20, **request: object) -> TaskData:
+    def load_it(crop: int = 20, kind: Kind = Kind.features, **request: object) -> TaskData:
         settings = {"data_dir": str(folder), "calibration_examples": 10, **request}
-        return Mnist(crop=crop).load(DataRequest(**settings))  # type: ignore[arg-type]
+        return mnist.load(Mnist(crop=crop), kind, DataRequest(**settings))  # type: ignore[arg-type]
 
     return load_it
 
 
-def load_sample(crop: int = 20) -> TaskData:
-    return Mnist(crop=crop).load(DataRequest(DataSource.sample))
+def load_sample(crop: int = 20, kind: Kind = Kind.features) -> TaskData:
+    return mnist.load(Mnist(crop=crop), kind, DataRequest(DataSource.sample))
 
 
 # --- files -----------------------------------------------------------------------------------------
@@ -179,9 +194,7 @@ def test_files_that_lie_there_unpacked_are_read_the_same(load: Callable[..., Tas
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
     plain = load()
-    assert isinstance(packed.train, Dense)
-    assert isinstance(plain.train, Dense)
-    assert torch.equal(plain.train.values, packed.train.values)
+    assert torch.equal(every_input(plain.train), every_input(packed.train))
     assert plain.fingerprint == packed.fingerprint  # it stands for the examples, not for their packing
 
 
@@ -201,15 +214,15 @@ def test_images_and_labels_arrive_in_the_order_of_the_files(load: Callable[..., 
     assert data.train.labels.tolist() == [i % 10 for i in range(40)]
     assert data.test.labels.tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 9, 8]
     assert data.train.labels.dtype == torch.int64
-    assert (data.features, data.classes) == (400, 10)
+    assert ([spec.shape for spec in data.inputs], data.classes) == ([(400,)], 10)
     assert data.origin == f"data_dir {folder}"
-    assert data.example.shape == (2, 400)
+    assert [tensor.shape for tensor in data.example] == [(2, 400)]
 
 
 def test_a_pixel_is_scaled_to_one_and_normalised_with_mean_and_deviation() -> None:
     images = torch.zeros(1, 28, 28, dtype=torch.uint8)
     images[0, 4, 4], images[0, 4, 5], images[0, 5, 4] = 255, 51, 102  # crop 20 begins at row and column 4
-    prepared = mnist.prepare(images, 20)
+    prepared = prepare(images, 20)
     assert prepared.shape == (1, 400)
     black = -0.1307 / 0.3081
     expected = torch.full((1, 400), black)
@@ -226,12 +239,12 @@ def test_preparation_equals_the_transforms_of_torchvision(crop: int) -> None:
         [transforms.CenterCrop(crop), transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
     )
     expected = torch.stack([reference(Image.fromarray(image.numpy())).flatten() for image in images])
-    assert torch.equal(mnist.prepare(images, crop), expected)
+    assert torch.equal(prepare(images, crop), expected)
 
 
 def test_a_crop_of_32_sets_the_image_in_a_black_margin_of_two_pixels() -> None:
     images = torch.full((2, 28, 28), 255, dtype=torch.uint8)
-    prepared = mnist.prepare(images, 32).view(2, 32, 32)
+    prepared = prepare(images, 32).view(2, 32, 32)
     inside = torch.zeros(32, 32, dtype=torch.bool)
     inside[2:30, 2:30] = True
     torch.testing.assert_close(prepared[:, inside], torch.full((2, 784), (1 - 0.1307) / 0.3081))
@@ -240,7 +253,7 @@ def test_a_crop_of_32_sets_the_image_in_a_black_margin_of_two_pixels() -> None:
 
 def test_preparation_leaves_the_images_as_they_were() -> None:
     images = torch.full((1, 28, 28), 7, dtype=torch.uint8)
-    mnist.prepare(images, 28)
+    prepare(images, 28)
     assert torch.equal(images, torch.full((1, 28, 28), 7, dtype=torch.uint8))
 
 
@@ -262,12 +275,24 @@ RAW: dict[str, object] = {
 
 @pytest.mark.parametrize("raw", RAW.values(), ids=RAW.keys())
 def test_images_of_any_kind_are_prepared_as_the_data_are(raw: object) -> None:
-    assert torch.equal(mnist.encode(raw, 20), mnist.prepare(PIXELS, 20))
+    batch, single = mnist.encode(Mnist(crop=20), Kind.features, raw, ())
+    assert not single
+    assert len(batch) == 1
+    assert torch.equal(batch[0], prepare(PIXELS, 20))
 
 
 def test_one_image_gives_one_input() -> None:
-    assert torch.equal(mnist.encode(PIXELS[1], 5), mnist.prepare(PIXELS, 5)[1])
-    assert mnist.encode(PIXELS[:1], 5).shape == (1, 25)
+    (values,), single = mnist.encode(Mnist(crop=5), Kind.features, PIXELS[1], ())
+    assert single
+    assert torch.equal(values, prepare(PIXELS, 5)[1:2])
+    (values,), single = mnist.encode(Mnist(crop=5), Kind.features, PIXELS[:1], ())
+    assert not single
+    assert values.shape == (1, 25)
+
+
+def test_images_are_encoded_as_images_for_a_network_that_takes_images() -> None:
+    (values,), _ = mnist.encode(Mnist(crop=32), Kind.image, PIXELS, ())
+    assert torch.equal(values, prepare(PIXELS, 32).view(3, 1, 32, 32))
 
 
 REFUSED: dict[str, tuple[object, str]] = {
@@ -295,13 +320,13 @@ REFUSED: dict[str, tuple[object, str]] = {
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
 def test_what_is_no_image_is_refused(raw: object, told: str) -> None:
     with pytest.raises(ModelError, match=rf"^raw inputs of mnist are an image of 28x28 numbers .*{told}"):
-        mnist.encode(raw, 20)
+        mnist.encode(Mnist(crop=20), Kind.features, raw, ())
 
 
 def test_the_crop_decides_the_number_of_features(load: Callable[..., TaskData]) -> None:
     data = load(crop=5)
-    assert data.features == 25
-    assert data.example.shape == (2, 25)
+    assert data.inputs[0].values == 25
+    assert data.example[0].shape == (2, 25)
 
 
 # --- batches ---------------------------------------------------------------------------------------
@@ -310,13 +335,81 @@ def test_the_crop_decides_the_number_of_features(load: Callable[..., TaskData]) 
 def test_batches_hold_every_example_once_in_the_order_asked_for(load: Callable[..., TaskData]) -> None:
     train = load().train
     batches = list(train.batches(16))
-    assert [len(labels) for _, labels in batches] == [16, 16, 8]
-    assert grey(Dense(train.labels, torch.cat([inputs for inputs, _ in batches]))) == list(range(40))
+    assert [len(rows) for _, rows in batches] == [16, 16, 8]
+    assert greys(torch.cat([values for (values,), _ in batches])) == list(range(40))
 
     order = torch.tensor([39, 0, 7])
-    [(inputs, labels)] = train.batches(16, order)
-    assert grey(Dense(labels, inputs)) == [39, 0, 7]
-    assert labels.tolist() == [9, 0, 7]
+    [((values,), rows)] = train.batches(16, order)
+    assert greys(values) == [39, 0, 7]
+    assert train.labels[rows].tolist() == [9, 0, 7]
+
+
+def test_the_first_examples_begin_again_where_they_run_out(load: Callable[..., TaskData]) -> None:
+    (values,) = load().train.first(5, skipping=37)
+    assert greys(values) == [37, 38, 39, 0, 1]
+
+
+# --- in memory -------------------------------------------------------------------------------------
+
+
+def held(split: Split) -> Tensor:
+    assert isinstance(split, Images)
+    return split.pixels
+
+
+@pytest.mark.parametrize("kind", [Kind.features, Kind.image])
+def test_images_stay_bytes_in_memory_until_a_batch_is_made(load: Callable[..., TaskData], kind: Kind) -> None:
+    data = load(kind=kind, validation=0.1)
+    assert data.validation is not None
+    for split, count in ((data.train, 36), (data.validation, 4), (data.calibration, 10), (data.test, TEST)):
+        pixels = held(split)
+        assert (pixels.dtype, pixels.shape) == (torch.uint8, (count, 1, 20, 20))
+        assert pixels.untyped_storage().nbytes() == count * 400, "the margins that are cut off are not kept"
+        assert every_input(split).dtype == torch.float32
+
+
+def formerly(images: Tensor, side: int) -> Tensor:
+    """The computation of the time when every image was normalised as it was read: (n, 28, 28) to (n, side · side)."""
+    if side > 28:
+        margin = side - 28
+        before, after = margin // 2, margin - margin // 2
+        images = torch.nn.functional.pad(images, (before, after, before, after))
+    edge = round((images.shape[-1] - side) / 2)
+    center = images[:, edge : edge + side, edge : edge + side]
+    return center.float().div_(255).sub_(0.1307).div_(0.3081).flatten(1)
+
+
+@pytest.mark.parametrize("side", [4, 5, 20, 28, 31, 32])
+@pytest.mark.parametrize("kind", [Kind.features, Kind.image])
+def test_batches_are_bit_for_bit_what_they_were_when_floats_were_kept(kind: Kind, side: int) -> None:
+    images = torch.arange(256, dtype=torch.uint8).repeat(13)[: 4 * 784].view(4, 28, 28)  # every value a pixel can have
+    expected = formerly(images, side)
+    split = Images(None, mnist.crop(images, side), mnist.MEAN, mnist.STD, flat=kind is Kind.features)
+    shape = (-1, side * side) if kind is Kind.features else (-1, 1, side, side)
+    assert torch.equal(every_input(split), expected.view(shape))
+    rows = torch.tensor([3, 0, 3])
+    (values,) = split.inputs(rows)
+    assert torch.equal(values, expected[rows].view(shape))
+    (values,) = split.take(torch.tensor([2, 1])).inputs(torch.tensor([1]))
+    assert torch.equal(values, expected[1:2].view(shape))
+
+
+def test_a_batch_can_be_written_to_without_a_change_to_the_data(load: Callable[..., TaskData]) -> None:
+    train = load().train
+    for (values,), _ in train.batches(16):
+        values.fill_(7)
+    assert grey(train) == list(range(40))
+
+
+@pytest.mark.parametrize(("kind", "shape"), [(Kind.features, (1024,)), (Kind.image, (1, 32, 32))])
+def test_what_a_network_takes_is_known_without_data_and_is_what_it_gets(kind: Kind, shape: tuple[int, ...]) -> None:
+    (spec,) = mnist.inputs(Mnist(crop=32), kind)
+    data = load_sample(crop=32, kind=kind)
+    assert data.inputs == (spec,)
+    assert (spec.shape, spec.dtype, mnist.classes(Mnist())) == (shape, "float32", 10)
+    values = every_input(data.train)
+    assert values.shape[1:] == shape
+    assert (values.amin(), values.amax()) == pytest.approx((spec.low, spec.high), rel=1e-6)
 
 
 # --- calibration -----------------------------------------------------------------------------------
@@ -364,25 +457,21 @@ def test_more_calibration_examples_than_there_are_is_refused(
 def test_the_sample_has_1437_digits_to_train_on_and_360_to_test() -> None:
     data = load_sample()
     assert (len(data.train), len(data.test), len(data.calibration)) == (1437, 360, 512)
-    assert (data.features, data.classes) == (400, 10)
+    assert (data.inputs[0].values, data.classes) == (400, 10)
     for split in (data.train, data.test):
         assert set(split.labels.tolist()) == set(range(10))
         assert split.labels.dtype == torch.int64
-        assert split.inputs(torch.arange(len(split))).shape == (len(split), 400)
+        assert every_input(split).shape == (len(split), 400)
 
 
 def test_no_digit_of_the_sample_is_both_trained_on_and_tested() -> None:
     data = load_sample()
-    assert isinstance(data.train, Dense)
-    assert isinstance(data.test, Dense)
-    trained = {values.numpy().tobytes() for values in data.train.values}
-    assert not any(values.numpy().tobytes() in trained for values in data.test.values)
+    trained = {values.numpy().tobytes() for values in every_input(data.train)}
+    assert not any(values.numpy().tobytes() in trained for values in every_input(data.test))
 
 
 def test_a_digit_of_the_sample_lies_in_the_middle_of_a_black_margin_of_four_pixels() -> None:
-    train = load_sample(crop=28).train
-    assert isinstance(train, Dense)
-    images = train.values.view(-1, 28, 28)
+    images = every_input(load_sample(crop=28).train).view(-1, 28, 28)
     black = -0.1307 / 0.3081
     margin = torch.ones(28, 28, dtype=torch.bool)
     margin[4:24, 4:24] = False
@@ -392,7 +481,5 @@ def test_a_digit_of_the_sample_lies_in_the_middle_of_a_black_margin_of_four_pixe
 
 def test_the_sample_is_the_same_each_time() -> None:
     first, second = load_sample(), load_sample()
-    assert isinstance(first.train, Dense)
-    assert isinstance(second.train, Dense)
-    assert torch.equal(first.train.values, second.train.values)
+    assert torch.equal(every_input(first.train), every_input(second.train))
     assert first.fingerprint == second.fingerprint

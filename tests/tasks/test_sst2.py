@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantexp.config import CalibrationSplit, DataRequest, DataSource, Sst2
+from quantexp.config import CalibrationSplit, DataRequest, DataSource, Kind, Sst2
 from quantexp.system.errors import ConfigError, DataError, ModelError
+from quantexp.tasks import sst2
 from quantexp.tasks.data import BagOfWords, Split, TaskData
-from quantexp.tasks.sst2 import bag_of_words, encode, parse_tsv
+from quantexp.tasks.sst2 import bag_of_words, counts, parse_tsv
 
 HERE = Path("reviews.tsv")  # named in errors, never read
 HEADER = "sentence\tlabel\n"
@@ -25,7 +26,19 @@ def tsv(*rows: str) -> bytes:
 
 
 def every_input(split: Split) -> list[list[float]]:
-    return split.inputs(torch.arange(len(split))).tolist()
+    return counted(split).tolist()
+
+
+def counted(split: Split) -> Tensor:
+    """Return the counts of all sentences of a split."""
+    (values,) = split.inputs(torch.arange(len(split)))
+    return values
+
+
+def encode(raw: object, vocabulary: tuple[str, ...]) -> Tensor:
+    """Return the counts of raw sentences."""
+    (values,), _ = sst2.encode(Sst2(), Kind.features, raw, vocabulary)
+    return values
 
 
 @pytest.fixture
@@ -38,13 +51,13 @@ def load(tmp_path: Path) -> Callable[..., TaskData]:
         (folder / "train.tsv").write_bytes(train)
         (folder / "dev.tsv").write_bytes(dev)
         settings = {"data_dir": str(tmp_path), "calibration_examples": 1, **request}
-        return Sst2(vocabulary=vocabulary).load(DataRequest(**settings))  # type: ignore[arg-type]
+        return sst2.load(Sst2(vocabulary=vocabulary), Kind.features, DataRequest(**settings))  # type: ignore[arg-type]
 
     return load_it
 
 
 def load_sample() -> TaskData:
-    return Sst2().load(DataRequest(DataSource.sample))
+    return sst2.load(Sst2(), Kind.features, DataRequest(DataSource.sample))
 
 
 # --- files -----------------------------------------------------------------------------------------
@@ -139,8 +152,8 @@ def test_an_input_counts_each_word_of_the_vocabulary(load: Callable[..., TaskDat
     assert every_input(data.train) == [[3, 2, 1, 0], [0, 0, 1, 1]]
     assert every_input(data.test) == [[0, 0, 1, 2], [0, 1, 0, 0]]
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([1, 0], [0, 1])
-    assert (data.features, data.classes) == (4, 2)
-    assert data.example.dtype == torch.float32
+    assert (data.inputs, data.classes) == (counts(4), 2)
+    assert data.example[0].dtype == torch.float32
     assert data.train.labels.dtype == torch.int64
 
 
@@ -158,21 +171,21 @@ def test_words_of_equal_frequency_enter_the_vocabulary_by_first_appearance(
 
 def test_words_of_the_test_split_do_not_enter_the_vocabulary(load: Callable[..., TaskData]) -> None:
     data = load(train=tsv("a\t1", "b\t0"), dev=tsv("new new new\t1", "a new\t0"))
-    assert data.features == 2
+    assert data.inputs[0].values == 2
     assert every_input(data.test) == [[0, 0], [1, 0]]
 
 
 def test_a_word_is_what_stands_between_spaces(load: Callable[..., TaskData]) -> None:
     data = load(train=tsv("It it it's , ,\t1"), dev=tsv("it\t1"), vocabulary=4)
-    assert data.features == 4  # "," It it it's
+    assert data.inputs[0].values == 4  # "," It it it's
     assert every_input(data.train) == [[2, 1, 1, 1]]
     assert every_input(data.test) == [[0, 0, 1, 0]]
 
 
 def test_inputs_come_for_any_rows_in_any_order() -> None:
     split = bag_of_words([("a", 0), ("", 1), ("b b a", 1)], {"a": 0, "b": 1})
-    assert split.inputs(torch.tensor([2, 0, 2, 1])).tolist() == [[1, 2], [1, 0], [1, 2], [0, 0]]
-    assert split.inputs(torch.tensor([1])).tolist() == [[0, 0]]
+    assert split.inputs(torch.tensor([2, 0, 2, 1]))[0].tolist() == [[1, 2], [1, 0], [1, 2], [0, 0]]
+    assert split.inputs(torch.tensor([1]))[0].tolist() == [[0, 0]]
     taken = split.take(torch.tensor([2, 1]))
     assert every_input(taken) == [[1, 2], [0, 0]]
     assert taken.labels.tolist() == [1, 1]
@@ -180,8 +193,8 @@ def test_inputs_come_for_any_rows_in_any_order() -> None:
 
 def test_batches_give_the_same_counts_as_all_rows_at_once() -> None:
     train = load_sample().train
-    whole = train.inputs(torch.arange(len(train)))
-    pieces = [inputs for inputs, _ in train.batches(64)]
+    whole = counted(train)
+    pieces = [values for (values,), _ in train.batches(64)]
     assert [len(piece) for piece in pieces] == [64] * 10
     assert torch.equal(torch.cat(pieces), whole)
 
@@ -189,7 +202,7 @@ def test_batches_give_the_same_counts_as_all_rows_at_once() -> None:
 def test_counts_stay_sparse_until_a_batch_is_made(load: Callable[..., TaskData]) -> None:
     rows = [f"word{i} word{i + 1} common\t{i % 2}" for i in range(300)]
     data = load(tsv(*rows), tsv(*rows[:50]), calibration_examples=100)
-    assert data.features == 302  # word0 to word300, common
+    assert data.inputs[0].values == 302  # word0 to word300, common
     for split, sentences in ((data.train, 300), (data.calibration, 100), (data.test, 50)):
         assert isinstance(split, BagOfWords)
         held = [getattr(split, field.name) for field in dataclasses.fields(split)]
@@ -202,16 +215,21 @@ def test_counts_stay_sparse_until_a_batch_is_made(load: Callable[..., TaskData])
 
 
 def test_a_sentence_is_counted_as_in_the_data() -> None:
-    assert encode("b a  b unknown", ("a", "b")).tolist() == [1, 2]
+    assert encode("b a  b unknown", ("a", "b")).tolist() == [[1, 2]]
     assert encode(["b", "", "A a\n"], ("a", "b")).tolist() == [[0, 1], [0, 0], [1, 0]]
     assert encode(("b",), ("a", "b")).tolist() == [[0, 1]]
+
+
+@pytest.mark.parametrize(("raw", "single"), [("a fine film", True), (["a fine film"], False), (("a", "b"), False)])
+def test_one_sentence_is_told_from_a_list_of_one(raw: object, single: bool) -> None:
+    assert sst2.encode(Sst2(), Kind.features, raw, ("a",))[1] is single
 
 
 def test_test_sentences_are_encoded_to_the_inputs_of_the_test_split() -> None:
     data = load_sample()
     sentences = [sentence for sentence, _ in sample_rows("dev")]
-    assert torch.equal(encode(sentences, data.vocabulary), data.test.inputs(torch.arange(160)))
-    assert len(data.vocabulary) == data.features
+    assert torch.equal(encode(sentences, data.vocabulary), counted(data.test))
+    assert len(data.vocabulary) == data.inputs[0].values
 
 
 @pytest.mark.parametrize("raw", [b"fine", [], (), 3, None, {"fine"}, ["fine", b"fine"], [["fine"]]], ids=repr)
@@ -230,7 +248,7 @@ def numbered(count: int, prefix: str) -> bytes:
 
 def rows_of(split: Split) -> list[int]:
     """Return, for sentences of one word each, which word it is."""
-    inputs = split.inputs(torch.arange(len(split)))
+    inputs = counted(split)
     assert inputs.sum(1).tolist() == [1.0] * len(split)
     return inputs.argmax(1).tolist()
 
@@ -291,8 +309,8 @@ def test_no_sentence_of_the_sample_appears_twice_or_in_both_splits() -> None:
 def test_the_sample_counts_every_word_of_its_training_sentences() -> None:
     data = load_sample()
     words = [sentence.split() for sentence, _ in sample_rows("train")]
-    assert data.features == len({word for sentence in words for word in sentence})  # fewer than 5000
-    assert data.train.inputs(torch.arange(640)).sum(1).tolist() == [len(sentence) for sentence in words]
+    assert data.inputs[0].values == len({word for sentence in words for word in sentence})  # fewer than 5000
+    assert counted(data.train).sum(1).tolist() == [len(sentence) for sentence in words]
     assert data.train.labels.tolist() == [label for _, label in sample_rows("train")]
 
 

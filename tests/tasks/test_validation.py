@@ -7,10 +7,23 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from quantexp.config import DataRequest, DataSource, EvaluationSplit, Experiment, Mlp, Mnist, Sst2, Static, Task, Train
-from quantexp.mission import run
+from quantexp import tasks
+from quantexp.config import (
+    DataRequest,
+    DataSource,
+    EvaluationSplit,
+    Experiment,
+    Kind,
+    Mlp,
+    Mnist,
+    Sst2,
+    Static,
+    Task,
+    Train,
+)
+from quantexp.mission import load, run
 from quantexp.system.errors import ConfigError
-from quantexp.tasks import recent
+from quantexp.tasks import mnist
 from quantexp.tasks.data import Split, TaskData, held_out
 
 TRAIN = {"mnist": 1437, "sst2": 640}  # examples of the samples
@@ -19,12 +32,12 @@ TASKS = [pytest.param(Mnist(crop=20), id="mnist"), pytest.param(Sst2(), id="sst2
 
 def loaded(task: Task, validation: float = 0.25, seed: int = 0, **request: object) -> TaskData:
     settings = {"validation": validation, "validation_seed": seed, **request}
-    return task.load(DataRequest(DataSource.sample, **settings))  # type: ignore[arg-type]
+    return tasks.load(task, Kind.features, DataRequest(DataSource.sample, **settings))  # type: ignore[arg-type]
 
 
 def examples(split: Split) -> set[tuple[float, ...]]:
     """Return the inputs; no two examples of a sample are equal."""
-    return {tuple(row) for row in split.inputs(torch.arange(len(split))).tolist()}
+    return {tuple(row) for row in split.inputs(torch.arange(len(split)))[0].tolist()}
 
 
 def validation(data: TaskData) -> Split:
@@ -60,7 +73,7 @@ def test_the_seed_decides_which_examples_are_held_out_and_all_keep_their_order()
 
 def test_words_of_what_is_held_out_are_not_counted() -> None:
     data = loaded(Sst2(), calibration_examples=10)
-    counted = data.train.inputs(torch.arange(len(data.train))).sum(0)
+    counted = data.train.inputs(torch.arange(len(data.train)))[0].sum(0)
     assert len(counted) == len(data.vocabulary) < len(loaded(Sst2(), 0).vocabulary)
     assert bool((counted > 0).all())
 
@@ -80,14 +93,14 @@ def test_measuring_on_what_is_not_held_out_is_refused() -> None:
 def test_the_files_are_read_once_whichever_split_is_measured_on(
     sample: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, reads = Mnist.load, []
+    real, reads = mnist.load, []
 
-    def load(task: Mnist, request: DataRequest) -> TaskData:
+    def reading(task: Mnist, kind: Kind, request: DataRequest) -> TaskData:
         reads.append(request.validation)
-        return real(task, request)
+        return real(task, kind, request)
 
-    monkeypatch.setattr(Mnist, "load", load)
-    monkeypatch.setattr(recent, "_kept", None)
+    monkeypatch.setattr(mnist, "load", reading)
+    monkeypatch.setattr(tasks, "_kept", None)
     for split in ("test", "validation", "test"):
         data = load(sample(validation=0.1, evaluation=split))
         assert data.evaluated is (data.test if split == "test" else data.validation)
@@ -103,5 +116,5 @@ def test_a_run_on_the_validation_split_measures_there_and_says_so(sample: Callab
     tested = run(sample(validation=0.1, **parts)).report
     assert (validated.data.evaluation, validated.data.evaluated) == ("validation", 144)
     assert (validated.data.train, validated.data.validation, validated.data.test) == (1293, 144, 360)
-    assert (validated.result.accuracy.total, tested.result.accuracy.total) == (144, 360)
+    assert (validated.result.quality.total, tested.result.quality.total) == (144, 360)
     assert (tested.data.evaluation, tested.data.evaluated) == ("test", 360)

@@ -11,10 +11,14 @@ from quantexp.config import Device, Optimizer, Train
 from quantexp.models.mlp import MLP
 from quantexp.results import Training
 from quantexp.system.errors import TrainingError
-from quantexp.tasks.data import Dense
-from quantexp.training.loop import fit, predict
+from quantexp.tasks.data import Tensors
+from quantexp.tasks.inputs import Batch
+from quantexp.tasks.objectives.classification import Classification
+from quantexp.tasks.objectives.unlabelled import Unlabelled
+from quantexp.training.loop import fit, outputs
 
 EXAMPLES, FEATURES, CLASSES = 200, 6, 3
+OBJECTIVE = Classification(CLASSES)
 
 
 @pytest.fixture
@@ -26,13 +30,13 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def separable() -> Dense:
+def separable() -> Tensors:
     """Examples of three classes whose centres lie 3·√2 = 4.2 standard deviations apart."""
     drawn = torch.Generator().manual_seed(7)
     labels = torch.arange(EXAMPLES) % CLASSES
     values = torch.randn(EXAMPLES, FEATURES, generator=drawn)
     values[torch.arange(EXAMPLES), labels] += 3.0
-    return Dense(labels, values)
+    return Tensors(labels, (values,))
 
 
 def network() -> MLP:
@@ -47,7 +51,7 @@ def recipe(**settings: object) -> Train:
 
 def trained(seed: int, train: Train | None = None) -> tuple[MLP, Training]:
     model = network()
-    record = fit(model, separable(), train or recipe(), seed=seed, label="test")
+    record = fit(model, separable(), OBJECTIVE, train or recipe(), seed=seed, label="test")
     return model, record
 
 
@@ -73,7 +77,9 @@ def test_the_loss_falls(optimizer: Optimizer, rate: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_the_loss_falls_under_autocast_too_and_the_weights_stay_float32(dtype: torch.dtype) -> None:
     model = network()
-    record = fit(model, separable(), recipe(learning_rate=0.01, epochs=5), seed=0, label="test", autocast=dtype)
+    record = fit(
+        model, separable(), OBJECTIVE, recipe(learning_rate=0.01, epochs=5), seed=0, label="test", autocast=dtype
+    )
     assert record.losses[-1] < record.losses[0] / 2
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
@@ -90,8 +96,8 @@ def test_the_record_says_after_which_steps_each_loss_was_taken() -> None:
 def test_the_first_loss_is_that_of_the_untrained_network_on_the_whole_split() -> None:
     model, data = network(), separable()
     with torch.no_grad():
-        expected = nn.functional.cross_entropy(model(data.values), data.labels)
-    record = fit(model, data, recipe(epochs=1, batch_size=EXAMPLES), seed=0, label="test")
+        expected = nn.functional.cross_entropy(model(*data.values), data.labels)
+    record = fit(model, data, OBJECTIVE, recipe(epochs=1, batch_size=EXAMPLES), seed=0, label="test")
     assert record.losses == pytest.approx((expected.item(),), rel=1e-5)
 
 
@@ -119,7 +125,7 @@ def test_what_a_network_draws_while_it_trains_is_fixed_by_the_seed() -> None:
     def dropped(state: int) -> dict[str, Tensor]:
         torch.manual_seed(state)
         model = nn.Sequential(nn.Dropout(0.5), network())
-        fit(model, separable(), recipe(), seed=0, label="test")
+        fit(model, separable(), OBJECTIVE, recipe(), seed=0, label="test")
         return model.state_dict()
 
     assert equal(dropped(1), dropped(2))
@@ -133,9 +139,9 @@ def test_a_learning_rate_that_makes_the_loss_nan_is_an_error_that_names_step_and
 
 def test_inputs_that_are_not_finite_are_an_error_that_names_the_step_and_the_data() -> None:
     data = separable()
-    data.values[17, 2] = math.inf
+    data.values[0][17, 2] = math.inf
     with pytest.raises(TrainingError, match=r"became nan by step 13 of 13; .*now 0\.001\) or check the data"):
-        fit(network(), data, recipe(epochs=1), seed=0, label="test")
+        fit(network(), data, OBJECTIVE, recipe(epochs=1), seed=0, label="test")
 
 
 def test_a_failed_training_puts_the_threads_and_the_random_state_back(two_threads: None) -> None:
@@ -152,6 +158,7 @@ def test_on_step_is_called_once_before_each_step_with_its_number() -> None:
     fit(
         network(),
         separable(),
+        OBJECTIVE,
         recipe(epochs=2),
         seed=0,
         label="test",
@@ -168,20 +175,20 @@ def test_the_first_on_step_sees_the_untrained_weights() -> None:
     def look(step: int, steps: int) -> None:
         seen.append(equal(model.state_dict(), untrained))
 
-    fit(model, separable(), recipe(epochs=1), seed=0, label="test", on_step=look)
+    fit(model, separable(), OBJECTIVE, recipe(epochs=1), seed=0, label="test", on_step=look)
     assert seen == [True, *[False] * 12]
 
 
 def test_each_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
     orders: list[list[int]] = []
 
-    class Watched(Dense):
-        def inputs(self, rows: Tensor) -> Tensor:
+    class Watched(Tensors):
+        def inputs(self, rows: Tensor) -> Batch:
             orders.append(rows.tolist())
             return super().inputs(rows)
 
     data = separable()
-    fit(network(), Watched(data.labels, data.values), recipe(epochs=2), seed=0, label="test")
+    fit(network(), Watched(data.labels, data.values), OBJECTIVE, recipe(epochs=2), seed=0, label="test")
     first = [row for rows in orders[:13] for row in rows]
     second = [row for rows in orders[13:] for row in rows]
     assert sorted(first) == sorted(second) == list(range(EXAMPLES))
@@ -199,6 +206,7 @@ def test_training_computes_with_the_threads_it_was_told_and_puts_the_former_numb
     record = fit(
         network(),
         separable(),
+        OBJECTIVE,
         recipe(),
         seed=0,
         label="test",
@@ -213,8 +221,61 @@ def test_predicting_in_batches_equals_one_forward_pass_over_all_examples() -> No
     model, _ = trained(0, recipe(learning_rate=0.01, epochs=10))
     data = separable()
     with torch.no_grad():
-        together = model(data.values).argmax(1)
-    predicted = predict(model, data)
+        together = model(*data.values).argmax(1)
+    given = outputs(model, data)
+    assert given.shape == (EXAMPLES, CLASSES)
+    assert not given.requires_grad
+    predicted = OBJECTIVE.predictions(given)
     assert torch.equal(predicted, together)
     assert predicted.shape == (EXAMPLES,)
     assert (predicted == data.labels).float().mean() > 0.9, "the classes are far apart"
+
+
+class Summing(nn.Module):
+    """A network of two inputs: token ids that are embedded, and a mask of those that count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(10, 4)
+        self.last = nn.Linear(4, CLASSES)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        logits: Tensor = self.last((self.embedding(ids) * mask[..., None]).sum(1))
+        return logits
+
+
+def test_a_network_of_several_inputs_is_trained_and_predicts_like_any_other() -> None:
+    drawn = torch.Generator().manual_seed(3)
+    labels = torch.arange(EXAMPLES) % CLASSES
+    ids = torch.randint(CLASSES, 10, (EXAMPLES, 5), generator=drawn)
+    ids[:, 0] = labels  # the first token tells the class, the last two are padding
+    mask = torch.tensor([1, 1, 1, 0, 0]).expand(EXAMPLES, 5).contiguous()
+    data, model = Tensors(labels, (ids, mask)), Summing()
+    record = fit(model, data, OBJECTIVE, recipe(learning_rate=0.05, epochs=10), seed=0, label="test")
+    assert record.losses[-1] < record.losses[0] / 2
+    predicted = OBJECTIVE.predictions(outputs(model, data))
+    assert (predicted == labels).float().mean() > 0.9
+    other = Tensors(labels, (torch.where(mask == 1, ids, 9), mask))
+    assert torch.equal(OBJECTIVE.predictions(outputs(model, other)), predicted), "what is masked does not count"
+
+
+def test_training_without_labels_is_refused_in_words() -> None:
+    data = Tensors(None, separable().values)
+    model = network()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(TrainingError, match="training needs labels, these examples have none; use data=full or"):
+        fit(model, data, OBJECTIVE, recipe(), seed=0, label="test")
+    with pytest.raises(TrainingError, match="training needs labels, data=synthetic has none"):
+        fit(model, separable(), Unlabelled(), recipe(), seed=0, label="test")
+    assert equal(model.state_dict(), before)
+
+
+def test_the_objective_says_what_is_made_small() -> None:
+    class Backwards(Classification):
+        def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+            return super().loss(outputs, CLASSES - 1 - labels)
+
+    model, data = network(), separable()
+    fit(model, data, Backwards(CLASSES), recipe(learning_rate=0.01, epochs=10), seed=0, label="test")
+    predicted = OBJECTIVE.predictions(outputs(model, data))
+    assert (predicted == CLASSES - 1 - data.labels).float().mean() > 0.9

@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.ao import quantization
 from torch.ao.quantization import DeQuantStub, QConfig, QuantStub, disable_observer
 from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
@@ -58,9 +58,18 @@ class Stubbed(Wrapper):
                 raise
             raise QuantizationError(
                 "quant.flow=eager hands quantized tensors from layer to layer, the network has an operator without a "
-                f"kernel for them ({str(error).split(' with arguments')[0]}); use quant.flow=fx, which goes around it"
+                f"kernel for them ({str(error).split(' with arguments')[0]}); {_way_out(self.model)}"
             ) from error
         return logits
+
+
+def _way_out(model: nn.Module) -> str:
+    """Say what to use in place of eager mode: FX, unless it cannot trace the network either."""
+    try:
+        fx.symbolic_trace(model)
+    except Exception:  # tracing runs the network's own code
+        return "use quant=dynamic, or quant.flow=pt2e where torch.export takes the network"
+    return "use quant.flow=fx, which goes around it"
 
 
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:

@@ -1,12 +1,25 @@
-"""FX graph mode of torch.ao: `prepare` inserts observers or fake quant, `convert` puts integer kernels in."""
+"""FX graph mode of torch.ao: `prepare` inserts observers or fake quant, `convert` puts integer kernels in.
+
+FX takes every tensor for a float and observes token ids and masks too; those observers are removed again, and the
+operators that combine integers with floats compute in float.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
-from torch import nn
-from torch.ao.quantization import QConfig, QConfigMapping, disable_observer, get_default_qconfig_mapping
+from torch import fx, nn
+from torch.ao.quantization import (
+    FakeQuantizeBase,
+    ObserverBase,
+    QConfig,
+    QConfigMapping,
+    disable_observer,
+    get_default_qconfig_mapping,
+)
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
 
 from quantexp.config import Dynamic, Qat, Static
@@ -34,9 +47,7 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
 
 def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
     """Insert observers into `model`. `example` is one batch of inputs."""
-    mapping = _mapping(option, model, static_qconfig(option))
-    with taking(*TAKEN):
-        return prepare_fx(model.eval(), mapping, example)
+    return _prepared(prepare_fx, model.eval(), _mapping(option, model, static_qconfig(option)), example)
 
 
 def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
@@ -49,9 +60,7 @@ def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
 
 def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
     """Insert fake quant into `model`."""
-    mapping = _mapping(option, model, qat_qconfig(option))
-    with taking(*TAKEN):
-        return prepare_qat_fx(model.train(), mapping, example)
+    return _prepared(prepare_qat_fx, model.train(), _mapping(option, model, qat_qconfig(option)), example)
 
 
 def freeze_observers(prepared: nn.Module) -> None:
@@ -71,6 +80,40 @@ def convert(prepared: nn.Module, target: str) -> nn.Module:
     with taking(*TAKEN):
         converted: nn.Module = convert_fx(prepared.eval())  # type: ignore[arg-type]
     return converted
+
+
+def _prepared(
+    prepare: Callable[..., fx.GraphModule], model: nn.Module, mapping: QConfigMapping, example: Batch
+) -> nn.Module:
+    with taking(*TAKEN):
+        prepared = prepare(model, mapping, example)
+        run = _Run(copy.deepcopy(prepared).eval())
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            run.run(*example)
+    for node in list(prepared.graph.nodes):
+        if node.name in run.of_integers:
+            node.replace_all_uses_with(node.args[0])
+            prepared.graph.erase_node(node)
+    if run.of_integers:
+        prepared.delete_all_unused_submodules()
+        prepared.recompile()
+    return prepared
+
+
+class _Run(fx.Interpreter):
+    """Runs a prepared network without its observers, and notes which of them stand behind integers or booleans."""
+
+    def __init__(self, prepared: fx.GraphModule) -> None:
+        super().__init__(prepared)
+        self.of_integers: set[str] = set()
+
+    def run_node(self, n: fx.Node) -> Any:
+        if n.op != "call_module" or not isinstance(self.fetch_attr(str(n.target)), ObserverBase | FakeQuantizeBase):
+            return super().run_node(n)
+        (observed,), _ = self.fetch_args_kwargs_from_env(n)
+        if isinstance(observed, torch.Tensor) and not observed.is_floating_point():
+            self.of_integers.add(n.name)
+        return observed
 
 
 def _mapping(option: Static | Qat, model: nn.Module, qconfig: QConfig) -> QConfigMapping:

@@ -13,17 +13,16 @@ packed anew in every copy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch._inductor.fx_passes.freezing_patterns import freezing_passes
 
-from quantexp.quant.flows.graphs import Placed, held, hold_as_parameters, origin, qparams, write_qparams
+from quantexp.quant.flows.graph_layers import exported_layers, held, hold_as_parameters, placed
 from quantexp.quant.flows.lowered_calls import calls
-from quantexp.quant.flows.multipliers import operands
+from quantexp.quant.flows.qparams import qparams, write_qparams
 from quantexp.quant.inspection.dequantized import Call
 from quantexp.quant.inspection.evidence import HeldWeights
 from quantexp.tasks.inputs import Batch
@@ -36,15 +35,6 @@ def any_batch(example: Batch) -> tuple[dict[int, Any], ...]:
     return tuple({0: torch.export.Dim.DYNAMIC} for _ in example)
 
 
-@dataclass(frozen=True)
-class ExportedLayer:
-    """A layer of the network that was exported: its name, its class, and where the graph holds its weight."""
-
-    name: str
-    kind: str
-    weight: str
-
-
 class Lowered(nn.Module):
     """The lowered network: float32 in and out, int8 in between.
 
@@ -55,9 +45,9 @@ class Lowered(nn.Module):
 
     def __init__(self, converted: fx.GraphModule, example: Batch) -> None:
         super().__init__()
-        sources = list(_sources(converted))
+        exported = list(exported_layers(converted))
         graph = _lower(converted.requires_grad_(False), example)
-        self.layers = tuple(_placed(graph, sources))
+        self.layers = tuple(placed(graph, exported))
         self.constants, self.program = _cut(graph)
         hold_as_parameters(self.constants, self.layers)
         self.register_buffer("qparams", qparams((self.constants, self.program)))
@@ -97,16 +87,6 @@ def _refresh(lowered: Lowered, _: object) -> None:
     lowered._pack()
 
 
-def _sources(converted: fx.GraphModule) -> Iterator[ExportedLayer]:
-    """Yield the layers of the exported network in the order in which they run."""
-    for node in converted.graph.nodes:
-        if (taken := operands(node)) and node.meta.get("nn_module_stack"):
-            name, kind = list(node.meta["nn_module_stack"].values())[-1]
-            weight, _ = origin(taken.weight)
-            if weight:
-                yield ExportedLayer(name, str(kind).rpartition(".")[2], weight)
-
-
 def _lower(converted: fx.GraphModule, example: Batch) -> fx.GraphModule:
     """Replace float operators between quantize and dequantize by onednn's, for batches of any size."""
     exported = torch.export.export(converted, example, dynamic_shapes=any_batch(example))
@@ -134,24 +114,6 @@ def _kept_whole() -> dict[Any, Any]:
         if not torch._export.utils._is_cia_op(operator):
             del table[operator]
     return dict(table)
-
-
-def _placed(graph: fx.GraphModule, sources: Iterable[ExportedLayer]) -> Iterator[Placed]:
-    """Yield the layers of the lowered graph, each with the name of the layer that it comes from."""
-    left = list(sources)  # with one more for each further call of a layer
-    for node in graph.graph.nodes:
-        taken = operands(node)
-        weight, dequantized = origin(taken.weight) if taken else (None, False)
-        if taken is None or weight is None:
-            continue
-        bias = origin(taken.bias)[0]
-        own = bias.removesuffix(".bias") if bias else ""
-        source = next((one for one in left if one.weight == weight), None)
-        source = source or next((one for one in left if one.name == own), left[0])
-        left.remove(source)
-        integer = not dequantized and str(node.target).startswith("onednn.q")
-        scale = origin(taken.scale)[0] if integer else None
-        yield Placed(source.name, source.kind, node.name, weight, bias, scale)
 
 
 def _cut(graph: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:

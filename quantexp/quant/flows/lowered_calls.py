@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from quantexp.quant.flows.multipliers import arguments, operands
+from quantexp.quant.flows.multipliers import Operands, arguments, operands
 from quantexp.quant.inspection.dequantized import Call, Grid
 
 QUANTIZE = "quantized_decomposed.quantize_per_tensor"
@@ -19,7 +19,7 @@ POST_OPS = ("binary_post_op", "binary_attr", "post_op_name", "attr")  # what ope
 
 
 def calls(program: fx.GraphModule, layers: Mapping[str, str], inputs: Sequence[Tensor]) -> dict[str, list[Call]]:
-    """Run `program` on `inputs` and return the calls of its layers, which are named by the nodes that compute them."""
+    """Run `program` on `inputs` and return the calls of its layers that multiply, named by the nodes of all layers."""
     run = _Run(program, layers)
     run.run(*inputs)
     return run.found
@@ -33,13 +33,11 @@ class _Run(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n.name in self.layers:
-            self.found[self.layers[n.name]].append(self._call(n, result))
+        if n.name in self.layers and (taken := operands(n)):
+            self.found[self.layers[n.name]].append(self._call(n, taken, result))
         return result
 
-    def _call(self, node: fx.Node, result: Tensor) -> Call:
-        taken = operands(node)
-        assert taken is not None  # it is the node of a layer
+    def _call(self, node: fx.Node, taken: Operands, result: Tensor) -> Call:
         named, source = arguments(node), taken.inputs
         after = next((named[key] for key in POST_OPS if named.get(key)), "none")
         output: Tensor | None = result.clone() if after in ("none", "relu") else None

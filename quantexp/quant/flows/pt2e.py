@@ -142,7 +142,7 @@ def convert(prepared: nn.Module, target: str) -> nn.Module:
         return QdqNetwork(converted) if target == "qdq" else Lowered(converted, prepared.example)
 
 
-def _switch_attention(graph: fx.GraphModule, training: bool) -> None:
+def _switch_attention(graph: Any, training: bool) -> None:
     """Switch the dropout of fused attention: an argument of its operator, which torchao leaves as it was exported."""
     for node in graph.graph.nodes:
         if node.target is not ATTENTION or len(node.args) <= DROPOUT:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from quantexp.quant.flows.graphs import DEQUANTIZE, Placed, held, hold_as_parameters, origin, qparams, write_qparams
+from quantexp.quant.flows.graph_layers import DEQUANTIZE, Placed, exported_layers, held, hold_as_parameters, origin
 from quantexp.quant.flows.multipliers import operands
+from quantexp.quant.flows.qparams import qparams, write_qparams
 from quantexp.quant.inspection.dequantized import Call, Grid
 from quantexp.quant.inspection.evidence import HeldWeights
 from quantexp.tasks.inputs import Batch
@@ -36,7 +37,7 @@ class QdqNetwork(nn.Module):
         for node in list(converted.graph.nodes):
             if node.op == "call_module":  # the guards of the export
                 converted.graph.erase_node(node)
-        self.layers = tuple(_placed(converted.graph))
+        self.layers = tuple(_placed(converted))
         self.program = fx.GraphModule(converted, converted.graph)  # takes over only what the graph reads
         self.program.requires_grad_(False)
         hold_as_parameters(self.program, self.layers)
@@ -69,47 +70,43 @@ def _refresh(network: QdqNetwork, _: object) -> None:
     write_qparams([network.program], network.qparams)
 
 
-def _placed(graph: fx.Graph) -> Iterator[Placed]:
+def _placed(converted: fx.GraphModule) -> Iterator[Placed]:
     """Yield the layers of the graph by the names that they had in the network that was exported."""
-    for node in graph.nodes:
-        taken, modules = operands(node), node.meta.get("nn_module_stack")
-        weight, dequantized = origin(taken.weight) if taken else (None, False)
-        if taken is None or weight is None or not modules:
-            continue
-        name, kind = list(modules.values())[-1]
-        scale = origin(taken.weight.args[1])[0] if dequantized else None
-        yield Placed(name, str(kind).rpartition(".")[2], node.name, weight, origin(taken.bias)[0], scale)
+    nodes = {node.name: node for node in converted.graph.nodes}
+    for layer in exported_layers(converted):
+        taken = operands(nodes[layer.node])
+        quantized = taken is not None and origin(taken.weight)[1]
+        scale = origin(taken.weight.args[1])[0] if taken and quantized else None
+        bias = origin(taken.bias)[0] if taken else None
+        yield Placed(layer.name, layer.kind, layer.node, layer.weight, bias, scale)
 
 
 class _Run(fx.Interpreter):
-    """Runs the graph and keeps the calls of its layers.
+    """Runs the graph and keeps the calls of its layers that multiply.
 
-    What a layer gives is what goes on: behind its ReLU, and rounded if that is what the next operator takes. Tensors are
-    copied when they are read, as the network may change them in place later.
+    What a layer gives is what goes on: behind its ReLU, and rounded if that is what the next operator takes. Tensors
+    are copied when they are read, as the network may change them in place later.
     """
 
     def __init__(self, program: fx.GraphModule, layers: tuple[Placed, ...]) -> None:
         super().__init__(program, garbage_collect_values=False)  # what went into quantize is looked at later
         nodes = {node.name: node for node in program.graph.nodes}
-        self.names = {nodes[layer.node]: layer.name for layer in layers}
+        self.names = {nodes[layer.node]: layer.name for layer in layers if operands(nodes[layer.node])}
         self.ends = {end: (node, rectified) for node in self.names for end, rectified in [_end(node)]}
         self.taken: dict[fx.Node, tuple[Tensor, Grid | None]] = {}
         self.found: dict[str, list[Call]] = {layer.name: [] for layer in layers}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n in self.names:
-            self.taken[n] = self._inputs(n)
+        if n in self.names and (taken := operands(n)):
+            self.taken[n] = self._inputs(taken.inputs)
         if n in self.ends:
             layer, rectified = self.ends[n]
             inputs, grid = self.taken[layer]
             self.found[self.names[layer]].append(Call(inputs, result.clone(), grid, rectified))
         return result
 
-    def _inputs(self, layer: fx.Node) -> tuple[Tensor, Grid | None]:
-        taken = operands(layer)
-        assert taken is not None  # it is the node of a layer
-        source = taken.inputs
+    def _inputs(self, source: Any) -> tuple[Tensor, Grid | None]:
         if not str(source.target).startswith(f"{DEQUANTIZE}_per_tensor"):
             return self.env[source].clone(), None
         rounded, scale, zero_point, low, high = source.args[:5]

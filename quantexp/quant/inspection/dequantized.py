@@ -42,12 +42,12 @@ class Grid:
 class Call:
     """What a layer took and gave in one call, dequantized.
 
-    `grid` is that of the inputs, None where none is fixed: they are floats, or their range is found at each call.
-    `rectified` tells that ReLU, which a float network runs behind the layer, is in the output. `output` is None where
-    the kernel does something else besides.
+    `inputs` is None where they are indices, which have no range. `grid` is that of the inputs, None where none is
+    fixed: they are floats, or their range is found at each call. `rectified` tells that ReLU, which a float network
+    runs behind the layer, is in the output. `output` is None where the kernel does something else besides.
     """
 
-    inputs: Tensor
+    inputs: Tensor | None
     output: Tensor | None
     grid: Grid | None = None
     rectified: bool = False
@@ -95,7 +95,7 @@ def calls(
     rounding = _simulated(model)
     return {
         name: [
-            Call(one.dequantize(), other.dequantize(), _grid(one, rounding.get(name)), _rectifies(held))
+            Call(_values(one), other.dequantize(), _grid(one, rounding.get(name)), _rectifies(held))
             for one, other in zip(taken[name], given[name], strict=False)
         ]
         for name, held in layers.items()
@@ -115,6 +115,10 @@ def _simulated(model: nn.Module) -> dict[str, Simulated]:
 def _keep(kept: list[Tensor], entering: bool, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
     if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
         kept.append((inputs[0] if entering else output).clone())  # the network may go on to change it in place
+
+
+def _values(taken: Tensor) -> Tensor | None:
+    return taken.dequantize() if taken.is_quantized or taken.is_floating_point() else None
 
 
 def _grid(taken: Tensor, rounding: Simulated | None) -> Grid | None:

@@ -190,5 +190,6 @@ def _left_in_float(layers: tuple[Layer, ...], promise: Promise) -> Iterator[Left
         if layer.precision == "fp32":
             rule = f"the method handles {promise.handles}"
             handled = f"nn.{layer.kind}" in promise.handles
-            unasked = f"left out, though {rule}" if handled else f"it is a {layer.kind}, {rule}"
+            article = "an" if layer.kind[:1] in "AEIOU" else "a"
+            unasked = f"left out, though {rule}" if handled else f"it is {article} {layer.kind}, {rule}"
             yield LeftInFloat(layer.name, promise.excused.get(layer.name, unasked))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from quantexp.config import NoQuant
+from quantexp.quant.flows.working import taking
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.casting import Cast
 from quantexp.quant.methods.work import Form, Work
@@ -21,7 +22,11 @@ def quantize(option: NoQuant, work: Work) -> Quantized:
     if precision == "fp32":
         return Quantized(work.baseline.model, None)
     promise = Promise("every layer with floating-point weights", layers=precision, operators=precision)
-    return Quantized(skeleton(option, copy.deepcopy(work.baseline.model), work.form), promise)
+    model = skeleton(option, copy.deepcopy(work.baseline.model), work.form)
+    rule = f"precision={precision} needs a network that computes in the type of its weights"
+    with torch.no_grad(), taking(rule, f"use quant=amp precision={precision}, which casts where it must"):
+        model(*work.form.example)
+    return Quantized(model, promise)
 
 
 def skeleton(option: NoQuant, network: nn.Module, form: Form) -> nn.Module:

@@ -12,6 +12,7 @@ import copy
 import dataclasses
 from typing import Any
 
+import torch
 from torch import nn
 
 from quantexp.config import WEIGHTS, Qat, Start, Train
@@ -45,6 +46,9 @@ def quantize(option: Qat, work: Work) -> Quantized:
         return prepared
 
     def run_training(prepared: nn.Module) -> Training:
+        with torch.no_grad():  # what cannot be converted, or not run, is better known before training
+            skeleton(option, copy.deepcopy(baseline.model), work.form)(*work.form.example)
+
         def freeze(step: int, steps: int) -> None:
             if step == int(steps * option.freeze_after):
                 flow.freeze_observers(prepared)

@@ -1,1 +1,1 @@
-"""The arithmetic itself, on a tensor of normal values."""
+"""Study: affine quantization of a tensor of normal values."""

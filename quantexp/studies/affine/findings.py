@@ -1,4 +1,4 @@
-"""What the study `affine` found out, and how it is told: figures under their public names, a table, CSV."""
+"""The findings of the study `affine`: its figures, metrics by name, a table and CSV files."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from quantexp.reports.findings import Findings
 from quantexp.reports.table import Table
 
 
 @dataclass(frozen=True, slots=True)
 class AtBits:
-    """The error of the tensor at one bit width, and half of its largest step."""
+    """The error of the tensor at one bit width, and half of the largest step."""
 
     num_bits: int
     mean_error: float
@@ -22,7 +21,7 @@ class AtBits:
 
 @dataclass(frozen=True, slots=True)
 class WithOutlier:
-    """The mean error of all other values where one is `times` as large as the largest magnitude of the tensor."""
+    """The mean error of all other values if one value is `times` as large as the greatest magnitude."""
 
     times: int
     per_tensor: float
@@ -31,10 +30,10 @@ class WithOutlier:
 
 @dataclass(frozen=True, slots=True)
 class AffineReport:
-    """One tensor and its quantized self; errors in units of the tensor, and in steps of each value's own scale.
+    """One tensor and its quantization; errors in units of the tensor, and in steps of each value's scale.
 
-    `scales` and `zero_points` have one entry per tensor, or one for each channel; the bytes are those of the file
-    that `torch.save` writes of the float tensor, and of the integers.
+    `scales` and `zero_points` have one entry, or one per channel; the bytes are those of the files that `torch.save`
+    writes for the float tensor and for the integers.
     """
 
     shape: tuple[int, ...]
@@ -57,36 +56,24 @@ class AffineReport:
 
     @property
     def compression(self) -> float:
-        """How many times as many bytes the float tensor takes."""
+        """Bytes of the float tensor over those of the integers."""
         return self.float_bytes / self.quantized_bytes
 
     @property
     def tensor(self) -> str:
-        """Name the tensor: `normal tensor 64 x 256, seed 0`."""
+        """The name of the tensor: `normal tensor 64 x 256, seed 0`."""
         return f"normal tensor {' x '.join(map(str, self.shape))}, seed {self.seed}"
 
 
-def findings(report: AffineReport) -> Findings:
-    """Return the report as it is shown and recorded."""
-    from quantexp.studies.affine.pictures import pictures
-
-    return Findings(
-        metrics(report),
-        table(report),
-        {"bits": bits_lines(report), "outliers": outlier_lines(report)},
-        pictures(report),
-    )
-
-
 def metrics(report: AffineReport) -> dict[str, float]:
-    """Return the figures under their public names."""
+    """Return the metrics by name."""
     names = ("mean_error", "max_error", "mean_error_steps", "max_error_steps")
     sizes = ("float_bytes", "quantized_bytes", "compression")
     return {name: float(getattr(report, name)) for name in (*names, *sizes)}
 
 
 def table(report: AffineReport) -> Table:
-    """Return the float tensor and the quantized one side by side."""
+    """Return the float and the quantized tensor side by side."""
     rows = (
         ("dtype", "float32", report.dtype, ""),
         ("Bits", "32", str(report.num_bits), ""),
@@ -107,19 +94,19 @@ def table(report: AffineReport) -> Table:
 
 
 def bits_lines(report: AffineReport) -> list[Sequence[object]]:
-    """Return the error by bit width as lines of a CSV."""
-    lines = [(one.num_bits, one.mean_error, one.max_error, one.half_step) for one in report.by_bits]
+    """Return the error by bit width as lines of a CSV file."""
+    lines = [(at.num_bits, at.mean_error, at.max_error, at.half_step) for at in report.by_bits]
     return [("num_bits", "mean_error", "max_error", "half_step"), *lines]
 
 
 def outlier_lines(report: AffineReport) -> list[Sequence[object]]:
-    """Return the mean error of the other values by the size of the outlier as lines of a CSV."""
-    lines = [(one.times, one.per_tensor, one.per_channel) for one in report.by_outlier]
+    """Return the mean error of the other values by the size of the outlier as lines of a CSV file."""
+    lines = [(at.times, at.per_tensor, at.per_channel) for at in report.by_outlier]
     return [("outlier_times", "mean_error_per_tensor", "mean_error_per_channel"), *lines]
 
 
 def growth(report: AffineReport) -> tuple[float, float]:
-    """Return how many times as large the largest outlier makes the error of all others, per tensor and per channel."""
+    """Return by which factor the largest outlier increases the mean error of all others, per tensor and per channel."""
     first, last = report.by_outlier[0], report.by_outlier[-1]
     pairs = ((last.per_tensor, first.per_tensor), (last.per_channel, first.per_channel))
     per_tensor, per_channel = (large / small if small else 1.0 for large, small in pairs)
@@ -131,28 +118,27 @@ def _notes(report: AffineReport) -> Iterator[str]:
         f"x ≈ scale · (q - zero point), for values from {report.least:.4g} to {report.greatest:.4g}. "
         "Error: |x - dequantized|, in units of the tensor."
     )
-    if report.max_error_steps > 0.501:  # beyond what a scale in float32 can shift
+    if report.max_error_steps > 0.501:  # more than rounding of the scale explains
         yield (
-            "More than half a step: the zero point is the whole part of -min / scale, so the lowest values are cut "
-            "off; study.nearest=true rounds it."
+            "More than half a step: the zero point is -min / scale rounded down, so the lowest values are clipped; "
+            "study.nearest=true rounds to nearest."
         )
     held = 8 if report.num_bits <= 8 else 16
-    padded = f"; an integer of {report.num_bits} bits takes {held} there" if report.num_bits != held else ""
+    padded = f"; an integer of {report.num_bits} bits is stored in {held}" if report.num_bits != held else ""
     container = report.float_bytes - 4 * math.prod(report.shape)
     yield (
-        f"Bytes on disk: the file that torch.save writes, of which some {container:,} hold no value{padded}. "
-        f"Scale and zero point take {8 * len(report.scales):,} more."
+        f"Bytes on disk: the file of torch.save, with {container:,} bytes of overhead{padded}. "
+        f"Scale and zero point need {8 * len(report.scales):,} more."
     )
     per_tensor, per_channel = growth(report)
     yield (
-        f"One outlier, {report.by_outlier[-1].times:,} times as large as the largest value, makes the mean error of "
-        f"all others {per_tensor:.3g} times as large with one scale per tensor, {per_channel:.3g} times with one per "
-        "channel."
+        f"One outlier, {report.by_outlier[-1].times:,} times as large as the largest value, increases the mean error "
+        f"of all others {per_tensor:.3g}-fold with one scale per tensor, {per_channel:.3g}-fold with one per channel."
     )
 
 
 def _span(texts: Sequence[str]) -> str:
-    """Return the one value of a tensor, or the least and the greatest of its channels."""
+    """Return the only value, or the least and the greatest one."""
     ends = sorted(set(texts), key=float)
     return ends[0] if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"
 

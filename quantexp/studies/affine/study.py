@@ -1,7 +1,7 @@
-"""What affine quantization does to one tensor: error by bits, bytes on disk, and what a single outlier costs.
+"""Affine quantization of one tensor: error by bits, bytes on disk, and the effect of a single outlier.
 
-The tensor is drawn as the lab draws it, `torch.manual_seed(seed)` and `torch.randn(shape)`. Errors are
-|x - dequantized|, in units of the tensor.
+The tensor is that of `torch.manual_seed(seed)` and `torch.randn(shape)`. Errors are |x - dequantized|, in units of the
+tensor.
 """
 
 from __future__ import annotations
@@ -16,17 +16,28 @@ from torch import Tensor
 from quantexp.config import Affine, Experiment, Granularity
 from quantexp.quant.arithmetic.affine import Quantized, quantize_tensor
 from quantexp.reports.findings import Findings
-from quantexp.studies.affine.findings import AffineReport, AtBits, WithOutlier, findings
+from quantexp.studies.affine.findings import (
+    AffineReport,
+    AtBits,
+    WithOutlier,
+    bits_lines,
+    metrics,
+    outlier_lines,
+    table,
+)
+from quantexp.studies.affine.pictures import pictures
 
-OUTLIERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # times the largest magnitude of the tensor
+OUTLIERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # times the greatest magnitude of the tensor
 
 
 def find(
     settings: Affine, experiment: Experiment, command: Callable[[Experiment], str]
 ) -> Generator[Experiment, None, Findings]:
-    """Return what the study found out, ready to be shown and recorded. No network is run."""
+    """Return the findings; no variant is run."""
     yield from ()
-    return findings(study(settings, experiment.seed))
+    report = study(settings, experiment.seed)
+    lines = {"bits": bits_lines(report), "outliers": outlier_lines(report)}
+    return Findings(metrics(report), table(report), lines, pictures(report))
 
 
 def study(settings: Affine, seed: int) -> AffineReport:
@@ -71,7 +82,7 @@ def _by_bits(x: Tensor, settings: Affine) -> Iterator[AtBits]:
 
 
 def _by_outlier(x: Tensor, settings: Affine) -> Iterator[WithOutlier]:
-    """Put an outlier in the place of the first value, and yield the mean error of all others."""
+    """Replace the first value by an outlier, and yield the mean error of all others."""
     largest = x.abs().max()
     for times in OUTLIERS:
         with_outlier = x.clone()

@@ -1,1 +1,1 @@
-"""Mixed precision under a bound on accuracy."""
+"""Study: mixed precision under a bound on accuracy, agreement or output SQNR."""

@@ -1,7 +1,7 @@
-"""What the study `search` found out: what it measured, the best within the bound, the Pareto fronts.
+"""The findings of the study `search`: the candidates, the best within the bound, the Pareto fronts.
 
-Everything here is decided on the validation split. A loss is counted in examples, net of those that are gained: so a
-bound is met or missed without rounding.
+Everything is decided on the validation split, or without labels on the evaluated examples. A loss of accuracy is a net
+number of examples, so that no rounding decides whether it meets the bound.
 """
 
 from __future__ import annotations
@@ -11,17 +11,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from quantexp.analysis.pareto import pareto_front
-from quantexp.results import Report
+from quantexp.config import Criterion
+from quantexp.results import Comparison, Report
+from quantexp.studies.criteria import compared, degradation
 
-FLOAT = "float"  # what a layer stays that is not quantized, and the model of which all do
+FLOAT = "float"  # the state of a part that is not quantized
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which layers are quantized and how: `layers` by `method`, those in `dynamic` with ranges found at each call.
-
-    `name` says so in words.
-    """
+    """Which layers are quantized, and how: `layers` by `method`, those in `dynamic` with ranges found at each call."""
 
     name: str
     method: str
@@ -31,13 +30,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that may be the answer, against the float model on the same examples.
-
-    `lost` counts the examples that it loses, net of those that it gains. `report` is None for the float model itself.
-    """
+    """A network that may be the answer; `report` is None for the float network."""
 
     choice: Choice
-    lost: int
     examples: int
     size_bytes: int
     speedups: Mapping[int, float]
@@ -45,29 +40,21 @@ class Candidate:
 
     @classmethod
     def measured(cls, choice: Choice, report: Report) -> Candidate:
-        """Return the candidate that a run measured."""
-        comparison = report.comparison
-        assert comparison is not None  # something is quantized
-        return cls(
-            choice,
-            comparison.flips_lost - comparison.flips_gained,
-            report.data.evaluated,
-            report.result.size.state_bytes,
-            {one.batch_size: one.ratio for one in comparison.speedups},
-            report,
-        )
+        """Return the candidate of a run."""
+        speedups = {speedup.batch_size: speedup.ratio for speedup in compared(report).speedups}
+        return cls(choice, report.data.evaluated, report.result.size.state_bytes, speedups, report)
 
     @classmethod
     def unquantized(cls, report: Report) -> Candidate:
-        """Return the float model that a run compared its own with."""
-        ones = {one.batch_size: 1.0 for one in report.baseline.latency}
+        """Return the float network of a run."""
+        speedups = {latency.batch_size: 1.0 for latency in report.baseline.latency}
         size = report.baseline.size.state_bytes
-        return cls(Choice("none", FLOAT, ()), 0, report.data.evaluated, size, ones)
+        return cls(Choice("none", FLOAT, ()), report.data.evaluated, size, speedups)
 
     @property
-    def accuracy_drop(self) -> float:
-        """Accuracy of the float model less its own."""
-        return self.lost / self.examples
+    def comparison(self) -> Comparison | None:
+        """The comparison with the float network, None for the float network."""
+        return compared(self.report) if self.report else None
 
     @property
     def size_mb(self) -> float:
@@ -77,47 +64,57 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Goal:
-    """What is searched for: the least latency at `batch_size`, or the least size, within a bound on the accuracy drop.
+    """The goal of a search: least latency at `batch_size`, or least size, within a bound.
 
-    Latencies that differ by less than `margin`, as a share, count as equal.
+    `limit` is the greatest drop in accuracy, the least agreement, or the least output SQNR in dB, depending on
+    `criterion`. Latencies that differ by less than the share `margin` count as equal.
     """
 
-    max_accuracy_drop: float
+    criterion: Criterion
+    limit: float
     objective: str
     batch_size: int
     margin: float
 
-    def met_by(self, one: Candidate) -> bool:
-        """Tell whether a model stays within the bound."""
-        return one.lost <= self.max_accuracy_drop * one.examples + 1e-9  # 0.003 of 1000 examples are 3, not 2.99...
+    def degradation(self, candidate: Candidate) -> float:
+        """Return the loss of a candidate by the criterion."""
+        return degradation(self.criterion, candidate.comparison)
 
-    def cost(self, one: Candidate) -> float:
-        """Return what is to be small: latency as a share of float's, or bytes."""
-        return one.size_bytes if self.objective == "size" else 1 / one.speedups[self.batch_size]
+    def met_by(self, candidate: Candidate) -> bool:
+        """Return whether a candidate meets the bound."""
+        lost = self.degradation(candidate)
+        if self.criterion is Criterion.accuracy:
+            return lost <= self.limit * candidate.examples + 1e-9  # 0.003 of 1000 examples are 3, not 2.99...
+        return lost <= (1 - self.limit if self.criterion is Criterion.agreement else -self.limit) + 1e-9
+
+    def cost(self, candidate: Candidate) -> float:
+        """Return the cost to minimize: latency relative to float, or bytes."""
+        return candidate.size_bytes if self.objective == "size" else 1 / candidate.speedups[self.batch_size]
 
     def best(self, candidates: Sequence[Candidate]) -> Candidate:
-        """Return the best within the bound; where none is, the nearest to it.
+        """Return the best candidate within the bound, or the nearest to it if there is none.
 
-        Of those within the bound that cost as good as least, it is the one that loses least. What is best depends on
-        all of them and not on their order, as a chain of small differences would.
+        Among those within the bound whose cost is near the minimum, the one with the least loss is best. So the result
+        does not depend on the order of the candidates.
         """
-        within = [one for one in candidates if self.met_by(one)]
+        within = [candidate for candidate in candidates if self.met_by(candidate)]
         if not within:
-            return min(candidates, key=lambda one: (one.lost, self.cost(one)))
+            return min(candidates, key=lambda candidate: (self.degradation(candidate), self.cost(candidate)))
         margin = 0 if self.objective == "size" else self.margin
         enough = min(map(self.cost, within)) * (1 + margin)
-        near = [one for one in within if self.cost(one) <= enough]
-        return min(near, key=lambda one: (one.lost, one.size_bytes, self.cost(one)))
+        near = [candidate for candidate in within if self.cost(candidate) <= enough]
+        return min(
+            near, key=lambda candidate: (self.degradation(candidate), candidate.size_bytes, self.cost(candidate))
+        )
 
 
 @dataclass(frozen=True)
 class SearchReport:
-    """All that was tried, in order, the float model before it.
+    """All candidates in the order of the search, the float network first.
 
-    `ended` is "local" where no variant that differs in one part is better, "budget" where no more variants were to be
-    measured, and None while the search goes on. `tested` is the run of the answer on the test split, `command` makes
-    that as a single run. `failed` has the error of each variant that could not be quantized, `checkpoint` the weights
-    that were not trained here.
+    `ended` is "local" if no change of one part is better, "budget" if the budget is used up, and None during the
+    search. `tested` is the run of the answer on the test split, `command` runs it alone. `failed` has the error of each
+    variant that could not be quantized, `checkpoint` the weights that were not trained here.
     """
 
     goal: Goal
@@ -131,46 +128,59 @@ class SearchReport:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """All models that may be the answer."""
+        """All networks that may be the answer."""
         return (self.unquantized, *self.tried)
+
+    @property
+    def reports(self) -> list[Report]:
+        """The reports of all variants."""
+        return [candidate.report for candidate in self.tried if candidate.report]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the examples have labels."""
+        return self.reports[0].baseline.quality is not None
 
     @cached_property
     def answer(self) -> Candidate:
-        """The best of all, or the nearest to the bound."""
+        """The best candidate, or the nearest to the bound."""
         return self.goal.best(self.candidates)
 
     @cached_property
     def nearest(self) -> Candidate:
-        """The quantized model that loses least."""
-        return min(self.tried, key=lambda one: (one.lost, self.goal.cost(one)))
+        """The quantized network with the least loss."""
+        return min(self.tried, key=lambda candidate: (self.goal.degradation(candidate), self.goal.cost(candidate)))
 
     @cached_property
     def ranked(self) -> tuple[Candidate, ...]:
-        """The answer, then what is within the bound by what it costs, then the others by what they lose."""
-        goal = self.goal
+        """The answer, then the candidates within the bound by cost, then the others by loss."""
 
-        def place(one: Candidate) -> tuple[bool, bool, float, float]:
-            within = goal.met_by(one)
-            keys = (goal.cost(one), one.lost) if within else (one.lost, goal.cost(one))
-            return one is not self.answer, not within, *keys
+        def place(candidate: Candidate) -> tuple[bool, bool, float, float]:
+            within, cost, lost = (
+                self.goal.met_by(candidate),
+                self.goal.cost(candidate),
+                self.goal.degradation(candidate),
+            )
+            return candidate is not self.answer, not within, *((cost, lost) if within else (lost, cost))
 
         return tuple(sorted(self.candidates, key=place))
 
     @property
     def best_so_far(self) -> list[Candidate]:
-        """What was best after each of the candidates, in the order in which they were tried."""
+        """The best candidate after each step of the search."""
         return [self.goal.best(self.candidates[:count]) for count in range(1, len(self.candidates) + 1)]
 
     def front(self, costs: Sequence[float]) -> list[Candidate]:
-        """Return what no other beats in accuracy and a cost, which is given for each candidate; the cheapest first."""
-        places = [(cost, -one.lost) for cost, one in zip(costs, self.candidates, strict=True)]
+        """Return the Pareto front of loss and a cost per candidate, the cheapest first."""
+        gains = (-self.goal.degradation(candidate) for candidate in self.candidates)
+        places = list(zip(costs, gains, strict=True))
         return [self.candidates[at] for at in pareto_front(places)]
 
     @cached_property
     def fronts(self) -> Mapping[str, Sequence[Candidate]]:
-        """The Pareto fronts of accuracy against latency at the batch size of the goal, and against size."""
+        """The Pareto fronts of the criterion vs latency at the batch size of the goal, and vs size."""
         size = self.goal.batch_size
         return {
-            "latency": self.front([1 / one.speedups[size] for one in self.candidates]),
-            "size": self.front([one.size_bytes for one in self.candidates]),
+            "latency": self.front([1 / candidate.speedups[size] for candidate in self.candidates]),
+            "size": self.front([candidate.size_bytes for candidate in self.candidates]),
         }

@@ -1,4 +1,4 @@
-"""What a search may choose from: the parts of the network, and what a method can make of each."""
+"""The search space: the parts of a network, and the states that a method can give to each."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from quantexp.studies.search.findings import FLOAT, Choice
 from quantexp.system.errors import QuantizationError
 
 DYNAMIC = "dynamic"
-State: TypeAlias = tuple[str, ...]  # what becomes of each part: a method, or FLOAT
+State: TypeAlias = tuple[str, ...]  # the method of each part, or FLOAT
 
 
 @dataclass(frozen=True)
 class Space:
-    """What one method can make of the network.
+    """The search space of one method.
 
-    `layers` are those that it quantizes when it is left to itself, in their order; of them `parts` are varied, and each
-    part may become what `states` says.
+    `layers` are those that it quantizes by default, in order; `parts` of them are varied, each over its `states`.
     """
 
     experiment: Experiment
@@ -46,7 +45,7 @@ class Space:
         return (FLOAT,) * len(self.parts)
 
     def neighbours(self, state: State) -> Iterator[State]:
-        """Yield the states that differ in one part and leave the method something to do."""
+        """Yield the states that differ in one part and still quantize something."""
         fixed = len(self.layers) > sum(map(len, self.parts.values()))
         for at, name in enumerate(self.parts):
             for other in self.states[name]:
@@ -55,7 +54,7 @@ class Space:
                     yield changed
 
     def choice(self, state: State) -> Choice:
-        """Return which layers a state quantizes and how."""
+        """Return which layers a state quantizes, and how."""
         became = dict(zip(self.parts, state, strict=True))
         of_layer = {layer: became[name] for name, layers in self.parts.items() for layer in layers}
         method = self.method
@@ -64,41 +63,42 @@ class Space:
         return Choice(_words(became, method, len(of_layer) < len(self.layers)), method, tuple(kept), otherwise)
 
     def variant(self, choice: Choice) -> Experiment:
-        """Return the experiment that makes a model; the one that quantizes everything as it was asked for."""
+        """Return the experiment of a choice; for all layers it is the original experiment."""
         quant = self.experiment.quant
-        assert isinstance(quant, ByLayer)  # Experiment has seen to it
+        assert isinstance(quant, ByLayer)  # checked by Experiment
         if choice.layers != self.layers:
             quant = replace(quant, include=list(choice.layers))
         if isinstance(quant, Static):
-            asked = [one for one in quant.dynamic if any(fnmatchcase(layer, one) for layer in choice.layers)]
-            quant = replace(quant, dynamic=[*asked, *(one for one in choice.dynamic if one not in asked)])
+            given = [name for name in quant.dynamic if any(fnmatchcase(layer, name) for layer in choice.layers)]
+            quant = replace(quant, dynamic=[*given, *(name for name in choice.dynamic if name not in given)])
         return replace(self.experiment, quant=quant)
 
 
 def held_by(experiment: Experiment, report: Report) -> tuple[str, ...]:
     """Return the layers that a run quantized, in the order of the network."""
-    held = {layer.name for layer in report.result.evidence.layers if layer.precision == experiment.precision}
+    held = report.result.evidence.held(str(experiment.precision))
     return tuple(layer.name for layer in report.baseline.evidence.layers if layer.name in held)
 
 
 def spaces_of(patterns: Sequence[str], wholes: Sequence[tuple[Experiment, Report]]) -> list[Space]:
-    """Return what each method can make: the parts are those of all methods together, as far as it quantizes them.
+    """Return the search space of each method: the parts of all methods together, as far as it quantizes them.
 
     Args:
-        patterns: What is varied, as `study.layers` says it; none for every layer.
+        patterns: The value of `study.layers`; none for every layer.
         wholes: Each method with the report of its run that quantizes everything.
 
     Raises:
         QuantizationError: If `study.layers` matches nothing, or names a layer twice.
     """
     held = {experiment.quant.name: held_by(experiment, report) for experiment, report in wholes}
-    every = [one.name for one in wholes[0][1].baseline.evidence.layers if any(one.name in of for of in held.values())]
+    names = (layer.name for layer in wholes[0][1].baseline.evidence.layers)
+    every = [name for name in names if any(name in layers for layers in held.values())]
     parts = parts_of(patterns, every)
     _refuse_twice(parts)
     spaces = []
     for experiment, _ in wholes:
         method = experiment.quant.name
-        own = {name: tuple(one for one in layers if one in held[method]) for name, layers in parts.items()}
+        own = {name: tuple(layer for layer in layers if layer in held[method]) for name, layers in parts.items()}
         own = {name: layers for name, layers in own.items() if layers}
         dynamic = set(held.get(DYNAMIC, ())) if _mixes(experiment) else set()
         states = {
@@ -109,7 +109,7 @@ def spaces_of(patterns: Sequence[str], wholes: Sequence[tuple[Experiment, Report
 
 
 def _mixes(experiment: Experiment) -> bool:
-    """Tell whether a method can leave single layers to dynamic quantization, and nobody has said yet which."""
+    """Return whether a method can leave single layers to dynamic quantization, and `quant.dynamic` is not set."""
     quant = experiment.quant
     return isinstance(quant, Static) and quant.flow is Flow.fx and not quant.dynamic
 
@@ -126,7 +126,7 @@ def _refuse_twice(parts: Mapping[str, tuple[str, ...]]) -> None:
 
 
 def _words(became: Mapping[str, str], method: str, others: bool) -> str:
-    """Name what is quantized: `all`, `all but b`, `a`; parts of another method behind it."""
+    """Return which parts are quantized: `all`, `all but b` or `a`, followed by parts of another method."""
     kept = [name for name, state in became.items() if state == FLOAT]
     quantized = [name for name, state in became.items() if state != FLOAT]
     if not kept:

@@ -1,13 +1,13 @@
-"""Mixed precision under a bound: which layers to quantize, and by which method, found by climbing.
+"""Mixed precision under a bound: which layers to quantize, and with which method, found by hill climbing.
 
-A model is described by what becomes of each part: the method that quantizes it, or float. For each method the climb
-starts with every part quantized; its neighbours are the models that differ in one part. All neighbours of the start
-are measured, which tells what each part costs. From there on the climb moves to the first neighbour that is better,
-those first whose change did most good to the start, and ends where none is better: p parts and m steps take about p + m
-runs to get there and p more to make sure. What is better is decided on the validation split (`Goal`).
+A state gives each part a method, or float. For each method, the climb starts with all parts quantized; the neighbours
+of a state differ from it in one part. All neighbours of the start are measured, which shows the cost of each part. From
+then on the climb moves to the first better neighbour, trying first the changes that helped the start most, and ends if
+none is better: p parts and m steps take about p + m runs, and p more to confirm. `Goal` says which of two is better,
+on the validation split, or without labels on the evaluated examples.
 
-It is the best of what was measured, and no change of one part betters it; that no change of several does is not shown.
-A static model of flow fx may leave parts to dynamic quantization where both methods are asked for.
+The answer is the best candidate that was measured. No change of a single part improves it; a change of several might.
+A static network of flow fx may leave parts to dynamic quantization if both methods are allowed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from quantexp.config import METHODS, ByLayer, EvaluationSplit, Experiment, Search, Single
+from quantexp.analysis.quality import closeness_db
+from quantexp.config import METHODS, ByLayer, Criterion, EvaluationSplit, Experiment, Search, Single
 from quantexp.reports.findings import Findings
 from quantexp.results import Report
+from quantexp.studies.criteria import compared
 from quantexp.studies.search.findings import Candidate, Choice, Goal, SearchReport
 from quantexp.studies.search.space import Space, State, held_by, spaces_of
 from quantexp.studies.search.table import answer_text, findings, so_far
@@ -27,14 +29,14 @@ from quantexp.system.errors import QuantizationError
 
 log = logging.getLogger(__name__)
 
-HELD_OUT = 0.1  # share of the training examples that it decides on, unless the experiment says
-UNKNOWN = 1e9  # examples
-NO_NOISE = -1e3  # dB
+HELD_OUT = 0.1  # default share of the training examples held out for validation
+UNKNOWN = 1e9  # more than any loss
+MOST_DB = 1e3  # for equal outputs
 
 
 @dataclass
 class Trials:
-    """What was tried so far, and how many more variants may be."""
+    """What was tried so far, and the budget of variants."""
 
     goal: Goal
     checkpoint: str | None
@@ -46,22 +48,22 @@ class Trials:
 
     @property
     def spent(self) -> bool:
-        """Whether no more variants may be measured."""
+        """Whether the budget is used up."""
         return self.asked >= self.budget
 
     def whole(self, method: str) -> Candidate:
-        """Return what a method makes with everything quantized: it is tried first."""
-        return next(one for one in self.tried if one.choice.method == method)
+        """Return the candidate of a method that quantizes everything; it is tried first."""
+        return next(candidate for candidate in self.tried if candidate.choice.method == method)
 
     def report(self) -> SearchReport:
-        """Return what was found so far."""
+        """Return the report so far."""
         assert self.unquantized is not None
         return SearchReport(
             self.goal, self.unquantized, tuple(self.tried), dict(self.failed), checkpoint=self.checkpoint
         )
 
     def take(self, choice: Choice, report: Report) -> Candidate:
-        """Add what a run measured."""
+        """Add a measured run."""
         self.unquantized = self.unquantized or Candidate.unquantized(report)
         self.tried.append(Candidate.measured(choice, report))
         found = self.report()
@@ -72,40 +74,45 @@ class Trials:
 def find(
     settings: Search, experiment: Experiment, command: Callable[[Experiment], str]
 ) -> Generator[Experiment | Findings, Any, Findings]:
-    """Yield the variants of `experiment`, receive their reports, yield what is found so far, return all of it.
+    """Yield the variants of `experiment`, receive their reports, yield the findings so far, return the final ones.
 
     Args:
-        settings: The bound, the objective, and what may be chosen.
-        experiment: What is varied; all but the last variant are measured on the validation split.
-        command: Says how an experiment is typed as a single run.
+        settings: The bound, the objective, and the methods and layers to choose from.
+        experiment: The experiment to vary; with labels, all variants but the last are measured on the validation split.
+        command: Returns the command that runs an experiment alone.
 
     Raises:
-        QuantizationError: If no variant can be quantized, or `study.layers` matches nothing that is.
+        QuantizationError: If no variant can be quantized, or `study.layers` matches no quantized layer.
     """
-    validation = experiment.validation or HELD_OUT
-    experiment = replace(experiment, study=Single(), validation=validation, evaluation=EvaluationSplit.validation)
+    experiment = replace(experiment, study=Single())
+    if experiment.labelled:
+        validation = experiment.validation or HELD_OUT
+        experiment = replace(experiment, validation=validation, evaluation=EvaluationSplit.validation)
     size = settings.batch_size or max(experiment.batch_size)
-    goal = Goal(settings.max_accuracy_drop, settings.objective, size, experiment.benchmark.margin)
+    goal = Goal(*settings.bound, settings.objective, size, experiment.benchmark.margin)
     trials = Trials(goal, experiment.train.checkpoint, settings.max_variants)
     wholes = yield from _wholes(trials, list(_methods(settings, experiment)))
     spaces = spaces_of(settings.layers, wholes)
     local = True
     for number, space in enumerate(spaces, 1):
-        trials.budget = settings.max_variants * number // len(spaces)  # none takes the share of another
+        trials.budget = settings.max_variants * number // len(spaces)  # equal shares for all methods
         local &= yield from _climb(space, trials)
     found = replace(trials.report(), ended="local" if local else "budget")
     if found.answer is not found.unquantized:
-        space = next(one for one in spaces if one.method == found.answer.choice.method)
-        answer = replace(space.variant(found.answer.choice), evaluation=EvaluationSplit.test)
-        tested = yield answer
-        found = replace(found, tested=tested, command=command(answer))
+        space = next(space for space in spaces if space.method == found.answer.choice.method)
+        answer = space.variant(found.answer.choice)
+        if experiment.labelled:
+            answer = replace(answer, evaluation=EvaluationSplit.test)
+            tested = yield answer
+            found = replace(found, tested=tested)
+        found = replace(found, command=command(answer))
     return findings(found)
 
 
 def _methods(settings: Search, experiment: Experiment) -> Iterator[Experiment]:
-    """Yield the experiment for each method that may be chosen, with the layers that the experiment keeps in float."""
+    """Yield an experiment for each method, with the layers that the original experiment keeps in float."""
     own = experiment.quant
-    assert isinstance(own, ByLayer)  # Experiment has seen to it
+    assert isinstance(own, ByLayer)  # checked by Experiment
     classes = {method.name: method for method in METHODS if issubclass(method, ByLayer)}
     for name in settings.methods or [own.name]:
         if name == own.name:
@@ -118,7 +125,7 @@ def _methods(settings: Search, experiment: Experiment) -> Iterator[Experiment]:
 def _wholes(
     trials: Trials, experiments: Sequence[Experiment]
 ) -> Generator[Experiment | Findings, Any, list[tuple[Experiment, Report]]]:
-    """Measure each method with everything quantized, and return those that can be; raise if none can."""
+    """Measure each method with everything quantized; return those that work, raise if none does."""
     found, errors = [], []
     for experiment in experiments:
         trials.asked += 1
@@ -137,9 +144,9 @@ def _wholes(
 
 
 def _climb(space: Space, trials: Trials) -> Generator[Experiment | Findings, Any, bool]:
-    """Move from everything quantized to what no change of one part betters; return whether that was reached.
+    """Climb from everything quantized until no change of one part is better; return whether that was reached.
 
-    Where it ends beyond the bound, it goes on from everything in float, upwards.
+    If that misses the bound, continue from everything in float.
     """
     goal, at = trials.goal, space.top
     known: dict[State, Candidate | None] = {at: trials.whole(space.method)}
@@ -151,7 +158,7 @@ def _climb(space: Space, trials: Trials) -> Generator[Experiment | Findings, Any
             if space.bottom in known or (best and goal.met_by(best)):
                 return True
             fresh = [space.bottom]
-        for state in sorted(fresh, key=lambda one: _promise(one, at, space.top, known)):
+        for state in sorted(fresh, key=lambda other: _promise(goal, other, at, space.top, known)):
             if trials.spent:
                 return False
             known[state] = yield from _measured(trials, space, space.choice(state))
@@ -177,21 +184,23 @@ def _measured(trials: Trials, space: Space, choice: Choice) -> Generator[Experim
 
 
 def _best(goal: Goal, known: Mapping[State, Candidate | None]) -> State:
-    measured = {state: one for state, one in known.items() if one}
+    measured = {state: candidate for state, candidate in known.items() if candidate}
     best = goal.best(list(measured.values()))
-    return next(state for state, one in measured.items() if one is best)
+    return next(state for state, candidate in measured.items() if candidate is best)
 
 
-def _promise(state: State, at: State, top: State, known: Mapping[State, Candidate | None]) -> tuple[float, float]:
-    """Return the harm to expect of a neighbour: what its change did to the model in which all is quantized."""
+def _promise(
+    goal: Goal, state: State, at: State, top: State, known: Mapping[State, Candidate | None]
+) -> tuple[float, float]:
+    """Return the expected loss of a neighbour: the effect of its change when everything else is quantized."""
     part = next(index for index, became in enumerate(state) if became != at[index])
-    new, old = (_harm(known.get((*top[:part], one[part], *top[part + 1 :]))) for one in (state, at))
+    new, old = (_degradation(goal, known.get((*top[:part], other[part], *top[part + 1 :]))) for other in (state, at))
     return new[0] - old[0], new[1] - old[1]
 
 
-def _harm(one: Candidate | None) -> tuple[float, float]:
-    """Return the examples lost and the noise in dB; of what is not known more than anything does."""
-    if one is None or one.report is None or one.report.comparison is None:
+def _degradation(goal: Goal, candidate: Candidate | None) -> tuple[float, float]:
+    """Return the loss by the criterion and the noise in dB, or UNKNOWN."""
+    if candidate is None or candidate.report is None:
         return UNKNOWN, 0.0
-    sqnr = one.report.comparison.output_sqnr_db
-    return one.lost, NO_NOISE if sqnr is None else -sqnr
+    noise = -max(-MOST_DB, min(MOST_DB, closeness_db(compared(candidate.report))))
+    return (noise if goal.criterion is Criterion.output_sqnr_db else goal.degradation(candidate)), noise

@@ -1,223 +1,200 @@
-"""What the study `search` tells: a sentence, a table with the answer on top, figures, the history as CSV."""
+"""The table of the study `search` with the answer on top, its sentences, its metrics, and the history as CSV."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from quantexp.config import Criterion
+from quantexp.reports.cells import known, quality_text, speedup_text, speedup_word
 from quantexp.reports.findings import Findings
-from quantexp.reports.sweep_table import without_empty
-from quantexp.reports.table import Table, accuracy_text, speedup_text, speedup_word, variant_notes
-from quantexp.results import Comparison, Report
+from quantexp.reports.notes import variant_notes
+from quantexp.reports.table import Table
+from quantexp.results import Report
 from quantexp.results.metrics import metrics as metrics_of
-from quantexp.results.text import p_text, size_text
-from quantexp.studies.search.findings import FLOAT, Candidate, SearchReport
+from quantexp.results.text import change_text, flips_text, p_text, points_text, size_text
+from quantexp.studies.criteria import FILES, compared, value_text
+from quantexp.studies.search.findings import FLOAT, Candidate, Goal, SearchReport
+from quantexp.studies.search.pictures import pictures
 
-ROWS = 20  # that the table holds at most; the history has all
+ROWS = 20  # most rows of the table; the history has all candidates
+OF_BEST = ("accuracy_drop", "agreement", "output_sqnr_db", "size_mb")
+OF_TEST = ("accuracy", "accuracy_drop", "flips_gained", "flips_lost", "mcnemar_p", "size_mb")
+OF_EACH = ("accuracy", "accuracy_drop", "flips_gained", "flips_lost", "agreement", "output_sqnr_db", "size_mb")
 
 
 def findings(report: SearchReport) -> Findings:
-    """Put all that is shown and recorded together."""
-    from quantexp.studies.search.pictures import pictures
-
+    """Return the findings as they are shown and recorded."""
     return Findings(metrics(report), table(report), {"history": history(report)}, pictures(report))
 
 
 def so_far(report: SearchReport) -> Findings:
-    """The same while the search goes on, without pictures."""
+    """Return the findings during the search, without pictures."""
     return Findings(metrics(report), table(report), {"history": history(report)}, {})
 
 
 def metrics(report: SearchReport) -> dict[str, float]:
-    """Return the figures under their public names: of the best on validation, and of its run on the test split."""
-    best = report.answer
+    """Return the metrics by name: of the best candidate, and of its run on the test split."""
+    best, figures = report.answer, _figures(report, report.answer)
+    speedups = [f"speedup_b{size}" for size in best.speedups]
     named: dict[str, float] = {
         "variants": len(report.tried),
         "best/within_bound": report.goal.met_by(best),
-        "best/accuracy_drop": best.accuracy_drop,
-        "best/size_mb": best.size_mb,
-        **{f"best/speedup_b{size}": ratio for size, ratio in best.speedups.items()},
+        **{f"best/{name}": figures[name] for name in (*OF_BEST, *speedups) if name in figures},
     }
     if report.tested:
-        known = metrics_of(report.tested)
-        shown = ("accuracy", "accuracy_drop", "flips_gained", "flips_lost", "mcnemar_p", "size_mb")
-        speedups = [f"speedup_b{size}" for size in best.speedups]
-        named |= {f"test/{name}": known[name] for name in (*shown, *speedups)}
+        tested = metrics_of(report.tested)
+        named |= {f"test/{name}": tested[name] for name in (*OF_TEST, *speedups)}
     return named
 
 
 def table(report: SearchReport) -> Table:
-    """Return a row a model: the answer, what is within the bound by its cost, then the others by what they lose."""
-    sizes = list(report.unquantized.speedups)
-    columns = (
-        _any_run(report).network_name,
-        "Quantization",
-        "Accuracy\n(points)",
-        "Flips",
-        "SQNR\n(dB)",
-        *(f"Speedup\nB{size}" for size in sizes),
-        "Size\n(MB)",
-        "Bound",
-        "Front",
-    )
-    shown = [one for at, one in enumerate(report.ranked) if at < ROWS or one is report.unquantized]
-    return without_empty(columns, [_row(report, one) for one in shown], tuple(_notes(report)))
+    """Return a row per candidate: the answer, those within the bound by cost, then the others by loss."""
+    figures = ("Accuracy\n(points)", "Examples", "Agreement\n(%)", "SQNR\n(dB)")
+    speedups = (f"Speedup\nB{size}" for size in report.unquantized.speedups)
+    columns = (report.reports[0].network_name, "Quantization", *figures, *speedups, "Size\n(MB)", "Bound", "Front")
+    shown = [*report.ranked[:ROWS], *(one for one in report.ranked[ROWS:] if one is report.unquantized)]
+    return Table(columns, tuple(_row(report, candidate) for candidate in shown), tuple(_notes(report))).compact()
 
 
 def answer_text(report: SearchReport) -> str:
-    """Say which model is the best, or the nearest to the bound, and what it costs and buys."""
+    """Return the best candidate, or the nearest to the bound, with its loss, speedup and size."""
     best, goal = report.answer, report.goal
-    if goal.met_by(best):
-        if best is report.unquantized:
-            return f"float: {_why_float(report)}"
-        return f"{_named(best)}, {_figures(report, best)}"
-    asked = -100 * goal.max_accuracy_drop
-    what = f"a gain of {asked:.2f} points" if asked > 0 else f"a loss of {-asked:.2f} points or less"
-    return f"nothing meets the bound ({what}); the nearest is {_named(best)}, {_figures(report, best)}"
+    if not goal.met_by(best):
+        return f"none; no candidate meets the bound ({_bound(goal)}), the nearest is {_described(report, best)}"
+    if best is not report.unquantized:
+        return _described(report, best)
+    inside = [candidate for candidate in report.tried if goal.met_by(candidate)]
+    if not inside:
+        return f"float; no quantized variant meets the bound, the nearest is {_described(report, report.nearest)}"
+    better = "smaller"
+    if goal.objective != "size":
+        better = f"faster at batch {goal.batch_size} by more than {goal.margin:.0%}"
+    closest = _described(report, goal.best(inside))
+    return f"float; no quantized variant within the bound is {better}, the best is {closest}"
 
 
 def history(report: SearchReport) -> list[Sequence[object]]:
-    """Return all models in the order in which they were tried as lines of a CSV, with the best so far at each."""
-    sizes = list(report.unquantized.speedups)
-    figures = ("accuracy", "accuracy_drop", "flips_gained", "flips_lost", "output_sqnr_db", "size_mb")
-    ratios = [f"speedup_b{size}{end}" for size in sizes for end in ("", "_low", "_high")]
+    """Return all candidates in the order of the search as lines of a CSV file, with the best so far at each."""
+    known_figures = [_figures(report, candidate) for candidate in report.candidates]
+    names = [name for name in OF_EACH if any(name in figures for figures in known_figures)]
+    names += [f"speedup_b{size}{end}" for size in report.unquantized.speedups for end in ("", "_low", "_high")]
     own = ("step", "quantized", "method", "layers", "dynamic")
-    lines: list[Sequence[object]] = [(*own, *figures, *ratios, "within_bound", "on_front", "best_step")]
-    places = {id(one): step for step, one in enumerate(report.candidates)}
-    for step, (one, best) in enumerate(zip(report.candidates, report.best_so_far, strict=True)):
-        chosen = (one.choice.name, one.choice.method, *(" ".join(of) for of in (one.choice.layers, one.choice.dynamic)))
-        known = _unquantized_metrics(report) if one.report is None else metrics_of(one.report)
-        marks = (report.goal.met_by(one), " ".join(_fronts(report, one)), places[id(best)])
-        lines.append((step, *chosen, *(known.get(name, "") for name in (*figures, *ratios)), *marks))
+    lines: list[Sequence[object]] = [(*own, *names, "within_bound", "on_front", "best_step")]
+    places = {id(candidate): step for step, candidate in enumerate(report.candidates)}
+    rows = zip(report.candidates, known_figures, report.best_so_far, strict=True)
+    for step, (candidate, figures, best) in enumerate(rows):
+        choice = candidate.choice
+        chosen = (choice.name, choice.method, " ".join(choice.layers), " ".join(choice.dynamic))
+        marks = (report.goal.met_by(candidate), " ".join(_fronts(report, candidate)), places[id(best)])
+        lines.append((step, *chosen, *(figures.get(name, "") for name in names), *marks))
     return lines
 
 
-def _unquantized_metrics(report: SearchReport) -> dict[str, float]:
-    one = report.unquantized
-    speedups = {f"speedup_b{size}": ratio for size, ratio in one.speedups.items()}
-    accuracy = _any_run(report).baseline.accuracy.value
-    return {"accuracy": accuracy, "accuracy_drop": 0.0, "size_mb": one.size_mb, **speedups}
+def _figures(report: SearchReport, candidate: Candidate) -> dict[str, float]:
+    """Return the metrics of a candidate by name; those of the float network come from another run."""
+    if candidate.report:
+        return metrics_of(candidate.report)
+    quality = report.reports[0].baseline.quality
+    labelled = {"accuracy": quality.value, "accuracy_drop": 0.0} if quality else {}
+    speedups = {f"speedup_b{size}": ratio for size, ratio in candidate.speedups.items()}
+    return {**labelled, "agreement": 1.0, "size_mb": candidate.size_mb, **speedups}
 
 
-def _row(report: SearchReport, one: Candidate) -> tuple[str, ...]:
-    name = f"answer: {one.choice.name}" if one is report.answer else one.choice.name
-    bound = "" if report.goal.met_by(one) else "beyond"
-    fronts = _fronts(report, one)
-    ends = (size_text(one.size_mb), bound, "both" if len(fronts) > 1 else "".join(fronts))
-    if one.report is None:
-        return name, FLOAT, f"{0:+.2f}", "", "", *("" for _ in one.speedups), *ends
-    comparison = _compared(one.report)
-    sqnr = comparison.output_sqnr_db
+def _row(report: SearchReport, candidate: Candidate) -> tuple[str, ...]:
+    choice, comparison = candidate.choice, candidate.comparison
+    name = f"answer: {choice.name}" if candidate is report.answer else choice.name
+    fronts = _fronts(report, candidate)
+    bound = "met" if report.goal.met_by(candidate) else "missed"
+    ends = (size_text(candidate.size_mb), bound, "both" if len(fronts) > 1 else "".join(fronts))
+    agreement = not report.labelled or report.goal.criterion is Criterion.agreement
+    if candidate.report is None or comparison is None:
+        quality = points_text(0) if report.labelled else ""
+        return name, FLOAT, quality, "", "100.00" * agreement, "", *("" for _ in candidate.speedups), *ends
+    change = comparison.quality
     return (
         name,
-        f"{one.choice.method} {one.report.precision}",
-        _points(one.lost, one.examples),
-        f"+{comparison.flips_gained} -{comparison.flips_lost}",
-        "" if sqnr is None else f"{sqnr:.1f}",
+        f"{choice.method} {candidate.report.precision}",
+        points_text(-change.drop) if change else "",
+        flips_text(change) if change else "",
+        f"{100 * comparison.agreement:.2f}" * agreement,
+        known(comparison.output_sqnr_db, 1),
         *(speedup_word(speedup) for speedup in comparison.speedups),
         *ends,
     )
 
 
-def _fronts(report: SearchReport, one: Candidate) -> list[str]:
-    return [name for name, front in report.fronts.items() if any(one is other for other in front)]
+def _fronts(report: SearchReport, candidate: Candidate) -> list[str]:
+    return [name for name, front in report.fronts.items() if any(candidate is other for other in front)]
 
 
 def _notes(report: SearchReport) -> Iterator[str]:
-    goal, run = report.goal, _any_run(report)
-    best = "Answer" if report.ended else "Best so far"
-    yield f"{best}: {answer_text(report)}."
+    yield f"{'Answer' if report.ended else 'Best so far'}: {answer_text(report)}."
     if report.tested:
         yield _test_sentence(report.tested)
     if report.command:
-        yield f"As a single run: {report.command}"
-    float_percent = f"{100 * run.baseline.accuracy.value:.2f} %"
-    yield (
-        f"Decided on the validation split, where float has {float_percent}: {_bound(goal.max_accuracy_drop)}; "
-        f"then {_objective(report)}. "
-        "The best of many looks better than it is: what it is worth, the test split says."
-    )
-    yield "Front: it is on the Pareto front of accuracy against latency, against size, or on both."
+        yield f"To run the answer alone: {report.command}"
+    quality = report.reports[0].baseline.quality
+    goal = f"Bound: {_bound(report.goal)}. Objective: {_objective(report.goal)}."
+    if quality:
+        yield (
+            f"{goal} Decided on the validation split (float: {100 * quality.value:.2f} %), on which the best of many "
+            "variants looks better than it is; the test split gives an unbiased result."
+        )
+    else:
+        examples = f"{report.unquantized.examples:,} random examples without labels"
+        yield f"{goal} Decided on {examples}; there is no separate test run."
+    yield f"Front: on the Pareto front of {FILES[report.goal.criterion]} vs latency, vs size, or both."
     yield from _end(report)
     if len(report.candidates) > ROWS:
-        yield f"history.csv has all {len(report.candidates)} models, in the order in which they were tried."
-    if report.checkpoint:
+        yield f"history.csv has all {len(report.candidates)} candidates, in the order of the search."
+    if report.checkpoint and quality:
         yield (
-            f"The weights are those of {report.checkpoint}: if they were trained on the examples held out here, "
-            "too small a loss is seen on them."
+            f"The weights come from {report.checkpoint}: if they were trained on the validation examples, the loss on "
+            "these is underestimated."
         )
-    reports = [one.report for one in report.tried if one.report]
-    yield from variant_notes(reports, "history.csv", report.failed)
+    yield from variant_notes(report.reports, "history.csv", report.failed)
 
 
-def _bound(drop: float) -> str:
-    return f"at most {100 * drop:.2f} points may be lost" if drop >= 0 else f"{-100 * drop:.2f} points must be gained"
+def _bound(goal: Goal) -> str:
+    if goal.criterion is Criterion.agreement:
+        return f"agreement with float of at least {100 * goal.limit:.2f} %"
+    if goal.criterion is Criterion.output_sqnr_db:
+        return f"output SQNR of at least {goal.limit:.1f} dB"
+    lost = 100 * goal.limit
+    return f"loss of at most {lost:.2f} points" if lost >= 0 else f"gain of at least {-lost:.2f} points"
 
 
-def _objective(report: SearchReport) -> str:
-    goal = report.goal
+def _objective(goal: Goal) -> str:
     if goal.objective == "size":
-        return "the smallest is best"
-    return (
-        f"the fastest at batch {goal.batch_size} is best, or what loses less and is slower by {goal.margin:.0%} at most"
-    )
+        return "least size"
+    return f"least latency at batch {goal.batch_size}; within {goal.margin:.0%} of it, least loss"
 
 
 def _end(report: SearchReport) -> Iterator[str]:
     count = f"{len(report.tried)} variants measured"
     if report.ended == "budget":
-        yield f"{count}, then study.max_variants ended the search: there may be better ones."
+        yield f"{count}; study.max_variants ended the search, so there may be better ones."
     elif report.ended:
-        yield f"{count}: no other one that differs from the best of its method in one part is better."
+        yield f"{count}; no change of a single part improves the best variant of its method."
 
 
-def _why_float(report: SearchReport) -> str:
-    goal, nearest = report.goal, report.nearest
-    inside = [one for one in report.tried if goal.met_by(one)]
-    if not inside:
-        return f"no quantized variant meets the bound; the nearest is {_named(nearest)}, {_figures(report, nearest)}"
-    what = (
-        "smaller" if goal.objective == "size" else f"faster at batch {goal.batch_size} by more than {goal.margin:.0%}"
-    )
-    closest = goal.best(inside)
+def _described(report: SearchReport, candidate: Candidate) -> str:
+    """Return a candidate with its loss, speedup and size."""
+    size, choice = report.goal.batch_size, candidate.choice
+    name = f"{choice.method} {candidate.report.precision} on {choice.name}" if candidate.report else FLOAT
     return (
-        f"no quantized variant within the bound is {what}; the best is {_named(closest)}, {_figures(report, closest)}"
-    )
-
-
-def _named(one: Candidate) -> str:
-    if one.report is None:
-        return FLOAT
-    return f"{one.choice.method} {one.report.precision} on {one.choice.name}"
-
-
-def _figures(report: SearchReport, one: Candidate) -> str:
-    size, whole = report.goal.batch_size, report.unquantized.size_mb
-    return (
-        f"{_points(one.lost, one.examples)} points, {one.speedups[size]:.2f}x as fast at batch {size}, "
-        f"{size_text(one.size_mb)} MB (float: {size_text(whole)})"
+        f"{name}, {value_text(report.goal.criterion, candidate.comparison)}, "
+        f"speedup {candidate.speedups[size]:.2f}x at batch {size}, "
+        f"{size_text(candidate.size_mb)} MB (float: {size_text(report.unquantized.size_mb)})"
     )
 
 
 def _test_sentence(tested: Report) -> str:
-    comparison = _compared(tested)
-    speedups = "; ".join(f"B{one.batch_size} {speedup_text(one)}" for one in comparison.speedups)
-    change = -100 * comparison.accuracy_drop
-    flips = f"{comparison.flips_gained} gained, {comparison.flips_lost} lost"
+    comparison, quality = compared(tested), tested.result.quality
+    change = comparison.quality
+    assert quality is not None and change is not None  # only labelled data have a test run
+    speedups = "; ".join(f"B{speedup.batch_size} {speedup_text(speedup)}" for speedup in comparison.speedups)
     return (
-        f"On the test split, which decided nothing: {accuracy_text(tested.result)} %, {change:+z.2f} points against "
-        f"float ({flips}; exact McNemar test, {p_text(comparison.p_value)}); {speedups}."
+        f"On the test split: {quality_text(quality)} %, vs float {change_text(change)} "
+        f"(exact McNemar test, {p_text(change.p_value)}). Speedup: {speedups}."
     )
-
-
-def _points(lost: int, examples: int) -> str:
-    return f"{-100 * lost / examples:+z.2f}"
-
-
-def _compared(report: Report) -> Comparison:
-    assert report.comparison is not None
-    return report.comparison
-
-
-def _any_run(report: SearchReport) -> Report:
-    """Return a run of the search, for what all of them share."""
-    return next(one.report for one in report.tried if one.report)

@@ -1,1 +1,1 @@
-"""Each layer quantized alone, and all but it."""
+"""Study: each layer quantized alone, and all layers but it."""

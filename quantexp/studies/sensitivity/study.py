@@ -1,8 +1,8 @@
-"""Which layers suffer from quantization: each one quantized alone, and all but it.
+"""Which layers are sensitive to quantization: each part quantized alone, and all parts but it.
 
-First everything is quantized that the experiment says: what then holds low precision are the layers to vary. A part
-is one of them, or a module with children and all of them that lie in it. Alone, a part shows what its own rounding
-does to a network that is float otherwise; left out, what it adds to the rounding of all others.
+The first variant quantizes all layers of the experiment; the layers that are quantized then are varied. A part is one
+of them, or a module with all of them inside it. Quantized alone, a part shows the effect of its own error; left in
+float, what it adds to the error of all others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from quantexp.config import Experiment, Selective, Sensitivity, Single
 from quantexp.reports.findings import Findings
 from quantexp.results import Report
 from quantexp.studies.parts import parts_of
-from quantexp.studies.sensitivity.findings import Part, SensitivityReport, findings
+from quantexp.studies.sensitivity.findings import Part, SensitivityReport
+from quantexp.studies.sensitivity.table import findings
 from quantexp.system.errors import QuantizationError
 
 Runs = Generator[Experiment, Report, Report | None]
@@ -23,22 +24,22 @@ Runs = Generator[Experiment, Report, Report | None]
 def find(
     settings: Sensitivity, experiment: Experiment, command: Callable[[Experiment], str]
 ) -> Generator[Experiment, Report, Findings]:
-    """Yield the variants of `experiment`, receive their reports, return what they say together.
+    """Yield the variants of `experiment`, receive their reports, return the findings.
 
     Raises:
-        QuantizationError: If all layers together cannot be quantized, or `study.layers` matches nothing that is.
+        QuantizationError: If all layers together cannot be quantized, or `study.layers` matches no quantized layer.
     """
     experiment = replace(experiment, study=Single())
     quant = experiment.quant
-    assert isinstance(quant, Selective)  # Experiment has seen to it
+    assert isinstance(quant, Selective)  # checked by Experiment
     whole = yield experiment
-    held = [layer.name for layer in whole.result.evidence.layers if layer.precision == experiment.precision]
+    held = whole.result.evidence.held(str(experiment.precision))
     known: dict[frozenset[str], Report] = {frozenset(held): whole}
     failed: dict[str, str] = {}
 
     def measured(layers: frozenset[str], name: str, changed: Selective) -> Runs:
-        """Yield a variant and return its report; None if there is nothing to quantize, or it cannot be done."""
-        if layers and layers not in known:  # of two layers, one alone is all but the other
+        """Yield a variant and return its report; None if nothing is quantized, or it cannot be quantized."""
+        if layers and layers not in known:  # with two layers, one alone is all but the other
             try:
                 known[layers] = yield replace(experiment, quant=changed)
             except QuantizationError as error:
@@ -52,4 +53,4 @@ def find(
         without = replace(quant, exclude=[*quant.exclude, *layers])
         all_but = yield from measured(others, f"all but {name}", without)
         parts.append(Part(name, layers, alone, all_but))
-    return findings(SensitivityReport(whole, tuple(parts), failed, tuple(quant.exclude)))
+    return findings(SensitivityReport(whole, tuple(parts), failed, tuple(quant.exclude), settings.by))

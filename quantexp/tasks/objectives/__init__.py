@@ -6,11 +6,12 @@ handles a name, a value and an interval.
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from quantexp.results import Quality, QualityChange
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Objective(Protocol):

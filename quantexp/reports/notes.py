@@ -1,0 +1,68 @@
+"""Notes below tables: what the cells mean, which data were used, and what limits the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from quantexp.results import Report
+
+SIMULATED = "simulated"  # the precision of what is rounded and computed in float
+EAGER = "eager"  # the default runtime, which is not mentioned
+
+
+def notes(reports: Sequence[Report]) -> Iterator[str]:
+    """Yield what the cells mean: samples of the standard deviation, runtime, threads, data."""
+    protocols = sorted({report.benchmark for report in reports})
+    over = {"lab": "over single calls"}
+    meaning = "; ".join(f"{name}: {over.get(name, 'over timed blocks of calls')}" for name in protocols)
+    runtimes = sorted({report.runtime for report in reports})
+    where = "" if runtimes == [EAGER] else f" in runtime {', '.join(runtimes)}"
+    if any(report.result.latency for report in reports):
+        threads = threads_of(reports)
+        yield f"Latency: forward pass{where}, mean ± std ({meaning}), CPU threads: {threads}. [ ]: 95 % interval."
+    yield from data_notes(reports)
+
+
+def threads_of(reports: Sequence[Report]) -> str:
+    """Return the numbers of threads in use, such as `1, 2, 10`."""
+    return ", ".join(str(count) for count in sorted({report.threads for report in reports}))
+
+
+def data_notes(reports: Sequence[Report]) -> Iterator[str]:
+    """Yield the limits of the figures, and which data were used."""
+    if any(report.unstable for report in reports) and len(reports) > 1:
+        yield "* unstable: the machine was not quiet during the measurement; each run lists the reasons."
+    sources = {report.data.source for report in reports}
+    if "sample" in sources:
+        yield "sample: the small data set in the package; accuracy on it does not transfer to the full data set."
+    if "synthetic" in sources:
+        yield (
+            "synthetic: random inputs without labels; there is no accuracy, agreement and SQNR compare the quantized "
+            "network with float."
+        )
+    if validated := [report.data for report in reports if report.data.evaluation == "validation"]:
+        what = "Accuracy" if len(validated) == len(reports) else "With evaluation=validation: accuracy"
+        counts = ", ".join(sorted({f"{data.validation:,}" for data in validated}))
+        yield f"{what} on the validation split: {counts} examples held out of the training split."
+    if any(report.calibration == "test" for report in reports):
+        yield "Calibrated on the test split."
+
+
+def variant_notes(reports: Sequence[Report], file: str, failed: Mapping[str, str]) -> Iterator[str]:
+    """Yield which variants of a study could not be measured, and what the cells of the others mean.
+
+    Args:
+        reports: Of all variants; they share task, data and protocol.
+        file: The CSV file with the intervals of the speedups.
+        failed: The error of each variant that could not be measured.
+    """
+    for name, error in failed.items():
+        yield f"Not measured: {name} ({error})."
+    if unstable := sum(bool(report.unstable) for report in reports):
+        yield (f"UNSTABLE in {unstable} of {len(reports)} runs: the machine was not quiet; each run lists the reasons.")
+    if any(report.result.latency for report in reports):
+        yield (
+            f"Speedup: over float, CPU threads: {threads_of(reports)}; faster or slower only if significant (95 % "
+            f"intervals: {file})."
+        )
+    yield from data_notes(reports[:1])
