@@ -8,10 +8,12 @@ is an error here. So is whatever makes torch forget its programs; quantizing and
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 import time
 import types
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +21,6 @@ from typing import Any
 import torch
 import torch._dynamo
 import torch._inductor.config as inductor
-import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401  # registers how int8 is fused
 from torch import Tensor, fx
 from torch._dynamo.eval_frame import remove_from_cache
 from torch._dynamo.exc import ShortenTraceback
@@ -116,11 +117,11 @@ def _compiled(entry: types.FunctionType, batch: Batch, parts: list[Any]) -> tupl
             raise NotCompiledForError
         return compile_fx(graph, inputs, inner_compile=inner)
 
-    for name in NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    _get_ready()
     function = torch.compile(entry, backend=backend, fullgraph=True, dynamic=False)
     failure: Exception | None = None
-    with fresh_cache(), torch.inference_mode():
+    with fresh_cache(), torch.inference_mode(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"torch(ao)?\b")  # of its own code, for its developers
         try:
             _start_compiler()
             started = time.perf_counter()
@@ -135,8 +136,16 @@ def _compiled(entry: types.FunctionType, batch: Batch, parts: list[Any]) -> tupl
     return function, seconds
 
 
+def _get_ready() -> None:
+    """Silence the loggers that say nothing of use, and register how int8 is fused."""
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
+
+
+@functools.cache
 def _start_compiler() -> None:
-    """Compile next to nothing: in a fresh cache the first program pays for what all programs need."""
+    """Compile next to nothing: the first program of a process pays for what all programs need."""
     entry = _with_own_code(lambda x: x + 1)
     torch.compile(entry, dynamic=False)(torch.zeros(8))
     remove_from_cache(entry)

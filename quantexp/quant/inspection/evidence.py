@@ -70,7 +70,8 @@ def inspect(quantized: Quantized, ran: tuple[Operator, ...], engine: Engine | No
 @torch.no_grad()
 def operators(network: nn.Module, batch: Batch) -> tuple[Operator, ...]:
     """Return the multiplying operators that run on a batch, with their multiply-accumulates for one example."""
-    with Watch() as watch:
+    watch = Watch()
+    with watch:
         network(*batch)
     return watch.operators(size(batch))
 

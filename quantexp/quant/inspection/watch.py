@@ -98,13 +98,13 @@ def _macs(name: str, func: Any, args: Any, kwargs: Any, result: Any) -> int:
 def _of_weight(name: str, func: Any, args: Any, kwargs: Any, result: Tensor) -> int:
     if hasattr(args[1], "unpack"):  # weights packed for a kernel: (output channels, ...)
         return result.numel() * int(args[1].unpack()[0][0].numel())
-    if "conv" in name:
-        named = _named(func, args, kwargs)
-        weight = next(named[key] for key in ("qw", "W", "weight") if key in named)
-        if "transpose" in name or named.get("transposed"):  # (input channels, ...)
-            return int(args[0].numel()) * math.prod(weight.shape[1:])
-        return result.numel() * math.prod(weight.shape[1:])
-    return result.numel() * int(args[1 if name.startswith(ADDED_PRODUCTS) else 0].shape[-1])
+    if "conv" not in name:
+        return result.numel() * int(args[1 if name.startswith(ADDED_PRODUCTS) else 0].shape[-1])
+    named = _named(func, args, kwargs)
+    weight = next(named[key] for key in ("qw", "W", "weight") if key in named)
+    transposed = "transpose" in name or named.get("transposed")  # its weight is (input channels, ...)
+    values: Tensor = args[0] if transposed else result
+    return values.numel() * int(math.prod(weight.shape[1:]))
 
 
 def _of_recurrent_layer(func: Any, args: Any, kwargs: Any) -> int:
@@ -112,7 +112,8 @@ def _of_recurrent_layer(func: Any, args: Any, kwargs: Any) -> int:
     named = _named(func, args, kwargs)
     steps, examples, width = named["input"].shape
     hidden = int(named["hidden_size"])
-    return int(steps * examples) * GATES.get(named["mode"], 1) * hidden * int(width + hidden)
+    gates = GATES.get(int(named["mode"]), 1)
+    return int(steps * examples) * gates * hidden * int(width + hidden)
 
 
 def _of_attention_layer(func: Any, args: Any, kwargs: Any) -> int:
@@ -121,7 +122,7 @@ def _of_attention_layer(func: Any, args: Any, kwargs: Any) -> int:
     inputs = args[0]
     examples, length, width = inputs.shape if inputs.dim() == 3 else (1, *inputs.shape)
     behind = 2 * width * int(named["ffn_weight_1"].shape[0]) if "ffn_weight_1" in named else 0
-    return int(examples * length) * (4 * width * width + 2 * length * width + behind)
+    return int(examples * length * (4 * width * width + 2 * length * width + behind))
 
 
 def _named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
