@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,12 +17,13 @@ from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods import quantize
 from quantexp.quant.methods.work import Form, Work
 from quantexp.results import Data, Report
-from quantexp.runtimes import prepare
+from quantexp.runtimes import prepare, require
 from quantexp.runtimes.contestant import Contestant
 from quantexp.storage.recipe import Recipe
-from quantexp.system.environment import describe
+from quantexp.system.environment import describe, threads
 from quantexp.tasks.data import TaskData
 from quantexp.training.baseline import Baseline, trained
+from quantexp.training.loop import PREDICT_BATCH
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +47,15 @@ def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
     Raises:
         QuantexpError: ConfigError, DataError, CacheError, TrainingError, QuantizationError or BenchmarkError.
     """
+    _require_runtimes(experiment)
     data = load(experiment)
     baseline = trained(experiment, data, weights)  # once, then from the cache
     form = Form(str(experiment.precision), data.example, experiment.runtime.target)
     quantized = quantize(experiment.quant, Work(baseline, data, experiment.train, form))
     contestants = list(_contestants(experiment, data, baseline, quantized))  # each inspected, or an error
-    recipes = _recipes(experiment, data)[: len(contestants)]
+    recipes = _recipes(experiment, data, contestants)
+    others = list(_others(experiment, contestants[0]))
     sizes = experiment.batch_size if experiment.quant.timed else []  # no kernels, no latency
-    others = list(_others(experiment, contestants[0])) if sizes else []
     measured = measure(contestants, others, recipes, data, experiment.benchmark, sizes)
     report = _report(experiment, data, baseline, quantized, measured)
     return RunResult(report, contestants[-1].network, recipes[-1])
@@ -83,6 +85,12 @@ def input_kind(experiment: Experiment) -> Kind:
     return models.kind(experiment.task, tasks.gives(experiment.task), experiment.model)
 
 
+def _require_runtimes(experiment: Experiment) -> None:
+    """Make sure that the machine has what all runtimes of the run need. Raises BenchmarkError."""
+    for runtime in (experiment.runtime, *_further_runtimes(experiment)):
+        require(runtime)
+
+
 def _contestants(
     experiment: Experiment, data: TaskData, baseline: Baseline, quantized: Quantized
 ) -> Iterator[Contestant]:
@@ -95,24 +103,35 @@ def _contestants(
 
 def _inspected(quantized: Quantized, precision: str, experiment: Experiment, data: TaskData) -> Contestant:
     runtime, engine = experiment.runtime, experiment.quant.packs_for if quantized.promise else None
-    prepared = prepare(runtime, quantized.model, data.example, engine)
-    evidence = inspect(quantized, prepared.operators(data.example), engine)
-    return Contestant(quantized.model, precision, runtime, evidence, quantized.training, engine)
+    with threads(experiment.benchmark.threads):  # what is compiled runs with as many
+        prepared = prepare(runtime, quantized.model, data.evaluated.first(PREDICT_BATCH), engine)
+        evidence = inspect(quantized, prepared.operators(), engine)
+    return Contestant(quantized.model, precision, runtime, evidence, quantized.training, engine, prepared)
 
 
 def _others(experiment: Experiment, reference: Contestant) -> Iterator[Contestant]:
-    """Yield the float network in eager execution, if that is not the runtime of the run, and in further runtimes."""
-    names = [*([] if isinstance(experiment.runtime, Eager) else [Eager.name]), *experiment.benchmark.runtimes]
+    """Yield the float network in further runtimes."""
+    for runtime in _further_runtimes(experiment):
+        yield replace(reference, runtime=runtime, inspected=None)
+
+
+def _further_runtimes(experiment: Experiment) -> Iterator[Runtime]:
+    """Yield the runtimes that the float network is timed in beside that of the run: eager, and those asked for."""
+    if not experiment.quant.timed:
+        return
     known: dict[str, type[Runtime]] = {runtime.name: runtime for runtime in RUNTIMES}
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys((Eager.name, *experiment.benchmark.runtimes)):
         if name != experiment.runtime.name:
-            yield replace(reference, runtime=known[name]())
+            yield known[name]()
 
 
-def _recipes(experiment: Experiment, data: TaskData) -> tuple[Recipe, Recipe]:
-    """Return the recipes of the float network and of the quantized one."""
+def _recipes(experiment: Experiment, data: TaskData, contestants: Sequence[Contestant]) -> list[Recipe]:
+    """Return how each contestant is built again from what is stored."""
     recipe = Recipe.of(experiment, data, input_kind(experiment))
-    return replace(recipe, quant={"name": "none"}, precision="fp32"), recipe
+    if any(one.inspected and one.inspected.batch_size for one in contestants):
+        sizes = {PREDICT_BATCH, *experiment.batch_size}
+        recipe = replace(recipe, batch_sizes=tuple(sorted(sizes)))
+    return [replace(recipe, quant={"name": "none"}, precision="fp32"), recipe][: len(contestants)]
 
 
 def _report(

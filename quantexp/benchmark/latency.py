@@ -15,12 +15,11 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from quantexp.benchmark import noise
 from quantexp.config import Benchmark, Lab, Paired
@@ -43,6 +42,7 @@ MAX_INPUT_BYTES = 64_000_000
 MAX_SHIFT = 1 << 20  # values of the tensor that moves the next copy to another place
 
 Ended = Literal["narrow", "budget", "protocol"]
+Network = Callable[..., Any]  # called as `network(*batch)`
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Block:
 
 
 def _samples(
-    copies: Sequence[nn.Module], inputs: list[Batch], block: _Block, rounds: int, chance: random.Random
+    copies: Sequence[Network], inputs: list[Batch], block: _Block, rounds: int, chance: random.Random
 ) -> list[list[float]]:
     """Return the mean milliseconds of a call in each block, by model and round.
 
@@ -158,9 +158,9 @@ def _samples(
     return samples
 
 
-def _placed(contestants: Sequence[Prepared], chance: random.Random) -> list[nn.Module]:
+def _placed(contestants: Sequence[Prepared], chance: random.Random) -> list[Network]:
     """Copy the contestants to other places in memory, in an order that changes, as later copies lie elsewhere."""
-    copies: dict[int, nn.Module] = {}
+    copies: dict[int, Network] = {}
     shifts = []  # freed when all copies stand
     for index in chance.sample(range(len(contestants)), len(contestants)):
         shifts.append(torch.empty(chance.randrange(1, MAX_SHIFT)))
@@ -168,12 +168,12 @@ def _placed(contestants: Sequence[Prepared], chance: random.Random) -> list[nn.M
     return [copies[index] for index in range(len(contestants))]
 
 
-def _call_seconds(model: nn.Module, inputs: list[Batch]) -> float:
+def _call_seconds(model: Network, inputs: list[Batch]) -> float:
     _time(model, inputs, len(inputs))  # warm-up
     return _time(model, inputs, len(inputs))
 
 
-def _warm_up(model: nn.Module, calls: int, inputs: list[Batch]) -> float:
+def _warm_up(model: Network, calls: int, inputs: list[Batch]) -> float:
     """Call the model until a block of `calls` no longer improves; return the seconds of a call then."""
     best = _time(model, inputs, calls)
     for _ in range(WARM_UP_BLOCKS - 1):
@@ -214,7 +214,7 @@ def _lab(
     return latencies, "protocol"
 
 
-def _time(model: nn.Module, inputs: list[Batch], calls: int, start: int = 0) -> float:
+def _time(model: Network, inputs: list[Batch], calls: int, start: int = 0) -> float:
     """Return the mean seconds of some calls in a row, which rotate over the inputs."""
     turns = [inputs[(start + index) % len(inputs)] for index in range(calls)]
     started = time.perf_counter()

@@ -7,9 +7,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from quantexp.benchmark.latency import Timing, time_models
@@ -17,11 +18,12 @@ from quantexp.benchmark.layers import layer_losses
 from quantexp.benchmark.memory import memory_bytes
 from quantexp.benchmark.reasons import Setting, not_faster
 from quantexp.benchmark.size import size
-from quantexp.config import Benchmark
+from quantexp.config import Benchmark, Eager
 from quantexp.quant.inspection.evidence import profile
 from quantexp.results import (
     Comparison,
     Conditions,
+    Evidence,
     Latency,
     Measured,
     NotFaster,
@@ -38,7 +40,6 @@ from quantexp.storage import stored
 from quantexp.storage.recipe import Recipe
 from quantexp.system.environment import describe, threads, usable_cores
 from quantexp.tasks.data import TaskData
-from quantexp.training.loop import outputs
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +84,10 @@ def measure(
         BenchmarkError: If a condition of the measurement cannot be set up.
     """
     log.info("measure   %s %s examples", f"{len(data.evaluated):,}", data.evaluation)
-    with threads(usable_cores()):
-        given = [outputs(contestant.network, data.evaluated) for contestant in contestants]
+    given = [contestant.outputs(data.evaluated, benchmark.threads) for contestant in contestants]
     with threads(benchmark.threads):
         times = [_timed([*contestants, *others], data, batch_size, benchmark) for batch_size in batch_sizes]
-        profiles = [_profiles(contestant, data, batch_sizes) for contestant in contestants]
+        profiles = [_profiles(times, index, data) for index in range(len(contestants))]
     measured = []
     for index, contestant in enumerate(contestants):
         with _stored(contestant, recipes[index]) as (folder, load_ms):
@@ -104,10 +104,10 @@ def measure(
                     memory_bytes=_memory(folder, benchmark, batch_sizes),
                     loss=data.objective.mean_loss(given[index], data.evaluated.labels),
                     prepare_seconds=_prepare_seconds(times, index),
-                    max_difference=_max_difference(times, index),
+                    max_difference=_max_difference(times, index, contestant),
                 )
             )
-    comparison = _compare(contestants, measured, given, data, benchmark) if len(contestants) == 2 else None
+    comparison = _compare(contestants, measured, given, data, benchmark, times) if len(contestants) == 2 else None
     further = (_other(times, len(contestants) + at, one, measured, benchmark) for at, one in enumerate(others))
     return Measurements(tuple(measured), comparison, tuple(further), tuple(one.timing.conditions for one in times))
 
@@ -128,27 +128,37 @@ def _prepare_seconds(times: Sequence[_Times], index: int) -> float | None:
     return sum(known) if known else None
 
 
-def _max_difference(times: Sequence[_Times], index: int) -> float | None:
-    known = [difference for one in times if (difference := one.prepared[index].max_difference) is not None]
-    return max(known) if known else None
+def _max_difference(times: Sequence[_Times], index: int, contestant: Contestant) -> float | None:
+    prepared = (contestant.inspected, *(one.prepared[index] for one in times))
+    known = [one.max_difference for one in prepared if one is not None and one.max_difference is not None]
+    return max(known, default=None)
 
 
 def _other(
     times: Sequence[_Times], index: int, one: Contestant, measured: Sequence[Measured], benchmark: Benchmark
 ) -> OtherFloat:
     latency, (reference, *quantized) = _latencies(times, index), [model.latency for model in measured]
+    # A float network that runs elsewhere is compared with eager execution, as a quantized one is.
+    compared = quantized or ([reference] if isinstance(one.runtime, Eager) else [])
     return OtherFloat(
         runtime=one.runtime.name,
         prepare_seconds=_prepare_seconds(times, index),
-        max_difference=_max_difference(times, index),
+        max_difference=_max_difference(times, index, one),
         latency=latency,
         speedups=_speedups(reference, latency, benchmark.margin),
-        quantized_speedups=_speedups(latency, quantized[0], benchmark.margin) if quantized else (),
+        quantized_speedups=_speedups(latency, compared[0], benchmark.margin) if compared else (),
     )
 
 
-def _profiles(contestant: Contestant, data: TaskData, batch_sizes: Sequence[int]) -> tuple[Profile, ...]:
-    return tuple(profile(contestant.network, data.evaluated.first(batch_size)) for batch_size in batch_sizes)
+@torch.inference_mode()
+def _profiles(times: Sequence[_Times], index: int, data: TaskData) -> tuple[Profile, ...]:
+    found = []
+    for one in times:
+        batch = data.evaluated.first(
+            one.timing.conditions.batch_size
+        )  # made in inference mode, as those that are timed
+        found.append(profile(one.prepared[index].network, batch))
+    return tuple(found)
 
 
 @contextmanager
@@ -181,6 +191,7 @@ def _compare(
     given: Sequence[Tensor],
     data: TaskData,
     benchmark: Benchmark,
+    times: Sequence[_Times],
 ) -> Comparison:
     baseline, quantized = measured
     before, after = (data.objective.predictions(one) for one in given)
@@ -193,7 +204,7 @@ def _compare(
         agreement=float((before == after).double().mean()),
         compression=baseline.size.state_bytes / quantized.size.state_bytes,
         speedups=speedups,
-        not_faster=tuple(_not_faster(contestants[1], quantized, speedups, benchmark.threads)),
+        not_faster=tuple(_not_faster(contestants[1], quantized, speedups, times)),
         training_ratio=_training_ratio(*(one.training for one in contestants)),
         output_sqnr_db=sqnr_db(given[0], given[1]),
         layers=layers,
@@ -205,16 +216,24 @@ def _speedups(reference: Sequence[Latency], other: Sequence[Latency], margin: fl
 
 
 def _not_faster(
-    contestant: Contestant, measured: Measured, speedups: Sequence[Speedup], count: int
+    contestant: Contestant, measured: Measured, speedups: Sequence[Speedup], times: Sequence[_Times]
 ) -> Iterator[NotFaster]:
     engine = contestant.engine.value if contestant.engine else None
-    setting = Setting(contestant.precision, engine, count, usable_cores(), describe().instruction_sets)
-    for one, of_size in zip(speedups, measured.profiles, strict=True):
+    for one, of_size, timed in zip(speedups, measured.profiles, times, strict=True):
         if one.verdict == "faster" or (one.low is None and one.ratio > 1):
             continue
+        count = timed.timing.conditions.threads
+        setting = Setting(contestant.precision, engine, count, usable_cores(), describe().instruction_sets)
         larger = (other for other in speedups if other.batch_size > one.batch_size and other.verdict == "faster")
-        reasons = not_faster(contestant.evidence, of_size, setting, one.ratio, next(larger, None))
-        yield NotFaster(one.batch_size, reasons)
+        evidence = _evidence(contestant, timed.prepared[1])
+        yield NotFaster(one.batch_size, not_faster(evidence, of_size, setting, one.ratio, next(larger, None)))
+
+
+def _evidence(contestant: Contestant, prepared: Prepared) -> Evidence:
+    """Return the evidence at the batch size that a contestant was prepared for; in eager execution it is the same."""
+    if prepared is contestant.inspected:
+        return contestant.evidence
+    return replace(contestant.evidence, operators=prepared.operators())
 
 
 def _training_ratio(baseline: Training | None, quantized: Training | None) -> float | None:

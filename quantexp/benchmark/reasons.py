@@ -22,8 +22,16 @@ MULTIPLIERS = (
     "matmul",
     "_int_mm",
     "_weight_int4pack_mm_for_cpu",
+    "_weight_int8pack_mm",
+    "int4mm_packed_weight_cpu",
     "qlinear_pointwise",
     "qconv_pointwise",
+    "_mkl_linear",
+    "_linear_pointwise",
+    "_convolution_pointwise",
+    "_convolution_transpose_pointwise",
+    "mkldnn_rnn_layer",
+    "_scaled_dot_product_flash_attention_for_cpu",
 )
 POOLS = ("max_pool2d", "quantized_max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
 CONVERSIONS = ("quantize", "dequantize", "_to_copy", "copy_", "to", "choose_qparams")

@@ -22,6 +22,7 @@ from quantexp.cli.compose import BAD_VALUES, Combination, choices_of, combinatio
 from quantexp.cli.plan import plan
 from quantexp.config import Tracking, Unsupported
 from quantexp.runner import sweep
+from quantexp.runner.jobs import JobOutcome, Ongoing
 from quantexp.runner.labels import yaml_text
 from quantexp.runner.study import run_experiment
 from quantexp.runner.tracked import Request
@@ -80,7 +81,7 @@ def job(config: DictConfig) -> None:
     asked = " ".join(overrides)
     try:
         with interrupt.kept():
-            ongoing = sweep.Ongoing.read(folder)
+            ongoing = Ongoing.read(folder)
             if hydra.job.num in ongoing.left_out:
                 with suppress(OSError):
                     Path(hydra.runtime.output_dir).rmdir()  # made for files that there will be none of
@@ -89,10 +90,10 @@ def job(config: DictConfig) -> None:
             experiment = to_experiment(config)
             if reason := ongoing.reason_to_skip(experiment):
                 log.info("skip      %s", reason)
-                outcome = sweep.JobOutcome("skipped", asked)
+                outcome = JobOutcome("skipped", asked)
             else:
                 run_experiment(experiment, _request(config, overrides, parent=ongoing.parent))
-                outcome = sweep.JobOutcome("done", asked)
+                outcome = JobOutcome("done", asked)
     except KeyboardInterrupt:
         sweep.sum_up(folder, _tracking(config), interrupted=True)
         raise
@@ -100,7 +101,7 @@ def job(config: DictConfig) -> None:
         if not isinstance(error, QuantexpError):
             log.error("%s%s", traceback.format_exc(), OURS)
         log.error("this run failed: %s", error)
-        outcome = sweep.JobOutcome("failed", asked, f"{type(error).__name__}: {error}")
+        outcome = JobOutcome("failed", asked, f"{type(error).__name__}: {error}")
     sweep.leave_outcome(folder, Path(hydra.runtime.output_dir), _tracking(config), outcome)
 
 

@@ -13,8 +13,8 @@ from quantexp.cli.compose import BAD_VALUES, Combination, explain, to_experiment
 from quantexp.config import Experiment
 from quantexp.results.sweep import UnsupportedEntry
 from quantexp.runner.checks import check_inputs
+from quantexp.runner.jobs import Plan
 from quantexp.runner.labels import settings, telling
-from quantexp.runner.sweep import Plan
 from quantexp.system.errors import ConfigError, Mismatch, QuantexpError
 from quantexp.system.terminal import leave
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +21,7 @@ class Runtime(Option):
     group: ClassVar[str] = "runtime"
     target: ClassVar[str] = "kernels"
     flows: ClassVar[tuple[Flow, ...] | None] = None  # whose networks it executes; None: those of all
+    expands: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # methods and precisions whose weights it makes floats of
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Compiled(Runtime):
     implementation: ClassVar[str] = "quantexp.runtimes.compiled"
     target: ClassVar[str] = "qdq"
     flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.torchao)
+    expands: ClassVar[Mapping[str, tuple[str, ...]]] = {"weight_only": ("int8",)}
 
 
 RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled)

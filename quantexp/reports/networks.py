@@ -21,7 +21,7 @@ from quantexp.results import Report
 from quantexp.results.sweep import SweepResult, UnsupportedEntry
 from quantexp.results.text import size_text, threads_text
 
-EVIDENCE = "Layers in dtype: quantized to it. MACs in dtype: share of the multiply-accumulates that ran in it."
+EVIDENCE = "Layers in dtype: with weights in it. MACs in dtype: share of the multiply-accumulates that ran in it."
 LABELLED = (
     "vs float: change of accuracy, and the examples that only quantized (+) or only float (-) gets right, by the exact "
     "McNemar test; with several seeds the mean difference."

@@ -97,6 +97,8 @@ def markdown(sweep: SweepResult, pictures: list[Picture]) -> str:
     ]
     parts += ["## Failed runs"] if sweep.failed else []
     parts += [f"- {plain(entry.name)}: {plain(_error(entry))}" for entry in sweep.failed]
+    parts += ["## Not readable"] if sweep.unreadable else []
+    parts += [f"- {plain(one.name)}: {plain(one.reason)}" for one in sweep.unreadable]
     return "\n\n".join(parts) + "\n"
 
 
@@ -132,6 +134,11 @@ def _sections(sweep: SweepResult, pictures: list[Picture]) -> Iterator[str]:
         yield "<h2>Failed runs</h2>\n<dl>"
         for entry in sweep.failed:
             yield f'<dt>{escape(entry.name)}</dt>\n<dd class="failed">{escape(_error(entry))}</dd>'
+        yield "</dl>"
+    if sweep.unreadable:
+        yield "<h2>Not readable</h2>\n<dl>"
+        for one in sweep.unreadable:
+            yield f'<dt>{escape(one.name)}</dt>\n<dd class="failed">{escape(one.reason)}</dd>'
         yield "</dl>"
 
 

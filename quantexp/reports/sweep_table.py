@@ -118,9 +118,11 @@ def seeds_table(sweep: SweepResult) -> Table | None:
 
 def progress_notes(sweep: SweepResult) -> Iterator[str]:
     """Yield how many combinations failed, are not supported, and remain."""
-    total = len(sweep.entries) + sweep.left
+    total = len(sweep.entries) + len(sweep.unreadable) + sweep.left
     if sweep.failed:
         yield f"{len(sweep.failed)} of {total} combinations failed."
+    if sweep.unreadable:
+        yield f"{len(sweep.unreadable)} recorded results cannot be read and are not in the table; see the report."
     if sweep.unsupported:
         count = len(sweep.unsupported)
         further = "combination is" if count == 1 else "combinations are"

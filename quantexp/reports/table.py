@@ -173,5 +173,5 @@ def _evidence_sentence(report: Report) -> str:
         text = f"{held} are simulated: weights rounded to {bits} bits, computed in float, with the size of float"
     else:
         share = f"{evidence.mac_share(report.precision):.0%} of the multiply-accumulates"
-        text = f"{held} are quantized to {report.precision}, {share} ran in {report.precision}"
+        text = f"{held} have {report.precision} weights, {share} ran in {report.precision}"
     return f"Evidence: {text}{f'; left in float: {left}' if left else ''}."

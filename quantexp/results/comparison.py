@@ -100,7 +100,8 @@ class OtherFloat:
     """The float network in another runtime, timed beside the two that are compared.
 
     `prepare_seconds` and `max_difference` are as in `Measured`. `speedups` say how much faster it is than the float
-    network in the runtime of the run, `quantized_speedups` how much faster the quantized network is than it.
+    network in the runtime of the run, `quantized_speedups` how much faster the quantized network is than it; of a run
+    that quantizes nothing, how much faster the float network is than it is in eager execution.
     """
 
     runtime: str

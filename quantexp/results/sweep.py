@@ -31,10 +31,20 @@ class UnsupportedEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableEntry:
+    """A part of a sweep that was recorded and cannot be read now, such as the report of a run, and why not."""
+
+    run_id: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SweepResult:
     """A sweep as the store holds it: the command that made it, its combinations, and how many are left to do.
 
-    The combinations that do not exist stand apart: they are neither left nor failed.
+    The combinations that do not exist stand apart: they are neither left nor failed. So do those that finished and
+    whose report cannot be read: they are neither done nor failed.
     """
 
     name: str
@@ -42,6 +52,7 @@ class SweepResult:
     entries: tuple[Entry, ...]
     left: int = 0
     unsupported: tuple[UnsupportedEntry, ...] = ()
+    unreadable: tuple[UnreadableEntry, ...] = ()
 
     @property
     def reports(self) -> tuple[Report, ...]:

@@ -50,8 +50,9 @@ def write_findings(folder: Path, found: Findings) -> None:
 def _write_common(
     folder: Path, table: Table, lines: Mapping[str, Iterable[Sequence[object]]], drawings: Mapping[str, bytes]
 ) -> None:
-    (folder / "table.md").write_text(table.markdown(), encoding="utf-8")
     from quantexp.system import environment  # imports torch
+
+    (folder / "table.md").write_text(table.markdown(), encoding="utf-8")
 
     (folder / "environment.json").write_text(json.dumps(environment.record(), indent=1), encoding="utf-8")
     for name, rows in lines.items():

@@ -42,14 +42,16 @@ def model_folder(run_id: str, uri: str | None) -> Iterator[Path]:
     from quantexp.runner.artifacts import MODEL
     from quantexp.state.checkpoint import RECIPE
     from quantexp.storage.recipe import FILES
-    from quantexp.tracking.artifacts import fetched
+    from quantexp.tracking.artifacts import fetched, why_missing
     from quantexp.tracking.store import read_store
 
     files = {f"{MODEL}/{name}": most for name, most in FILES.items()}
-    with read_store(uri) as store, fetched(store, store.run(run_id), files) as folder:
-        if not (folder / RECIPE).is_file():
-            raise TrackingError(f"run {run_id} has no network: it stored no {MODEL}/{RECIPE}")
-        yield folder
+    with read_store(uri) as store:
+        run = store.run(run_id)
+        with fetched(store, run, files) as folder:
+            if not (folder / RECIPE).is_file():
+                raise TrackingError(f"{MODEL}/{RECIPE} of run {run_id} cannot be read ({why_missing(store, run)})")
+            yield folder
 
 
 @contextmanager

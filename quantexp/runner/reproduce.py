@@ -23,6 +23,7 @@ from quantexp.tracking.names import REPRODUCES, as_text
 
 if TYPE_CHECKING:
     from quantexp.config import Tracking
+    from quantexp.results import Report
     from quantexp.results.identity import Identity
     from quantexp.runner.finished import FinishedRun
 
@@ -32,7 +33,7 @@ def reproduce(run_id: str, tracking: Tracking, *, data_dir: str | None = None, t
 
     Args:
         run_id: The id of a finished run.
-        tracking: Where it is recorded; the new run is recorded there too.
+        tracking: Where it is recorded; the new run is recorded there too, if the store can be written.
         data_dir: Where the data lie now, if not where they lay then.
         trust: Whether a class of the network that the store names, and that is not quantexp's own, may be built.
 
@@ -42,24 +43,37 @@ def reproduce(run_id: str, tracking: Tracking, *, data_dir: str | None = None, t
     """
     from quantexp.reports.repeat import side_by_side
     from quantexp.runner.finished import read_finished_run
-    from quantexp.runner.single import run_single
-    from quantexp.runner.tracked import Request
     from quantexp.tracking.store import read_store
 
     with read_store(str(tracking.uri), tracking.experiment) as store:
-        run = read_finished_run(store, run_id)
-    experiment = replace(restore(run, trust), tracking=tracking)
+        first = read_finished_run(store, run_id)
+    experiment = replace(restore(first, trust), tracking=tracking)
     with tempfile.TemporaryDirectory(prefix="quantexp-") as cache:
         experiment = replace(experiment, data_dir=_data_dir(experiment, data_dir), cache_dir=cache)
-        other = list(_differences(run.identity, experiment))
+        other = list(_differences(first.identity, experiment))
         for line in other:
-            show(f"not as then: {line}")
-        choices = {name: run.parameters[name] for name in (*GROUPS, "experiment") if name in run.parameters}
-        request = Request(choices, [f"reproduces={run_id[:8]}"], run.config_yaml, tags={REPRODUCES: run_id})
-        report = run_single(experiment, request).report
-    table, same = side_by_side(run.report, report, elsewhere=bool(other))
+            show(f"changed since the original run: {line}")
+        report = _run_again(experiment, first)
+    table, same = side_by_side(first.report, report, elsewhere=bool(other))
     show(table.rich())
     return same
+
+
+def _run_again(experiment: Experiment, first: FinishedRun) -> Report:
+    """Run and, where the store can be written, record the run as a repetition of the first."""
+    from quantexp.runner.single import run, run_single
+    from quantexp.runner.tracked import Request
+    from quantexp.tracking.store import open_store
+
+    try:
+        open_store(experiment.tracking)
+    except TrackingError as error:
+        show(f"the new run is not recorded: {error}")
+        return run(experiment).report
+    choices = {name: first.parameters[name] for name in (*GROUPS, "experiment") if name in first.parameters}
+    tags = {REPRODUCES: first.run_id}
+    request = Request(choices, [f"reproduces={first.run_id[:8]}"], first.config_yaml, tags=tags)
+    return run_single(experiment, request).report
 
 
 def restore(run: FinishedRun, trust: bool = False) -> Experiment:

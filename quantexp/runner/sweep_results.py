@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from quantexp.results.sweep import Entry, SweepResult, UnsupportedEntry
+from quantexp.results import Report
+from quantexp.results.sweep import Entry, SweepResult, UnreadableEntry, UnsupportedEntry
 from quantexp.runner.finished import read_report
 from quantexp.system.errors import TrackingError
 from quantexp.tracking.artifacts import read_artifact
@@ -15,24 +16,32 @@ from quantexp.tracking.names import COMMAND, CONFIGURATION, ERROR, IDENTITY, SWE
 from quantexp.tracking.store import RunFacts, Store
 from quantexp.tracking.sweeps import LEFT, children, parents
 
+log = logging.getLogger(__name__)
+
 UNSUPPORTED = "unsupported"  # metric of the parent run
 UNSUPPORTED_FILE = "unsupported.json"  # of the parent run: the combinations that are not supported
 
 
 @dataclass(frozen=True)
 class Before:
-    """What a sweep holds when it is resumed: finished runs by their identity, configurations whose last run failed."""
+    """What a sweep holds when it is resumed.
+
+    `done` has the name of each finished run by its identity, `failed` the configurations whose last run failed,
+    `unreadable` the finished runs that are run again, as their reports cannot be read.
+    """
 
     done: dict[str, str]
     failed: frozenset[str]
+    unreadable: tuple[UnreadableEntry, ...] = ()
 
 
 def read_before(store: Store, parent: str) -> Before:
     """Read what a sweep holds that is resumed. Raises TrackingError."""
-    runs = _latest(children(store, parent))
+    tried = list(_tried(store, children(store, parent)))
     return Before(
-        {run.tags[IDENTITY]: run.name for run in runs if run.finished},
-        frozenset(run.tags[CONFIGURATION] for run in runs if run.status == "FAILED"),
+        {one.run.tags[IDENTITY]: one.run.name for one in tried if one.report},
+        frozenset(one.run.tags[CONFIGURATION] for one in tried if one.run.status == "FAILED"),
+        tuple(_unreadable(tried)),
     )
 
 
@@ -43,13 +52,21 @@ def read_sweep(store: Store, name: str) -> SweepResult:
         TrackingError: If the store cannot be read, or holds no such sweep.
     """
     found = parents(store, name)
-    entries = [_entry(store, run) for parent in found for run in _latest(children(store, parent.run_id))]
+    tried = [one for parent in found for one in _tried(store, children(store, parent.run_id))]
+    unreadable = list(_unreadable(tried))
+    unsupported: list[UnsupportedEntry] = []
+    for parent in found:
+        try:
+            unsupported += _unsupported(store, parent)
+        except TrackingError as error:
+            unreadable.append(UnreadableEntry(parent.run_id, f"{UNSUPPORTED_FILE} of {parent.name}", str(error)))
     return SweepResult(
         name=found[0].tags[SWEEP],
         command=found[0].tags.get(COMMAND, ""),
-        entries=tuple(entry for entry in entries if entry.report or entry.error),
+        entries=tuple(one.entry for one in tried if one.report or one.run.status == "FAILED"),
         left=sum(int(parent.metrics.get(LEFT, 0)) for parent in found),
-        unsupported=_different([entry for parent in found for entry in _unsupported(store, parent)]),
+        unsupported=_different(unsupported),
+        unreadable=tuple(unreadable),
     )
 
 
@@ -59,8 +76,10 @@ def log_unsupported(store: Store, parent: str, entries: Sequence[UnsupportedEntr
 
     run = store.run(parent)
     before: Sequence[UnsupportedEntry] = ()
-    with suppress(TrackingError):  # a damaged file is written anew
+    try:
         before = _unsupported(store, run)
+    except TrackingError as error:
+        log.warning("what was not supported before is not known any more: %s", error)
     if known := _different([*before, *entries]):
         tracked = TrackedRun(store, parent, run.name)
         tracked.log_text(UNSUPPORTED_FILE, json.dumps([asdict(entry) for entry in known], indent=1))
@@ -85,29 +104,43 @@ def _different(entries: Sequence[UnsupportedEntry]) -> tuple[UnsupportedEntry, .
     return tuple({json.dumps(entry.settings, sort_keys=True): entry for entry in entries}.values())
 
 
-def _latest(runs: Iterable[RunFacts]) -> list[RunFacts]:
-    """Return one run for each configuration, in the order in which they were first tried.
+@dataclass(frozen=True)
+class Tried:
+    """What became of a combination: the run that counts, with its report or why that cannot be read."""
 
-    It is the last that finished; where none did, the last that failed or did not end.
-    """
-    chosen: dict[str, RunFacts] = {}
+    run: RunFacts
+    report: Report | None = None
+    unreadable: str | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The combination as a sweep has it."""
+        error = None if self.report else self.run.tags.get(ERROR, "it has no error")
+        return Entry(self.run.run_id, self.run.name, self.run.params, self.report, error)
+
+
+def _tried(store: Store, runs: Iterable[RunFacts]) -> Iterator[Tried]:
+    """Yield what became of each combination, in the order in which they were first tried."""
+    of_configuration: dict[str, list[RunFacts]] = {}
     for run in runs:
-        key = run.tags.get(CONFIGURATION, run.run_id)
-        if key not in chosen or _rank(run) >= _rank(chosen[key]):
-            chosen[key] = run
-    return list(chosen.values())
+        of_configuration.setdefault(run.tags.get(CONFIGURATION, run.run_id), []).append(run)
+    for group in of_configuration.values():
+        yield _counted(store, group)
 
 
-def _rank(run: RunFacts) -> int:
-    return 2 if run.finished else 1 if run.status == "FAILED" else 0
+def _counted(store: Store, runs: Sequence[RunFacts]) -> Tried:
+    """Return the last run whose report can be read; without one the last that finished, that failed, or of all."""
+    unreadable = None
+    for run in (run for run in reversed(runs) if run.finished):
+        try:
+            return Tried(run, read_report(store, run))
+        except TrackingError as error:
+            unreadable = unreadable or Tried(run, unreadable=str(error))
+    failed = [run for run in runs if run.status == "FAILED"]
+    return unreadable or Tried((failed or runs)[-1])
 
 
-def _entry(store: Store, run: RunFacts) -> Entry:
-    named = run.run_id, run.name, run.params
-    if not run.finished:
-        error = run.tags.get(ERROR, "it has no error") if run.status == "FAILED" else None
-        return Entry(*named, report=None, error=error)
-    try:
-        return Entry(*named, report=read_report(store, run))
-    except TrackingError as error:
-        return Entry(*named, report=None, error=f"its report cannot be read ({error})")
+def _unreadable(tried: Iterable[Tried]) -> Iterator[UnreadableEntry]:
+    for one in tried:
+        if one.unreadable:
+            yield UnreadableEntry(one.run.run_id, one.run.name, one.unreadable)

@@ -1,11 +1,13 @@
-"""What executes a network, a file a runtime, with one function.
+"""What executes a network, a file a runtime, each with the same two functions.
 
+require(runtime)                           nothing, if this machine has what the runtime needs
 prepare(runtime, network, batch, engine)   the network executable for batches like `batch`, checked against `network`
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from quantexp.config import Engine, Runtime
 from quantexp.system.implementation import resolve
@@ -21,8 +23,12 @@ class Prepared(Protocol):
     """A network that a runtime can execute."""
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> Callable[..., Any]:
         """What is called as `network(*batch)`."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """The only batch size that it can be called with; None where it can be any."""
 
     @property
     def seconds(self) -> float | None:
@@ -32,11 +38,16 @@ class Prepared(Protocol):
     def max_difference(self) -> float | None:
         """The greatest difference of its outputs from those before it was prepared, None where it is the same."""
 
-    def copied(self) -> nn.Module:
+    def copied(self) -> Callable[..., Any]:
         """Return the network with its weights elsewhere in memory."""
 
-    def operators(self, batch: Batch) -> tuple[Operator, ...]:
-        """Return the multiplying operators that run on a batch."""
+    def operators(self) -> tuple[Operator, ...]:
+        """Return the multiplying operators that run on the batch that it was prepared with."""
+
+
+def require(runtime: Runtime) -> None:
+    """Make sure that this machine has what the runtime needs. Raises BenchmarkError."""
+    resolve(runtime.implementation).require(runtime)
 
 
 def prepare(runtime: Runtime, network: nn.Module, batch: Batch, engine: Engine | None = None) -> Prepared:

@@ -16,10 +16,12 @@ from quantexp.tasks.inputs import Batch
 
 @dataclass(frozen=True)
 class EagerNetwork:
-    """The network itself."""
+    """The network itself, and the batch that it was prepared with."""
 
     network: nn.Module
+    batch: Batch
     engine: Engine | None = None
+    batch_size: None = None
     seconds: None = None
     max_difference: None = None
 
@@ -28,11 +30,15 @@ class EagerNetwork:
         with use_engine(self.engine):
             return copy.deepcopy(self.network)
 
-    def operators(self, batch: Batch) -> tuple[Operator, ...]:
-        """Return the multiplying operators that run on a batch, as a forward pass shows them."""
-        return operators(self.network, batch)
+    def operators(self) -> tuple[Operator, ...]:
+        """Return the multiplying operators that run on the batch, as a forward pass shows them."""
+        return operators(self.network, self.batch)
+
+
+def require(runtime: Eager) -> None:
+    """Need nothing: PyTorch is there."""
 
 
 def prepare(runtime: Eager, network: nn.Module, batch: Batch, engine: Engine | None) -> EagerNetwork:
     """Return the network as it is."""
-    return EagerNetwork(network, engine)
+    return EagerNetwork(network, batch, engine)

@@ -4,7 +4,7 @@ options         task, model, quant and precision, each option with its name and 
 inputs          an InputSpec for each tensor that the network takes
 output          how many classes it tells apart
 preprocessing   the kind of input that the task prepares raw ones as
-runtime         what executed it, the form that it has for that, and the batch sizes it is bound to; none: any
+runtime         what executed it, the form that it has for that, and the batch sizes it was prepared for; none: any
 versions        of quantexp, torch and torchao when it was stored
 files           what lies beside the recipe by its role, each with its name and SHA-256
 """

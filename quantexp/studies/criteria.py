@@ -14,8 +14,8 @@ AXES = {
     Criterion.agreement: "agreement with float (%)",
     Criterion.output_sqnr_db: "output SQNR (dB), higher is better",
 }
+NAMES = {Criterion.accuracy: "accuracy", Criterion.agreement: "agreement", Criterion.output_sqnr_db: "output SQNR"}
 FILES = {Criterion.accuracy: "accuracy", Criterion.agreement: "agreement", Criterion.output_sqnr_db: "sqnr"}
-"""The names of pictures by criterion."""
 
 
 def compared(report: Report) -> Comparison:

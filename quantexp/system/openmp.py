@@ -21,7 +21,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 VARIABLE = "GOMP_SPINCOUNT"
-SPIN_COUNT = "10000"  # about 0.1 ms: longer than most gaps between two operators; see docs/speed.md
+SPIN_COUNT = "5000"  # longer than most gaps between two operators; docs/speed.md compares it with others
 GNU = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # what GNU OpenMP reads
 OTHERS = ("KMP_BLOCKTIME", "KMP_LIBRARY")  # what the OpenMP of LLVM and Intel reads, beside OMP_WAIT_POLICY
 MAPS = Path("/proc/self/maps")

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
+from quantexp.tracking.sqlite import ARTIFACTS, local_path, run_folder
 from quantexp.tracking.store import RunFacts, Store
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def fetched(store: Store, run: RunFacts, files: Mapping[str, int]) -> Iterator[P
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
         for path, most in files.items():
             try:
-                _fetch(store.client, run, path, Path(scratch), most)
+                _fetch(store, run, path, Path(scratch), most)
             except Exception as error:  # MLflow raises whatever its stores raise
                 reason = without_password(" ".join(str(error).split()))[:300]
                 raise TrackingError(f"{path} of run {run.run_id} cannot be read ({reason})") from error
@@ -58,35 +58,53 @@ def read_artifact(store: Store, run: RunFacts, path: str, most: int = MOST_BYTES
     with fetched(store, run, {path: most}) as folder:
         file = folder / PurePosixPath(path).name
         if not file.is_file():
-            raise TrackingError(f"{path} of run {run.run_id} cannot be read (it stored no such file)")
+            raise TrackingError(f"{path} of run {run.run_id} cannot be read ({why_missing(store, run)})")
         return file.read_bytes()
 
 
-def _fetch(client: MlflowClient, run: RunFacts, path: str, folder: Path, most: int) -> bool:
-    """Copy one file of a run into `folder`, under its own name; False if the run has no such file."""
+def why_missing(store: Store, run: RunFacts) -> str:
+    """Say why a run lacks a file: whether it stored none, or none of its files can be found."""
+    beside, recorded = _beside(store, run), local_path(run.artifact_uri)
+    if beside is None or beside.is_dir() or recorded is None or recorded.is_dir():
+        return "it stored no such file"
+    elsewhere = "" if recorded == beside else f", nor is {recorded}, where they were recorded"
+    return f"there is no folder {beside} with its files{elsewhere}; copy {ARTIFACTS} there from where the store was"
+
+
+def _beside(store: Store, run: RunFacts) -> Path | None:
+    return run_folder(store.database, run.run_id) if store.database else None
+
+
+def _fetch(store: Store, run: RunFacts, path: str, folder: Path, most: int) -> bool:
+    """Copy one file of a run into `folder`, under its own name; False if the run has no such file.
+
+    The folder beside the database counts before the one that the store says: that is of where the store was before.
+    """
     inside = PurePosixPath(path)
     if inside.is_absolute() or ".." in inside.parts or not inside.name:
         raise ValueError(f"an artifact lies below its run, {path!r} does not")
-    target = folder / inside.name
-    address = run.artifact_uri
+    target, address = folder / inside.name, run.artifact_uri
+    if (beside := _beside(store, run)) and beside.is_dir():
+        if not beside.resolve().is_relative_to(beside.parents[1].resolve()):
+            raise ValueError(f"an artifact lies below its run, {beside} is a link to {beside.resolve()}")
+        return _copy(beside, inside, target, most)
     parts = urlsplit(address)
     if parts.scheme in ("", "file"):
-        return _copy(address, inside, target, most)
-    tracking = urlsplit(client.tracking_uri).netloc.rpartition("@")[2]
+        recorded = local_path(address)
+        if recorded is None:
+            raise ValueError(f"a folder of artifacts has an absolute path on this machine, got {address!r}")
+        return _copy(recorded, inside, target, most)
+    tracking = urlsplit(store.client.tracking_uri).netloc.rpartition("@")[2]
     proxied = parts.scheme == "mlflow-artifacts" and parts.netloc.rpartition("@")[2] in ("", tracking)
     if not proxied and parts.scheme not in CLOUDS:  # anything else could send our credentials to any host
         raise ValueError(
             f"artifacts are read from folders, from the tracking server and from {', '.join(CLOUDS)}, "
             f"these lie at {address!r}"
         )
-    return _download(client, address, inside, target, most)
+    return _download(store.client, address, inside, target, most)
 
 
-def _copy(address: str, inside: PurePosixPath, target: Path, most: int) -> bool:
-    parts = urlsplit(address)
-    root = Path(url2pathname(parts.path) if parts.scheme else address)
-    if not root.is_absolute() or parts.netloc not in ("", "localhost"):
-        raise ValueError(f"a folder of artifacts has an absolute path on this machine, got {address!r}")
+def _copy(root: Path, inside: PurePosixPath, target: Path, most: int) -> bool:
     root = root.resolve()
     source = (root / inside).resolve()  # links followed
     if not source.is_relative_to(root):

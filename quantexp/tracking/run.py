@@ -82,12 +82,12 @@ class TrackedRun:
             if dataset is not None:
                 self._log_dataset(dataset)
             if folder is not None:
-                self.store.client.log_artifacts(self.run_id, str(folder))
+                self.store.log_files(self.run_id, folder)
 
     def log_text(self, file: str, text: str) -> None:
         """Record a file of text. Raises TrackingError."""
         with tracking_errors(f"the run {self.name} cannot be recorded"):
-            self.store.client.log_text(self.run_id, text, file)
+            self.store.log_text(self.run_id, file, text)
 
     def _log_dataset(self, data: Dataset) -> None:
         from mlflow.entities import Dataset as Logged

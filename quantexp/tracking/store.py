@@ -1,4 +1,4 @@
-"""The tracking store: reached, checked for life, and made once before any run.
+"""The tracking store: reached, checked for life, made once before any run, and read without being changed.
 
 A fresh SQLite store is made under a lock: processes that migrate the same empty file at once leave it
 half-migrated and unusable.
@@ -6,15 +6,12 @@ half-migrated and unusable.
 
 from __future__ import annotations
 
-import http.client
 import logging
 import os
-import re
-import sqlite3
-import urllib.error
-import urllib.request
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,17 +21,23 @@ from quantexp.config import Tracking
 from quantexp.system.cache import locked
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
+from quantexp.tracking.address import check_address, resolve_uri, sqlite_path
 from quantexp.tracking.names import IDENTITY
+from quantexp.tracking.sqlite import (
+    ARTIFACTS,
+    check_free,
+    check_writable,
+    damaged,
+    folder_not_writable,
+    own_artifacts,
+    own_run,
+    snapshot,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-log = logging.getLogger(__name__)
-
-HEALTH_SECONDS = 2.0
-ELSEWHERE = "start in another directory, or use tracking=server tracking.uri=sqlite:////path/to/mlflow.db"
-ARTIFACTS = "mlartifacts"
 LOCAL_URI = "sqlite:///mlflow.db"  # of the working directory
 
 
@@ -66,12 +69,16 @@ class RunFacts:
 
 
 class Store:
-    """An MLflow store and the experiment in it that runs are filed under."""
+    """An MLflow store and the experiment in it that runs are filed under.
+
+    `database` is the file of a SQLite store; the client of a store that is only read has a copy of it.
+    """
 
     def __init__(self, client: MlflowClient, uri: str, experiment_id: str) -> None:
         self.client = client
         self.uri = uri
         self.experiment_id = experiment_id
+        self.database = sqlite_path(uri)
 
     def search(self, condition: str) -> Iterator[RunFacts]:
         """Yield the runs of the experiment that match an MLflow filter, the latest first. Raises TrackingError."""
@@ -88,6 +95,24 @@ class Store:
         """Return the facts of a run. Raises TrackingError if there is none."""
         with tracking_errors(f"{without_password(self.uri)} holds no run {run_id!r}"):
             return RunFacts.of(self.client.get_run(run_id))
+
+    def log_files(self, run_id: str, folder: Path, below: str = "") -> None:
+        """Record all files of a folder, in a folder of the run. Raises whatever the store raises."""
+        target = own_run(self.database, run_id) if self.database else None
+        if target is None:
+            self.client.log_artifacts(run_id, str(folder), below or None)
+            return
+        for source in folder.rglob("*"):  # MLflow's client would write where it wrote before the store was moved
+            if source.is_file():
+                place = target / below / source.relative_to(folder)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, place)
+
+    def log_text(self, run_id: str, name: str, text: str) -> None:
+        """Record a file of text. Raises whatever the store raises."""
+        with tempfile.TemporaryDirectory(prefix="quantexp-") as folder:
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+            self.log_files(run_id, Path(folder))
 
 
 @contextmanager
@@ -109,17 +134,24 @@ def open_store(tracking: Tracking) -> Store:
         TrackingError: If it cannot be reached or written.
     """
     uri = resolve_uri(str(tracking.uri))
-    _check_alive(uri)
+    check_address(uri)
+    path = sqlite_path(uri)
+    if path is not None:
+        check_writable(path)
     try:
-        if path := sqlite_path(uri):
-            lock = path.with_name(f".{path.name}.lock")
-            with locked(lock, "another process makes the tracking store", partial(_takes_no_file, path)):
-                return _open(uri, tracking.experiment, path.parent / ARTIFACTS)
-        return _open(uri, tracking.experiment, None)
+        if path is None:
+            return _open(uri, tracking.experiment, None)
+        lock = path.with_name(f".{path.name}.lock")
+        with locked(lock, "another process makes the tracking store", partial(folder_not_writable, path)):
+            check_free(path)
+            own_artifacts(path, tracking.experiment)
+            return _open(uri, tracking.experiment, path.parent / ARTIFACTS)
     except TrackingError:
         raise
     except Exception as error:  # MLflow raises whatever its stores raise: SQLAlchemy, requests, alembic ...
         reason = without_password(" ".join(str(error).split()))[:300]
+        if path is not None and "malformed" in reason:  # SQLite's word, whoever passes it on
+            raise damaged(path, reason) from error
         raise TrackingError(
             f"the tracking store {without_password(uri)} cannot be used ({type(error).__name__}: {reason}); "
             "repair it, or record elsewhere with tracking=server tracking.uri=URI"
@@ -128,7 +160,7 @@ def open_store(tracking: Tracking) -> Store:
 
 @contextmanager
 def read_store(uri: str | None, experiment: str | None = None) -> Iterator[Store]:
-    """Open a store to read from it; nothing is made or changed.
+    """Open a store to read from it; nothing is made or changed, and no right to write is needed.
 
     Args:
         uri: Where it is; None is the SQLite store of the working directory.
@@ -138,31 +170,54 @@ def read_store(uri: str | None, experiment: str | None = None) -> Iterator[Store
         TrackingError: If the store cannot be read, or there is no such store or experiment.
     """
     where = resolve_uri(uri or LOCAL_URI)
-    path = sqlite_path(where)
-    if path is not None and not path.is_file():
-        raise TrackingError(
-            f"there is no store {path}; start in the folder of the store, or give its address (tracking_uri=)"
-        )
-    _check_alive(where)
-    with tracking_errors(f"{without_password(where)} cannot be read"):
-        client = quiet_client(where)
-        found = client.get_experiment_by_name(experiment) if experiment is not None else None
-    if experiment is not None and found is None:
-        raise TrackingError(f"{without_password(where)} has no experiment {experiment!r}; name another one")
-    yield Store(client, where, str(found.experiment_id) if found is not None else "")
+    check_address(where)
+    shown = without_password(where)
+    with _reading_client(where, sqlite_path(where)) as client:
+        with tracking_errors(f"{shown} cannot be read"):
+            found = client.get_experiment_by_name(experiment) if experiment is not None else None
+        if experiment is not None and found is None:
+            raise TrackingError(f"{shown} has no experiment {experiment!r}; name another one")
+        yield Store(client, where, str(found.experiment_id) if found is not None else "")
 
 
-def resolve_uri(uri: str) -> str:
-    """Return the URI with a relative SQLite path made absolute."""
-    path = sqlite_path(uri)
-    return f"sqlite:///{path}" if path else uri
+@contextmanager
+def _reading_client(uri: str, database: Path | None) -> Iterator[MlflowClient]:
+    """Give a client that reads a store: of a SQLite store it reads a copy."""
+    if database is None:
+        with tracking_errors(f"{without_password(uri)} cannot be read"):
+            client = quiet_client(uri)
+        yield client
+        return
+    with snapshot(database) as copy:
+        address = f"sqlite:///{copy}"
+        try:
+            with tracking_errors(f"{database} cannot be read by this version of MLflow"):
+                client = _client_of_copy(address)
+            yield client
+        finally:
+            _forget(address)
 
 
-def sqlite_path(uri: str) -> Path | None:
-    """Return the absolute path of the file that a SQLite URI names, None for other URIs."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(uri.removeprefix("sqlite:///")).absolute()
+def _client_of_copy(address: str) -> MlflowClient:
+    """Return a client of a copy of a database, which is migrated if an older MLflow wrote it."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.store.db import utils
+
+    try:
+        return quiet_client(address)
+    except MlflowException as error:
+        if "out-of-date database schema" not in str(error):
+            raise
+    utils._upgrade_db(utils.create_sqlalchemy_engine(address))
+    return quiet_client(address)
+
+
+def _forget(address: str) -> None:
+    """Let MLflow forget a database that is gone: it would keep it open as long as this process lives."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    if engine := getattr(SqlAlchemyStore, "_engine_map", {}).pop(address, None):
+        engine.dispose()
 
 
 def quiet_client(uri: str) -> MlflowClient:
@@ -203,52 +258,3 @@ def _open(uri: str, name: str, artifacts: Path | None) -> Store:
             f"`mlflow experiments restore -x {experiment.experiment_id}` or choose tracking.experiment=OTHER"
         )
     return Store(client, uri, str(experiment.experiment_id))
-
-
-def _check_alive(uri: str) -> None:
-    """Ask a server whether it lives, before anything is trained for it; look at a SQLite file's folder."""
-    if uri.startswith(("http://", "https://")):
-        shown = without_password(uri)
-        bare = re.sub(r"(://)[^/@]*@", r"\1", uri)  # urllib takes user:password@host for the name of a host
-        try:
-            with urllib.request.urlopen(f"{bare.rstrip('/')}/health", timeout=HEALTH_SECONDS):
-                return
-        except urllib.error.HTTPError as error:
-            if error.code not in (401, 403, 404):  # a guarded server may not show its health
-                raise TrackingError(
-                    f"the tracking server {shown} must be well, it answers {error.code} {error.reason}; "
-                    "look at its log, correct tracking.uri, or use tracking=local"
-                ) from error
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            raise TrackingError(
-                f"the tracking server must answer before a run starts, {shown} does not ({reason}); "
-                "start it, correct tracking.uri, or use tracking=local"
-            ) from error
-    elif path := sqlite_path(uri):
-        _check_sqlite(path)
-    elif uri.startswith("sqlite:"):
-        raise TrackingError(f"a SQLite store must name a file, got {uri}; use sqlite:////path/to/mlflow.db")
-    elif "://" not in uri or uri.startswith("file:"):
-        raise TrackingError(
-            f"MLflow no longer records in plain folders, got {uri}; use sqlite:////path/to/mlflow.db or a server"
-        )
-
-
-def _takes_no_file(store: Path, folder: Path, error: OSError) -> TrackingError:
-    return TrackingError(f"records go to {store}, but {folder} takes no file ({error.strerror or error}); {ELSEWHERE}")
-
-
-def _check_sqlite(path: Path) -> None:
-    if "?" in str(path):
-        raise TrackingError(f"the path of a SQLite store must not hold a question mark, {path} does; {ELSEWHERE}")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise TrackingError(f"records go to {path}, but its folder cannot be written; {ELSEWHERE}")
-    if not path.exists():
-        return
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
-            connection.execute("SELECT count(*) FROM sqlite_master")
-    except sqlite3.Error as error:
-        rule = f"{path} must be a SQLite store that can be written"
-        raise TrackingError(f"{rule} ({error}); move it away, or {ELSEWHERE}") from error

@@ -43,11 +43,12 @@ def log_state(store: Store, parent: str, *, done: int, failed: int, left: int) -
     store.client.log_batch(parent, metrics=[Metric(name, value, now, done + failed) for name, value in values.items()])
 
 
-def end(store: Store, parent: str, status: str, note: str, folder: Path | None) -> None:
-    """Close the parent run: its description, the files of the report if there are any, and how the sweep ended."""
-    store.client.set_tag(parent, NOTE, note[:MOST_CHARACTERS])
+def end(store: Store, parent: str, status: str, note: str | None = None, folder: Path | None = None) -> None:
+    """Close the parent run: how the sweep ended, its description and the files of its report where they are given."""
+    if note is not None:
+        store.client.set_tag(parent, NOTE, note[:MOST_CHARACTERS])
     if folder is not None:
-        store.client.log_artifacts(parent, str(folder), "report")
+        store.log_files(parent, folder, "report")
     store.client.set_terminated(parent, status)
 
 

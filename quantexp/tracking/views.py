@@ -14,7 +14,8 @@ import zlib
 from typing import Any
 
 from quantexp.system.passwords import without_password
-from quantexp.tracking.store import Store, resolve_uri
+from quantexp.tracking.address import resolve_uri
+from quantexp.tracking.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -575,7 +575,7 @@ def test_a_store_of_plain_files_is_refused(workdir: Path, quantexp: Command) -> 
 
 def test_a_store_in_a_folder_that_is_not_there_is_refused(workdir: Path, quantexp: Command) -> None:
     done = quantexp("-m", *SMALL, "tracking=server", "tracking.uri=sqlite:////no/such/folder/mlflow.db")
-    refused(done, "/no/such/folder/mlflow.db", "cannot be written", "tracking.uri=sqlite:///")
+    refused(done, "/no/such/folder/mlflow.db", "there is no folder /no/such/folder", "tracking.uri=sqlite:///")
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="this system has no folder in which nobody can make a file")
@@ -595,7 +595,7 @@ def test_a_store_that_is_no_sqlite_file_is_refused_and_left_alone(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mlflow.db").write_text("my notes on MLflow\n" * 100)
     done = quantexp("-m", *SMALL)
-    refused(done, f"{tmp_path}/mlflow.db", "file is not a database", "move it away", "tracking=server")
+    refused(done, f"{tmp_path}/mlflow.db", "is not a SQLite store", "move it away")
     assert (tmp_path / "mlflow.db").read_text().startswith("my notes on MLflow")
 
 

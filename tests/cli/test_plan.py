@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from quantexp.cli.compose import Combination
-from quantexp.cli.plan import Plan, plan
+from quantexp.cli.plan import plan
 from quantexp.config import Flow, Static
+from quantexp.runner.jobs import Plan
 from quantexp.system.errors import ConfigError, Mismatch
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

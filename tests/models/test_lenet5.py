@@ -357,7 +357,7 @@ def test_a_run_reports_the_network_its_operations_and_what_was_left(sample: Samp
     table = comparison_table(report)
     assert table.columns[0] == "mnist (sample), lenet5"
     assert (
-        "Evidence: 3 of 5 layers hold int8, 14% of the multiply-accumulates ran in int8; left in float: "
+        "Evidence: 3 of 5 layers have int8 weights, 14% of the multiply-accumulates ran in int8; left in float: "
         "features.0 (it is a Conv2d, the method handles nn.Linear), "
         "features.3 (it is a Conv2d, the method handles nn.Linear)." in table.notes
     )

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-from quantexp.config import Dynamic, Flow, Observer, Qat, Static
+from quantexp.benchmark.size import parameter_count
+from quantexp.config import Dynamic, Flow, Observer, Qat, Quant, Static
 from quantexp.models.mlp import MLP
 from quantexp.quant.flows import lowered, pt2e
 from quantexp.quant.inspection.dequantized import calls
@@ -190,3 +191,37 @@ def test_a_layer_of_which_one_call_stays_in_float_is_not_said_to_hold_int8() -> 
     evidence = inspected(static(Straight().eval()), EXAMPLE, promise=PROMISE)
     in_float = any(one.precision == "fp32" for one in evidence.operators)
     assert [one.precision for one in evidence.layers] == ["fp32" if in_float else "int8", "int8"]
+
+
+class Normed(nn.Module):
+    """Layers with weights that multiply nothing: an embedding that is called twice, and a normalisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.norm, self.head = nn.Embedding(9, 4), nn.LayerNorm(4), nn.Linear(4, 2)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.norm(self.embedding(ids) + self.embedding(ids.flip(0))))
+        return logits
+
+
+@pytest.mark.parametrize("option", [Static(flow=Flow.pt2e), Qat(flow=Flow.pt2e), Dynamic(flow=Flow.pt2e)])
+def test_layers_that_multiply_nothing_are_among_the_layers_in_the_order_of_the_network(option: Quant) -> None:
+    network, ids = Normed().eval(), torch.arange(8)
+    model = made(option, network, "int8", ids)
+    assert isinstance(model, lowered.Lowered)
+    evidence = inspected(model, ids, promise=PROMISE)
+    assert [(one.name, one.kind, one.precision) for one in evidence.layers] == [
+        *(("embedding", "Embedding", "fp32"), ("norm", "LayerNorm", "fp32"), ("head", "Linear", "int8"))
+    ]
+    assert [(one.name, one.reason) for one in evidence.left_in_float] == [
+        ("embedding", f"it is an Embedding, the method handles {pt2e.HANDLES}"),
+        ("norm", f"it is a LayerNorm, the method handles {pt2e.HANDLES}"),
+    ]
+    assert {held.name: tuple(held.weight.shape) for held in model.held_weights()} == {
+        "embedding": (9, 4),
+        "norm": (4,),
+        "head": (2, 4),
+    }
+    assert parameter_count(model) == parameter_count(network)
+    assert list(calls(model, (ids,))) == ["embedding", "norm", "head"]

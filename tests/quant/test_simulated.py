@@ -87,8 +87,8 @@ def test_a_simulated_run_has_an_accuracy_and_no_latency(small: Sample) -> None:
     table = comparison_table(report)
     assert not [row for row in table.rows if row[0].startswith(("Latency", "First"))]
     assert (
-        "Evidence: 2 of 2 layers are simulated, their weights rounded to 3 bits, and are computed in float: "
-        "this tells nothing of size or latency." in table.notes
+        "Evidence: 2 of 2 layers are simulated: weights rounded to 3 bits, computed in float, with the size of float."
+        in table.notes
     )
 
 

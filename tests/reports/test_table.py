@@ -227,7 +227,7 @@ def evidence(*left: LeftInFloat) -> Evidence:
 def test_what_was_quantized_is_a_sentence() -> None:
     whole = dataclasses.replace(REPORT, quantized=dataclasses.replace(QUANTIZED, evidence=evidence()))
     assert comparison_table(whole).notes[1] == (
-        "Evidence: 3 of 3 layers are quantized to int8, 100% of the multiply-accumulates ran in int8."
+        "Evidence: 3 of 3 layers have int8 weights, 100% of the multiply-accumulates ran in int8."
     )
 
 
@@ -235,7 +235,7 @@ def test_a_layer_left_in_float_is_named_with_its_reason() -> None:
     left = LeftInFloat("layers.0", "it is a Bilinear, the method handles nn.Linear")
     part = dataclasses.replace(REPORT, quantized=dataclasses.replace(QUANTIZED, evidence=evidence(left)))
     assert comparison_table(part).notes[1] == (
-        "Evidence: 2 of 3 layers are quantized to int8, 75% of the multiply-accumulates ran in int8; "
+        "Evidence: 2 of 3 layers have int8 weights, 75% of the multiply-accumulates ran in int8; "
         "left in float: layers.0 (it is a Bilinear, the method handles nn.Linear)."
     )
 

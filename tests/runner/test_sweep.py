@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 
-from quantexp.cli.plan import Plan
 from quantexp.config import Experiment, NoQuant, Retry
 from quantexp.config import Sweep as Settings
 from quantexp.config.tracking import Local
 from quantexp.runner import sweep
 from quantexp.runner.identity import configuration_digest, identity_of
-from quantexp.runner.sweep import Ongoing
+from quantexp.runner.jobs import JobOutcome, Ongoing, Plan
 from quantexp.system.errors import CacheError, ConfigError
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -195,7 +194,7 @@ def test_a_combination_is_skipped_if_its_identity_is_done(experiment: Experiment
 
 def test_what_no_outcome_tells_of_is_left(experiment: Experiment) -> None:
     ongoing = Ongoing("night", "p", 3, Retry.unfinished, {}, [])
-    outcomes = [sweep.JobOutcome("done", "seed=0"), sweep.JobOutcome("failed", "seed=1", "an error")]
+    outcomes = [JobOutcome("done", "seed=0"), JobOutcome("failed", "seed=1", "an error")]
     assert ongoing.left(outcomes) == 1
     assert ongoing.left(2 * outcomes) == 0
 
@@ -206,7 +205,7 @@ def test_an_outcome_that_cannot_be_written_is_told_and_the_sweep_goes_on(
     folder = workdir / "multirun" / "night"
     sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "")
     (folder / "0").write_text("no folder")
-    sweep.leave_outcome(folder, folder / "0", Local(), sweep.JobOutcome("done", "seed=0"))
+    sweep.leave_outcome(folder, folder / "0", Local(), JobOutcome("done", "seed=0"))
     assert "outcome.json cannot be written" in caplog.text
 
 
@@ -239,7 +238,7 @@ def test_a_sweep_runs_in_one_process_at_a_time(workdir: Path) -> None:
 def test_what_an_earlier_sweep_left_in_the_folder_is_not_counted(workdir: Path) -> None:
     folder = workdir / "multirun" / "night"
     sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "")
-    sweep.leave_outcome(folder, folder / "0", Local(), sweep.JobOutcome("failed", "seed=0", "an error"))
+    sweep.leave_outcome(folder, folder / "0", Local(), JobOutcome("failed", "seed=0", "an error"))
     (parent,) = parents_in(workdir)
     assert {name: parent.data.metrics[name] for name in ("done", "failed", "left")} == {
         "done": 0,

@@ -17,7 +17,7 @@ from quantexp.runner.sweep_results import Before, log_unsupported, read_before, 
 from quantexp.runner.tracked import log_result
 from quantexp.system.errors import TrackingError, TrainingError
 from quantexp.tracking import sweeps
-from quantexp.tracking.names import COMMAND, CONFIGURATION, IDENTITY, KIND, PARENT, SWEEP
+from quantexp.tracking.names import COMMAND, CONFIGURATION, KIND, PARENT, SWEEP
 from quantexp.tracking.run import track
 from quantexp.tracking.store import Store, open_store, read_store
 
@@ -142,16 +142,32 @@ def test_what_was_killed_is_neither_done_nor_failed(store: Store, experiment: Ex
     assert (before.done, before.failed) == ({}, frozenset())
 
 
-def test_a_report_that_cannot_be_read_is_a_row_that_says_so(
-    store: Store, experiment: Experiment, outcome: RunResult
+@pytest.mark.parametrize("content", ['{"task": "mnist"}', "", None], ids=["another version", "empty", "gone"])
+def test_a_run_whose_report_cannot_be_read_is_neither_done_nor_failed(
+    store: Store, experiment: Experiment, outcome: RunResult, content: str | None
 ) -> None:
     parent, _ = begin(store, "night")
     run_id = child(store, parent, experiment, outcome)
-    Path(f"mlartifacts/{run_id}/artifacts/report.json").write_text('{"task": "mnist"}')
-    (entry,) = read("night").entries
-    assert entry.report is None
-    assert "its report cannot be read" in str(entry.error)
-    assert store.client.get_run(run_id).data.tags[IDENTITY]
+    path = Path(f"mlartifacts/{run_id}/artifacts/report.json")
+    path.unlink() if content is None else path.write_text(content)
+    sweep = read("night")
+    assert (sweep.entries, sweep.failed) == ((), ())
+    assert [(one.run_id, one.name) for one in sweep.unreadable] == [(run_id, "seed 0")]
+    assert f"report.json of run {run_id} cannot be read" in sweep.unreadable[0].reason
+    _, before = begin(store, "night")
+    assert (before.done, before.failed, before.unreadable) == ({}, frozenset(), sweep.unreadable)
+
+
+def test_of_several_runs_of_a_combination_the_last_that_can_be_read_counts(
+    store: Store, experiment: Experiment, outcome: RunResult
+) -> None:
+    parent, _ = begin(store, "night")
+    kept = child(store, parent, experiment, outcome)
+    lost = child(store, parent, experiment, outcome)
+    Path(f"mlartifacts/{lost}/artifacts/report.json").unlink()
+    child(store, parent, experiment, None)
+    sweep = read("night")
+    assert ([entry.run_id for entry in sweep.entries], sweep.unreadable) == ([kept], ())
 
 
 def absent(flow: str) -> UnsupportedEntry:
@@ -171,14 +187,18 @@ def test_what_does_not_exist_is_read_back_with_what_was_asked_for_before(store: 
 
 
 @pytest.mark.parametrize("content", ["", "{}", '[{"asked": "quant.flow=fx"}]'])
-def test_a_list_of_what_does_not_exist_that_is_damaged_is_told_and_written_anew(store: Store, content: str) -> None:
+def test_a_list_of_what_does_not_exist_that_is_damaged_is_told_and_written_anew(
+    store: Store, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
     parent, _ = begin(store, "night")
     log_unsupported(store, parent, [absent("fx")])
     Path(f"mlartifacts/{parent}/artifacts/unsupported.json").write_text(content)
-    with pytest.raises(TrackingError, match=rf"unsupported\.json of run {parent} cannot be read"):
-        read("night")
+    (damaged,) = read("night").unreadable
+    assert (damaged.run_id, damaged.name) == (parent, "unsupported.json of sweep night")
+    assert f"unsupported.json of run {parent} cannot be read" in damaged.reason
     log_unsupported(store, parent, [absent("fx")])
-    assert read("night").unsupported == (absent("fx"),)
+    assert "is not known any more" in caplog.text
+    assert (read("night").unsupported, read("night").unreadable) == ((absent("fx"),), ())
 
 
 @pytest.mark.parametrize("name", ["nothing", "no' or '1'='1", "\\", "0" * 32])

@@ -7,17 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from quantexp.config import Experiment, FloatModel, NoQuant, Paired, Static
+from quantexp.config import Compiled, Experiment, NoQuant, Paired, Static
 from quantexp.mission import run
 from quantexp.models.mlp import MLP
-from quantexp.results.metrics import metrics
-from quantexp.runtimes.compiled import compiled
+from quantexp.runtimes import prepare
 from quantexp.system.environment import compiler
 from quantexp.system.errors import BenchmarkError, ConfigError
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="torch.compile needs a C++ compiler")
 INPUTS = torch.linspace(-1.0, 1.0, 12).view(3, 4)
-BOTH = [FloatModel.eager, FloatModel.compiled]
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +30,13 @@ def test_the_compiled_model_computes_as_the_eager_one_wherever_its_weights_lie(n
     before = {name: tensor.data_ptr() for name, tensor in network.state_dict().items()}
     graphs = torch._dynamo.utils.counters["stats"]
     before_it = graphs["unique_graphs"]
-    with compiled(network, INPUTS) as found, torch.inference_mode():
-        assert found.compile_seconds > 0
-        assert found.max_difference <= 1e-3
+    found = prepare(Compiled(), network, (INPUTS,))
+    with torch.inference_mode():
+        assert found.seconds is not None and found.seconds > 0
+        assert found.max_difference is not None and found.max_difference <= 1e-3
         places = set()
         for _ in range(12):  # more than torch compiles anew before it gives up
-            kept = [tensor.data_ptr() for tensor in found.model.state_dict().values()]
+            kept = [tensor.data_ptr() for tensor in found.network.state_dict().values()]
             model = found.copied()
             moved = [tensor.data_ptr() for tensor in model.state_dict().values()]
             assert all(old != new for old, new in zip(kept, moved, strict=True))
@@ -55,48 +54,52 @@ def test_a_compiled_model_that_computes_something_else_is_not_timed(monkeypatch:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + 1 if torch.compiler.is_compiling() else x
 
-    with pytest.raises(BenchmarkError, match=r"must compute what the eager one does.*differ by 1"):  # noqa: SIM117
-        with compiled(Fickle(), INPUTS):
-            pytest.fail("nothing may be timed")
+    with pytest.raises(BenchmarkError, match=r"must compute what the eager one does.*differ by 1"):
+        prepare(Compiled(), Fickle(), (INPUTS,))
 
 
 def test_without_a_compiler_the_error_names_the_setting_and_the_way_out(network: nn.Module) -> None:
     import torch._inductor.config as inductor
 
     none = inductor.patch({"cpp.cxx": ("/no/such/compiler",)})
-    with none, pytest.raises(BenchmarkError, match=r"benchmark.baselines=\[eager,compiled\].*install a C\+\+ compiler"):  # noqa: SIM117
-        with compiled(copy.deepcopy(network), INPUTS):
-            pytest.fail("nothing may be timed")
+    with none, pytest.raises(BenchmarkError, match=r"install a C\+\+ compiler .* or use runtime=eager and benchmark"):
+        prepare(Compiled(), copy.deepcopy(network), (INPUTS,))
 
 
 @needs_compiler
-def test_a_quantized_model_is_compared_with_both_float_models(sample: Callable[..., Experiment]) -> None:
-    protocol = Paired(placements=2, seconds=0.05, baselines=BOTH)
+def test_a_quantized_model_is_compared_with_the_float_model_in_both_runtimes(
+    sample: Callable[..., Experiment],
+) -> None:
+    protocol = Paired(placements=2, seconds=0.05, runtimes=["compiled"])
     report = run(sample(quant=Static(), batch_size=[2], benchmark=protocol)).report
-    assert report.compiled is not None
+    (other,) = report.others
     assert report.comparison is not None
-    assert [one.batch_size for one in report.compiled.latency] == [2]
-    assert [one.batch_size for one in report.comparison.speedups_over_compiled] == [2]
-    found = metrics(report)
-    assert found["compiled/compile_seconds"] == report.compiled.compile_seconds > 0
-    eager, over_eager, over_compiled = (
-        found[name] for name in ("compiled/speedup_b2", "speedup_b2", "speedup_over_compiled_b2")
+    assert other.runtime == "compiled"
+    assert [one.batch_size for one in other.latency] == [2]
+    assert other.prepare_seconds is not None and other.prepare_seconds > 0
+    (over_eager,), (over_compiled,), (compiled_over_eager,) = (
+        *(report.comparison.speedups, other.quantized_speedups, other.speedups),
     )
-    assert over_eager / over_compiled == pytest.approx(eager, rel=0.5), "the same three models, in pairs"
+    assert over_eager.ratio / over_compiled.ratio == pytest.approx(compiled_over_eager.ratio, rel=0.5), (
+        "the same three models, in pairs"
+    )
 
 
 @needs_compiler
 def test_the_compiled_model_is_compared_with_the_eager_one_where_nothing_is_quantized(
     sample: Callable[..., Experiment],
 ) -> None:
-    protocol = Paired(placements=2, seconds=0.05, baselines=BOTH)
+    protocol = Paired(placements=2, seconds=0.05, runtimes=["compiled"])
     report = run(sample(quant=NoQuant(), batch_size=[2], benchmark=protocol)).report
     assert report.comparison is None
-    assert report.compiled is not None
-    assert [one.batch_size for one in report.compiled.speedups] == [2]
+    (other,) = report.others
+    assert [one.batch_size for one in other.speedups] == [2]
+    assert other.quantized_speedups == ()
 
 
-@pytest.mark.parametrize("names", [[], ["compiled"], ["eager", "eager"]])
-def test_the_eager_model_is_always_the_first_to_compare_with(names: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"must be \[eager\] or \[eager,compiled\]"):
-        Paired(baselines=[FloatModel(name) for name in names])
+@pytest.mark.parametrize(
+    ("names", "told"), [(["jit"], "must name runtimes"), (["eager", "eager"], "must name each runtime once")]
+)
+def test_further_runtimes_are_those_that_there_are_each_once(names: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        Paired(runtimes=names)

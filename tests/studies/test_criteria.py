@@ -121,7 +121,9 @@ def test_without_labels_layers_are_ranked_by_what_they_do_to_the_outputs(by: Cri
     assert [row[0] for row in found.table.rows] == ["all layers", "b", "", "c", "", "a", ""]
     assert found.table.columns[0] == "mnist (synthetic), mlp"
     assert not [name for name in found.table.columns if "Accuracy" in name or name in ("Examples", "Loss")]
-    assert found.table.notes[0].startswith("Outputs are closest to float without b (quant.exclude=[b]): ")
+    assert found.table.notes[0].startswith(
+        "Keeping b in float (quant.exclude=[b]) brings the outputs closest to float: "
+    )
     assert set(found.pictures) == {"agreement_by_layer.png", "sqnr_by_layer.png"}
     assert not [name for name in found.metrics if "accuracy" in name or "flips" in name]
     assert found.metrics["alone/b/output_sqnr_db"] == 40
@@ -130,7 +132,7 @@ def test_without_labels_layers_are_ranked_by_what_they_do_to_the_outputs(by: Cri
 
 def test_if_no_layer_in_float_helps_the_advice_says_so() -> None:
     found = studied(Sensitivity(by=Criterion.output_sqnr_db), {"a": 0, "b": 0, "c": 0})
-    assert found.table.notes[0].startswith("All layers quantized: SQNR 60.0 dB. Leaving a single layer in float brings")
+    assert found.table.notes[0].startswith("All layers quantized: SQNR 60.0 dB. Keeping a single layer in float brings")
 
 
 def test_labelled_data_may_be_ranked_by_sqnr_too_and_keep_their_accuracy() -> None:

@@ -22,7 +22,8 @@ import quantexp as package
 from quantexp.config import Experiment, Local, Mnist, Server, Source
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
-from quantexp.tracking.store import open_store, resolve_uri, sqlite_path
+from quantexp.tracking.address import resolve_uri, sqlite_path
+from quantexp.tracking.store import open_store
 from quantexp.training.loop import predict
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -166,7 +167,10 @@ def test_a_store_in_memory_is_refused_because_it_would_be_lost() -> None:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"not a database, but long enough to be read" * 100, "file is not a database"), (None, "unable to open")],
+    [
+        (b"not a database, but long enough to be read" * 100, "is damaged, or is not a SQLite store .*move it away"),
+        (None, "cannot be read as a SQLite store .*directory"),
+    ],
     ids=["text", "folder"],
 )
 def test_a_file_that_is_no_sqlite_store_is_refused(tmp_path: Path, content: bytes | None, told: str) -> None:
@@ -175,7 +179,7 @@ def test_a_file_that_is_no_sqlite_store_is_refused(tmp_path: Path, content: byte
         path.mkdir()
     else:
         path.write_bytes(content)
-    with pytest.raises(TrackingError, match=rf"{path} must be a SQLite store.*{told}.*move it away"):
+    with pytest.raises(TrackingError, match=rf"{path} {told}"):
         open_store(Server(uri=f"sqlite:///{path}"))
 
 
@@ -188,7 +192,7 @@ def test_a_store_of_another_version_of_mlflow_is_refused(workdir: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_refused() -> None:
-    with pytest.raises(TrackingError, match=r"/no/such/folder/mlflow\.db, but its folder cannot be written"):
+    with pytest.raises(TrackingError, match=r"/no/such/folder/mlflow\.db, but there is no folder /no/such/folder"):
         open_store(Server(uri="sqlite:////no/such/folder/mlflow.db"))
 
 

@@ -8,8 +8,7 @@ cut in two where constants end:
     program     takes the inputs, and what `constants` gave
 
 Packed weights can neither be copied nor stored, so the state is what they are packed from, and they are
-packed anew in every copy. The qparams of activations stand in the graphs as numbers; they are kept as a
-buffer beside, and written into the graphs when a state is loaded.
+packed anew in every copy.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch._inductor.fx_passes.freezing_patterns import freezing_passes
 
+from quantexp.quant.flows.graph_layers import exported_layers, held, hold_as_parameters, placed
 from quantexp.quant.flows.lowered_calls import calls
-from quantexp.quant.flows.lowered_layers import Placed, exported_layers, placed
+from quantexp.quant.flows.qparams import qparams, write_qparams
 from quantexp.quant.inspection.dequantized import Call
 from quantexp.quant.inspection.evidence import HeldWeights
 from quantexp.tasks.inputs import Batch
@@ -49,10 +49,8 @@ class Lowered(nn.Module):
         graph = _lower(converted.requires_grad_(False), example)
         self.layers = tuple(placed(graph, exported))
         self.constants, self.program = _cut(graph)
-        for layer in self.layers:
-            for path in filter(None, (layer.weight, layer.bias)):
-                _make_parameter(self.constants, path)
-        self.register_buffer("qparams", torch.tensor([number for *_, number in self._numbers()], dtype=torch.float64))
+        hold_as_parameters(self.constants, self.layers)
+        self.register_buffer("qparams", qparams((self.constants, self.program)))
         self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
         self.eval()
         self._pack()
@@ -62,22 +60,8 @@ class Lowered(nn.Module):
         return logits
 
     def held_weights(self) -> Iterator[HeldWeights]:
-        """Yield the weights of the layers, as the operators that run take them: int8, or float.
-
-        A layer that is called several times holds floats if one of its calls takes them.
-        """
-        state = self.constants.state_dict()
-        held: dict[str, Placed] = {}
-        for layer in self.layers:
-            if layer.name not in held or layer.scale is None:
-                held[layer.name] = layer
-        for layer in held.values():
-            weight, bias = state[layer.weight], state[layer.bias] if layer.bias else None
-            if layer.scale is None:
-                yield HeldWeights(layer.name, layer.kind, self, weight, bias, torch.float32)
-            else:
-                scheme, scale = "per_channel_symmetric", state[layer.scale]
-                yield HeldWeights(layer.name, layer.kind, self, weight, bias, torch.int8, scheme, scale)
+        """Yield the weights of the layers, as the operators that run take them: int8, or float."""
+        yield from held(self, self.layers, self.constants.state_dict())
 
     def layer_calls(self, batch: Batch) -> dict[str, list[Call]]:
         """Return what each layer takes and gives when the network runs on `batch`."""
@@ -96,26 +80,10 @@ class Lowered(nn.Module):
 
     qparams: Tensor
 
-    def _numbers(self) -> Iterator[tuple[fx.Node, int, float]]:
-        """Yield the scales and zero points that stand in the graphs as numbers: node, argument, number."""
-        for node in (*self.constants.graph.nodes, *self.program.graph.nodes):
-            operator = getattr(node.target, "default", node.target)
-            for index, argument in enumerate(getattr(operator, "_schema", _NO_SCHEMA).arguments[: len(node.args)]):
-                value = node.args[index]
-                if argument.name.endswith(("scale", "zero_point")) and isinstance(value, int | float):
-                    yield node, index, value
-
-
-class _NO_SCHEMA:
-    arguments: tuple[()] = ()
-
 
 def _refresh(lowered: Lowered, _: object) -> None:
     """Write the qparams of a state that was loaded into the graphs, and pack its weights."""
-    for (node, index, number), given in zip(list(lowered._numbers()), lowered.qparams.tolist(), strict=True):
-        node.update_arg(index, int(given) if isinstance(number, int) else given)
-    lowered.constants.recompile()
-    lowered.program.recompile()
+    write_qparams((lowered.constants, lowered.program), lowered.qparams)
     lowered._pack()
 
 
@@ -174,12 +142,3 @@ def _cut(graph: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
         elif node in varying and node.op != "placeholder":
             taken[node] = after.node_copy(node, taken.__getitem__)
     return fx.GraphModule(graph, before), fx.GraphModule(nn.Module(), after)
-
-
-def _make_parameter(module: nn.Module, path: str) -> None:
-    """Hold the tensor at `path` as a parameter that is not trained, in memory of its own."""
-    prefix, _, name = path.rpartition(".")
-    owner = module.get_submodule(prefix)
-    tensor = getattr(owner, name).detach().clone()
-    delattr(owner, name)
-    owner.register_parameter(name, nn.Parameter(tensor, requires_grad=False))

@@ -13,7 +13,7 @@ aten, mkldnn, onednn = torch.ops.aten, torch.ops.mkldnn, torch.ops.onednn
 MULTIPLIERS = {
     *(onednn.qlinear_pointwise, onednn.qconv_pointwise, onednn.qconv2d_pointwise),
     *(mkldnn._linear_pointwise, mkldnn._convolution_pointwise, mkldnn._convolution_pointwise_),
-    *(aten.linear, aten.convolution, aten.conv2d, aten.mm, aten.addmm),
+    *(aten.linear, aten.convolution, aten.conv1d, aten.conv2d, aten.conv3d, aten.mm, aten.addmm),
 }
 # How their schemas call what they take; those of mm and addmm begin with `self`.
 INPUTS, WEIGHTS, BIASES = ("qx", "X", "input", "mat1", "self"), ("qw", "W", "weight", "mat2"), ("bias", "B", "self")

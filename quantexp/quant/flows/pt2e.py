@@ -1,4 +1,8 @@
-"""PT2E of torchao: the network is exported, its graph annotated, prepared, converted and lowered to onednn."""
+"""PT2E of torchao: the network is exported, its graph annotated, prepared and converted.
+
+For the target `kernels` it is lowered to onednn; for `qdq` it stays a graph of quantize and dequantize pairs, which a
+compiler turns into integer kernels.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,7 @@ from quantexp.config import ByLayer, Dynamic, Engine, Observer, Qat, Static
 from quantexp.quant.arithmetic.percentile import percentile_range
 from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows.lowered import Lowered, any_batch
+from quantexp.quant.flows.qdq import QdqNetwork
 from quantexp.quant.flows.working import taking
 from quantexp.quant.inspection.promise import Wrapper
 from quantexp.quant.selection import kept_in_float
@@ -36,6 +41,7 @@ HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 OTHERS = "use quant.flow=fx or eager"
 EPSILON = 2**-12  # the least scale, as torchao sets it
+ATTENTION, DROPOUT = torch.ops.aten.scaled_dot_product_attention.default, 4  # the place of dropout_p in its arguments
 
 
 class PercentileObserver(HistogramObserver):  # type: ignore[misc]
@@ -63,12 +69,14 @@ class Exported(Wrapper):
     Args:
         model: The prepared graph.
         example: A batch of inputs, with which it is exported again to be lowered.
+        training: Whether the network was exported to be trained.
     """
 
-    def __init__(self, model: fx.GraphModule, example: Batch) -> None:
+    def __init__(self, model: fx.GraphModule, example: Batch, training: bool = False) -> None:
         nn.Module.__init__(self)
         self.model = model
         self.example = example
+        self.training = training
 
     def forward(self, *batch: Tensor) -> Tensor:
         logits: Tensor = self.model(*batch)
@@ -77,6 +85,7 @@ class Exported(Wrapper):
     def train(self, mode: bool = True) -> Exported:
         """Switch dropout and batch normalisation, which stand in the graph as they were exported."""
         (move_exported_model_to_train if mode else move_exported_model_to_eval)(self.model)
+        _switch_attention(self.model, mode)
         self.training = mode
         return self
 
@@ -108,7 +117,7 @@ def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
     """Export `model` and insert fake quant."""
     config = get_default_x86_inductor_quantization_config(is_qat=True, reduce_range=_reduces(option.reduce_range))
     exported = _exported(model.train(), example)
-    return Exported(_prepared(prepare_qat_pt2e, exported, _quantizer(option, model, config)), example)
+    return Exported(_prepared(prepare_qat_pt2e, exported, _quantizer(option, model, config)), example, training=True)
 
 
 def freeze_observers(prepared: nn.Module) -> None:
@@ -124,10 +133,23 @@ def calibrate(prepared: nn.Module, batches: Iterable[Batch]) -> None:
 
 
 def convert(prepared: nn.Module, target: str) -> nn.Module:
-    """Replace what was observed by integer kernels."""
+    """Replace what was observed by integer kernels, or by pairs of quantize and dequantize."""
     assert isinstance(prepared, Exported)
+    if prepared.training:  # the structure of a stored network was never trained
+        prepared.eval()
     with taking("quant.flow=pt2e needs a network that torchao converts and lowers to onednn", OTHERS):
-        return Lowered(convert_pt2e(prepared.model), prepared.example)
+        converted = convert_pt2e(prepared.model)
+        return QdqNetwork(converted) if target == "qdq" else Lowered(converted, prepared.example)
+
+
+def _switch_attention(graph: Any, training: bool) -> None:
+    """Switch the dropout of fused attention: an argument of its operator, which torchao leaves as it was exported."""
+    for node in graph.graph.nodes:
+        if node.target is not ATTENTION or len(node.args) <= DROPOUT:
+            continue
+        node.meta.setdefault("dropout", node.args[DROPOUT])
+        node.update_arg(DROPOUT, node.meta["dropout"] if training else 0.0)
+    graph.recompile()
 
 
 def _exported(model: nn.Module, example: Batch) -> fx.GraphModule:

@@ -1,7 +1,6 @@
 """What really is in a quantized model, and what really runs when it predicts.
 
-Layers are judged by the weights they hold, operators by a forward pass that is watched below autocast
-and below every module, where only what the CPU is asked to do passes by.
+Layers are judged by the weights they hold, operators by a forward pass that is watched.
 """
 
 from __future__ import annotations
@@ -9,39 +8,23 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from quantexp.config import Engine
 from quantexp.quant.inspection.promise import Promise, Quantized, Simulated, Wrapper
+from quantexp.quant.inspection.watch import NAMES, Watch
 from quantexp.results import Evidence, Layer, LeftInFloat, Operator, Profile, TimeShare
 from quantexp.system.errors import QuantizationError
 from quantexp.tasks.inputs import Batch, size
 
 log = logging.getLogger(__name__)
 
-NAMES = {
-    torch.float32: "fp32",
-    torch.float64: "fp64",
-    torch.bfloat16: "bf16",
-    torch.float16: "fp16",
-    torch.qint8: "int8",
-    torch.quint8: "int8",
-    torch.int8: "int8",
-    torch.int4: "int4",  # type: ignore[attr-defined]
-}
-FLOAT_MULTIPLIERS = (
-    *("aten.addmm", "aten.mm", "aten.bmm", "aten.baddbmm", "aten.convolution", "aten.linear"),
-    *("mkldnn._linear", "mkldnn._convolution"),
-)
-INTEGER_MULTIPLIERS = ("quantized.linear", "quantized.conv", "onednn.qlinear", "onednn.qconv", "aten._int_mm")
-INT4_MULTIPLIER = "aten._weight_int4pack_mm_for_cpu"
 PROFILED_CALLS = 5
 SHOWN_SHARE = 0.005  # of the time; operators below are left out
 
@@ -87,16 +70,14 @@ def inspect(quantized: Quantized, ran: tuple[Operator, ...], engine: Engine | No
 @torch.no_grad()
 def operators(network: nn.Module, batch: Batch) -> tuple[Operator, ...]:
     """Return the multiplying operators that run on a batch, with their multiply-accumulates for one example."""
-    with _Watch() as watch:
+    watch = Watch()
+    with watch:
         network(*batch)
-    return tuple(
-        Operator(name, precision, calls, watch.macs[name, precision] // size(batch))
-        for (name, precision), calls in watch.calls.items()
-    )
+    return watch.operators(size(batch))
 
 
 @torch.inference_mode()
-def profile(model: nn.Module, batch: Batch) -> Profile:
+def profile(model: Callable[..., Any], batch: Batch) -> Profile:
     """Return where the time of a forward pass on `batch` goes; the caller has set the threads."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes to stderr that it starts and stops
     with torch.autograd.profiler.profile(use_kineto=False) as profiler:
@@ -213,38 +194,3 @@ def _left_in_float(layers: tuple[Layer, ...], promise: Promise) -> Iterator[Left
             article = "an" if layer.kind[:1] in "AEIOU" else "a"
             unasked = f"left out, though {rule}" if handled else f"it is {article} {layer.kind}, {rule}"
             yield LeftInFloat(layer.name, promise.excused.get(layer.name, unasked))
-
-
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the multiplying operators that run and their multiply-accumulates, by the precision they run in."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.calls: Counter[tuple[str, str]] = Counter()
-        self.macs: defaultdict[tuple[str, str], int] = defaultdict(int)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        name = ".".join(str(func).split(".")[:2])  # without the overload: quantized.conv2d_relu, not .new
-        precision = None
-        if name.startswith(INTEGER_MULTIPLIERS):
-            precision = "fp16" if "fp16" in name else "int8"
-        elif name == INT4_MULTIPLIER:
-            precision = "int4"
-        elif name.startswith(FLOAT_MULTIPLIERS) and isinstance(result, Tensor):
-            precision = NAMES.get(result.dtype, str(result.dtype))
-        if precision is not None:
-            self.calls[name, precision] += 1
-            self.macs[name, precision] += result.numel() * _depth(name, args)
-        return result
-
-
-def _depth(name: str, args: Any) -> int:
-    """Return how many multiply-accumulates make one value of the result."""
-    if name.startswith(("aten.addmm", "aten.baddbmm")):
-        return int(args[1].shape[-1])
-    if hasattr(args[1], "unpack"):  # weights packed for a kernel: (output channels, ...)
-        return int(args[1].unpack()[0][0].numel())
-    if "conv" in name:
-        return math.prod(args[3 if name.startswith("onednn") else 1].shape[1:])
-    return int(args[0].shape[-1])

@@ -10,7 +10,7 @@ from quantexp.config import Criterion
 from quantexp.reports.style import FAINT, FLOAT, INK, literal, page, png, styled
 from quantexp.reports.sweep_groups import ROLES
 from quantexp.reports.sweep_marks import front_line
-from quantexp.studies.criteria import AXES, FILES, value
+from quantexp.studies.criteria import AXES, FILES, NAMES, value
 from quantexp.studies.search.findings import Candidate, SearchReport
 
 if TYPE_CHECKING:
@@ -51,12 +51,14 @@ def _figure(report: SearchReport, what: str, every_cost: Sequence[float], label:
     note = "line and outlined markers: Pareto front; star: the answer; shaded, hollow: bound missed"
     if criterion is Criterion.accuracy:
         note = f"points vs float; {note}"
-    title = {Criterion.accuracy: "Accuracy", Criterion.agreement: "Agreement"}.get(criterion, "Output SQNR")
-    figure = page(f"{title} vs {what}", literal(subtitle), note, height=5.6)
-    axes = figure.subplots()
     every = zip(every_cost, report.candidates, strict=True)
     points = [(cost, value(criterion, candidate.comparison) + 0.0, candidate) for cost, candidate in every]
-    shown = [point for point in points if math.isfinite(point[1])]  # the SQNR of equal outputs is infinite
+    shown = [point for point in points if math.isfinite(point[1])]
+    if len(shown) < len(points):
+        note = f"not drawn: float, whose SQNR is infinite; {note}"
+    name = NAMES[criterion]
+    figure = page(f"{name[0].upper()}{name[1:]} vs {what}", literal(subtitle), note, height=5.6)
+    axes = figure.subplots()
     costs, gains = [cost for cost, _, _ in shown], [gain for _, gain, _ in shown]
     front = front_line(axes, list(zip(costs, gains, strict=True)))
     if front:  # the front continues to the right

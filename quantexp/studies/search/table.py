@@ -12,7 +12,7 @@ from quantexp.reports.table import Table
 from quantexp.results import Report
 from quantexp.results.metrics import metrics as metrics_of
 from quantexp.results.text import change_text, flips_text, p_text, points_text, size_text
-from quantexp.studies.criteria import FILES, compared, value_text
+from quantexp.studies.criteria import NAMES, compared, value_text
 from quantexp.studies.search.findings import FLOAT, Candidate, Goal, SearchReport
 from quantexp.studies.search.pictures import pictures
 
@@ -143,7 +143,7 @@ def _notes(report: SearchReport) -> Iterator[str]:
     else:
         examples = f"{report.unquantized.examples:,} random examples without labels"
         yield f"{goal} Decided on {examples}; there is no separate test run."
-    yield f"Front: on the Pareto front of {FILES[report.goal.criterion]} vs latency, vs size, or both."
+    yield f"Front: on the Pareto front of {NAMES[report.goal.criterion]} vs latency, vs size, or both."
     yield from _end(report)
     if len(report.candidates) > ROWS:
         yield f"history.csv has all {len(report.candidates)} candidates, in the order of the search."

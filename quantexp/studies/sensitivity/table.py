@@ -12,15 +12,9 @@ from quantexp.reports.table import Table
 from quantexp.results import Report
 from quantexp.results.comparison import LOSS
 from quantexp.results.text import flips_text, listed, p_text, points_text, size_text
-from quantexp.studies.criteria import compared, value_text
+from quantexp.studies.criteria import NAMES, compared, value_text
 from quantexp.studies.sensitivity.findings import SensitivityReport, loss_change, metrics, variant_lines
 from quantexp.studies.sensitivity.pictures import pictures
-
-ORDER = {
-    Criterion.accuracy: "loss of accuracy",
-    Criterion.agreement: "agreement",
-    Criterion.output_sqnr_db: "output SQNR",
-}
 
 
 def findings(report: SensitivityReport) -> Findings:
@@ -64,10 +58,10 @@ def _closest(report: SensitivityReport) -> str:
     """Return which part left in float brings the outputs closest to float; there is no test for that."""
     whole = value_text(report.by, compared(report.whole))
     if report.closest is None:
-        return f"All layers quantized: {whole}. Leaving a single layer in float brings the outputs no closer to float."
+        return f"All layers quantized: {whole}. Keeping a single layer in float brings the outputs no closer to float."
     part, run = report.closest
     found, exclude = value_text(report.by, compared(run)), _exclude(report, [part.layers])
-    return f"Outputs are closest to float without {part.name} ({exclude}): {found}; all layers quantized: {whole}."
+    return f"Keeping {part.name} in float ({exclude}) brings the outputs closest to float: {found} instead of {whole}."
 
 
 def _exclude(report: SensitivityReport, layers: list[tuple[str, ...]]) -> str:
@@ -95,17 +89,20 @@ def _notes(report: SensitivityReport) -> Iterator[str]:
     quality, size = whole.baseline.quality, f"{size_text(whole.baseline.size_mb)} MB"
     yield advice(report)
     sqnr = "SQNR: energy of float's outputs over the error's."
+    same = "Agreement: examples with the same prediction as float."
     if quality:
         yield (
             f"{whole.quant} {whole.precision} vs float ({100 * quality.value:.2f} %, {size}). Accuracy, Loss: change. "
             f"Examples: {whole.data.evaluation} examples that only quantized (+) or only float (-) gets right. {sqnr}"
         )
     else:
-        same = "Agreement: examples with the same prediction as float."
         yield f"{whole.quant} {whole.precision} vs float ({size}). {same} {sqnr}"
     if whole.precision == SIMULATED:
         yield "Simulated: rounded values, computed in float. Sizes are those of float, and nothing is timed."
-    yield f"Sorted by {ORDER[report.by]} when quantized alone, ties by SQNR."
+    if quality and report.by is Criterion.agreement:
+        yield same
+    ties = "" if report.by is Criterion.output_sqnr_db else ", ties by output SQNR"
+    yield f"Sorted by {NAMES[report.by]} when quantized alone{ties}."
     if grouped := [part for part in report.parts if part.layers != (part.name,)]:
         yield "Modules: " + "; ".join(f"{part.name} ({', '.join(part.layers)})" for part in grouped) + "."
     yield from variant_notes(report.reports, "variants.csv", report.failed)

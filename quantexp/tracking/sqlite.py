@@ -1,0 +1,255 @@
+"""A SQLite store as files: the database, and the files of its runs in a folder beside it.
+
+It is read through a copy in a temporary folder, so that reading makes no file, takes no lock for long, and migrates
+nothing: a database in a folder that is read-only, or of an older MLflow, is read as any other. Before it is written,
+it is checked: MLflow would try for minutes to open one that is locked.
+
+MLflow keeps the place of a run's files as an absolute path, which is wrong once the folder of the store was moved, and
+another store's once it was copied. So files are looked for beside the database first, and are always written there.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from quantexp.system.errors import TrackingError
+
+log = logging.getLogger(__name__)
+
+ARTIFACTS = "mlartifacts"  # the folder beside the database
+BUSY_SECONDS = 20.0  # until a locked database is given up; MLflow waits as long
+ELSEWHERE = (
+    "record elsewhere: start in another folder, or use tracking=server tracking.uri=sqlite:////path/to/mlflow.db"
+)
+MAGIC = b"SQLite format 3\0"
+WRITE_AHEAD = b"\2"  # at byte 18 of a database whose latest changes may lie in another file
+SIDE_FILES = ("-wal", "-journal")  # changes that a database does not hold yet, or that must be undone in it
+
+
+# -- reading ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def snapshot(database: Path) -> Iterator[Path]:
+    """Give a copy of the database as it is now. Raises TrackingError."""
+    with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
+        copy = Path(scratch) / "mlflow.db"
+        with _explained(database):
+            if not database.is_file():
+                raise TrackingError(
+                    f"there is no store {database}; start in the folder of the store, or give its address "
+                    "(tracking_uri=, --tracking-uri)"
+                )
+            _copy(database, copy)
+            with closing(sqlite3.connect(copy)) as connection:
+                (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise damaged(database, verdict)
+        yield copy
+
+
+def _copy(database: Path, copy: Path) -> None:
+    with database.open("rb") as file:
+        header = file.read(100)
+    if not header.startswith(MAGIC):
+        raise damaged(database, "it is empty" if not header else "it is not a database")
+    if header[18:19] == WRITE_AHEAD:  # even to read it, SQLite would make files beside it
+        _copy_files(database, copy)
+        return
+    try:
+        _back_up(database, copy)
+    except sqlite3.OperationalError as error:
+        if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            raise
+        _copy_files(database, copy)  # a process died while it wrote: its changes are undone in the copy
+
+
+def _back_up(database: Path, copy: Path) -> None:
+    source = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+    with closing(source), closing(sqlite3.connect(copy)) as target:
+        source.execute("BEGIN")
+        source.execute("SELECT count(*) FROM sqlite_master")  # waits for a lock no longer than the timeout
+        source.backup(target)
+
+
+def _copy_files(database: Path, copy: Path) -> None:
+    for suffix in ("", *SIDE_FILES):
+        source = database.with_name(f"{database.name}{suffix}")
+        if source.is_file():
+            shutil.copyfile(source, copy.with_name(f"{copy.name}{suffix}"))
+
+
+# -- writing ---------------------------------------------------------------------------------------------
+
+
+def check_writable(database: Path) -> None:
+    """Make sure that runs can be recorded in a database, or in a new one at its path. Raises TrackingError."""
+    folder = database.parent
+    if "?" in str(database):
+        raise TrackingError(f"the path of a SQLite store must not hold a question mark, {database} does; {ELSEWHERE}")
+    with _explained(database):
+        if not folder.is_dir():
+            raise TrackingError(
+                f"runs are recorded in {database}, but there is no folder {folder}; make it, or {ELSEWHERE}"
+            )
+        if database.exists():
+            database.open("rb").close()
+            _check_file(database)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise folder_not_writable(database, folder, error) from error
+
+
+def _check_file(database: Path) -> None:
+    try:
+        database.open("r+b").close()  # SQLite would say so only when something is written
+    except OSError as error:
+        raise _read_only(database, error.strerror or str(error)) from error
+
+
+def check_free(database: Path) -> None:
+    """Make sure that no other process keeps a database locked, and that it is one. Raises TrackingError."""
+    if not database.exists():
+        return
+    address = f"{database.as_uri()}?mode=rw"
+    with _explained(database), closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.rollback()
+
+
+def folder_not_writable(database: Path, folder: Path, error: OSError) -> TrackingError:
+    """Return the error for a store in a folder in which no file can be made."""
+    return TrackingError(
+        f"runs are recorded in {database}, but its folder {folder} is not writable ({error.strerror or error}); make "
+        f"it writable with chmod u+w {folder}, or {ELSEWHERE}. What was recorded there can be read"
+    )
+
+
+def own_artifacts(database: Path, experiment: str) -> None:
+    """Let the files of new runs be written beside the database, also after its folder was moved or copied.
+
+    Where the files of older runs are beside it, their place is corrected, so that MLflow's own pages find them too.
+    """
+    here = database.parent / ARTIFACTS
+    with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection, connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
+            return
+        found = connection.execute(
+            "SELECT experiment_id, artifact_location FROM experiments WHERE name = ?", (experiment,)
+        ).fetchone()
+        if found is None or not _is_of_another_place(found[1], here):
+            return
+        number, before = found
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (here.as_uri(), number)
+        )
+        for (run_id,) in connection.execute(
+            "SELECT run_uuid FROM runs WHERE experiment_id = ? AND status != 'RUNNING' "
+            "AND artifact_uri = ? || '/' || run_uuid || '/artifacts'",
+            (number, before),
+        ).fetchall():
+            if (folder := run_folder(database, run_id)) and folder.is_dir():
+                connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (folder.as_uri(), run_id))
+    log.info("store     moved from %s: files of new runs are written to %s", before, here)
+
+
+def own_run(database: Path, run_id: str) -> Path | None:
+    """Return the folder beside the database that the files of a run are written to; None if they lie elsewhere.
+
+    The place of a run that was recorded before the store was moved is corrected.
+    """
+    folder = run_folder(database, run_id)
+    with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection, connection:
+        found = connection.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run_id,)).fetchone()
+        recorded = local_path(found[0]) if found else None
+        if folder is None or recorded is None or recorded.parts[-3:] != folder.parts[-3:]:
+            return None
+        if _is_of_another_place(str(recorded.parents[1]), folder.parents[1]):
+            connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (folder.as_uri(), run_id))
+    return folder
+
+
+def run_folder(database: Path, run_id: str) -> Path | None:
+    """Return the folder beside the database for the files of a run; None if its id is none that MLflow gives."""
+    return database.parent / ARTIFACTS / run_id / "artifacts" if re.fullmatch(r"\w+", run_id) else None
+
+
+def local_path(address: str) -> Path | None:
+    """Return the path that the address of a folder names; None if it is not an absolute path on this machine."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
+        return None
+    path = Path(url2pathname(parts.path) if parts.scheme else address)
+    return path if path.is_absolute() else None
+
+
+def _is_of_another_place(location: str, here: Path) -> bool:
+    """Tell whether files go to the folder of a store at another place; one of another name is the user's choice."""
+    path = local_path(location)
+    return path is not None and path.name == ARTIFACTS and path.resolve() != here.resolve()
+
+
+# -- errors ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _explained(database: Path) -> Iterator[None]:
+    """Turn what opening a database raises into an error that says what is wrong with it and how to repair it."""
+    try:
+        yield
+    except PermissionError as error:
+        raise TrackingError(
+            f"{database} may not be read by this user ({error.strerror}); let its owner give you permission with chmod "
+            f"a+r, for its folder with chmod a+rx, or {ELSEWHERE}"
+        ) from error
+    except OSError as error:
+        raise TrackingError(
+            f"{database} cannot be read as a SQLite store ({error.strerror or error}); repair it, or {ELSEWHERE}"
+        ) from error
+    except sqlite3.Error as error:
+        raise explained(database, error) from error
+
+
+def explained(database: Path, error: sqlite3.Error) -> TrackingError:
+    """Return what is wrong with a database, and how to repair it."""
+    match _code(error):
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return TrackingError(
+                f"{database} is locked by another process for more than {BUSY_SECONDS:g} seconds; wait until that "
+                f"process ends, or end it (fuser {database} names it)"
+            )
+        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN:
+            return _read_only(database, str(error))
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return damaged(database, str(error))
+    return TrackingError(f"{database} cannot be used as a SQLite store ({error}); repair it, or {ELSEWHERE}")
+
+
+def _read_only(database: Path, reason: str) -> TrackingError:
+    return TrackingError(
+        f"{database} is read-only, runs cannot be recorded there ({reason}); make it writable with chmod u+w "
+        f"{database}, or {ELSEWHERE}. What was recorded there can be read"
+    )
+
+
+def damaged(database: Path, reason: str) -> TrackingError:
+    """Return the error for a file that is not a database, or not a whole one."""
+    return TrackingError(
+        f"{database} is damaged, or is not a SQLite store ({reason}); put a backup in its place, or move it away. What "
+        f"can be saved of it: sqlite3 {database} .recover | sqlite3 recovered.db"
+    )
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return the primary code of an error of SQLite's."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
