@@ -25,6 +25,8 @@ from quantexp.mission import load
 from quantexp.system.environment import describe
 from quantexp.training.loop import predict
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 TASKS = ("mnist", "sst2")

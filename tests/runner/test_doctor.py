@@ -23,6 +23,8 @@ from quantexp.system.errors import QuantizationError
 from quantexp.tasks.data import TaskData
 from quantexp.training.baseline import Baseline
 
+pytestmark = pytest.mark.slow
+
 QUIET = Load(seconds=0.5, cores_used=0.1, others_load=0.0, steal=0.0)
 
 

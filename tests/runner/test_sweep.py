@@ -22,6 +22,8 @@ from quantexp.runner.identity import configuration_digest, identity_of
 from quantexp.runner.jobs import JobOutcome, Ongoing, Plan
 from quantexp.system.errors import CacheError, ConfigError
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 PATIENCE = 240  # seconds until a command that hangs is given up
