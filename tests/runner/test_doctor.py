@@ -123,7 +123,7 @@ def test_an_engine_that_this_torch_lacks_does_not_work_and_the_row_says_which_it
     lacking = experiment(str(tmp_path), Dynamic(engine=Engine.fbgemm), "int8")
     trial = attempt(("dynamic", "int8", "fbgemm"), lambda: quantize(lacking))
     assert not trial.works
-    assert trial.note == "quant.engine must be one that this machine has, got fbgemm; it has onednn"
+    assert trial.note == "quant.engine must be supported on this machine, got fbgemm; use one of onednn"
 
 
 def test_a_method_that_runs_and_predicts_wrongly_does_not_work(tmp_path: Path, small: None) -> None:

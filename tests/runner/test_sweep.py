@@ -153,7 +153,7 @@ def test_what_failed_is_a_row_with_its_error_and_can_be_repeated_alone(workdir: 
         "failed": 1,
         "left": 0,
     }
-    assert "is not read as weights" in (workdir / "multirun" / "night" / "report.md").read_text(encoding="utf-8")
+    assert "cannot be read as weights" in (workdir / "multirun" / "night" / "report.md").read_text(encoding="utf-8")
 
     again = quantexp(*arguments, "sweep.retry=failed")
     assert again.returncode == 1
