@@ -1,4 +1,4 @@
-"""The whole mission in one function."""
+"""A whole run in one function."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run leaves: its report, the network that the report is about, and how to build that again."""
+    """The result of a run: its report, the network that the report is about, and the recipe to build that again."""
 
     report: Report
     model: nn.Module
@@ -38,7 +38,7 @@ class RunResult:
 
 
 def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
-    """Train or load, quantize, prove it, measure.
+    """Train or load, quantize, inspect, measure.
 
     Args:
         experiment: What is run.
@@ -55,7 +55,7 @@ def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
     contestants = list(_contestants(experiment, data, baseline, quantized))  # each inspected, or an error
     recipes = _recipes(experiment, data, contestants)
     others = list(_others(experiment, contestants[0]))
-    sizes = experiment.batch_size if experiment.quant.timed else []  # no kernels, no latency
+    sizes = experiment.batch_size if experiment.quant.timed else []  # simulated: no latency
     measured = measure(contestants, others, recipes, data, experiment.benchmark, sizes)
     report = _report(experiment, data, baseline, quantized, measured)
     return RunResult(report, contestants[-1].network, recipes[-1])
