@@ -1,4 +1,4 @@
-"""quantexp: what quantization costs and what it gains, for one network on your CPU.
+"""quantexp: quantize a network, and measure on the CPU how much smaller, faster and less accurate it became.
 
 The public API: an `Experiment` of options, `run` it, `load` the network of a recorded run. A script that trains calls
 `share_cores` before it imports torch, as the command does.
@@ -96,7 +96,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: `--help` needs no torch."""
+    """Import a name when it is first used, as `--help` must not import torch."""
     if name not in __all__:
         raise AttributeError(f"module 'quantexp' has no attribute {name!r}")
     return getattr(import_module(_ELSEWHERE.get(name, "quantexp.config")), name)

@@ -1,4 +1,4 @@
-"""The command: hand the arguments to Hydra, and turn every error into a message and an exit status."""
+"""The command `python -m quantexp`: Hydra gets the arguments; every error becomes a message and an exit status."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from io import TextIOWrapper
 from quantexp.system import interrupt, openmp
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-MULTIRUN = ("-m", "--multirun")  # which Hydra's parser takes ahead of all settings only
+MULTIRUN = ("-m", "--multirun")  # Hydra's parser accepts them before the settings only
 
 
 def main() -> None:
-    """Run `quantexp`. Exits with 0, 1 after a failed run, 2 for values that cannot be run, 130 if interrupted."""
+    """Run the command. Exits with 0, 1 after a failed run, 2 for settings that cannot be run, 130 if interrupted."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         from quantexp.cli.help import help_text
 
-        print(help_text())  # Hydra's own way there takes as long as importing it again
+        print(help_text())  # importing Hydra for it would double the time
         return
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without ± shall not cost a result
+            stream.reconfigure(errors="replace")  # a terminal without ± must not lose a result
     openmp.share_cores()
     interrupt.listen()
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in MULTIRUN)
     try:
-        with interrupt.kept():
+        with interrupt.guard():
             _run_hydra()
     except KeyboardInterrupt:
-        print("quantexp: interrupted", file=sys.stderr)  # in no colours: their import may be what was cut short
-        exec("")  # else Python, as the interrupt left generated code, would end by the signal and not by the status
+        print("quantexp: interrupted", file=sys.stderr)  # without colours: their import may have been interrupted
+        exec("")  # otherwise Python may exit by the signal, not by the status, after an interrupt in generated code
         sys.exit(INTERRUPTED)
 
 
@@ -44,10 +44,10 @@ def _run_hydra() -> None:
 
     register()
     wants_traceback = bool(os.environ.get("HYDRA_FULL_ERROR"))
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in its own words
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors that it would print itself
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
-    except Exception as error:  # a job tells its own errors; what arrives here went wrong while composing
+    except Exception as error:  # jobs handle their own errors: this one is from composing
         if wants_traceback or interrupt.requested():
             raise
         leave(explain(error), BAD_VALUES)

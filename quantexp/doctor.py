@@ -1,4 +1,4 @@
-"""What this machine can do, and what will make its numbers unreliable: `python -m quantexp.doctor`."""
+"""What works on this machine, and what makes its figures unreliable: `python -m quantexp.doctor`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from quantexp.system.terminal import leave
 
 USAGE = """usage: python -m quantexp.doctor
 
-Prints this machine as it is recorded with every run, tries each method, flow, precision and engine on a toy model,
-torch.compile and a GPU, and says what works here and what will make numbers unreliable. It takes half a minute,
-no options and no data, and leaves nothing behind. The exit status is 0 unless not even the float model runs."""
+Prints this machine as it is recorded with every run, tries each method, flow, precision and engine on a toy network,
+torch.compile and a GPU, and says what works and what makes figures unreliable. It takes half a minute, needs no
+options and no data, and leaves no files. The exit status is 1 if not even the float network runs, otherwise 0."""
 
 BAD_VALUES, INTERRUPTED = 2, 130  # exit status
 
 
 def main() -> None:
-    """Run the doctor. Exits with 1 if not even the float model runs, with 2 for arguments."""
+    """Run the doctor. Exits with 1 if not even the float network runs, with 2 if there are arguments."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(USAGE)
         return
@@ -28,7 +28,7 @@ def main() -> None:
     openmp.share_cores()
     from quantexp.runner.doctor import examine
 
-    logging.disable(logging.CRITICAL)  # what fails becomes a row; the libraries need not report it too
+    logging.disable(logging.CRITICAL)  # what fails becomes a row of the table
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

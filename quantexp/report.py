@@ -1,4 +1,4 @@
-"""The report of a sweep that is recorded: `python -m quantexp.report SWEEP`."""
+"""The report of a recorded sweep: `python -m quantexp.report SWEEP`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAILED, BAD_VALUES, INTERRUPTED = 1, 2, 130  # exit status
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the report and write it into a folder. Exits with 1 if it cannot be made, with 2 for bad arguments."""
+    """Print the report and write it into a folder. Exits with 1 if that fails, with 2 for bad arguments."""
     given = _parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -36,19 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m quantexp.report",
-        description="Sum up a sweep: its tables, its pictures and which method when, printed, and as Markdown, CSV "
-        "and one HTML page that needs no network.",
+        description="Print the tables of a sweep and a recommendation, and write the report: Markdown, CSV, "
+        "pictures, and one HTML page that needs no network.",
         allow_abbrev=False,
     )
     parser.add_argument("sweep", metavar="SWEEP", help="name of the sweep, or the id of its run in MLflow")
-    parser.add_argument("--tracking-uri", metavar="URI", help="where it is recorded (default: ./mlflow.db)")
+    parser.add_argument("--tracking-uri", metavar="URI", help="tracking URI of its store (default: ./mlflow.db)")
     parser.add_argument(
         "--experiment",
         metavar="NAME",
         default="quantexp",
-        help="MLflow experiment that it is filed under (default: quantexp)",
+        help="its MLflow experiment (default: quantexp)",
     )
-    parser.add_argument("--to", metavar="FOLDER", help="where the report is written (default: ./report-SWEEP)")
+    parser.add_argument("--to", metavar="FOLDER", help="folder of the report (default: ./report-SWEEP)")
     return parser
 
 

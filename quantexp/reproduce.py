@@ -1,4 +1,4 @@
-"""Make a recorded run again, and compare the two: `python -m quantexp.reproduce RUN_ID`."""
+"""Repeat a recorded run, and compare both: `python -m quantexp.reproduce RUN_ID`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quantexp.system import interrupt, openmp
 from quantexp.system.errors import QuantexpError
 from quantexp.system.terminal import leave
 
-FAILED, INTERRUPTED = 1, 130  # exit status; 1 if it cannot be made again, or what came out is not the same
+FAILED, INTERRUPTED = 1, 130  # exit status; 1 if the run cannot be repeated, or the result differs
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     openmp.share_cores()
     interrupt.listen()
     try:
-        with interrupt.kept():
+        with interrupt.guard():
             uri = given.tracking_uri
             tracking = Server(uri=uri, experiment=given.experiment) if uri else Local(experiment=given.experiment)
             if not reproduce(given.run, tracking, data_dir=given.data_dir, trust=given.trust):
@@ -36,14 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m quantexp.reproduce",
-        description="Make a recorded run again, from training on, and print both side by side with a verdict.",
+        description="Repeat a recorded run from training on, and print both results side by side with a verdict.",
     )
     parser.add_argument("run", metavar="RUN_ID", help="the id of a finished run")
-    parser.add_argument("--tracking-uri", metavar="URI", help="where it is recorded; default ./mlflow.db")
+    parser.add_argument("--tracking-uri", metavar="URI", help="tracking URI of its store; default ./mlflow.db")
     parser.add_argument("--experiment", default="quantexp", metavar="NAME", help="its MLflow experiment")
-    parser.add_argument("--data-dir", metavar="FOLDER", help="where the data lie now, if not where they lay then")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="folder of the data, if they were moved since")
     parser.add_argument(
-        "--trust", action="store_true", help="build a network whose class the store names and that is not quantexp's"
+        "--trust", action="store_true", help="import the run's own task and network, which runs their code"
     )
     return parser
 

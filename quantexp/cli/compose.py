@@ -1,6 +1,6 @@
-"""From Hydra's config to an experiment: every combination checked, every fault in words.
+"""From Hydra's config to an experiment: every combination is checked, every fault has a message.
 
-The config tree ends at `to_experiment`; nothing behind it knows of Hydra.
+Hydra's config is used up to `to_experiment`; nothing after it knows of Hydra.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NOISE = ("object_type=", "reference_type=", "Config search path", "provider=", "
 
 @dataclass(frozen=True)
 class Combination:
-    """What a job is asked for: its overrides, what they compose to, and the chosen names by group."""
+    """A job of a sweep: its overrides, the config that they compose to, and the chosen names by group."""
 
     overrides: list[str]
     config: DictConfig
@@ -49,7 +49,7 @@ def to_experiment(config: DictConfig) -> Experiment:
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """Return the config without Hydra's own side."""
+    """Return the config without Hydra's own settings."""
     config = copy.copy(config)
     with open_dict(config):
         config.pop("hydra", None)
@@ -57,12 +57,12 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def choices_of(config: DictConfig) -> dict[str, str]:
-    """Return the chosen names by group, as Hydra tells them."""
+    """Return the chosen names by group, as Hydra has them."""
     return {str(group): str(value) for group, value in config.hydra.runtime.choices.items()}
 
 
 def combinations(config: DictConfig) -> Iterator[Combination]:
-    """Yield the jobs of a sweep as Hydra's basic sweeper will make them."""
+    """Yield the jobs of a sweep as Hydra's basic sweeper creates them."""
     from hydra import compose
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -70,10 +70,10 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-        yield Combination([], config, choices_of(config))  # what another sweeper will ask for is not known beforehand
+        yield Combination([], config, choices_of(config))  # the jobs of other sweepers are not known beforehand
         return
     asked = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())  # knows the options that a glob stands for
+    loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())  # resolves globs
     parser = OverridesParser.create(loader)
     parsed = parser.parse_overrides([*asked, *config.hydra.overrides.task])
     bases: dict[
@@ -92,12 +92,12 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
                 [one for one, group in zip(values, is_group, strict=True) if not group], job
             )
             yield Combination(overrides, job, choices)
-        except Exception as error:  # Hydra would turn it into a warning, here in its callback
+        except Exception as error:  # in a callback Hydra would turn it into a warning
             leave(f"{explain(error)}  (in {' '.join(overrides)})", BAD_VALUES)
 
 
 def explain(error: Exception) -> str:
-    """Return an error of Hydra's or OmegaConf's in words that name what is possible."""
+    """Return an error of Hydra or OmegaConf as a message that says what is possible."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
         known = sorted(str(key) for key in cause.parent_node if key != "hydra")
@@ -113,7 +113,7 @@ def explain(error: Exception) -> str:
         return "a config group takes the name of one of its values, as in task=mnist, not a number; see --help"
     if isinstance(error, OSError) and error.filename:
         return (
-            f"{error.filename} cannot be written ({error.strerror}); Hydra keeps the files of a run there: "
+            f"{error.filename} is not writable ({error.strerror}); Hydra writes the files of a run there: "
             "choose another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER with -m"
         )
     lines = [str(error), *([] if cause is error else [str(cause)])]

@@ -1,4 +1,4 @@
-"""The text of `--help`, made from the options: their docstrings, fields, defaults and bounds."""
+"""The text of `--help`, generated from the options: their docstrings, fields, defaults and bounds."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from quantexp.config.sweep import SweepSettings
 WIDTH = 110
 
 HEADER = """\
-quantexp trains or loads a network, quantizes it, proves that it was quantized, and measures on the CPU
-what that cost and what it bought. Every run is recorded in MLflow.
+quantexp trains or loads a network, quantizes it, proves that it was quantized, and measures on the CPU how
+much smaller, faster and less accurate it became. Every run is recorded in MLflow.
 
 usage: python -m quantexp [KEY=VALUE ...]               one run
        python -m quantexp -m KEY=VALUE,VALUE ...        a sweep: one run for each combination
@@ -25,23 +25,23 @@ usage: python -m quantexp [KEY=VALUE ...]               one run
 examples:
   python -m quantexp data=sample                        a first look, needs no network
   python -m quantexp task=sst2 quant=qat                train with fake quantization, compare with the float model
-  python -m quantexp quant=none precision=bf16          the quick half()
+  python -m quantexp quant=none precision=bf16          the network cast to bf16
   python -m quantexp model=lenet5 quant=static          a network with convolutions
   python -m quantexp quant=static quant.engine=onednn quant.observer=minmax batch_size=[1,8,64]
   python -m quantexp -m task=mnist,sst2 quant=none,dynamic,static,qat,amp
   python -m quantexp -m seed=0,1,2 quant=static,qat     compare over seeds
-  python -m quantexp -m sweep.name=night quant=static,qat   a sweep with a name: typed again, it goes on
+  python -m quantexp -m sweep.name=night quant=static,qat   a named sweep: run it again to resume
   python -m quantexp experiment=lab                     a committed sweep, here the whole lab
-  python -m quantexp study=sensitivity quant=static     each layer quantized alone, and all but it: what hurts
+  python -m quantexp study=sensitivity quant=static     each layer quantized alone, and all but it
   python -m quantexp study=search study.max_accuracy_drop=0.003   which layers to quantize within a bound
-  python -m quantexp study=affine                       the arithmetic itself: error, bytes, and why outliers hurt
+  python -m quantexp study=affine                       the arithmetic: error, bytes, the effect of outliers
   python -m quantexp data_dir=/data/sets task=mnist     read data from your own folder
-  mlflow ui                                             look at the records
+  mlflow ui                                             look at the recorded runs
 
 afterwards:
-  python -m quantexp.report SWEEP                       tables, pictures and a page of a sweep, by its name
-  python -m quantexp.reproduce RUN_ID                   make a run again, and compare
-  python -m quantexp.doctor                             what this machine can and cannot do
+  python -m quantexp.report SWEEP                       tables, pictures and a page for a recorded sweep
+  python -m quantexp.reproduce RUN_ID                   repeat a recorded run, and compare both
+  python -m quantexp.doctor                             what works on this machine
 """
 
 FOOTER = """\
@@ -71,10 +71,10 @@ def help_text() -> str:
 
 
 def groups() -> dict[str, list[tuple[str, str, type[Option] | None]]]:
-    """Return, for each group, its values: name, one line on it, and its class if it is one of ours.
+    """Return the values of each group: name, a line of description, and the class of its option if it has one.
 
-    The values are the committed YAML files; one without a class of its own is a preset of another
-    option, and its first comment says what it is for.
+    The values are the committed YAML files. A file without an option of that name is a preset of another option, and
+    its first comment is the description.
     """
     from quantexp.cli.schemas import conf_dir
     from quantexp.config import OPTIONS
@@ -93,7 +93,7 @@ def groups() -> dict[str, list[tuple[str, str, type[Option] | None]]]:
 
 
 def _comment(path: Path) -> str:
-    """Return the first comment of a config that is meant for people: `# @package` is Hydra's."""
+    """Return the first comment of a config that is a description; `# @package` is Hydra's."""
     lines = (line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
     return next(line for line in lines if not line.startswith("@package"))
 
@@ -126,7 +126,7 @@ def _name(entry: str) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a default as one types it."""
+    """Return a default as it is typed."""
     if value is None:
         return "null"
     if isinstance(value, Enum):

@@ -1,7 +1,7 @@
-"""Where Hydra meets quantexp: what it calls back stands here, and each job is run and recorded from here.
+"""What Hydra calls: the checks before a run or sweep, each job, and the end of a sweep.
 
-A job of a sweep records its own failure and returns: a job that raises would make Hydra skip the end
-of the sweep, where the table is printed and the exit status set.
+A job of a sweep records its own failure and returns. If it raised, Hydra would skip the end of the sweep, where the
+table is printed and the exit status is set.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from quantexp.system.terminal import leave
 log = logging.getLogger(__name__)
 
 FAILED = 1  # exit status
-OURS = "this is a fault of quantexp, not yours: please report it with the lines above"
+INTERNAL_ERROR = "internal error; please report it with the lines above"
 
 
-class Edge(Callback):
-    """Hydra's hooks: check before anything starts, sum up when a sweep ends."""
+class Hooks(Callback):
+    """Check everything before the first run, and report at the end of a sweep."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Check the one run, before torch is imported."""
+        """Check a single run, before torch is imported."""
         if asked := [text for text in config.hydra.overrides.task if text.startswith("sweep.")]:
-            leave(f"{asked[0]} is a setting of a sweep, this is one run; ask for a sweep with -m", BAD_VALUES)
+            leave(f"{asked[0]} is a setting of sweeps, and this is a single run; add -m for a sweep", BAD_VALUES)
         plan([Combination([], config, choices_of(config))])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -51,8 +51,8 @@ class Edge(Callback):
         skip = config.sweep.unsupported is Unsupported.skip
         planned = plan(list(combinations(config)), skip_unsupported=skip)
         if config.sweep.name is None:
-            leave("sweep.name=null names no sweep; leave it out, and it is called after its moment", BAD_VALUES)
-        with told():
+            leave("sweep.name=null is not a name; leave it out to use date and time", BAD_VALUES)
+        with errors_as_messages():
             settings: Any = OmegaConf.to_object(config.sweep)
             command = sweep.command_line(_command(config))
             try:
@@ -68,23 +68,23 @@ class Edge(Callback):
 
 def job(config: DictConfig) -> None:
     """Run and record one experiment; in a sweep, record its failure too and return."""
-    openmp.share_cores()  # this may be a worker of a sweep, on a host that inherits nothing
+    openmp.share_cores()  # in a worker on another host, nothing is inherited
     hydra = HydraConfig.get()
-    own_code.add_folder(hydra.runtime.cwd)  # where the user's classes lie, in whatever folder a worker starts
+    own_code.add_folder(hydra.runtime.cwd)  # the user's classes are found there, wherever a worker starts
     overrides = [without_password(text) for text in hydra.overrides.task]
     if hydra.mode is not RunMode.MULTIRUN:
-        with told():
+        with errors_as_messages():
             experiment = to_experiment(config)
             run_experiment(experiment, _request(config, overrides))
         return
     folder = _folder(config)
     asked = " ".join(overrides)
     try:
-        with interrupt.kept():
+        with interrupt.guard():
             ongoing = Ongoing.read(folder)
             if hydra.job.num in ongoing.left_out:
                 with suppress(OSError):
-                    Path(hydra.runtime.output_dir).rmdir()  # made for files that there will be none of
+                    Path(hydra.runtime.output_dir).rmdir()  # it would stay empty
                 return
             log.info("\nrun %s     %s", ongoing.place(hydra.job.num), asked)
             experiment = to_experiment(config)
@@ -97,25 +97,25 @@ def job(config: DictConfig) -> None:
     except KeyboardInterrupt:
         sweep.sum_up(folder, _tracking(config), interrupted=True)
         raise
-    except Exception as error:  # whatever ends one run shall not end the others
+    except Exception as error:  # one failed run must not end the others
         if not isinstance(error, QuantexpError):
-            log.error("%s%s", traceback.format_exc(), OURS)
+            log.error("%s%s", traceback.format_exc(), INTERNAL_ERROR)
         log.error("this run failed: %s", error)
         outcome = JobOutcome("failed", asked, f"{type(error).__name__}: {error}")
     sweep.leave_outcome(folder, Path(hydra.runtime.output_dir), _tracking(config), outcome)
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Turn an error into its message and exit status 1; one that is ours comes with its traceback."""
+def errors_as_messages() -> Iterator[None]:
+    """Turn an error into its message and exit status 1; an internal error is shown with its traceback."""
     try:
-        with interrupt.kept():
+        with interrupt.guard():
             yield
     except QuantexpError as error:
         leave(str(error), FAILED)
     except Exception as error:
         traceback.print_exc()
-        leave(f"{OURS}: {type(error).__name__}: {error}", FAILED)
+        leave(f"{INTERNAL_ERROR}: {type(error).__name__}: {error}", FAILED)
 
 
 def _request(config: DictConfig, overrides: Sequence[str], parent: str | None = None) -> Request:
@@ -135,7 +135,7 @@ def _folder(config: DictConfig) -> Path:
 
 
 def _command(config: DictConfig) -> list[str]:
-    """Return the arguments that the sweep was asked for with."""
+    """Return the arguments of the sweep as they were typed."""
     preset = config.hydra.sweeper.params or {}
     asked = list(config.hydra.overrides.task)
     return asked if preset else ["-m", *asked]

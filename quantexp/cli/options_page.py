@@ -1,4 +1,4 @@
-"""The page docs/options.md, made from the options: every group, value and setting.
+"""The page docs/options.md, generated from the options: every group, value and setting.
 
 python -m quantexp.cli.options_page > docs/options.md
 """
@@ -15,12 +15,12 @@ from quantexp.config import Affects, Experiment, Settings, SweepSettings, names_
 INTRODUCTION = """\
 # Options
 
-Every setting, as `KEY=VALUE` on the command line, made from the options themselves by
-`python -m quantexp.cli.options_page > docs/options.md`. `python -m quantexp --help` prints the same.
+Every setting, as `KEY=VALUE` on the command line. `python -m quantexp --help` prints the same. This page is generated
+by `python -m quantexp.cli.options_page > docs/options.md`.
 
-*Affects* says what changes with a setting. **weights**: what is trained, so that another value trains anew;
-**result**: what is measured or reported, so that another value is another run; **nothing**: where things lie or are
-recorded.
+*Affects* says what depends on a setting. **weights**: the trained weights, so that another value trains again;
+**result**: what is measured or reported, so that another value is another run; **nothing**: only where files are read
+or recorded.
 """
 AFFECTS = {Affects.WEIGHTS: "weights", Affects.RESULT: "result", Affects.NOTHING: "nothing"}
 

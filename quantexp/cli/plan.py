@@ -1,7 +1,7 @@
-"""Which combinations of a sweep are run: every one is checked before the first job, without torch.
+"""Which combinations of a sweep are run: all are checked before the first run, without torch.
 
-A wrong value refuses the sweep, whatever else it holds. A combination that does not exist, such as a flow that its
-method lacks, refuses it too unless the sweep shall skip it. What is asked for twice is run once.
+A sweep with a wrong value is refused. A sweep with a combination that is not supported, such as a flow that its method
+lacks, is refused too, unless the sweep skips it. Equal combinations are run once.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from quantexp.config import Experiment
 from quantexp.results.sweep import UnsupportedEntry
 from quantexp.runner.checks import check_inputs
 from quantexp.runner.jobs import Plan
-from quantexp.runner.labels import settings, telling
+from quantexp.runner.labels import distinguishing, settings
 from quantexp.system.errors import ConfigError, Mismatch, QuantexpError
 from quantexp.system.terminal import leave
 
-HOW_TO_SKIP = "To leave out what does not exist and run the rest: sweep.unsupported=skip"
+HOW_TO_SKIP = "To skip what is not supported and run the rest: sweep.unsupported=skip"
 
 Kept = tuple[Combination, Experiment]
 
 
 def plan(jobs: Sequence[Combination], *, skip_unsupported: bool = False) -> Plan:
-    """Return what is to be run. Exits, naming every fault of every combination once, if there is any.
+    """Return what is run. If there is any fault, exits with every fault of every combination, each once.
 
-    First what was asked for; then, if that can be run, whether the data and weights to read are there.
+    The settings are checked first; if they are right, then whether data and weights are there.
     """
     faults: dict[str, list[str]] = {}
     mismatches: dict[str, list[str]] = {}
@@ -44,7 +44,7 @@ def plan(jobs: Sequence[Combination], *, skip_unsupported: bool = False) -> Plan
                 unsupported.append(_unsupported(job, error.mismatches))
             for fault in error.faults:
                 (mismatches if isinstance(fault, Mismatch) else faults).setdefault(fault, job.overrides)
-        except Exception as error:  # OmegaConf's own complaints: a value that is missing, an interpolation that fails
+        except Exception as error:  # of OmegaConf: a missing value, an interpolation that fails
             faults.setdefault(explain(error), job.overrides)
     if skip_unsupported and (kept or faults):
         mismatches = {}
@@ -54,11 +54,11 @@ def plan(jobs: Sequence[Combination], *, skip_unsupported: bool = False) -> Plan
 
 def _unsupported(job: Combination, mismatches: Iterable[Mismatch]) -> UnsupportedEntry:
     reason = "; ".join(fault.rule for fault in mismatches)
-    return UnsupportedEntry(tuple(telling(job.overrides)), settings(job.config, job.choices), reason)
+    return UnsupportedEntry(tuple(distinguishing(job.overrides)), settings(job.config, job.choices), reason)
 
 
 def _lacking(kept: Iterable[Kept]) -> dict[str, list[str]]:
-    """Return what is to be read and is not there, with the overrides that ask for it; each place is looked at once."""
+    """Return the data and weights that are missing, with the overrides that need them; each place is checked once."""
     places: dict[str, Kept] = {}
     for job, experiment in kept:
         request = replace(experiment.data_request, seed=0, validation_seed=0)

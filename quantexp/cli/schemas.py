@@ -1,4 +1,4 @@
-"""Give Hydra the schemas, under the group `schema/` so that they do not show among the options."""
+"""Register the schemas in Hydra, in the group `schema/`, so that they are not listed among the options."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def register() -> None:
     store = ConfigStore.instance()
     experiment = OmegaConf.structured(Experiment)
     for group in dict.fromkeys(option.group for option in OPTIONS):
-        experiment[group] = MISSING  # a default of one class could not be overridden by another
+        experiment[group] = MISSING  # an instance of one class could not be overridden by another
     store.store(group="schema", name="experiment", node=experiment)
     for option in OPTIONS:
         store.store(group=f"schema/{option.group}", name=option.name, node=option)

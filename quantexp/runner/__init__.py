@@ -1,1 +1,1 @@
-"""Running: one run with its record, a study at work, a sweep. The identity of a run is computed here."""
+"""One run with its record, a sweep, a study; the identity of a run is computed here."""

@@ -1,11 +1,11 @@
-"""The files of a run, rendered into a folder that the store is handed.
+"""The files of a run, written into a folder that is then recorded.
 
 config.yaml             the composed configuration under its command
-table.md                the table that is shown
+table.md                the table of the run
 environment.json        machine and versions
 NAME.csv                longer tables
 pictures/               PNG
-report.json             all that the run found out
+report.json             all results of the run
 identity.json           what the result depends on
 model/                  the network, as `quantexp.load` reads it
 """
@@ -32,7 +32,7 @@ MODEL = "model"  # the folder of the network
 
 
 def write_result(folder: Path, result: RunResult, identity: Identity, *, drawn: bool) -> None:
-    """Write all files of a run's result, with its pictures if they are to be drawn."""
+    """Write all files of a run's result, with pictures if `drawn`."""
     from quantexp.storage.stored import save  # imports torch
 
     report = result.report
@@ -43,7 +43,7 @@ def write_result(folder: Path, result: RunResult, identity: Identity, *, drawn: 
 
 
 def write_findings(folder: Path, found: Findings) -> None:
-    """Write all files of what a study found out."""
+    """Write all files of a study's findings."""
     _write_common(folder, found.table, found.lines, found.pictures)
 
 

@@ -1,4 +1,4 @@
-"""What is checked before anything heavy starts, without torch."""
+"""Checks before anything heavy starts, without torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quantexp.system.errors import TrainingError
 
 
 def check_inputs(experiment: Experiment) -> None:
-    """Make sure that what is read from outside is there: data, code of the user's own, weights.
+    """Check that all inputs exist: the data, the user's own code, weights.
 
     Raises:
         QuantexpError: DataError, TrainingError, CacheError or ConfigError.
@@ -22,6 +22,6 @@ def check_inputs(experiment: Experiment) -> None:
     checkpoint = experiment.train.checkpoint
     if checkpoint and not experiment.train.checkpoint_run and not Path(checkpoint).expanduser().is_file():
         raise TrainingError(
-            f"train.checkpoint must name a file with weights, there is none at {checkpoint}; "
+            f"train.checkpoint must name a file with weights, there is no file {checkpoint}; "
             "correct the path, or give a run as runs:/RUN_ID"
         )

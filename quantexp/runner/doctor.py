@@ -1,7 +1,7 @@
-"""What this machine can do, and what will make its numbers unreliable.
+"""What works on this machine, and what makes its figures unreliable.
 
-Each method is tried with the functions of a real run, on a toy task that a network learns at once: kernels
-that compute wrongly show in the accuracy, those that are no kernels for this CPU in the time.
+Each method is tried with the functions of a real run, on a toy task that is easy to learn: wrong kernels show in the
+accuracy, and reference kernels, which are not made for this CPU, in the time.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from quantexp.system.environment import Environment
     from quantexp.tasks.data import TaskData
 
-FEATURES, WIDTH, CLASSES, EXAMPLES = 64, 1024, 4, 512  # so wide that the kernels decide about the time
+FEATURES, WIDTH, CLASSES, EXAMPLES = 64, 1024, 4, 512  # so wide that the time is that of the kernels
 BATCH = 64
-RIGHT = 0.9  # of the toy's examples: the float model gets all of them, rounding costs none
-SLOW = 5.0  # times the float model's time; no kernel that is made for the CPU is that far behind
+RIGHT = 0.9  # share of the toy's examples; the float network predicts all of them right
+SLOW = 5.0  # times the time of float; kernels that are made for the CPU are faster than that
 LONGEST_NOTE = 300  # characters
 LITTLE_MEMORY_GB = 2.0
-UNKNOWN = "cannot be told here"
+UNKNOWN = "unknown"
 
 
 def toy() -> TaskData:
-    """Return points around as many centers as there are classes."""
+    """Return points around one center for each class."""
     import torch
 
     from quantexp.tasks.data import TaskData, Tensors, calibration_split
@@ -54,7 +54,7 @@ def toy() -> TaskData:
 
 @dataclass(frozen=True)
 class Trial:
-    """What was tried, whether it works here, and how or why not."""
+    """What was tried, whether it works here, and details or the reason."""
 
     what: str
     precision: str
@@ -64,8 +64,8 @@ class Trial:
 
 
 def examine() -> bool:
-    """Print the machine, what works on it and what makes its numbers unreliable; return if the float model runs."""
-    err().print("looking at this machine ...")
+    """Print the machine, what works on it and what makes its figures unreliable; return whether float runs."""
+    err().print("checking this machine ...")
     import psutil
 
     from quantexp.benchmark.noise import Clock
@@ -76,29 +76,32 @@ def examine() -> bool:
     load, free_gb, times = clock.read(), psutil.virtual_memory().available / 1e9, psutil.cpu_times()
     environment = describe()
     show(_table("This machine", ("", ""), facts(environment, load_average(), free_gb)))
-    err().print("trying each method, flow, precision and engine on a toy model ...")
-    with threads(1), tempfile.TemporaryDirectory(prefix="quantexp-") as folder:  # several wait for busy cores
+    err().print("trying each method, flow, precision and engine on a toy network ...")
+    with (
+        threads(1),
+        tempfile.TemporaryDirectory(prefix="quantexp-") as folder,
+    ):  # more threads would wait for busy cores
         found = list(trials(folder, environment))
     rows = ((one.what, one.precision, one.engine, "yes" if one.works else "no", one.note) for one in found)
-    show(_table("What works here", ("what", "precision", "engine", "works", "how, or why not"), rows))
-    show(f"It works if it runs in that precision and predicts right. Times are rough: one thread, batch {BATCH}.\n")
-    show("What will make numbers unreliable here")
+    show(_table("What works here", ("what", "precision", "engine", "works", "details"), rows))
+    show(f"Works: runs in that precision and predicts correctly. Times are approximate: one thread, batch {BATCH}.\n")
+    show("What makes figures unreliable here")
     stolen = getattr(times, "steal", 0.0) / sum(times)
-    for sentence in concerns(environment, load, stolen, free_gb) or ["Nothing was found."]:
+    for sentence in concerns(environment, load, stolen, free_gb) or ["nothing found"]:
         show(f"- {sentence}")
     return found[0].works
 
 
 def facts(environment: Environment, load: tuple[float, ...] | None, free_gb: float) -> Iterator[tuple[str, str]]:
     """Yield what this machine is: names and values."""
-    quota = f", of whose time {environment.cpu_quota:g} may be used" if environment.cpu_quota else ""
+    quota = f", with a quota of {environment.cpu_quota:g}" if environment.cpu_quota else ""
     yield "CPU", environment.cpu
     yield "cores", f"{environment.cores}{quota}"
     yield "instruction sets", ", ".join(environment.instruction_sets) or UNKNOWN
     yield "caches", ", ".join(f"{name} {_binary(size)}" for name, size in environment.caches.items()) or UNKNOWN
     yield "governor", environment.governor or UNKNOWN
     yield "turbo", UNKNOWN if environment.turbo is None else "on" if environment.turbo else "off"
-    yield "virtual machine", f"yes ({environment.virtual})" if environment.virtual else "no sign of one"
+    yield "virtual machine", f"yes ({environment.virtual})" if environment.virtual else "not detected"
     yield "memory", f"{environment.memory_gb:g} GB, {free_gb:.1f} GB of it free"
     yield "load", f"{', '.join(map(str, load))} (mean of 1, 5 and 15 minutes)" if load else UNKNOWN
     yield "system", f"{environment.system}, Python {environment.python}"
@@ -106,12 +109,12 @@ def facts(environment: Environment, load: tuple[float, ...] | None, free_gb: flo
     yield "torch's build", _named(environment.torch_build)
     yield "int8 engines", ", ".join(environment.engines) or "none"
     yield "threads", f"{environment.training_threads} to train with, {environment.interop_threads} between operators"
-    yield "waiting threads", _named(environment.openmp) or "spin as long as OpenMP lets them: nothing is set"
-    yield "C++ compiler", environment.compiler or "none that torch.compile would find"
+    yield "waiting threads", _named(environment.openmp) or "spin (OpenMP's default; no variable is set)"
+    yield "C++ compiler", environment.compiler or "none found for torch.compile"
 
 
 def trials(folder: str, environment: Environment) -> Iterator[Trial]:
-    """Try the float model first, every other method, flow, precision and engine, then what does not depend on them."""
+    """Try the float network first, then every method, flow, precision and engine, then the GPU and torch.compile."""
     for one in experiments(folder):
         method = f"{one.quant.name} {getattr(one.quant, 'flow', '')}".strip()
         yield attempt((method, str(one.precision), one.quant.packs_for or ""), partial(quantize, one))
@@ -120,9 +123,9 @@ def trials(folder: str, environment: Environment) -> Iterator[Trial]:
 
 
 def experiments(folder: str) -> Iterator[Experiment]:
-    """Yield one a method, flow and precision, int8 with every engine; what they train is kept in `folder`."""
+    """Yield one for each method, flow and precision, int8 with every engine; trained networks are kept in `folder`."""
     for method in METHODS:
-        make: Any = method  # a Quant as such has neither flow nor engine
+        make: Any = method  # Quant itself has neither flow nor engine
         if not issubclass(method, ByLayer):
             yield from (experiment(folder, make(), precision) for precision in method.precisions)
             continue
@@ -144,19 +147,19 @@ def experiment(folder: str, quant: Quant, precision: str, device: Device = Devic
 
 
 def attempt(what: tuple[str, str, str], work: Callable[[], str]) -> Trial:
-    """Do `work`, which returns how it went; whatever it raises is the reason why it does not work."""
+    """Do `work`, which returns details; an error is the reason why it does not work."""
     try:
         return Trial(*what, True, work())
-    except Exception as error:  # of torch, a kernel, a compiler: the reader wants one line of it
+    except Exception as error:  # of torch, a kernel or a compiler: one line of it is shown
         kind = "" if isinstance(error, QuantexpError) else f"{type(error).__name__}: "
         return Trial(*what, False, " ".join(f"{kind}{error}".split())[:LONGEST_NOTE])
 
 
 def quantize(one: Experiment) -> str:
-    """Quantize and predict as a run does; return how long it took and, if not all of it, how much was lowered.
+    """Quantize and predict as a run does; return its time and, if it is not everything, the share that was quantized.
 
     Raises:
-        QuantizationError: If the result is not what the method promises, or predicts wrongly.
+        QuantizationError: If the network is not what the method declares, or predicts wrongly.
     """
     from quantexp.quant.inspection.evidence import inspect, operators
     from quantexp.quant.methods import quantize as quantized_by
@@ -165,17 +168,17 @@ def quantize(one: Experiment) -> str:
     from quantexp.training.loop import outputs
 
     data, precision = toy(), str(one.precision)
-    baseline = trained(one, data)  # in the first trial, then loaded
+    baseline = trained(one, data)  # trained in the first trial, then loaded
     quantized = quantized_by(one.quant, Work(baseline, data, one.train, Form(precision, data.example)))
     evidence = inspect(quantized, operators(quantized.model, data.example), one.quant.packs_for)
     quality = data.objective.quality(outputs(quantized.model, data.test), data.test.labels)
     right = quality.value if quality else 0.0
     if right < RIGHT:
-        raise QuantizationError(f"it runs, but predicts only {right:.0%} of the toy's examples right")
+        raise QuantizationError(f"it runs, but only {right:.0%} of its predictions are right")
     if quantized.promise is None:
-        return "the float model"
+        return "the float network"
     if not one.quant.timed:
-        return "simulated in float: its time says nothing"
+        return "simulated in float, so it has no time"
     times = _times_float(quantized.model, baseline.model, data)
     slow = "with slow reference kernels: " if times > SLOW else ""
     share = evidence.mac_share(precision)
@@ -184,7 +187,7 @@ def quantize(one: Experiment) -> str:
 
 
 def train_on_gpu(folder: str) -> str:
-    """Train the float model on the GPU; return its name. Raises TrainingError where there is none."""
+    """Train the float network on the GPU; return the GPU's name. Raises TrainingError if there is none."""
     import torch
 
     from quantexp.training.baseline import trained
@@ -194,60 +197,69 @@ def train_on_gpu(folder: str) -> str:
 
 
 def compile_float(folder: str, environment: Environment) -> str:
-    """Compile the float model; return how long that took. Raises BenchmarkError."""
+    """Compile the float network; return how long that took. Raises BenchmarkError."""
     from quantexp.config import Compiled
     from quantexp.runtimes import prepare
     from quantexp.training.baseline import trained
 
     if environment.compiler is None:
-        raise BenchmarkError("no C++ compiler is found; install one such as g++, or name yours in $CXX")
-    err().print("compiling the float model with torch.compile, which can take 20 seconds ...")
+        raise BenchmarkError("no C++ compiler was found; install one such as g++, or name yours in $CXX")
+    err().print("compiling the float network with torch.compile, which can take 20 seconds ...")
     data = toy()
     network = trained(experiment(folder, NoQuant(), "fp32"), data).model
     seconds = prepare(Compiled(), network, data.test.first(BATCH)).seconds
-    return f"compiled in {seconds:.0f} s, and computes what the float model does"
+    return f"compiled in {seconds:.0f} s, with the same outputs"
 
 
 def concerns(environment: Environment, load: Load, stolen: float, free_gb: float) -> list[str]:
-    """Return what speaks against numbers from this machine, a sentence each.
+    """Return what makes figures from this machine unreliable, a sentence each.
 
     Args:
         environment: The machine.
-        load: What ran beside this process just now.
+        load: What other processes used just now.
         stolen: Share of the CPU time since boot that the hypervisor gave to others.
-        free_gb: Memory that is free now.
+        free_gb: Free memory.
     """
     from quantexp.benchmark.noise import OTHERS_SHARE, STEAL_SHARE
     from quantexp.system.environment import FOR_PRECISION
 
     cores, quota, governor = environment.cores, environment.cpu_quota or math.inf, environment.governor
     busy, steal = load.others_load, max(load.steal, stolen)
-    sets = set(environment.instruction_sets)  # empty where they cannot be told: then nothing is said of them
+    sets = set(environment.instruction_sets)  # empty if unknown: then there is nothing to say
     halves = [name for name in ("bf16", "fp16") if not sets & set(FOR_PRECISION[name])]
-    steady = "or trust speedups, which are paired, more than latencies"
+    steady = "or rely on speedups, which are paired, more than on latencies"
     checks = (
         (
             sets and not sets & set(FOR_PRECISION["int8"]),
             "The CPU has neither VNNI nor AMX: int8 gains less speed without them.",
         ),
-        (sets and halves, f"The CPU has no instructions for {' and '.join(halves)}: they save memory, and cost time."),
-        (cores < 2, "There is one core only: whatever else runs is timed along with the models."),
-        (quota < cores, f"A quota of {quota:g} cores throttles what runs on these {cores}: keep threads within it."),
+        (sets and halves, f"The CPU has no instructions for {' and '.join(halves)}: they save memory and cost time."),
+        (cores < 2, "There is only one core: the time of other processes counts as that of the networks."),
+        (
+            quota < cores,
+            f"A quota of {quota:g} cores limits what runs on these {cores}: use no more threads than that.",
+        ),
         (
             busy > OTHERS_SHARE * cores,
-            f"Others keep {busy:.1f} of {cores} cores busy now: end them before you measure.",
+            f"Other processes use {busy:.1f} of {cores} cores now: end them before you measure.",
         ),
-        (environment.virtual, "This is a virtual machine: what its neighbours on the host do disturbs timings unseen."),
+        (
+            environment.virtual,
+            "This is a virtual machine: others on its host can disturb timings without being visible here.",
+        ),
         (steal > STEAL_SHARE, f"The hypervisor took {load.steal:.1%} of the CPU time now, {stolen:.1%} since boot."),
         (governor not in (None, "performance"), f"The governor is {governor}: set it to performance, {steady}."),
-        (environment.turbo, f"Turbo is on, so the clock sinks as the CPU warms: switch it off, {steady}."),
-        (free_gb < LITTLE_MEMORY_GB, f"Only {free_gb:.1f} GB of memory are free: a system that swaps cannot be timed."),
+        (environment.turbo, f"Turbo is on, so the clock rate drops when the CPU gets warm: switch it off, {steady}."),
+        (
+            free_gb < LITTLE_MEMORY_GB,
+            f"Only {free_gb:.1f} GB of memory are free: timings are useless if the system swaps.",
+        ),
     )
     return [sentence for applies, sentence in checks if applies]
 
 
 def _times_float(model: nn.Module, reference: nn.Module, data: TaskData) -> float:
-    """Return the time of `model` over that of `reference`, each the least of a few taken in turns."""
+    """Return the time of `model` over that of `reference`, each the shortest of some calls in turns."""
     import torch
 
     batch, least = data.test.first(BATCH), [math.inf, math.inf]

@@ -1,4 +1,4 @@
-"""A finished run read back from the store, and whatever in it does not agree."""
+"""A finished run read from the store, and contradictions between its records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDED = 1e-6  # metrics are recorded with six decimals
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a store holds of a finished run."""
+    """The records of a finished run."""
 
     run_id: str
     name: str
@@ -35,16 +35,16 @@ def read_report(store: Store, run: RunFacts) -> Report:
     content = read_artifact(store, run, REPORT_FILE)
     try:
         return parse_report(content)
-    except ValueError as error:  # another version wrote it, or it is damaged
+    except ValueError as error:  # of another version, or damaged
         raise TrackingError(f"{REPORT_FILE} of run {run.run_id} cannot be read ({_one_line(error)})") from error
 
 
 def read_finished_run(store: Store, run_id: str) -> FinishedRun:
-    """Read a run that quantexp recorded. Raises TrackingError if there is none, or it did not finish."""
+    """Read a run that quantexp recorded. Raises TrackingError if there is none, or it is not finished."""
     run = store.run(run_id)
     if not run.finished:
         raise TrackingError(
-            f"a run can be reproduced if quantexp finished it; {run_id} ({run.name}) is {run.status}"
+            f"only a finished run of quantexp can be reproduced; {run_id} ({run.name}) is {run.status}"
             f"{'' if IDENTITY in run.tags else f' and has no tag {IDENTITY}'}"
         )
     report = read_report(store, run)
@@ -59,7 +59,7 @@ def read_finished_run(store: Store, run_id: str) -> FinishedRun:
 
 def _disagreements(identity: Identity, tag: str, report: Report, recorded: dict[str, float]) -> Iterator[str]:
     if identity.digest != tag:
-        yield f"{IDENTITY_FILE} is not what the tag {IDENTITY} was made from"
+        yield f"{IDENTITY_FILE} does not match the tag {IDENTITY}"
     if identity.data_fingerprint != report.data.fingerprint:
         yield f"{IDENTITY_FILE} and {REPORT_FILE} name different data"
     for name, value in metrics(report).items():

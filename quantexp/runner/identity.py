@@ -1,6 +1,6 @@
 """The identity of a run, computed from its experiment, its data and this machine.
 
-Where data and models lie, where runs are recorded and the name of a sweep are not part of it.
+The location of data and networks, the store and the name of a sweep are not part of it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PACKAGES = ("quantexp", "torch", "torchao")
 
 
 def identity_of(experiment: Experiment, data_fingerprint: str) -> Identity:
-    """Return the identity of a run of `experiment` on these data, here and now."""
+    """Return the identity of a run of `experiment` on these data, on this machine with these versions."""
     from quantexp.system.environment import describe
     from quantexp.training.loop import resolve_threads
 
@@ -34,7 +34,7 @@ def identity_of(experiment: Experiment, data_fingerprint: str) -> Identity:
 
 
 def configuration_digest(experiment: Experiment) -> str:
-    """SHA-256 of the configuration alone, in hex: known before any data are read."""
+    """Return the SHA-256 of the configuration alone, in hex; it is known before data are read."""
     return hashlib.sha256(json.dumps(configuration(experiment), sort_keys=True).encode()).hexdigest()
 
 
@@ -53,6 +53,6 @@ def configuration(experiment: Experiment) -> dict[str, Any]:
 
 
 def _weights(checkpoint: str | None) -> str | None:
-    """Name the user's own weights by their content, as the file may change."""
+    """Return a digest of the user's own weights, as the file may change."""
     path = Path(checkpoint).expanduser() if checkpoint else None
     return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else checkpoint

@@ -1,4 +1,4 @@
-"""What a run is called in a store, and its configuration as flat parameters and as YAML."""
+"""The name of a run in the store, and its configuration as flat parameters and as YAML."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ IN_THE_NAME = ("task", "quant", "precision", "data", "seed", "study")
 
 
 def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequence[str]) -> str:
-    """Return a name that tells the run apart: its axes, or its study, then whatever else was asked for."""
+    """Return a name for the run: its study, its axes, then the other overrides."""
     data = [] if experiment.data is DataSource.full else [experiment.data.value]
     axes = [choices["task"], *data, choices["quant"], str(experiment.precision)] if experiment.study.needs_data else []
     study = [] if isinstance(experiment.study, Single) else [experiment.study.name]
-    rest = [text for text in telling(overrides) if text.partition("=")[0] not in IN_THE_NAME]
+    rest = [text for text in distinguishing(overrides) if text.partition("=")[0] not in IN_THE_NAME]
     return " ".join(["-".join([*study, *axes, f"s{experiment.seed}"]), *rest])
 
 
-def telling(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that can tell two results apart, without the signs before them and without passwords."""
+def distinguishing(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that results depend on, without + and ~ before them and without passwords."""
     asked = (str(without_password(text)).lstrip("+~") for text in overrides)
     return [text for text in asked if affects(text.partition("=")[0]) is not NOTHING]
 
 
 def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, Any]:
-    """Return the flat configuration: the chosen names under their groups, every setting under its path.
+    """Return the flat configuration: the chosen names by group, every setting by its path.
 
-    Of a study that needs no data these are its own settings, the seed and where it is recorded. One that varies the
-    layers has no `quant`: by this name MLflow's saved view lists runs, and those are its variants.
+    A study that needs no data has only its own settings, the seed and the store. A study that varies the layers has no
+    `quant`: MLflow's saved view lists the runs with that parameter, and these are the study's variants.
     """
     every = _settings(OmegaConf.structured(experiment), choices)
     if experiment.study.by_layer:
@@ -45,13 +45,13 @@ def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, 
 
 
 def settings(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
-    """Return what can tell results apart, flat as it would be recorded, of a config that describes no experiment."""
+    """Return the settings that results depend on, flat as they are recorded, of a config that is not supported."""
     every = _settings(config, choices)
     return {name: as_text(value) for name, value in every.items() if affects(name) is not NOTHING}
 
 
 def yaml_text(config: DictConfig, overrides: Sequence[str]) -> str:
-    """Return the composed configuration as YAML under its command, without passwords."""
+    """Return the composed configuration as YAML with its command as a comment, without passwords."""
     config = copy.copy(config)
     with open_dict(config):
         config.pop("hydra", None)

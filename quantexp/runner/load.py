@@ -1,4 +1,4 @@
-"""Networks that runs stored, fetched from the store: to be loaded, or to start a run from."""
+"""Stored networks of recorded runs: to load them, or to start a run from their weights."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 
 def load(run_or_path: str | Path, *, tracking_uri: str | None = None, trust: bool = False) -> StoredModel:
-    """Build a stored model again, ready to predict on the CPU: float32 (batch, features) to (batch, classes).
+    """Build a stored network again, ready to predict on the CPU.
 
     Args:
         run_or_path: The id of an MLflow run, also as runs:/RUN_ID, or a folder that holds `recipe.json`.
-        tracking_uri: Where the run is recorded; by default the SQLite store of the working directory.
-        trust: Also build a network that is not quantexp's own: its module is imported, which runs its code.
+        tracking_uri: The store of the run; by default ./mlflow.db.
+        trust: Also build your own network and task: their modules are imported, which runs their code.
 
     Raises:
-        ModelError: If there is no such model, it is damaged, quantexp did not write it, or it needs trust.
-        QuantizationError: If this machine lacks the engine that the model was made for.
+        ModelError: If there is no such network, it is damaged, quantexp did not write it, or it needs `trust`.
+        QuantizationError: If this machine lacks the engine of the network.
         TrackingError: If the run cannot be read.
     """
     from quantexp.storage import stored as storage
@@ -38,7 +38,7 @@ def load(run_or_path: str | Path, *, tracking_uri: str | None = None, trust: boo
 
 @contextmanager
 def model_folder(run_id: str, uri: str | None) -> Iterator[Path]:
-    """Give a folder with the files of the network that a run stored. Raises TrackingError."""
+    """Yield a folder with the files of the network that a run stored. Raises TrackingError."""
     from quantexp.runner.artifacts import MODEL
     from quantexp.state.checkpoint import RECIPE
     from quantexp.storage.recipe import FILES
@@ -56,7 +56,7 @@ def model_folder(run_id: str, uri: str | None) -> Iterator[Path]:
 
 @contextmanager
 def checkpoint_folder(experiment: Experiment) -> Iterator[Path | None]:
-    """Give the folder of the network that `train.checkpoint` names by its run; None if it names none.
+    """Yield the folder of the network of the run in `train.checkpoint`; None if that names no run.
 
     Raises:
         TrackingError: If the run cannot be read.

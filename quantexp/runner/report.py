@@ -1,4 +1,4 @@
-"""The report of a sweep, made again from the store."""
+"""The report of a recorded sweep, made from the store."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ LONGEST_NAME = 80  # characters of a folder's name
 
 
 def report(name: str, uri: str | None, experiment: str, folder: Path) -> None:
-    """Read a sweep, print its tables and its advice, write the report.
+    """Read a sweep, print its tables and the recommendation, write the report.
 
     Args:
-        name: The sweep's, or the id of its parent run.
-        uri: Where it is recorded; None is the SQLite store of the working directory.
-        experiment: The MLflow experiment that it is filed under.
-        folder: Where the report is written.
+        name: The name of the sweep, or the id of its parent run.
+        uri: Its store; None is ./mlflow.db.
+        experiment: Its MLflow experiment.
+        folder: The folder of the report.
 
     Raises:
-        QuantexpError: TrackingError if the sweep cannot be read, ConfigError for a URI that is none.
+        QuantexpError: TrackingError if the sweep cannot be read, ConfigError for a wrong URI.
     """
     from quantexp.config import Server
     from quantexp.runner.sweep_results import read_sweep
     from quantexp.tracking.store import read_store
 
     if uri is not None:
-        Server(experiment=experiment, uri=uri)  # refuses what is no URI
+        Server(experiment=experiment, uri=uri)  # checks the URI
     with read_store(uri, experiment) as store:
         sweep = read_sweep(store, name)
     if sweep.unreadable and not sweep.entries:
         raise TrackingError(f"nothing of the sweep {name} can be read: {sweep.unreadable[0].reason}")
     _show(sweep)
     if lost := lost_results(full_csv(folder), sweep):
-        raise TrackingError(f"{folder} keeps its report: {lost}. Write another one with --to FOLDER")
+        raise TrackingError(f"the report in {folder} is not replaced: {lost}. Choose another folder with --to FOLDER")
 
     from quantexp.reports.page import write
 
@@ -55,7 +55,7 @@ def report(name: str, uri: str | None, experiment: str, folder: Path) -> None:
 
 
 def _show(sweep: SweepResult) -> None:
-    """Print every table of the report and what follows from them."""
+    """Print every table of the report, and the recommendation."""
     from quantexp.analysis.recommendation import recommend
     from quantexp.reports.flows import flows_table
     from quantexp.reports.networks import network_tables, unsupported_table
@@ -70,11 +70,11 @@ def _show(sweep: SweepResult) -> None:
 
 
 def lost_results(there: str, sweep: SweepResult) -> str | None:
-    """Say which results of a report that there is cannot be read any more; None if a new one has all of them.
+    """Say which results of an existing report cannot be read now; None if a new report has all of them.
 
     Args:
-        there: The content of its `full.csv`, empty if there is none.
-        sweep: What the new report would be made of.
+        there: The `full.csv` of the existing report, empty if there is none.
+        sweep: The sweep of the new report.
     """
     known = {row["run"] for row in csv.DictReader(io.StringIO(there)) if row.get("run") and row.get("size_mb")}
     gone = [entry for entry in sweep.unreadable if entry.run_id in known]
@@ -82,15 +82,15 @@ def lost_results(there: str, sweep: SweepResult) -> str | None:
 
 
 def full_csv(folder: Path) -> str:
-    """Return the results of a report in a folder; nothing if there is none."""
+    """Return the results of the report in a folder, empty if there is none."""
     try:
         return (folder / FULL_CSV).read_text(encoding="utf-8")
-    except (OSError, ValueError):  # there is none, or it is not ours
+    except (OSError, ValueError):  # missing, or another file
         return ""
 
 
 def recorded_csv(store: Store, parent: str) -> str:
-    """Return the results of the report that the parent run of a sweep has; nothing if there is none."""
+    """Return the results of the report of a sweep's parent run, empty if there is none."""
     from quantexp.tracking.artifacts import read_artifact
 
     try:
@@ -100,6 +100,6 @@ def recorded_csv(store: Store, parent: str) -> str:
 
 
 def folder_name(sweep: str) -> str:
-    """Return a name for the report's folder that no sweep's name can lead out of the working directory."""
+    """Return a name for the report's folder that lies in the working directory, whatever the sweep's name is."""
     safe = re.sub(r"[^\w.,+=-]+", "-", sweep).strip("-.")[:LONGEST_NAME]
     return f"report-{safe or 'sweep'}"

@@ -1,8 +1,8 @@
-"""A recorded run made again, and compared with the first one.
+"""Repeat a recorded run, and compare the result with the original.
 
-First its records are compared with each other and with this machine: configuration, data, versions. If the records
-or the data were changed since, that is an error; another machine or other versions are reported, and it goes on. Then
-everything is trained anew, in a cache of its own: the usual cache would give the same weights back and prove nothing.
+First the records are compared with each other and with this machine: configuration, data, versions. Changed records or
+data are an error; another machine or other versions are reported. Then everything is trained again, in a new cache: the
+usual cache would return the same weights, which would show nothing.
 """
 
 from __future__ import annotations
@@ -29,17 +29,16 @@ if TYPE_CHECKING:
 
 
 def reproduce(run_id: str, tracking: Tracking, *, data_dir: str | None = None, trust: bool = False) -> bool:
-    """Make a run again, print both side by side, and tell whether they are the same.
+    """Repeat a run, print both side by side, and return whether they agree.
 
     Args:
         run_id: The id of a finished run.
-        tracking: Where it is recorded; the new run is recorded there too, if the store can be written.
-        data_dir: Where the data lie now, if not where they lay then.
-        trust: Whether a class of the network that the store names, and that is not quantexp's own, may be built.
+        tracking: Its store; the new run is recorded there too, if the store is writable.
+        data_dir: Folder of the data, if they were moved since.
+        trust: Whether the user's own network and task, which the store names, may be imported.
 
     Raises:
-        QuantexpError: TrackingError if the run cannot be read or its records disagree, DataError if the data
-            are not those of then, and whatever a run raises.
+        QuantexpError: TrackingError if the run cannot be read, or its records or data were changed; errors of a run.
     """
     from quantexp.reports.repeat import side_by_side
     from quantexp.runner.finished import read_finished_run
@@ -60,7 +59,7 @@ def reproduce(run_id: str, tracking: Tracking, *, data_dir: str | None = None, t
 
 
 def _run_again(experiment: Experiment, first: FinishedRun) -> Report:
-    """Run and, where the store can be written, record the run as a repetition of the first."""
+    """Run the experiment and, if the store is writable, record it as a repetition of the first run."""
     from quantexp.runner.single import run, run_single
     from quantexp.runner.tracked import Request
     from quantexp.tracking.store import open_store
@@ -80,31 +79,33 @@ def restore(run: FinishedRun, trust: bool = False) -> Experiment:
     """Return the experiment that a record describes.
 
     Raises:
-        TrackingError: If its configuration, its parameters and its identity do not say the same.
+        TrackingError: If its configuration, its parameters and its identity disagree.
     """
     try:
         experiment = _composed(run, trust)
     except TrackingError:
         raise
-    except Exception as error:  # damaged text makes its readers raise whatever they stumble over
+    except Exception as error:  # of damaged text, any error
         raise TrackingError(f"the configuration of run {run.run_id} cannot be composed ({error})") from error
     expected, found = _flat(run.identity.configuration), _flat(configuration(experiment))
     recorded, now = run.parameters, parameters(experiment, run.parameters)
-    if run.identity.versions.get("quantexp") != __version__:  # settings come and go
+    if run.identity.versions.get("quantexp") != __version__:  # other versions have other settings
         expected, found = _shared(expected, found)
         recorded, now = _shared(recorded, now)
     faults = [
         *run.disagreements,
         *_compared("config.yaml", found, expected),
-        *_compared("the parameter", _that_count(recorded), _that_count({k: as_text(v) for k, v in now.items()})),
+        *_compared("the parameter", _relevant(recorded), _relevant({k: as_text(v) for k, v in now.items()})),
     ]
     if faults:
-        raise TrackingError("\n".join([f"the records of run {run.run_id} were changed since it was made:", *faults]))
+        raise TrackingError(
+            "\n".join([f"the records of run {run.run_id} were changed after it was recorded:", *faults])
+        )
     return experiment
 
 
 def _composed(run: FinishedRun, trust: bool) -> Experiment:
-    """Build the experiment that `config.yaml` describes, of the classes that the identity names."""
+    """Build the experiment of `config.yaml`, with the options that the identity names."""
     from omegaconf import OmegaConf
 
     from quantexp.config import OPTIONS, CustomModel, CustomTask, Option
@@ -121,19 +122,19 @@ def _composed(run: FinishedRun, trust: bool) -> Experiment:
     for own in (parts["model"], parts["task"]):
         if isinstance(own, CustomModel | CustomTask) and not (trust or is_ours(own.target)):
             raise TrackingError(
-                f"run {run.run_id} names {own.target!r} as its {own.group}, whose code would run; "
-                "if you know where it comes from, use --trust"
+                f"run {run.run_id} names {own.target!r} as its {own.group}, whose code would be run; "
+                "if you trust it, use --trust"
             )
     return Experiment(**parts)
 
 
 def _plain_settings() -> list[str]:
-    """Return the settings of an experiment that are no options."""
+    """Return the settings of an experiment that are not options."""
     return list(Experiment().settings(WEIGHTS, RESULT, NOTHING))
 
 
 def _data_dir(experiment: Experiment, given: str | None) -> str | None:
-    """Return where the data lie: as given, as recorded, or in the cache that was used."""
+    """Return the folder of the data: as given, as recorded, or in the cache."""
     if given or experiment.data_dir or experiment.data is not DataSource.full:
         return given or experiment.data_dir
     located = tasks.sources_of(experiment.task).locate(experiment.data_request)
@@ -141,14 +142,14 @@ def _data_dir(experiment: Experiment, given: str | None) -> str | None:
 
 
 def _differences(then: Identity, experiment: Experiment) -> Iterator[str]:
-    """Yield what about machine and versions is not as then. Raises TrackingError if the data are not."""
+    """Yield what changed in machine and versions. Raises TrackingError if the data changed."""
     from quantexp.mission import load
 
     now = identity_of(experiment, load(experiment).fingerprint)
     if now.data_fingerprint != then.data_fingerprint:
         raise TrackingError(
-            f"the run was made on data with fingerprint {then.data_fingerprint[:16]}, those of now have "
-            f"{now.data_fingerprint[:16]}; bring the same files back, or name their folder with --data-dir"
+            f"the run used data with fingerprint {then.data_fingerprint[:16]}, the data now have "
+            f"{now.data_fingerprint[:16]}; restore the same files, or name their folder with --data-dir"
         )
     for what in ("versions", "threads"):
         old, new = getattr(then, what), getattr(now, what)
@@ -166,13 +167,13 @@ def _compared(where: str, found: Mapping[str, Any], expected: Mapping[str, Any])
             yield f"{where} {name} says {found.get(name)!r}, the identity {expected.get(name)!r}"
 
 
-def _that_count(settings: Mapping[str, str]) -> dict[str, str]:
-    """Leave out the settings that affect nothing: where things lie, and where the run is recorded."""
+def _relevant(settings: Mapping[str, str]) -> dict[str, str]:
+    """Leave out the settings that affect no result."""
     return {name: text for name, text in settings.items() if name == "experiment" or affects(name) is not NOTHING}
 
 
 def _shared(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return both without the names that only one of them has."""
+    """Return both, only with the names that both have."""
     names = one.keys() & other.keys()
     return {name: one[name] for name in names}, {name: other[name] for name in names}
 

@@ -1,4 +1,4 @@
-"""One run: the mission with the weights that it starts from, and its record and table where it was requested."""
+"""One run: the mission with the weights that it starts from, its record and its table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run(experiment: Experiment) -> RunResult:
-    """Train or load, quantize, prove it, measure; nothing is recorded or shown.
+    """Train or load, quantize, inspect, measure; nothing is recorded or shown.
 
     Raises:
         QuantexpError: DataError, CacheError, TrainingError, QuantizationError or BenchmarkError; TrackingError if
@@ -49,7 +49,7 @@ def run_single(experiment: Experiment, request: Request) -> RunResult:
             show(comparison_table(report).rich())
         try:
             identity = identity_of(experiment, report.data.fingerprint)
-            drawn = request.parent is None  # a sweep draws its runs side by side
+            drawn = request.parent is None  # a sweep has its own pictures
             log_result(tracked, replace(result, report=report), identity, drawn=drawn)
         except TrackingError as error:
             raise TrackingError(f"{error}\n{rescue(report)}") from error
@@ -57,7 +57,7 @@ def run_single(experiment: Experiment, request: Request) -> RunResult:
 
 
 def rescue(report: Report) -> str:
-    """Keep a report that could not be recorded in the first folder that is writable, and say where."""
+    """Write a report that could not be recorded to a writable folder, and return a message with its place."""
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         try:
             handle, name = tempfile.mkstemp(prefix="quantexp-report-", suffix=".json", dir=folder)
@@ -66,4 +66,4 @@ def rescue(report: Report) -> str:
         except OSError:
             continue
         return f"The result is kept in {name}"
-    return "The table above is all that remains of the result: no folder is writable"
+    return "No folder is writable, so only the table above is left of the result"

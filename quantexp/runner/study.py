@@ -1,7 +1,7 @@
-"""A study: it yields experiments and receives their reports; each is recorded below the study's own run.
+"""Run a study: it yields experiments and receives their reports; each is recorded below the study's own run.
 
-A study that was stopped is resumed: its run in the store is opened again, and what finished below it is not repeated.
-One that yields what it has found so far has that recorded at once: a process that is killed leaves it there.
+A study that was stopped is resumed: its run in the store is opened again, and finished variants are not repeated. When
+a study yields its findings so far, they are recorded at once, so that a killed process does not lose them.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Variants: TypeAlias = "Generator[Experiment | Findings, Any, Findings]"
-"""A study at work: it yields an experiment to receive its report, or what it has found so far to have it recorded."""
+"""A running study: it yields an experiment to receive its report, or its findings so far to record them."""
 
 
 def run_experiment(experiment: Experiment, request: Request) -> None:
-    """Run and record what the experiment's study is: a single variant, or several of them. Raises QuantexpError."""
+    """Run and record an experiment: a single run, or a study. Raises QuantexpError."""
     if isinstance(experiment.study, Single):
         run_single(experiment, request)
     else:
@@ -41,12 +41,12 @@ def run_experiment(experiment: Experiment, request: Request) -> None:
 
 
 def run_study(experiment: Experiment, request: Request) -> Findings:
-    """Run what the study yields, show its table, record it.
+    """Run the experiments of a study, show its table, record it.
 
-    A variant that cannot be quantized is thrown back into the study as the error that it ended in.
+    If a variant cannot be quantized, its error is thrown into the study.
 
     Raises:
-        QuantexpError: Whatever a variant raises that the study does not take.
+        QuantexpError: Any error of a variant that the study does not handle.
     """
     study = experiment.study
     variants: Variants = resolve(study.implementation)(
@@ -86,7 +86,7 @@ def _run_variants(experiment: Experiment, request: Request, variants: Variants) 
 
 
 def _measured_before(tracked: TrackedRun) -> Iterator[tuple[str, Report]]:
-    """Yield the reports of the variants below a study's run by their identity, as far as they can be read."""
+    """Yield identity and report of the recorded variants of a study, those that can be read."""
     from quantexp.tracking.names import IDENTITY
     from quantexp.tracking.studies import finished_variants
 
@@ -98,14 +98,14 @@ def _measured_before(tracked: TrackedRun) -> Iterator[tuple[str, Report]]:
 
 
 def command(experiment: Experiment, variant: Experiment, request: Request) -> str:
-    """Return the command that makes a variant of a study as a single run."""
+    """Return the command that runs a variant of a study alone."""
     from quantexp.runner.sweep import command_line
 
     return command_line(_typed(request, _asked(experiment, variant, request)))
 
 
 def _follow(variants: Variants, tracked: TrackedRun, report_of: Callable[[Experiment], Report]) -> Findings:
-    """Record what the study has found so far, step by step, and show what it ends with, or is interrupted at."""
+    """Record the findings so far at each step, and show the last ones, also if it is interrupted."""
     so_far: list[Findings] = []
 
     def keep(found: Findings) -> None:
@@ -126,7 +126,7 @@ def _follow(variants: Variants, tracked: TrackedRun, report_of: Callable[[Experi
 def _answered(
     variants: Variants, report_of: Callable[[Experiment], Report], keep: Callable[[Findings], None]
 ) -> Findings:
-    """Give the study the report of each experiment that it yields, or throw the error; return what it found."""
+    """Send the study the report of each experiment that it yields, or throw the error; return its findings."""
     try:
         yielded = next(variants)
         while True:
@@ -147,7 +147,7 @@ def _answered(
 
 @dataclass(frozen=True)
 class Asked:
-    """What tells a variant from the study: settings by their path, and its method where that is another."""
+    """How a variant differs from the study: settings by path, and its method if that is another."""
 
     changes: Mapping[str, Any]
     method: str | None
@@ -162,7 +162,7 @@ class Asked:
         return [*([f"quant={self.method}"] if self.method else []), *(f"{name}={text}" for name, text in texts.items())]
 
     def replaces(self, override: str) -> bool:
-        """Tell whether a setting that the study was typed with is not one of the variant."""
+        """Return whether a setting of the study's command is not one of the variant."""
         name = override.lstrip("+~").partition("=")[0]
         others = self.method is not None and (name in ("quant", "precision") or name.startswith("quant."))
         elsewhere = name == "study" or name.startswith(("study.", "sweep."))  # a single run is neither
@@ -170,7 +170,7 @@ class Asked:
 
 
 def _asked(experiment: Experiment, variant: Experiment, request: Request) -> Asked:
-    """Compare a variant with the study's experiment; one of another method with the defaults of that."""
+    """Compare a variant with the study's experiment; with another method, compare with the defaults of that method."""
     base, method = replace(experiment, study=variant.study), None
     if type(variant.quant) is not type(experiment.quant):
         base, method = replace(base, quant=type(variant.quant)(), precision=None), variant.quant.name
@@ -183,7 +183,7 @@ def _typed(request: Request, asked: Asked) -> list[str]:
 
 
 def _request(request: Request, variant: Experiment, asked: Asked, parent: str) -> Request:
-    """Return how a variant is asked for: as a single run, with its own settings in command and YAML."""
+    """Return the request of a variant as a single run, with its own settings in command and YAML."""
     from omegaconf import OmegaConf
 
     settings: dict[str, Any] = {"study": {}}

@@ -1,4 +1,4 @@
-"""A sweep from its first job to its table, across processes; what was found out is in the store."""
+"""A sweep from its first job to its report, across processes; the results are in the store."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 LOCK = ".sweep.lock"
 
-_held: filelock.BaseFileLock | None = None  # as long as this process lives
+_held: filelock.BaseFileLock | None = None  # until this process ends
 
 
 def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, command: str) -> None:
-    """Open the sweep in the store, and write what its jobs must know.
+    """Open the sweep in the store, and write what its jobs need to know.
 
     Raises:
-        ConfigError: If its directory cannot be written.
+        ConfigError: If its directory is not writable.
         CacheError: If another process runs the sweep.
         TrackingError: If the store cannot be used.
     """
@@ -59,31 +59,31 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
     held = before.done, sorted(before.failed), list(planned.left_out)
     Ongoing(name, parent, planned.runs, settings.retry, *held).write(folder)
     atexit.register(_close, store, parent)
-    known = f", {len(before.done)} runs of it are done" if before.done else ""
+    known = f", {len(before.done)} finished before" if before.done else ""
     log.info("sweep     %s: %s%s", name, planned, known)
     for one in before.unreadable:
-        log.warning("%s does not count as done, its result cannot be read: %s", one.name, one.reason)
+        log.warning("%s is run again, its result cannot be read: %s", one.name, one.reason)
 
 
 def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: JobOutcome) -> None:
-    """Write down what became of a job, and on the parent run how far the sweep is."""
+    """Write the outcome of a job, and the state of the sweep to its parent run."""
     try:
         outcome.write(job)
-    except CacheError as error:  # the others shall go on
+    except CacheError as error:  # the other jobs must go on
         log.error("%s", error)
     from quantexp.tracking import sweeps
     from quantexp.tracking.store import open_store
 
     ongoing, outcomes = Ongoing.read(folder), read_outcomes(folder)
     failed = sum(one.state == "failed" for one in outcomes)
-    with suppress(Exception):  # the runs themselves are recorded; how far the sweep is can be counted from them
+    with suppress(Exception):  # the runs themselves are recorded
         store = open_store(tracking)
         done = len(outcomes) - failed
         sweeps.log_state(store, ongoing.parent, done=done, failed=failed, left=ongoing.left(outcomes))
 
 
 def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> int:
-    """Print the sweep's report, write it into its directory and its parent run; return how many jobs failed."""
+    """Print the sweep's report, write it to its directory and its parent run; return how many jobs failed."""
     from quantexp.tracking.store import open_store
     from quantexp.tracking.views import directions
 
@@ -97,16 +97,17 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> in
         for line in directions(store, f"sweep {ongoing.name}", ongoing.parent):
             show(line)
     except QuantexpError as error:
-        log.error("the sweep cannot be summed up: %s", error)
-    except Exception as error:  # MLflow raises whatever its stores raise, a full disk an OSError
-        log.error("the sweep cannot be summed up (%s: %s)", type(error).__name__, error)
+        log.error("the report of the sweep cannot be made: %s", error)
+    except Exception as error:  # of MLflow's stores, or of a full disk
+        log.error("the report of the sweep cannot be made (%s: %s)", type(error).__name__, error)
     if failures:
         log.error("%d of %d combinations failed:", len(failures), ongoing.total)
         for failure in failures:
             log.error("  %s\n    %s", failure.asked, failure.error)
     if left := ongoing.left(outcomes):
         show(
-            f"{left} of {ongoing.total} combinations are left; the same command with sweep.name={ongoing.name} goes on"
+            f"{left} of {ongoing.total} combinations remain; "
+            f"run the same command with sweep.name={ongoing.name} to resume"
         )
     return len(failures)
 
@@ -138,7 +139,7 @@ def _report(store: Store, ongoing: Ongoing, status: str, folder: Path) -> None:
 
 
 def _write_report(sweep: SweepResult, folder: Path) -> str:
-    """Show the lab's table and what follows from it, write the report; return a description of the sweep."""
+    """Show the summary and the recommendation, write the report; return a description of the sweep."""
     from quantexp.analysis.recommendation import recommend
     from quantexp.reports import page
     from quantexp.reports.sweep_table import summary_table
@@ -152,21 +153,21 @@ def _write_report(sweep: SweepResult, folder: Path) -> str:
 
 
 def command_line(arguments: Sequence[str]) -> str:
-    """Return the command as it can be typed again, without passwords."""
+    """Return the command as it is typed, without passwords."""
     return str(without_password(shlex.join(["python", "-m", "quantexp", *arguments])))
 
 
 def _hold(folder: Path) -> None:
-    """Keep other processes from running the same sweep as long as this one lives."""
+    """Keep other processes from running the same sweep until this one ends."""
     global _held
     if _held is not None:
-        _held.release()  # this process began another sweep, or this one, before
+        _held.release()  # of a sweep that this process began before
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / LOCK).touch()  # filelock would try for ever where no file can be made
+        (folder / LOCK).touch()  # filelock would try forever in a folder that is not writable
     except OSError as error:
         raise ConfigError(
-            f"{folder} cannot be written ({error.strerror or error}); a sweep keeps its report there: "
+            f"{folder} is not writable ({error.strerror or error}); a sweep writes its report there: "
             "choose another folder with hydra.sweep.dir=FOLDER"
         ) from error
     lock = filelock.FileLock(folder / LOCK)
@@ -174,7 +175,7 @@ def _hold(folder: Path) -> None:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise CacheError(
-            f"another process runs the sweep in {folder}; wait for it, or choose another sweep.name"
+            f"another process runs the sweep in {folder}; wait until it ends, or choose another sweep.name"
         ) from None
     _held = lock
 

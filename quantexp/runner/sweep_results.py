@@ -1,4 +1,4 @@
-"""What a sweep found out, read back from the store: when it is resumed, and when its report is made."""
+"""The results of a sweep, read from the store: to resume it, and for its report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNSUPPORTED_FILE = "unsupported.json"  # of the parent run: the combinations tha
 
 @dataclass(frozen=True)
 class Before:
-    """What a sweep holds when it is resumed.
+    """What a sweep finished before it is resumed.
 
     `done` has the name of each finished run by its identity, `failed` the configurations whose last run failed,
     `unreadable` the finished runs that are run again, as their reports cannot be read.
@@ -36,7 +36,7 @@ class Before:
 
 
 def read_before(store: Store, parent: str) -> Before:
-    """Read what a sweep holds that is resumed. Raises TrackingError."""
+    """Read what a sweep finished before it is resumed. Raises TrackingError."""
     tried = list(_tried(store, children(store, parent)))
     return Before(
         {one.run.tags[IDENTITY]: one.run.name for one in tried if one.report},
@@ -49,7 +49,7 @@ def read_sweep(store: Store, name: str) -> SweepResult:
     """Read a sweep by its name, from all hosts, or by the id of its parent run.
 
     Raises:
-        TrackingError: If the store cannot be read, or holds no such sweep.
+        TrackingError: If the store cannot be read, or has no such sweep.
     """
     found = parents(store, name)
     tried = [one for parent in found for one in _tried(store, children(store, parent.run_id))]
@@ -79,7 +79,7 @@ def log_unsupported(store: Store, parent: str, entries: Sequence[UnsupportedEntr
     try:
         before = _unsupported(store, run)
     except TrackingError as error:
-        log.warning("what was not supported before is not known any more: %s", error)
+        log.warning("the list of unsupported combinations cannot be read: %s", error)
     if known := _different([*before, *entries]):
         tracked = TrackedRun(store, parent, run.name)
         tracked.log_text(UNSUPPORTED_FILE, json.dumps([asdict(entry) for entry in known], indent=1))
@@ -106,7 +106,7 @@ def _different(entries: Sequence[UnsupportedEntry]) -> tuple[UnsupportedEntry, .
 
 @dataclass(frozen=True)
 class Tried:
-    """What became of a combination: the run that counts, with its report or why that cannot be read."""
+    """The outcome of a combination: the run that counts, with its report or the reason why it cannot be read."""
 
     run: RunFacts
     report: Report | None = None
@@ -115,12 +115,12 @@ class Tried:
     @property
     def entry(self) -> Entry:
         """The combination as a sweep has it."""
-        error = None if self.report else self.run.tags.get(ERROR, "it has no error")
+        error = None if self.report else self.run.tags.get(ERROR, "no error was recorded")
         return Entry(self.run.run_id, self.run.name, self.run.params, self.report, error)
 
 
 def _tried(store: Store, runs: Iterable[RunFacts]) -> Iterator[Tried]:
-    """Yield what became of each combination, in the order in which they were first tried."""
+    """Yield the outcome of each combination, in the order in which they were first tried."""
     of_configuration: dict[str, list[RunFacts]] = {}
     for run in runs:
         of_configuration.setdefault(run.tags.get(CONFIGURATION, run.run_id), []).append(run)

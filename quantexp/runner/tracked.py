@@ -1,4 +1,4 @@
-"""A run in the store from its start to its end, and what is logged of its result."""
+"""A run in the store from its start to its end, and the record of its result."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Storage size calcula
 class Request:
     """How a run was requested: the chosen names by group, the overrides as typed, the composed YAML.
 
-    `parent` is the run of the sweep or study that it belongs to; `tags` are further tags of the run. Of a run
-    that is `quiet` neither its table nor where it is recorded is shown.
+    `parent` is the run of the sweep or study that it belongs to; `tags` are further tags of the run. If
+    `quiet`, neither the run's table nor its place in the store is shown.
     """
 
     choices: Mapping[str, str]
@@ -47,12 +47,12 @@ class Request:
 def tracked_run(
     experiment: Experiment, request: Request, find: Callable[[Store], str | None] = lambda store: None
 ) -> Iterator[TrackedRun]:
-    """Open a run in the store and close it by what happens inside; say where it is recorded.
+    """Open a run in the store, close it with the status of the block, and show where it is recorded.
 
     Args:
         experiment: What is run.
         request: How it was requested.
-        find: Returns the id of a run in the store that is resumed, or None for a new one.
+        find: Returns the id of the run that is resumed, or None for a new run.
 
     Raises:
         TrackingError: If the store cannot be used.
@@ -76,7 +76,7 @@ def tracked_run(
         tags[PARENT] = request.parent
     again = find(store)
     opened = track(store, name, parameters(experiment, request.choices), tags, again)
-    with opened as run, interrupt.kept(), enough_memory():
+    with opened as run, interrupt.guard(), enough_memory():
         if again is None:
             run.log_text(CONFIG_FILE, request.yaml)  # before the work starts
         yield run
@@ -88,7 +88,7 @@ def tracked_run(
 
 
 def log_result(run: TrackedRun, result: RunResult, identity: Identity, *, drawn: bool = True) -> None:
-    """Record all that a run found out, with its pictures if they are to be drawn. Raises TrackingError."""
+    """Record the result of a run, with pictures if `drawn`. Raises TrackingError."""
     from quantexp.runner.artifacts import write_result
 
     report = result.report
@@ -98,7 +98,7 @@ def log_result(run: TrackedRun, result: RunResult, identity: Identity, *, drawn:
 
 
 def log_findings(run: TrackedRun, found: Findings, step: int = 0) -> None:
-    """Record what a study found out up to a step, in place of what it had before. Raises TrackingError."""
+    """Record the findings of a study up to a step, in place of the earlier ones. Raises TrackingError."""
     from quantexp.runner.artifacts import write_findings
     from quantexp.tracking.names import NOTE
     from quantexp.tracking.run import Point
@@ -120,7 +120,7 @@ def _points(report: Report) -> Iterator[Point]:
 
 
 def _curves(report: Report) -> Iterator[tuple[str, Training]]:
-    """Yield the curve of the model that the run is about, and beside it the float model's if both were trained."""
+    """Yield the loss curve of the run's network, and that of the float network if both were trained."""
     if main := report.quantized_training or report.float_training:
         yield "loss", main
     if report.quantized_training and report.float_training:
@@ -158,7 +158,7 @@ def _dataset(report: Report) -> Dataset:
 
 @contextmanager
 def enough_memory() -> Iterator[None]:
-    """Turn what torch raises when memory ends into an error that says so."""
+    """Turn torch's errors for a lack of memory into one with a repair."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -166,6 +166,6 @@ def enough_memory() -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(sign in text for sign in OUT_OF_MEMORY):
             raise
         raise QuantexpError(
-            f"the run must fit into memory, it does not ({text.splitlines()[0] if text else 'out of memory'}); "
+            f"the run does not fit into memory ({text.splitlines()[0] if text else 'out of memory'}); "
             "choose a smaller network (task.hidden, model.hidden), batch_size or train.batch_size"
         ) from error

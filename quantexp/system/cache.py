@@ -1,4 +1,4 @@
-"""The user's cache directory, locks between processes, and files that are whole or absent."""
+"""The user's cache directory, locks between processes, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder(cache_dir: str | None, part: str) -> Path:
-    """Return the folder of one part of the cache, made if need be. Raises CacheError."""
+    """Return the folder of one part of the cache, created if necessary. Raises CacheError."""
     root = Path(cache_dir) if cache_dir else Path(platformdirs.user_cache_dir("quantexp", appauthor=False))
     folder = root.expanduser().absolute() / part
     try:
@@ -32,14 +32,14 @@ def cache_folder(cache_dir: str | None, part: str) -> Path:
 def locked(
     path: Path, waiting_for: str, unusable: Callable[[Path, OSError], QuantexpError] | None = None
 ) -> Iterator[None]:
-    """Hold the lock file `path`; the operating system frees it if its holder dies.
+    """Hold the lock file `path`; the operating system releases it if its holder dies.
 
     Raises:
-        CacheError: If its folder takes no file; what `unusable` makes of the folder and the error, if it is given.
+        CacheError: If its folder is not writable, or the error that `unusable` returns.
     """
     lock = filelock.FileLock(path)
     try:
-        path.touch()  # filelock would try for ever where no file can be made
+        path.touch()  # filelock would try forever in a folder that is not writable
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -69,6 +69,6 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def _unusable(folder: Path, error: OSError) -> CacheError:
     return CacheError(
-        f"the cache must be a folder that can be written, {folder} is not ({error.strerror or error}); "
+        f"the cache must be a writable folder, {folder} is not ({error.strerror or error}); "
         "choose another with cache_dir=FOLDER"
     )

@@ -1,4 +1,4 @@
-"""The machine, the versions and the threads that a figure was taken with."""
+"""The machine, the versions and the threads of a measurement."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CPU_FOLDER = Path("/sys/devices/system/cpu")
 DMI_FOLDER = Path("/sys/class/dmi/id")
 CGROUP_FOLDER = Path("/sys/fs/cgroup")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
-FOR_PRECISION = {  # the instruction sets that multiply in it, any of which will do
+FOR_PRECISION = {  # instruction sets that multiply in it; one of them is enough
     "int8": ("avx_vnni", "avx512_vnni", "amx_int8"),
     "bf16": ("avx512_bf16", "amx_bf16"),
     "fp16": ("avx512_fp16", "amx_fp16"),
@@ -40,11 +40,11 @@ FOR_PRECISION = {  # the instruction sets that multiply in it, any of which will
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where a run took place. What this system does not tell is None, or left out of a dict.
+    """The machine of a run. What the system does not tell is None, or left out of a dict.
 
     `caches` gives the bytes of one cache of each level ("L1d", "L2", "L3"), which several cores may share.
-    `cpu_quota` is how many cores' worth of time the control group may spend. `virtual` names the virtual
-    machine, `compiler` is the C++ compiler that torch.compile takes, `openmp` the variables that say how threads wait.
+    `cpu_quota` is how many cores' worth of time the control group may use. `virtual` names the virtual
+    machine, `compiler` is the C++ compiler of torch.compile, `openmp` has the variables that define how threads wait.
     """
 
     host: str
@@ -109,12 +109,12 @@ def describe() -> Environment:
 
 
 def record() -> dict[str, Any]:
-    """Return what is kept with a run: the machine, and its load and torch's threads at this moment."""
+    """Return what is recorded with a run: the machine, its load, and torch's threads."""
     return describe().to_dict() | {"load_average": load_average(), "threads": torch.get_num_threads()}
 
 
 def load_average() -> tuple[float, ...] | None:
-    """Return the mean number of runnable processes over the last 1, 5 and 15 minutes; None where it is not told."""
+    """Return the mean number of runnable processes over the last 1, 5 and 15 minutes; None if unknown."""
     try:
         return tuple(round(value, 2) for value in psutil.getloadavg())
     except OSError:
@@ -122,7 +122,7 @@ def load_average() -> tuple[float, ...] | None:
 
 
 def machine() -> str:
-    """Name what makes training times comparable: host and CPU."""
+    """Return host and CPU, which make training times comparable."""
     return f"{platform.node()} {_cpu()[0]}"
 
 
@@ -134,7 +134,7 @@ def usable_cores() -> int:
 
 
 def thread_limit() -> int | None:
-    """Return how many threads OpenMP may start at all, which torch does not know of; None where it is not limited."""
+    """Return the limit of OpenMP threads, which torch does not know of; None without a limit."""
     limit = os.environ.get("OMP_THREAD_LIMIT", "")
     return int(limit) if limit.isdigit() else None
 
@@ -152,7 +152,7 @@ def caches(folder: Path = CPU_FOLDER) -> dict[str, int]:
 
 
 def turbo(folder: Path = CPU_FOLDER) -> bool | None:
-    """Tell whether the CPU may clock above its nominal rate; None where the system does not say."""
+    """Return whether the CPU may clock above its nominal rate; None if unknown."""
     if (off := _text(folder / "intel_pstate/no_turbo")) is not None:
         return off == "0"
     boost = _text(folder / "cpufreq/boost")
@@ -160,23 +160,23 @@ def turbo(folder: Path = CPU_FOLDER) -> bool | None:
 
 
 def cpu_quota(folder: Path = CGROUP_FOLDER) -> float | None:
-    """Return how many cores' worth of time the control group may spend; None where nothing limits it."""
+    """Return how many cores' worth of time the control group may use; None without a limit."""
     match = re.fullmatch(r"(\d+) (\d+)", _text(folder / "cpu.max") or "")
     return int(match[1]) / int(match[2]) if match else None
 
 
 def compiler() -> str | None:
-    """Return the C++ compiler that torch.compile takes: $CXX if it is set, else the system's; None without one."""
+    """Return the C++ compiler of torch.compile: $CXX if it is set, else the system's; None if there is none."""
     usual = "clang++" if sys.platform == "darwin" else "cl" if sys.platform == "win32" else "g++"
     return shutil.which(os.environ.get("CXX", usual))
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch compute with `count` threads, and make sure that it does.
+    """Let torch compute with `count` threads, and check that it does.
 
     Raises:
-        BenchmarkError: If torch uses another number after it was told.
+        BenchmarkError: If torch uses another number.
     """
     before = torch.get_num_threads()
     try:
@@ -186,7 +186,7 @@ def threads(count: int) -> Iterator[None]:
             )
         torch.set_num_threads(count)
         if (taken := torch.get_num_threads()) != count:
-            raise BenchmarkError(f"torch must compute with {count} threads, it uses {taken}; ask for another number")
+            raise BenchmarkError(f"torch must compute with {count} threads, it uses {taken}; choose another number")
         yield
     finally:
         torch.set_num_threads(before)
@@ -194,7 +194,7 @@ def threads(count: int) -> Iterator[None]:
 
 @functools.cache
 def _cpu() -> tuple[str, frozenset[str]]:
-    """Return the CPU's name and its feature flags; the flags are empty where Linux does not list them."""
+    """Return the CPU's name and its feature flags; without Linux there are no flags."""
     info = Path("/proc/cpuinfo")
     if not info.is_file():
         return platform.processor() or platform.machine(), frozenset()
@@ -207,14 +207,14 @@ def _cpu() -> tuple[str, frozenset[str]]:
 
 
 def _virtual(flags: frozenset[str]) -> str | None:
-    """Name the virtual machine if the CPU says that it is one; clouds name themselves on bare metal too."""
+    """Return the vendor of the virtual machine if the CPU reports one; on bare metal clouds have a vendor too."""
     if "hypervisor" not in flags:
         return None
     return _text(DMI_FOLDER / "sys_vendor") or _text(Path("/sys/hypervisor/type")) or "hypervisor"
 
 
 def _torch_build() -> dict[str, str]:
-    """Return what decides about torch's kernels: libraries it was built with, and the instructions it uses here."""
+    """Return what torch's kernels depend on: its libraries, and the instruction sets that it uses here."""
     shown = torch.__config__.show()
     patterns = {
         "oneDNN": r"MKL-DNN v([\d.]+)",
@@ -230,7 +230,7 @@ def _torch_build() -> dict[str, str]:
 
 
 def _text(path: Path) -> str | None:
-    """Return what a file of the system says, None where there is none that can be read."""
+    """Return the content of a system file, None if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except OSError:

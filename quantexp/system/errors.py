@@ -1,11 +1,11 @@
-"""Every error that quantexp raises on purpose; `except QuantexpError` catches them all.
+"""The errors that quantexp raises on purpose; `except QuantexpError` catches all of them.
 
     QuantexpError
     ├── ConfigError          a value, or a pair of values, that cannot be run
     ├── DataError            files of a data set that are missing, damaged or out of reach
     ├── CacheError           the folder of trained models or downloads cannot be used
     ├── TrainingError        training that cannot start or has diverged
-    ├── QuantizationError    a method that could not run, or left behind what it did not promise
+    ├── QuantizationError    a method that could not run, or a network that is not what it declares
     ├── BenchmarkError       a measurement whose conditions could not be set up
     ├── TrackingError        a tracking store that cannot be reached or written
     └── ModelError           a stored model that is missing, damaged or not ours
@@ -17,13 +17,13 @@ from typing import Self
 
 
 class QuantexpError(Exception):
-    """The base of all errors that are the user's to repair; shown without a traceback."""
+    """The base of all errors that the user can repair; shown without a traceback."""
 
 
 class Mismatch(str):
-    """A fault of values that are right one by one, and together ask for what does not exist.
+    """A fault of values that are right by themselves, but not supported together.
 
-    `rule` says what does not exist; what was received and the repair stand behind it in the whole sentence.
+    `rule` says what is not supported; the whole sentence adds what was received and the repair.
     """
 
     rule: str
@@ -35,7 +35,7 @@ class Mismatch(str):
 
 
 class ConfigError(QuantexpError):
-    """Values that cannot be run. Carries every fault found, so that all are repaired in one go."""
+    """Values that cannot be run. Has every fault that was found."""
 
     def __init__(self, *faults: str) -> None:
         self.faults = faults
@@ -43,7 +43,7 @@ class ConfigError(QuantexpError):
 
     @property
     def mismatches(self) -> tuple[Mismatch, ...]:
-        """The faults if each of them is a mismatch: no value is wrong by itself. None of them otherwise."""
+        """The faults if all of them are mismatches, so that no value is wrong by itself; otherwise none."""
         found = tuple(fault for fault in self.faults if isinstance(fault, Mismatch))
         return found if len(found) == len(self.faults) else ()
 
@@ -61,7 +61,7 @@ class TrainingError(QuantexpError):
 
 
 class QuantizationError(QuantexpError):
-    """A method could not run here, or the model it left is not what the method declares."""
+    """A method could not run here, or its network is not what the method declares."""
 
 
 class BenchmarkError(QuantexpError):
@@ -69,7 +69,7 @@ class BenchmarkError(QuantexpError):
 
 
 class TrackingError(QuantexpError):
-    """The tracking store is out of reach or refuses what it is given."""
+    """The tracking store cannot be reached, read or written."""
 
 
 class ModelError(QuantexpError):

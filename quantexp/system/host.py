@@ -1,7 +1,8 @@
-"""What processes of quantexp on one host owe each other: who measures does so while the others stand still.
+"""One process of quantexp measures at a time on a host, while the others wait.
 
-One lock, in memory that no other host shares. Who measures holds it; who trains or predicts takes and frees it
-between two batches, and so waits there as long as another measures. The operating system frees it if its holder dies.
+There is one lock, in memory that no other host shares. A process holds it while it measures. A process that trains or
+predicts takes and releases it between two batches, and so waits while another measures. The operating system releases
+it if its holder dies.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ import filelock
 log = logging.getLogger(__name__)
 
 MEMORY = Path("/dev/shm")  # of this host even where /tmp is shared
-PERIOD_SECONDS = 0.02  # between two looks at the lock: one takes a fiftieth of a training step
+PERIOD_SECONDS = 0.02  # between two checks of the lock; a check takes a fiftieth of a training step
 
 _measuring = False
-_looked = 0.0
+_checked = 0.0
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Measure while the other processes of quantexp on this host stand still, in turn with those that measure too."""
+    """Measure while other processes of quantexp on this host wait; those that measure too take turns."""
     global _measuring
     lock = _lock()
     if _measuring or lock is None:
         yield
         return
-    _acquire(lock, "another process on this host measures")
+    _acquire(lock, "another process measures on this host")
     _measuring = True
     try:
         yield
@@ -44,14 +45,14 @@ def alone() -> Iterator[None]:
 
 
 def give_way() -> None:
-    """Stand still while another process on this host measures. Called between two batches."""
-    global _looked
-    if _measuring or time.monotonic() - _looked < PERIOD_SECONDS:
+    """Wait while another process measures on this host. Called between two batches."""
+    global _checked
+    if _measuring or time.monotonic() - _checked < PERIOD_SECONDS:
         return
     if lock := _lock():
         _acquire(lock, "")
         lock.release()
-    _looked = time.monotonic()
+    _checked = time.monotonic()
 
 
 def _acquire(lock: filelock.BaseFileLock, waiting_for: str) -> None:
@@ -65,13 +66,13 @@ def _acquire(lock: filelock.BaseFileLock, waiting_for: str) -> None:
 
 @functools.cache
 def _lock() -> filelock.BaseFileLock | None:
-    """Return this host's lock, None where none can be made."""
+    """Return the lock of this host; None if it cannot be created."""
     root = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
     folder = root / "quantexp"
     try:
         folder.mkdir(exist_ok=True)
         if folder.stat().st_uid == getattr(os, "getuid", lambda: 0)():
-            folder.chmod(0o777)  # every user of the host measures in turn
+            folder.chmod(0o777)  # for every user of the host
         path = folder / "measuring.lock"
         lock = filelock.FileLock(path, mode=0o666)
         lock.acquire(timeout=0)
@@ -79,6 +80,8 @@ def _lock() -> filelock.BaseFileLock | None:
     except filelock.Timeout:
         return lock
     except OSError as error:
-        log.warning("processes that measure at once will disturb each other: no lock in %s (%s)", folder, error)
+        log.warning(
+            "there is no lock in %s (%s), so processes that measure at the same time disturb each other", folder, error
+        )
         return None
     return lock

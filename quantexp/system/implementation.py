@@ -1,4 +1,4 @@
-"""From the text by which an option names its implementation to the thing itself."""
+"""Resolve the text by which an option names its implementation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def resolve(implementation: str) -> Any:
-    """Return the module, or what stands in a module, that a dotted path of quantexp's own names."""
+    """Return the module, or the attribute of a module, that a dotted path names."""
     try:
         return import_module(implementation)
     except ModuleNotFoundError as error:

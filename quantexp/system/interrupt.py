@@ -1,4 +1,7 @@
-"""A request to end, kept: an import that is cut short may end in other words than KeyboardInterrupt."""
+"""Interrupts: SIGTERM counts as Ctrl-C, and an interrupt that surfaces as another error is still an interrupt.
+
+An import that is interrupted, for example, may end in an ImportError.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,19 @@ _requested = False
 
 
 def listen() -> None:
-    """Treat SIGTERM as Ctrl-C, so that a run is closed as KILLED, and remember that either came."""
+    """Treat SIGTERM as Ctrl-C, so that a run is closed as KILLED, and remember an interrupt."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
 
 
 def requested() -> bool:
-    """Tell whether a request to end has come."""
+    """Return whether the process was interrupted."""
     return _requested
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Raise KeyboardInterrupt for whatever error ends the block after a request to end."""
+def guard() -> Iterator[None]:
+    """Raise KeyboardInterrupt in place of any error after an interrupt."""
     try:
         yield
     except Exception as error:

@@ -1,13 +1,13 @@
-"""How the threads of OpenMP wait for each other, which is settled when torch is imported.
+"""How the threads of OpenMP wait for each other; this is fixed when torch is imported.
 
-Torch splits each operator among threads, which meet at its end. GNU OpenMP, which torch's wheels for Linux bring
-along, lets a thread that waits there spin for some milliseconds (GOMP_SPINCOUNT=300000) before it sleeps. That is
-fastest on an idle machine. If another process takes one of the cores, the threads that spin hold the cores that the
-late thread could go on with, at every operator, and training takes 20 to 40 times as long. A thread that spins for
-a shorter time leaves its core to the late one.
+Torch splits each operator among threads, which wait for each other at its end. Torch's Linux wheels contain GNU
+OpenMP, which lets a waiting thread spin for some milliseconds (GOMP_SPINCOUNT=300000) before it sleeps. That is fastest
+on an idle machine. If another process takes one of the cores, the spinning threads occupy the core that the late thread
+needs, in every operator, and training takes 20 to 40 times as long. A thread that spins for a shorter time leaves its
+core to the late one.
 
-OpenMP reads the variables once, when it is loaded. `share_cores` thus has to be called before torch is imported; child
-processes inherit what it sets. The results of torch do not depend on it.
+OpenMP reads the variables once, when it is loaded, so `share_cores` must be called before torch is imported. Child
+processes inherit the variables. Torch's results do not depend on them.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ MAPS = Path("/proc/self/maps")
 
 
 def share_cores() -> None:
-    """Let waiting threads leave their cores to other processes soon, so that training is not slowed down too much.
+    """Let waiting threads sleep soon, so that a busy process beside them slows training down less.
 
-    Call it before torch is imported: later it changes nothing. Variables that the user has set stay as they are.
+    Call it before torch is imported; later it has no effect. Variables that are set already are not changed.
     """
     if "torch" not in sys.modules and not any(name in os.environ for name in GNU):
         os.environ[VARIABLE] = SPIN_COUNT
 
 
 def waiting() -> dict[str, str]:
-    """Return the variables that say how threads wait, as far as they are set."""
+    """Return the variables that define how threads wait, those that are set."""
     return {name: os.environ[name] for name in (*GNU, *OTHERS) if name in os.environ}
 
 
 @functools.cache  # once a process
 def warn_of_spinning() -> None:
-    """Say what to set if the threads of this process spin as long as GNU OpenMP lets them."""
+    """Warn if the threads of this process spin as long as GNU OpenMP lets them, and say what to set."""
     if any(name in os.environ for name in GNU) or not _uses_gnu():
         return
     log.warning(
@@ -54,7 +54,7 @@ def warn_of_spinning() -> None:
 
 
 def _uses_gnu() -> bool:
-    """Tell whether GNU OpenMP is loaded; only Linux lists what is."""
+    """Return whether GNU OpenMP is loaded; only Linux lists loaded libraries."""
     try:
         return "libgomp" in MAPS.read_text(encoding="utf-8", errors="replace")
     except OSError:

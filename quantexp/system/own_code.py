@@ -1,6 +1,6 @@
-"""Classes and functions of the user's own, found by their dotted path.
+"""The user's own classes and functions, found by their dotted path.
 
-To import a module is to run it: only names that the user typed, or has said to trust, come here.
+Importing a module runs its code, so this gets only names that the user typed or trusts.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from quantexp.system.errors import ConfigError
 
 
 def add_folder(folder: str | Path) -> None:
-    """Let modules in `folder` be found, behind all others; `python -m quantexp` finds those where it starts anyway."""
+    """Make the modules of `folder` importable, after all others; those of the working directory often are already."""
     if (path := str(Path(folder).absolute())) not in sys.path:
         sys.path.append(path)
 
 
 def check(setting: str, target: str) -> None:
-    """Make sure, before anything heavy is imported, that the module of a target is there. Raises ConfigError."""
+    """Check that the module of a target exists, before anything heavy is imported. Raises ConfigError."""
     add_folder(Path.cwd())
     module = target.rpartition(".")[0]
     try:
-        found = find_spec(module) is not None  # imports the packages above the module, not the module
-    except Exception as error:  # the user's packages raise whatever they like
-        raise ConfigError(f"{setting}={target}: {module} cannot be found ({error}); correct it") from error
+        found = find_spec(module) is not None  # imports the parent packages, not the module
+    except Exception as error:  # the user's packages can raise anything
+        raise ConfigError(f"{setting}={target}: {module} cannot be found ({error}); correct the path") from error
     if not found:
         raise ConfigError(
             f"{setting}={target} must be importable, there is no module {module}; "
-            "install it, or start quantexp in its folder"
+            "install it, or run quantexp in its folder"
         )
 
 
@@ -46,7 +46,7 @@ def find(setting: str, target: str) -> Any:
     except Exception as error:  # the module is the user's code
         raise ConfigError(
             f"{setting}={target} must be importable, {module_name} is not ({type(error).__name__}: {error}); "
-            "install it, or start quantexp in its folder"
+            "install it, or run quantexp in its folder"
         ) from error
     found = getattr(module, name, None)
     if not (inspect.isclass(found) or inspect.isroutine(found)):
@@ -63,9 +63,9 @@ def find(setting: str, target: str) -> Any:
 
 
 def source_digest(target: Any) -> str:
-    """Return a SHA-256 of the code of a class or function: its file or, in a package of the user's, the whole package.
+    """Return a SHA-256 of the code of a class or function: of its file, or of the whole package if that is the user's.
 
-    It is empty for what stands in no file.
+    It is empty for code that is in no file.
     """
     try:
         file = Path(inspect.getfile(target))

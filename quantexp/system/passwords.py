@@ -1,4 +1,4 @@
-"""Passwords are neither shown nor recorded."""
+"""Passwords are removed from what is shown or recorded."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from typing import Any
 
 
 def without_password(value: Any) -> Any:
-    """Return text with the password of any address in it replaced by stars; other values as they are."""
+    """Return text with the passwords of its addresses replaced by stars; other values are returned unchanged."""
     return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:***@", value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: stage lines and progress bars on stderr, tables on stdout."""
+"""Output: messages and progress bars on stderr, tables on stdout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PLAIN_WIDTH = 320  # where no terminal says how wide it is, a table shall not be folded
+PLAIN_WIDTH = 320  # without a terminal, so that tables are not folded
 
 
 @cache
@@ -32,13 +32,13 @@ def err() -> Console:
 def _console(stderr: bool) -> Console:
     from rich.console import Console
 
-    class Steadfast(Console):
+    class PipeConsole(Console):
         def on_broken_pipe(self) -> None:
-            """Tell a closed pipe as the error that it is; rich would end the process."""
-            raise BrokenPipeError("nobody reads on")
+            """Raise an error for a closed pipe; rich would end the process."""
+            raise BrokenPipeError("the reader has closed the pipe")
 
-    console = Steadfast(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Steadfast(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
+    console = PipeConsole(stderr=stderr, highlight=False)
+    return console if console.is_terminal else PipeConsole(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
 
 
 class Handler(logging.Handler):
@@ -50,7 +50,7 @@ class Handler(logging.Handler):
 
 
 def show(result: RenderableType | str) -> None:
-    """Print a result on stdout. Where that takes nothing, the run goes on: it is still to be recorded."""
+    """Print a result on stdout. If that fails, the run goes on, as it must still be recorded."""
     try:
         if isinstance(result, str):
             out().print(printable(result), markup=False, soft_wrap=True)
@@ -61,7 +61,7 @@ def show(result: RenderableType | str) -> None:
 
 
 def printable(text: str) -> str:
-    """Return the text without control characters: what comes from a store shall not steer the terminal."""
+    """Return the text without control characters, as text from a store must not control the terminal."""
     return "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in ("Cc", "Cf") and char not in "\n\t" else char
         for char in text
@@ -69,14 +69,14 @@ def printable(text: str) -> str:
 
 
 def leave(message: str, status: int) -> NoReturn:
-    """Say why, and end the process with `status`."""
+    """Print a message and end the process with `status`."""
     err().print(f"quantexp: {printable(message)}", markup=False, soft_wrap=True)
     raise SystemExit(status)
 
 
 @contextmanager
 def progress(label: str, examples: int) -> Iterator[Callable[[int, str], None]]:
-    """Show a bar with rate and a note while examples are worked through; nothing where there is no terminal."""
+    """Show a progress bar with the rate and a note; without a terminal nothing."""
     if not err().is_terminal:
         yield lambda done, note: None
         return

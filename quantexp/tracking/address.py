@@ -1,4 +1,4 @@
-"""The address of a store: what it names, and whether a server answers there."""
+"""The address of a store: what it names, and whether a server answers."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def check_address(uri: str) -> None:
-    """Ask a server whether it lives, before anything is trained for it; refuse what is no address of a store."""
+    """Check the address of a store before training starts: a server must answer. Raises TrackingError."""
     if uri.startswith(("http://", "https://")):
         shown = without_password(uri)
-        bare = re.sub(r"(://)[^/@]*@", r"\1", uri)  # urllib takes user:password@host for the name of a host
+        bare = re.sub(r"(://)[^/@]*@", r"\1", uri)  # urllib takes user:password@host as the host name
         try:
             with urllib.request.urlopen(f"{bare.rstrip('/')}/health", timeout=HEALTH_SECONDS):
                 return
         except urllib.error.HTTPError as error:
-            if error.code not in (401, 403, 404):  # a guarded server may not show its health
+            if error.code not in (401, 403, 404):  # a server with a login may not show its health
                 raise TrackingError(
-                    f"the tracking server {shown} must be well, it answers {error.code} {error.reason}; "
-                    "look at its log, correct tracking.uri, or use tracking=local"
+                    f"the tracking server {shown} answers with {error.code} {error.reason}; "
+                    "check its log, correct tracking.uri, or use tracking=local"
                 ) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)

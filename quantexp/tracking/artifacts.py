@@ -1,8 +1,7 @@
-"""Files read back from a store, whose content is not trusted.
+"""Files read from a store, whose content is not trusted.
 
-Only files that are asked for by name are fetched, each into a folder of our own and none beyond a size.
-Nothing that the store lists is used as a path: MLflow's own download of a folder takes whatever is in it,
-of whatever size, and follows the store to any address.
+Files are fetched by known names only, into a temporary folder, up to a maximum size. Nothing that the store lists is
+used as a path: MLflow's own download of a folder takes all files of any size, and follows the store to any address.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MOST_BYTES = 2**26  # of a single file that is read into memory
-CLOUDS = ("s3", "gs", "wasbs")  # the address is the cloud's, whatever the store says
+CLOUDS = ("s3", "gs", "wasbs")  # their addresses are those of the cloud
 
 
 @contextmanager
 def fetched(store: Store, run: RunFacts, files: Mapping[str, int]) -> Iterator[Path]:
-    """Give a folder with those of the named files that a run stored.
+    """Yield a folder with the named files that a run stored; files that it did not store are missing.
 
     Args:
         store: Where the run is recorded.
@@ -43,7 +42,7 @@ def fetched(store: Store, run: RunFacts, files: Mapping[str, int]) -> Iterator[P
         for path, most in files.items():
             try:
                 _fetch(store, run, path, Path(scratch), most)
-            except Exception as error:  # MLflow raises whatever its stores raise
+            except Exception as error:  # MLflow passes on any error of its stores
                 reason = without_password(" ".join(str(error).split()))[:300]
                 raise TrackingError(f"{path} of run {run.run_id} cannot be read ({reason})") from error
         yield Path(scratch)
@@ -53,7 +52,7 @@ def read_artifact(store: Store, run: RunFacts, path: str, most: int = MOST_BYTES
     """Return the content of one file that a run stored.
 
     Raises:
-        TrackingError: If there is no such file, it is larger than `most` bytes, or it lies outside its run.
+        TrackingError: If there is no such file, it is larger than `most` bytes, or it lies outside the run.
     """
     with fetched(store, run, {path: most}) as folder:
         file = folder / PurePosixPath(path).name
@@ -63,12 +62,12 @@ def read_artifact(store: Store, run: RunFacts, path: str, most: int = MOST_BYTES
 
 
 def why_missing(store: Store, run: RunFacts) -> str:
-    """Say why a run lacks a file: whether it stored none, or none of its files can be found."""
+    """Return why a file of a run is missing: it was not stored, or none of the run's files is found."""
     beside, recorded = _beside(store, run), local_path(run.artifact_uri)
     if beside is None or beside.is_dir() or recorded is None or recorded.is_dir():
-        return "it stored no such file"
+        return "the run did not store it"
     elsewhere = "" if recorded == beside else f", nor is {recorded}, where they were recorded"
-    return f"there is no folder {beside} with its files{elsewhere}; copy {ARTIFACTS} there from where the store was"
+    return f"there is no folder {beside} with its files{elsewhere}; copy {ARTIFACTS} there from the original store"
 
 
 def _beside(store: Store, run: RunFacts) -> Path | None:
@@ -78,25 +77,25 @@ def _beside(store: Store, run: RunFacts) -> Path | None:
 def _fetch(store: Store, run: RunFacts, path: str, folder: Path, most: int) -> bool:
     """Copy one file of a run into `folder`, under its own name; False if the run has no such file.
 
-    The folder beside the database counts before the one that the store says: that is of where the store was before.
+    The folder beside the database comes before the recorded one, which may be that of a store that was moved.
     """
     inside = PurePosixPath(path)
     if inside.is_absolute() or ".." in inside.parts or not inside.name:
-        raise ValueError(f"an artifact lies below its run, {path!r} does not")
+        raise ValueError(f"an artifact must lie below its run, {path!r} does not")
     target, address = folder / inside.name, run.artifact_uri
     if (beside := _beside(store, run)) and beside.is_dir():
         if not beside.resolve().is_relative_to(beside.parents[1].resolve()):
-            raise ValueError(f"an artifact lies below its run, {beside} is a link to {beside.resolve()}")
+            raise ValueError(f"an artifact must lie below its run, {beside} is a link to {beside.resolve()}")
         return _copy(beside, inside, target, most)
     parts = urlsplit(address)
     if parts.scheme in ("", "file"):
         recorded = local_path(address)
         if recorded is None:
-            raise ValueError(f"a folder of artifacts has an absolute path on this machine, got {address!r}")
+            raise ValueError(f"a folder of artifacts must have an absolute path on this machine, got {address!r}")
         return _copy(recorded, inside, target, most)
     tracking = urlsplit(store.client.tracking_uri).netloc.rpartition("@")[2]
     proxied = parts.scheme == "mlflow-artifacts" and parts.netloc.rpartition("@")[2] in ("", tracking)
-    if not proxied and parts.scheme not in CLOUDS:  # anything else could send our credentials to any host
+    if not proxied and parts.scheme not in CLOUDS:  # others could send credentials to any host
         raise ValueError(
             f"artifacts are read from folders, from the tracking server and from {', '.join(CLOUDS)}, "
             f"these lie at {address!r}"
@@ -108,8 +107,8 @@ def _copy(root: Path, inside: PurePosixPath, target: Path, most: int) -> bool:
     root = root.resolve()
     source = (root / inside).resolve()  # links followed
     if not source.is_relative_to(root):
-        raise ValueError(f"an artifact lies below its run, {str(inside)!r} is a link to {source}")
-    if not source.is_file():  # a pipe or a device is none
+        raise ValueError(f"an artifact must lie below its run, {str(inside)!r} is a link to {source}")
+    if not source.is_file():  # such as a pipe or a device
         return False
     _refuse_more_than(most, inside, source.stat().st_size)
     shutil.copyfile(source, target)
@@ -126,7 +125,7 @@ def _download(client: MlflowClient, address: str, inside: PurePosixPath, target:
     if entry is None or entry.is_dir:
         return False
     _refuse_more_than(most, inside, entry.file_size)
-    # Not `download_artifacts`: it asks again whether this is a folder, and then takes all that it is told.
+    # Not `download_artifacts`, which would take a whole folder if the server says that this is one.
     repository._download_file(str(inside), str(target))
     _refuse_more_than(most, inside, target.stat().st_size)
     return True

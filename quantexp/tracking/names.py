@@ -1,22 +1,22 @@
-"""The tags by which quantexp finds its runs again, and parameters as they are recorded."""
+"""The tags by which quantexp finds its runs, and parameters as they are recorded."""
 
 from __future__ import annotations
 
 import json
 
-PROCESS = "quantexp.process"  # whose run it is, see processes.py
+PROCESS = "quantexp.process"  # the process of a run, see processes.py
 CONFIGURATION = "quantexp.configuration"  # digest of the configuration
-IDENTITY = "quantexp.identity"  # digest of all that the result depends on; only finished runs have it
+IDENTITY = "quantexp.identity"  # digest of everything that the result depends on; only finished runs have it
 KIND = "quantexp.kind"  # "sweep" for the parent run of one, "study" for that of a study with runs of its own
 SWEEP = "quantexp.sweep"  # the name of a sweep, on its parent run
-STUDY = "quantexp.study"  # digest of all that a study depends on, on its own run
-COMMAND = "quantexp.command"  # what made it
+STUDY = "quantexp.study"  # digest of everything that a study depends on, on its own run
+COMMAND = "quantexp.command"  # the command of a sweep
 REPRODUCES = "quantexp.reproduces"  # the run that this one repeats
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"  # the description of a run, Markdown
 ERROR = "error"  # why a run failed
 
-PARAM_LENGTH = 6000  # MLflow silently cuts longer values
+PARAM_LENGTH = 6000  # MLflow truncates longer values
 
 
 def as_text(value: object) -> str:

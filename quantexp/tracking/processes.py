@@ -1,4 +1,4 @@
-"""Whose a run is: each names its process, so that what a dead one left RUNNING can be closed."""
+"""The process of a run, so that runs of killed processes can be closed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from quantexp.tracking.store import Store
 
 log = logging.getLogger(__name__)
 
-TOLERANCE_SECONDS = 2.0  # the start of a process is computed from the boot time, which a clock that is set moves
+TOLERANCE_SECONDS = 2.0  # setting the clock shifts the boot time, from which the start of a process is computed
 
 
 def mark() -> str:
-    """Return what names this process: host, namespace, number and start, as numbers are used again."""
+    """Return the mark of this process: host, namespace, process id and start, as process ids are reused."""
     return json.dumps(
         {
             "host": platform.node(),
@@ -31,7 +31,7 @@ def mark() -> str:
 
 
 def is_dead(marked: str) -> bool:
-    """Tell whether the process of a mark is known to have ended; of another host's nothing is known."""
+    """Return whether the process of a mark has ended; False for a process of another host."""
     try:
         process = json.loads(marked)
         if (process["host"], process["namespace"]) != (platform.node(), _namespace()):
@@ -40,12 +40,12 @@ def is_dead(marked: str) -> bool:
         return bool(abs(started - float(process["started"])) > TOLERANCE_SECONDS)
     except psutil.NoSuchProcess:
         return True
-    except (ValueError, KeyError, TypeError, psutil.Error):  # not a mark of ours, or a process that is not shown
+    except (ValueError, KeyError, TypeError, psutil.Error):  # another mark, or a hidden process
         return False
 
 
 def close_orphans(store: Store) -> None:
-    """Close as KILLED the runs that processes of this host left RUNNING when they were killed."""
+    """Close runs of killed processes of this host, which are still RUNNING, as KILLED."""
     for run in store.search("attributes.status = 'RUNNING'"):
         if is_dead(run.tags.get(PROCESS, "")):
             log.info("closed    %s: its process was killed", run.name)
@@ -54,7 +54,7 @@ def close_orphans(store: Store) -> None:
 
 
 def _namespace() -> str:
-    """Name the space in which process numbers count; a container has its own."""
+    """Return the namespace of process ids; a container has its own."""
     try:
         return str(Path("/proc/self/ns/pid").readlink())
     except OSError:

@@ -1,4 +1,4 @@
-"""One run in MLflow: started before the work, ended as FINISHED, FAILED or KILLED."""
+"""One run in MLflow: opened before the work starts, closed as FINISHED, FAILED or KILLED."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The data of a run: `rows` counts the examples of each split, `context` names the one that was measured on."""
+    """The data of a run: `rows` has the number of examples of each split, `context` the split of the evaluation."""
 
     name: str
     digest: str
@@ -56,7 +56,7 @@ class TrackedRun:
         self.name = name
 
     def where(self) -> list[str]:
-        """Say where the run is recorded and how to look at it."""
+        """Return lines that say where the run is recorded and how to open it."""
         return directions(self.store, self.name, self.run_id)
 
     def log(
@@ -68,7 +68,7 @@ class TrackedRun:
     ) -> None:
         """Record figures, tags, the data, and all files of a folder. Raises TrackingError.
 
-        The calls are few: one costs as much with one metric as with fifty.
+        There are few calls, as each costs the same with one metric as with fifty.
         """
         from mlflow.entities import Metric, RunTag
 
@@ -107,9 +107,9 @@ def track(
     tags: Mapping[str, str] = NO_TAGS,
     again: str | None = None,
 ) -> Iterator[TrackedRun]:
-    """Open a run and close it by what happens inside: FINISHED, FAILED with the error, or KILLED.
+    """Open a run, and close it as FINISHED, FAILED with the error, or KILLED.
 
-    `again` is the id of a run that has ended and is resumed, in place of a new one.
+    `again` is the id of a run that is resumed, in place of a new one.
 
     Raises:
         TrackingError: If the run cannot be opened.
@@ -126,7 +126,7 @@ def track(
         raise
     try:
         store.client.set_terminated(run.run_id, "FINISHED")
-    except Exception as error:  # all is recorded; only its end is not
+    except Exception as error:  # everything but the status is recorded
         log.warning("the run %s is recorded, but could not be marked as finished (%s)", name, error)
 
 
@@ -149,7 +149,7 @@ def _start(
 
 
 def _origin() -> dict[str, str]:
-    """Return tags that say where and with which versions a run takes place."""
+    """Return tags with the machine and the versions of a run."""
     machine = environment.describe()
     commit = git_commit()
     return {
@@ -166,7 +166,7 @@ def _origin() -> dict[str, str]:
 
 
 def _end(run: TrackedRun, status: str, error: str) -> None:
-    """Close a run that did not finish. If even that fails, the first error is the one to tell."""
+    """Close a run that did not finish. If that fails too, the first error counts."""
     with suppress(Exception):
         run.store.client.set_tag(run.run_id, ERROR, error[:5000])
         run.store.client.set_terminated(run.run_id, status)

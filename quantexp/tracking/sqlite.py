@@ -1,11 +1,12 @@
 """A SQLite store as files: the database, and the files of its runs in a folder beside it.
 
-It is read through a copy in a temporary folder, so that reading makes no file, takes no lock for long, and migrates
-nothing: a database in a folder that is read-only, or of an older MLflow, is read as any other. Before it is written,
-it is checked: MLflow would try for minutes to open one that is locked.
+It is read through a copy in a temporary folder, so that reading creates no file, takes no lock for long, and migrates
+nothing: a database in a read-only folder, or of an older MLflow, is read like any other. It is checked before it is
+written, as MLflow would try for minutes to open a locked database.
 
-MLflow keeps the place of a run's files as an absolute path, which is wrong once the folder of the store was moved, and
-another store's once it was copied. So files are looked for beside the database first, and are always written there.
+MLflow records the folder of a run's files as an absolute path. After the store was moved that path is wrong, and after
+it was copied it is that of the other store. So files are looked for beside the database first, and always written
+there.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from quantexp.system.errors import TrackingError
 log = logging.getLogger(__name__)
 
 ARTIFACTS = "mlartifacts"  # the folder beside the database
-BUSY_SECONDS = 20.0  # until a locked database is given up; MLflow waits as long
+BUSY_SECONDS = 20.0  # wait for a locked database; MLflow waits as long
 ELSEWHERE = (
     "record elsewhere: start in another folder, or use tracking=server tracking.uri=sqlite:////path/to/mlflow.db"
 )
 MAGIC = b"SQLite format 3\0"
-WRITE_AHEAD = b"\2"  # at byte 18 of a database whose latest changes may lie in another file
-SIDE_FILES = ("-wal", "-journal")  # changes that a database does not hold yet, or that must be undone in it
+WRITE_AHEAD = b"\2"  # at byte 18 of a database whose latest changes may be in another file
+SIDE_FILES = ("-wal", "-journal")  # changes that are not yet in the database, or must be undone
 
 
 # -- reading ---------------------------------------------------------------------------------------------
@@ -40,13 +41,13 @@ SIDE_FILES = ("-wal", "-journal")  # changes that a database does not hold yet, 
 
 @contextmanager
 def snapshot(database: Path) -> Iterator[Path]:
-    """Give a copy of the database as it is now. Raises TrackingError."""
+    """Yield a copy of the database as it is now. Raises TrackingError."""
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
         copy = Path(scratch) / "mlflow.db"
         with _explained(database):
             if not database.is_file():
                 raise TrackingError(
-                    f"there is no store {database}; start in the folder of the store, or give its address "
+                    f"there is no store {database}; run this in the folder of the store, or give its address "
                     "(tracking_uri=, --tracking-uri)"
                 )
             _copy(database, copy)
@@ -62,7 +63,7 @@ def _copy(database: Path, copy: Path) -> None:
         header = file.read(100)
     if not header.startswith(MAGIC):
         raise damaged(database, "it is empty" if not header else "it is not a database")
-    if header[18:19] == WRITE_AHEAD:  # even to read it, SQLite would make files beside it
+    if header[18:19] == WRITE_AHEAD:  # SQLite would create files beside it, even to read it
         _copy_files(database, copy)
         return
     try:
@@ -70,7 +71,7 @@ def _copy(database: Path, copy: Path) -> None:
     except sqlite3.OperationalError as error:
         if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
             raise
-        _copy_files(database, copy)  # a process died while it wrote: its changes are undone in the copy
+        _copy_files(database, copy)  # a process died while writing: its changes are undone in the copy
 
 
 def _back_up(database: Path, copy: Path) -> None:
@@ -92,14 +93,16 @@ def _copy_files(database: Path, copy: Path) -> None:
 
 
 def check_writable(database: Path) -> None:
-    """Make sure that runs can be recorded in a database, or in a new one at its path. Raises TrackingError."""
+    """Check that runs can be recorded in a database, or in a new one at its path. Raises TrackingError."""
     folder = database.parent
     if "?" in str(database):
-        raise TrackingError(f"the path of a SQLite store must not hold a question mark, {database} does; {ELSEWHERE}")
+        raise TrackingError(
+            f"the path of a SQLite store must not contain a question mark, {database} does; {ELSEWHERE}"
+        )
     with _explained(database):
         if not folder.is_dir():
             raise TrackingError(
-                f"runs are recorded in {database}, but there is no folder {folder}; make it, or {ELSEWHERE}"
+                f"runs are recorded in {database}, but there is no folder {folder}; create it, or {ELSEWHERE}"
             )
         if database.exists():
             database.open("rb").close()
@@ -112,13 +115,13 @@ def check_writable(database: Path) -> None:
 
 def _check_file(database: Path) -> None:
     try:
-        database.open("r+b").close()  # SQLite would say so only when something is written
+        database.open("r+b").close()  # SQLite would fail only when something is written
     except OSError as error:
         raise _read_only(database, error.strerror or str(error)) from error
 
 
 def check_free(database: Path) -> None:
-    """Make sure that no other process keeps a database locked, and that it is one. Raises TrackingError."""
+    """Check that the file is a database, and that no other process keeps it locked. Raises TrackingError."""
     if not database.exists():
         return
     address = f"{database.as_uri()}?mode=rw"
@@ -128,17 +131,17 @@ def check_free(database: Path) -> None:
 
 
 def folder_not_writable(database: Path, folder: Path, error: OSError) -> TrackingError:
-    """Return the error for a store in a folder in which no file can be made."""
+    """Return the error for a store in a folder that is not writable."""
     return TrackingError(
         f"runs are recorded in {database}, but its folder {folder} is not writable ({error.strerror or error}); make "
-        f"it writable with chmod u+w {folder}, or {ELSEWHERE}. What was recorded there can be read"
+        f"it writable with chmod u+w {folder}, or {ELSEWHERE}. What is recorded there can still be read"
     )
 
 
 def own_artifacts(database: Path, experiment: str) -> None:
-    """Let the files of new runs be written beside the database, also after its folder was moved or copied.
+    """Make MLflow write the files of new runs beside the database, also after its folder was moved or copied.
 
-    Where the files of older runs are beside it, their place is corrected, so that MLflow's own pages find them too.
+    If the files of older runs are beside it, their recorded place is corrected, so that MLflow's UI finds them too.
     """
     here = database.parent / ARTIFACTS
     with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection, connection:
@@ -160,13 +163,13 @@ def own_artifacts(database: Path, experiment: str) -> None:
         ).fetchall():
             if (folder := run_folder(database, run_id)) and folder.is_dir():
                 connection.execute("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", (folder.as_uri(), run_id))
-    log.info("store     moved from %s: files of new runs are written to %s", before, here)
+    log.info("store     it was moved from %s; files of new runs are written to %s", before, here)
 
 
 def own_run(database: Path, run_id: str) -> Path | None:
-    """Return the folder beside the database that the files of a run are written to; None if they lie elsewhere.
+    """Return the folder beside the database for the files of a run; None if they are elsewhere.
 
-    The place of a run that was recorded before the store was moved is corrected.
+    The recorded place is corrected if the store was moved.
     """
     folder = run_folder(database, run_id)
     with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection, connection:
@@ -180,12 +183,12 @@ def own_run(database: Path, run_id: str) -> Path | None:
 
 
 def run_folder(database: Path, run_id: str) -> Path | None:
-    """Return the folder beside the database for the files of a run; None if its id is none that MLflow gives."""
+    """Return the folder beside the database for the files of a run; None if its id is not one of MLflow."""
     return database.parent / ARTIFACTS / run_id / "artifacts" if re.fullmatch(r"\w+", run_id) else None
 
 
 def local_path(address: str) -> Path | None:
-    """Return the path that the address of a folder names; None if it is not an absolute path on this machine."""
+    """Return the path of a folder's address; None if it is not an absolute path on this machine."""
     parts = urlsplit(address)
     if parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
         return None
@@ -194,7 +197,7 @@ def local_path(address: str) -> Path | None:
 
 
 def _is_of_another_place(location: str, here: Path) -> bool:
-    """Tell whether files go to the folder of a store at another place; one of another name is the user's choice."""
+    """Return whether a folder is that of a store at another place; a folder of another name is the user's choice."""
     path = local_path(location)
     return path is not None and path.name == ARTIFACTS and path.resolve() != here.resolve()
 
@@ -204,13 +207,13 @@ def _is_of_another_place(location: str, here: Path) -> bool:
 
 @contextmanager
 def _explained(database: Path) -> Iterator[None]:
-    """Turn what opening a database raises into an error that says what is wrong with it and how to repair it."""
+    """Turn an error of opening a database into one that says what is wrong and how to repair it."""
     try:
         yield
     except PermissionError as error:
         raise TrackingError(
-            f"{database} may not be read by this user ({error.strerror}); let its owner give you permission with chmod "
-            f"a+r, for its folder with chmod a+rx, or {ELSEWHERE}"
+            f"{database} is not readable for this user ({error.strerror}); ask its owner to run chmod a+r on it and "
+            f"chmod a+rx on its folder, or {ELSEWHERE}"
         ) from error
     except OSError as error:
         raise TrackingError(
@@ -226,7 +229,7 @@ def explained(database: Path, error: sqlite3.Error) -> TrackingError:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return TrackingError(
                 f"{database} is locked by another process for more than {BUSY_SECONDS:g} seconds; wait until that "
-                f"process ends, or end it (fuser {database} names it)"
+                f"process ends, or end it (fuser {database} shows it)"
             )
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN:
             return _read_only(database, str(error))
@@ -237,19 +240,19 @@ def explained(database: Path, error: sqlite3.Error) -> TrackingError:
 
 def _read_only(database: Path, reason: str) -> TrackingError:
     return TrackingError(
-        f"{database} is read-only, runs cannot be recorded there ({reason}); make it writable with chmod u+w "
-        f"{database}, or {ELSEWHERE}. What was recorded there can be read"
+        f"{database} is read-only, so that runs cannot be recorded there ({reason}); make it writable with chmod u+w "
+        f"{database}, or {ELSEWHERE}. What is recorded there can still be read"
     )
 
 
 def damaged(database: Path, reason: str) -> TrackingError:
-    """Return the error for a file that is not a database, or not a whole one."""
+    """Return the error for a file that is not a database, or is damaged."""
     return TrackingError(
-        f"{database} is damaged, or is not a SQLite store ({reason}); put a backup in its place, or move it away. What "
-        f"can be saved of it: sqlite3 {database} .recover | sqlite3 recovered.db"
+        f"{database} is damaged, or is not a SQLite store ({reason}); restore a backup, or move it away. To "
+        f"save what is left of it: sqlite3 {database} .recover | sqlite3 recovered.db"
     )
 
 
 def _code(error: sqlite3.Error) -> int:
-    """Return the primary code of an error of SQLite's."""
+    """Return the primary code of an error of SQLite."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

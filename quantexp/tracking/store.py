@@ -1,6 +1,6 @@
-"""The tracking store: reached, checked for life, made once before any run, and read without being changed.
+"""The tracking store: opened to record in it, or read without changing it.
 
-A fresh SQLite store is made under a lock: processes that migrate the same empty file at once leave it
+A new SQLite store is created under a lock: processes that migrate the same empty file at the same time leave it
 half-migrated and unusable.
 """
 
@@ -43,7 +43,7 @@ LOCAL_URI = "sqlite:///mlflow.db"  # of the working directory
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a store says of a run. `metrics` has last values, `artifact_uri` the place of its files as recorded."""
+    """The facts of a run in a store. `metrics` has last values, `artifact_uri` the recorded place of its files."""
 
     run_id: str
     name: str
@@ -56,7 +56,7 @@ class RunFacts:
 
     @classmethod
     def of(cls, run: Run) -> RunFacts:
-        """Return the facts of a run of MLflow's."""
+        """Return the facts of an MLflow run."""
         info, data = run.info, run.data
         values = dict(data.tags), dict(data.params), dict(data.metrics)
         name = info.run_name or info.run_id
@@ -64,14 +64,14 @@ class RunFacts:
 
     @property
     def finished(self) -> bool:
-        """Whether quantexp finished it, with a result."""
+        """Whether it finished with a result of quantexp."""
         return self.status == "FINISHED" and IDENTITY in self.tags
 
 
 class Store:
-    """An MLflow store and the experiment in it that runs are filed under.
+    """An MLflow store and the experiment of its runs.
 
-    `database` is the file of a SQLite store; the client of a store that is only read has a copy of it.
+    `database` is the file of a SQLite store; if the store is only read, the client reads a copy of it.
     """
 
     def __init__(self, client: MlflowClient, uri: str, experiment_id: str) -> None:
@@ -93,23 +93,23 @@ class Store:
 
     def run(self, run_id: str) -> RunFacts:
         """Return the facts of a run. Raises TrackingError if there is none."""
-        with tracking_errors(f"{without_password(self.uri)} holds no run {run_id!r}"):
+        with tracking_errors(f"{without_password(self.uri)} has no run {run_id!r}"):
             return RunFacts.of(self.client.get_run(run_id))
 
     def log_files(self, run_id: str, folder: Path, below: str = "") -> None:
-        """Record all files of a folder, in a folder of the run. Raises whatever the store raises."""
+        """Record all files of a folder, in a folder of the run. Raises any error of the store."""
         target = own_run(self.database, run_id) if self.database else None
         if target is None:
             self.client.log_artifacts(run_id, str(folder), below or None)
             return
-        for source in folder.rglob("*"):  # MLflow's client would write where it wrote before the store was moved
+        for source in folder.rglob("*"):  # MLflow's client would write to the place before the store was moved
             if source.is_file():
                 place = target / below / source.relative_to(folder)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, place)
 
     def log_text(self, run_id: str, name: str, text: str) -> None:
-        """Record a file of text. Raises whatever the store raises."""
+        """Record a file of text. Raises any error of the store."""
         with tempfile.TemporaryDirectory(prefix="quantexp-") as folder:
             (Path(folder) / name).write_text(text, encoding="utf-8")
             self.log_files(run_id, Path(folder))
@@ -117,21 +117,21 @@ class Store:
 
 @contextmanager
 def tracking_errors(what: str) -> Iterator[None]:
-    """Turn whatever a store raises into a TrackingError that says what cannot be done."""
+    """Turn any error of a store into a TrackingError that says what failed."""
     try:
         yield
     except TrackingError:
         raise
-    except Exception as error:  # MLflow raises whatever its stores raise: SQLAlchemy, requests, alembic ...
+    except Exception as error:  # of any library of MLflow: SQLAlchemy, requests, alembic ...
         reason = without_password(" ".join(str(error).split()))[:300]
         raise TrackingError(f"{what} ({type(error).__name__}: {reason})") from error
 
 
 def open_store(tracking: Tracking) -> Store:
-    """Open the store to record in it; make it and the experiment if need be.
+    """Open the store to record in it; create it and the experiment if necessary.
 
     Raises:
-        TrackingError: If it cannot be reached or written.
+        TrackingError: If it cannot be reached or is not writable.
     """
     uri = resolve_uri(str(tracking.uri))
     check_address(uri)
@@ -142,15 +142,15 @@ def open_store(tracking: Tracking) -> Store:
         if path is None:
             return _open(uri, tracking.experiment, None)
         lock = path.with_name(f".{path.name}.lock")
-        with locked(lock, "another process makes the tracking store", partial(folder_not_writable, path)):
+        with locked(lock, "another process creates the tracking store", partial(folder_not_writable, path)):
             check_free(path)
             own_artifacts(path, tracking.experiment)
             return _open(uri, tracking.experiment, path.parent / ARTIFACTS)
     except TrackingError:
         raise
-    except Exception as error:  # MLflow raises whatever its stores raise: SQLAlchemy, requests, alembic ...
+    except Exception as error:  # of any library of MLflow: SQLAlchemy, requests, alembic ...
         reason = without_password(" ".join(str(error).split()))[:300]
-        if path is not None and "malformed" in reason:  # SQLite's word, whoever passes it on
+        if path is not None and "malformed" in reason:  # SQLite's word for a damaged database
             raise damaged(path, reason) from error
         raise TrackingError(
             f"the tracking store {without_password(uri)} cannot be used ({type(error).__name__}: {reason}); "
@@ -160,11 +160,11 @@ def open_store(tracking: Tracking) -> Store:
 
 @contextmanager
 def read_store(uri: str | None, experiment: str | None = None) -> Iterator[Store]:
-    """Open a store to read from it; nothing is made or changed, and no right to write is needed.
+    """Open a store to read from it; nothing is created or changed, and it need not be writable.
 
     Args:
-        uri: Where it is; None is the SQLite store of the working directory.
-        experiment: The experiment whose runs are searched; None if no search is made.
+        uri: Its address; None is ./mlflow.db.
+        experiment: The experiment whose runs are searched; None to search nothing.
 
     Raises:
         TrackingError: If the store cannot be read, or there is no such store or experiment.
@@ -182,7 +182,7 @@ def read_store(uri: str | None, experiment: str | None = None) -> Iterator[Store
 
 @contextmanager
 def _reading_client(uri: str, database: Path | None) -> Iterator[MlflowClient]:
-    """Give a client that reads a store: of a SQLite store it reads a copy."""
+    """Yield a client that reads a store, or a copy of a SQLite store."""
     if database is None:
         with tracking_errors(f"{without_password(uri)} cannot be read"):
             client = quiet_client(uri)
@@ -213,7 +213,7 @@ def _client_of_copy(address: str) -> MlflowClient:
 
 
 def _forget(address: str) -> None:
-    """Let MLflow forget a database that is gone: it would keep it open as long as this process lives."""
+    """Make MLflow close a database that is removed: it would keep it open until this process ends."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     if engine := getattr(SqlAlchemyStore, "_engine_map", {}).pop(address, None):
@@ -230,7 +230,7 @@ def quiet_client(uri: str) -> MlflowClient:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # logs, with traceback, what it raises too
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it also raises
     return mlflow.MlflowClient(uri, registry_uri=uri)
 
 
@@ -246,10 +246,10 @@ def _open(uri: str, name: str, artifacts: Path | None) -> Store:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            experiment = client.get_experiment_by_name(name)  # another process was faster
+            experiment = client.get_experiment_by_name(name)  # another process has just created it
     if not experiment.experiment_id:
         raise TrackingError(
-            f"{without_password(uri)} does not answer as an MLflow server does; "
+            f"{without_password(uri)} does not answer like an MLflow server; "
             "correct tracking.uri, or use tracking=local"
         )
     if experiment.lifecycle_stage != "active":

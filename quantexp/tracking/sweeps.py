@@ -1,7 +1,7 @@
 """A sweep in the store: a parent run, and a child for each combination that was tried.
 
-A name that is used again on the same host means the same sweep, unless it is not to be resumed: then a new parent
-begins, and only the latest one counts. Another host that runs a sweep of this name has a parent of its own.
+The same name on the same host is the same sweep. If it is not resumed, a new parent begins, and only the latest one
+counts. Another host that runs a sweep of this name has its own parent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_CHARACTERS = 8000  # of a note
 
 
 def begin(store: Store, name: str, command: str, resume: bool) -> str:
-    """Open the parent run of a sweep, a new one or, to resume, the one that there is; return its id."""
+    """Open the parent run of a sweep, a new one or, to resume, the existing one; return its id."""
     tags = {PROCESS: mark(), COMMAND: command}
     found = next((run for run in _named(store, name) if host_of(run) == platform.node()), None) if resume else None
     if found is None:
@@ -35,7 +35,7 @@ def begin(store: Store, name: str, command: str, resume: bool) -> str:
 
 
 def log_state(store: Store, parent: str, *, done: int, failed: int, left: int) -> None:
-    """Write on the parent run how far its sweep is."""
+    """Record the state of the sweep in its parent run."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
@@ -44,7 +44,7 @@ def log_state(store: Store, parent: str, *, done: int, failed: int, left: int) -
 
 
 def end(store: Store, parent: str, status: str, note: str | None = None, folder: Path | None = None) -> None:
-    """Close the parent run: how the sweep ended, its description and the files of its report where they are given."""
+    """Close the parent run with its status and, if given, its description and the files of its report."""
     if note is not None:
         store.client.set_tag(parent, NOTE, note[:MOST_CHARACTERS])
     if folder is not None:
@@ -69,8 +69,8 @@ def parents(store: Store, name: str) -> list[RunFacts]:
         found.setdefault(host_of(run), run)
     if not found:
         known = sorted({run.tags[SWEEP] for run in store.search(f"tags.`{KIND}` = 'sweep'")})
-        there = f"it holds {', '.join(known[-10:])}" if known else "it holds none"
-        raise TrackingError(f"{without_password(store.uri)} holds no sweep called {name!r}; {there}")
+        there = f"it has {', '.join(known[-10:])}" if known else "it has none"
+        raise TrackingError(f"{without_password(store.uri)} has no sweep {name!r}; {there}")
     return list(found.values())
 
 
@@ -80,7 +80,7 @@ def children(store: Store, parent: str) -> list[RunFacts]:
 
 
 def host_of(run: RunFacts) -> str:
-    """Return the host that a run was made on."""
+    """Return the host of a run."""
     return run.tags.get("host", "")
 
 

@@ -1,7 +1,6 @@
-"""A saved view for MLflow's UI: the columns and charts that answer how small, how fast, how good.
+"""A saved view for MLflow's UI: columns and charts of size, speed and accuracy.
 
-MLflow keeps saved views as experiment tags in a format of its own (since 3.15), so this is written as
-well as it can be and never fails a run.
+MLflow stores saved views as experiment tags in an internal format (since 3.15), so an error here never fails a run.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from quantexp.tracking.store import Store
 log = logging.getLogger(__name__)
 
 KEY = "quantexp"
-MODE = "workflowType=machine_learning"  # else the UI opens in its mode for language models
+MODE = "workflowType=machine_learning"  # otherwise the UI opens in its mode for language models
 COLUMNS = (
     *(f"params.`{name}`" for name in ("task", "model", "quant", "precision", "benchmark", "data", "seed")),
     *(
@@ -44,7 +43,7 @@ COLUMNS = (
 
 
 def directions(store: Store, name: str, run_id: str) -> list[str]:
-    """Say where a run is recorded, and how to look at it and at all runs side by side."""
+    """Return lines that say where a run is recorded, and how to open it and all runs side by side."""
     shown = without_password(store.uri)
     local = store.uri.startswith("sqlite:")
     address = "http://127.0.0.1:5000/" if local else f"{shown.rstrip('/')}/"
@@ -60,7 +59,7 @@ def directions(store: Store, name: str, run_id: str) -> list[str]:
 
 
 def save_view(store: Store) -> None:
-    """Write the view, unless this experiment has it."""
+    """Save the view, unless the experiment has it."""
     tag = f"mlflow.sharedViewState.{KEY}"
     try:
         experiment = store.client.get_experiment(store.experiment_id)
@@ -70,7 +69,7 @@ def save_view(store: Store) -> None:
         now = int(time.time() * 1000)
         view = {"name": "quantexp", "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"}
         store.client.set_experiment_tag(store.experiment_id, tag, json.dumps(view))
-    except Exception as error:  # an internal format of MLflow: a run is worth more than its view
+    except Exception as error:  # an internal format of MLflow
         log.debug("no saved view: %s", error)
 
 

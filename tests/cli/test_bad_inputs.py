@@ -437,7 +437,7 @@ def test_an_engine_that_the_machine_lacks_is_refused(workdir: Path, quantexp: Co
 @pytest.mark.parametrize("place", ["below-a-file", "read-only"])
 def test_a_cache_that_cannot_be_written_is_refused(failed: Swept, place: str) -> None:
     folder = "file/cache" if place == "below-a-file" else "/proc/quantexp"
-    refused_in_its_sweep(failed, place, "the cache must be a folder that can be written", folder, "cache_dir=FOLDER")
+    refused_in_its_sweep(failed, place, "the cache must be a writable folder", folder, "cache_dir=FOLDER")
 
 
 def test_damaged_cache_entries_are_told_and_trained_again(workdir: Path, quantexp: Command) -> None:
@@ -507,8 +507,8 @@ def test_a_disk_too_full_for_the_cache_costs_the_entry_and_not_the_run(workdir: 
 
 def test_a_network_beyond_any_memory_is_refused_in_words(workdir: Path, quantexp: Command) -> None:
     done = quantexp(*SMALL[:-1], "quant=none", "task.hidden=[100000000000]")
-    told = refused(done, "the run must fit into memory, it does not", "choose a smaller network (task.hidden", status=1)
-    assert told.splitlines()[-1].startswith("quantexp: the run must fit into memory")
+    told = refused(done, "the run does not fit into memory", "choose a smaller network (task.hidden", status=1)
+    assert told.splitlines()[-1].startswith("quantexp: the run does not fit into memory")
     assert "please report it" not in told
 
 

@@ -131,9 +131,9 @@ def test_every_committed_logging_names_a_handler_that_exists(group: str, value: 
     assert settings.root.handlers == ["screen"]
 
 
-def test_hydra_is_told_to_call_the_edge_and_to_leave_no_folder_behind() -> None:
+def test_hydra_calls_the_hooks_and_leaves_no_folder_behind() -> None:
     hydra = composed(hydra=True).hydra
-    assert get_class(hydra.callbacks.quantexp._target_).__name__ == "Edge"
+    assert get_class(hydra.callbacks.quantexp._target_).__name__ == "Hooks"
     assert hydra.run.dir == "."
     assert hydra.output_subdir is None
 

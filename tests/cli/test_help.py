@@ -137,7 +137,7 @@ def test_what_an_option_is_for_stands_beside_it(option: Any) -> None:
 
 def test_a_preset_is_explained_by_the_comment_in_its_file() -> None:
     [line] = [line for line in help_text().splitlines() if line.startswith("  benchmark=quick")]
-    assert line.split(maxsplit=1)[1].startswith("For tests and first looks")
+    assert line.split(maxsplit=1)[1].startswith("For tests and a first look")
 
 
 def test_a_study_is_explained_by_the_comment_behind_hydras_own() -> None:

@@ -121,7 +121,7 @@ def test_a_sweep_of_which_nothing_exists_is_an_error(capsys: pytest.CaptureFixtu
 def test_equal_combinations_are_run_once() -> None:
     found = planned(["quant.engine=null"], ["quant.engine=x86"], ["seed=1"], ["quant.flow=torchao"], ["seed=1"])
     assert (found.runs, found.left_out) == (2, (1, 3, 4))  # static in fx without an engine is x86
-    assert str(found) == "2 combinations; left out: 2 equal to one of them, 1 that do not exist"
+    assert str(found) == "2 combinations; left out: 2 equal to another, 1 not supported"
 
 
 def test_combinations_that_keep_their_models_elsewhere_are_not_equal() -> None:
@@ -137,14 +137,14 @@ def test_a_sweep_that_asks_for_what_does_not_exist_is_refused_and_told_how_to_sk
     done = quantexp(*QUICK, *PAIR)
     assert done.returncode == 2
     assert f"{REASON}, which has fx, eager, pt2e" in done.stderr
-    assert "To leave out what does not exist and run the rest: sweep.unsupported=skip" in done.stderr
+    assert "To skip what is not supported and run the rest: sweep.unsupported=skip" in done.stderr
     assert not (workdir / "multirun").exists()
 
 
 def test_what_does_not_exist_is_skipped_and_kept_with_its_reason(workdir: Path, quantexp: Command) -> None:
     first = quantexp(*QUICK, *PAIR, "sweep.unsupported=skip")
     assert first.returncode == 0, first.stderr
-    assert first.stderr.startswith(f"{LOG}1 combinations; left out: 1 that do not exist\n")
+    assert first.stderr.startswith(f"{LOG}1 combinations; left out: 1 not supported\n")
     assert first.stderr.count("\nrun ") == 1
     assert not (workdir / "multirun" / "night" / "1").exists()
 
@@ -169,7 +169,7 @@ def test_what_does_not_exist_is_skipped_and_kept_with_its_reason(workdir: Path, 
     # Typed again with one more seed, it runs that alone, and knows of what did not exist before.
     again = quantexp(*QUICK, *PAIR, "sweep.unsupported=skip", "seed=0,1")
     assert again.returncode == 0, again.stderr
-    assert again.stderr.count("skip      done before") == 1
+    assert again.stderr.count("skip      finished before") == 1
     assert [line.split()[1] for line in again.stderr.splitlines() if line.startswith("run ")] == ["1", "2"]
     assert parent_in(workdir).data.metrics["unsupported"] == 2  # seed=0 is what was asked for before
     assert "Of what was asked for 2 do not exist" in again.stdout

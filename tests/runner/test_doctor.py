@@ -71,7 +71,7 @@ def test_the_doctor_names_the_machine_and_says_of_everything_whether_it_works() 
     assert describe().cpu in done.stdout
     assert ["none", "fp32", "yes", "the", "float", "model"] in rows
     assert {method.name for method in METHODS} | {"training", "torch.compile"} <= tried
-    assert "no C++ compiler is found" in done.stdout
+    assert "no C++ compiler was found" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("- ")
     assert "Traceback" not in done.stderr
     assert "arning" not in done.stderr
@@ -158,8 +158,8 @@ def test_nothing_is_said_against_a_steady_machine(steady: Environment) -> None:
         ({"instruction_sets": ("avx2", "avx512_bf16", "avx512_fp16")}, "neither VNNI nor AMX"),
         ({"instruction_sets": ("avx2", "avx_vnni")}, "no instructions for bf16 and fp16"),
         ({"instruction_sets": ("amx_int8", "amx_bf16")}, "no instructions for fp16"),
-        ({"cores": 1}, "one core only"),
-        ({"cpu_quota": 1.5}, "A quota of 1.5 cores throttles what runs on these 8"),
+        ({"cores": 1}, "only one core"),
+        ({"cpu_quota": 1.5}, "A quota of 1.5 cores limits what runs on these 8"),
         ({"virtual": "QEMU"}, "virtual machine"),
         ({"governor": "powersave"}, "The governor is powersave"),
         ({"turbo": True}, "Turbo is on"),
@@ -174,7 +174,7 @@ def test_what_speaks_against_a_machine_is_said(steady: Environment, changes: dic
 @pytest.mark.parametrize(
     ("load", "stolen", "free_gb", "said"),
     [
-        (replace(QUIET, others_load=3.2), 0.0, 16.0, "Others keep 3.2 of 8 cores busy now"),
+        (replace(QUIET, others_load=3.2), 0.0, 16.0, "Other processes use 3.2 of 8 cores now"),
         (replace(QUIET, steal=0.05), 0.0, 16.0, "took 5.0% of the CPU time now, 0.0% since boot"),
         (QUIET, 0.04, 16.0, "took 0.0% of the CPU time now, 4.0% since boot"),
         (QUIET, 0.0, 0.5, "Only 0.5 GB of memory"),

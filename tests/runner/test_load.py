@@ -88,7 +88,7 @@ def test_a_run_of_another_network_is_an_error_that_names_the_layer(
 
 
 def test_a_run_that_is_not_there_is_told_before_anything_is_trained(small: Sample, workdir: Path) -> None:
-    with pytest.raises(TrackingError, match="holds no run 'nowhere'"):
+    with pytest.raises(TrackingError, match="has no run 'nowhere'"):
         quantexp.run(small(train=Train(checkpoint="runs:/nowhere")))
 
 

@@ -157,7 +157,7 @@ def test_an_identity_a_parameter_and_a_metric_that_were_changed_are_all_told(run
 
 def test_data_that_are_not_those_of_then_are_told(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Experiment, "load", _other_data(Experiment.load))
-    with pytest.raises(TrackingError, match=r"made on data with fingerprint [0-9a-f]{16}, those of now have eeee"):
+    with pytest.raises(TrackingError, match=r"used data with fingerprint [0-9a-f]{16}, the data now have eeee"):
         reproduce.reproduce(run_id, Local())
 
 
@@ -173,7 +173,7 @@ def test_another_machine_or_version_is_told_and_no_obstacle(run_id: str) -> None
 
 
 def test_a_run_that_is_not_there_or_not_finished_is_told(run_id: str) -> None:
-    with pytest.raises(TrackingError, match=r"holds no run 'nothing'"):
+    with pytest.raises(TrackingError, match=r"has no run 'nothing'"):
         read_finished_run(store(), "nothing")
     unfinished = store().client.create_run(store().experiment_id, run_name="begun").info.run_id
     with pytest.raises(TrackingError, match=rf"{unfinished} \(begun\) is RUNNING"):

@@ -84,9 +84,9 @@ def test_the_same_name_again_does_what_is_left_and_nothing_twice(workdir: Path, 
 
     more = quantexp(*SEEDS, "seed=0,1,2")
     assert more.returncode == 0, more.stderr
-    assert more.stderr.startswith("sweep     night: 3 combinations, 2 runs of it are done\n")
+    assert more.stderr.startswith("sweep     night: 3 combinations, 2 finished before\n")
     assert [line for line in more.stderr.splitlines() if line.startswith("skip")] == [
-        f"skip      done before: mnist-sample-none-fp32-s{seed} benchmark=quick batch_size=1 task.hidden=[8]"
+        f"skip      finished before: mnist-sample-none-fp32-s{seed} benchmark=quick batch_size=1 task.hidden=[8]"
         for seed in (0, 1)
     ]
     runs = runs_in(workdir)
@@ -129,7 +129,7 @@ def test_a_sweep_that_was_killed_goes_on_where_it_stopped(
 
     after = quantexp(*SEEDS, "seed=0,1,2")
     assert after.returncode == 0, after.stderr
-    assert len([line for line in after.stderr.splitlines() if line.startswith("skip      done before")]) == 1
+    assert len([line for line in after.stderr.splitlines() if line.startswith("skip      finished before")]) == 1
     assert Counter(run.info.status for run in runs_in(workdir)) == {"FINISHED": 3, "KILLED": 1}
     assert len(rows_of(workdir)) == 3
     (killed,) = runs_in(workdir, "attributes.status = 'KILLED'")
@@ -164,7 +164,7 @@ def test_what_failed_is_a_row_with_its_error_and_can_be_repeated_alone(workdir: 
 def test_settings_of_a_sweep_are_refused_for_one_run(workdir: Path, quantexp: Command) -> None:
     done = quantexp(*QUICK, "sweep.name=night")
     assert done.returncode == 2
-    assert "sweep.name=night is a setting of a sweep, this is one run; ask for a sweep with -m" in done.stderr
+    assert "sweep.name=night is a setting of sweeps, and this is a single run; add -m for a sweep" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["../up", "/tmp/x", ".hidden", "a/b", "x'y", "", "n" * 101, "two\\nlines"])
@@ -189,7 +189,7 @@ def experiment(sample: Callable[..., Experiment]) -> Experiment:
 def test_a_combination_is_skipped_if_its_identity_is_done(experiment: Experiment) -> None:
     digest = identity_of(experiment, experiment.load().fingerprint).digest
     done = Ongoing("night", "p", 2, Retry.unfinished, {digest: "the run"}, [])
-    assert done.reason_to_skip(experiment) == "done before: the run"
+    assert done.reason_to_skip(experiment) == "finished before: the run"
     other = Ongoing("night", "p", 2, Retry.unfinished, {digest[::-1]: "another"}, [])
     assert other.reason_to_skip(experiment) is None
 
@@ -208,14 +208,14 @@ def test_an_outcome_that_cannot_be_written_is_told_and_the_sweep_goes_on(
     sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "")
     (folder / "0").write_text("no folder")
     sweep.leave_outcome(folder, folder / "0", Local(), JobOutcome("done", "seed=0"))
-    assert "outcome.json cannot be written" in caplog.text
+    assert "outcome.json is not writable" in caplog.text
 
 
 def test_only_what_failed_is_repeated_if_that_is_asked(experiment: Experiment) -> None:
     failed = Ongoing("night", "p", 2, Retry.failed, {}, [configuration_digest(experiment)])
     assert failed.reason_to_skip(experiment) is None
     never_run = Ongoing("night", "p", 2, Retry.failed, {}, [])
-    assert str(never_run.reason_to_skip(experiment)).startswith("left: sweep.retry=failed")
+    assert str(never_run.reason_to_skip(experiment)).startswith("sweep.retry=failed")
 
 
 def test_a_sweep_runs_in_one_process_at_a_time(workdir: Path) -> None:

@@ -171,7 +171,7 @@ def test_of_several_runs_of_a_combination_the_last_that_can_be_read_counts(
 
 
 def absent(flow: str) -> UnsupportedEntry:
-    return UnsupportedEntry((f"quant.flow={flow}",), {"quant.flow": flow}, f"quant.flow={flow} does not exist")
+    return UnsupportedEntry((f"quant.flow={flow}",), {"quant.flow": flow}, f"quant.flow={flow} is not supported")
 
 
 def test_what_does_not_exist_is_read_back_with_what_was_asked_for_before(store: Store) -> None:
@@ -197,14 +197,14 @@ def test_a_list_of_what_does_not_exist_that_is_damaged_is_told_and_written_anew(
     assert (damaged.run_id, damaged.name) == (parent, "unsupported.json of sweep night")
     assert f"unsupported.json of run {parent} cannot be read" in damaged.reason
     log_unsupported(store, parent, [absent("fx")])
-    assert "is not known any more" in caplog.text
+    assert "the list of unsupported combinations cannot be read" in caplog.text
     assert (read("night").unsupported, read("night").unreadable) == ((absent("fx"),), ())
 
 
 @pytest.mark.parametrize("name", ["nothing", "no' or '1'='1", "\\", "0" * 32])
 def test_a_sweep_that_is_not_there_is_told_with_those_that_are(store: Store, name: str) -> None:
     begin(store, "night")
-    with pytest.raises(TrackingError, match=r"holds no sweep called .*; it holds night"):
+    with pytest.raises(TrackingError, match=r"has no sweep .*; it has night"):
         read(name)
 
 

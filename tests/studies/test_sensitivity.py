@@ -288,7 +288,7 @@ def test_in_a_sweep_each_study_has_its_own_run_and_goes_on_with_the_sweep(workdi
     for _ in range(2):
         ended = quantexp("-m", *asked, *settings)
         assert ended.returncode == 0, ended.stderr
-        assert "cannot be summed up" not in ended.stderr
+        assert "the report of the sweep cannot be made" not in ended.stderr
         assert ended.stdout.count("all but it") == 2
     client, studies, rest = runs()
     assert {run.params["seed"] for run in studies} == {"0", "1"}

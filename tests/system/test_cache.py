@@ -208,7 +208,7 @@ except CacheError as error:
 def test_a_lock_whose_file_cannot_be_made_is_an_error_at_once(path: str) -> None:
     # In a process of its own, as filelock would try for ever.
     done = subprocess.run([sys.executable, "-c", TRY, path], capture_output=True, text=True, timeout=PATIENCE)
-    assert done.stdout.startswith(f"the cache must be a folder that can be written, {Path(path).parent} is not (")
+    assert done.stdout.startswith(f"the cache must be a writable folder, {Path(path).parent} is not (")
     assert done.stdout.endswith("choose another with cache_dir=FOLDER\n")
 
 

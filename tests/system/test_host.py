@@ -190,7 +190,7 @@ def test_who_must_wait_to_measure_says_so(
             assert events(own_lock) == ["measured"]
     finally:
         log.removeHandler(letting)
-    assert [record.getMessage() for record in caplog.records] == ["waiting   another process on this host measures"]
+    assert [record.getMessage() for record in caplog.records] == ["waiting   another process measures on this host"]
 
 
 def test_a_failure_while_measuring_lets_the_others_go_on(own_lock: Path, start: Start) -> None:

@@ -180,7 +180,7 @@ def test_a_sweep_that_is_interrupted_shows_what_it_has(workdir: Path, start: Com
     (table,) = workdir.glob("multirun/*/table.csv")
     assert len(table.read_text().splitlines()) == 2  # the header and the one run that ended
     assert f"the whole report: {table.parent.relative_to(workdir)}/report.html" in stdout
-    assert f"1 of 2 combinations are left; the same command with sweep.name={table.parent.name} goes on" in stdout
+    assert f"1 of 2 combinations remain; run the same command with sweep.name={table.parent.name} to resume" in stdout
     assert Counter(run.info.status for run in runs_in(workdir)) == {"FINISHED": 1, "KILLED": 1}
     assert len(entries(workdir / "cache")) == 1
 

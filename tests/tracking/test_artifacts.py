@@ -101,7 +101,9 @@ def test_an_artifact_is_read_by_its_path(store: Store, recorded: tuple[str, nn.M
 
 def test_an_artifact_that_is_not_there_is_an_error_that_names_it(store: Store, recorded: tuple[str, nn.Module]) -> None:
     for path in ("absent.json", "model"):
-        with pytest.raises(TrackingError, match=rf"{path} of run {recorded[0]} cannot be read \(it stored no such"):
+        with pytest.raises(
+            TrackingError, match=rf"{path} of run {recorded[0]} cannot be read \(the run did not store it"
+        ):
             read_artifact(store, store.run(recorded[0]), path)
 
 
@@ -144,7 +146,9 @@ def test_a_link_out_of_the_run_is_not_followed(
     link = folder_of(run_id) / "model" / name
     link.unlink(missing_ok=True)
     link.symlink_to(secret)
-    with pytest.raises(TrackingError, match=rf"an artifact lies below its run, 'model/{name}' is a link to {secret}"):
+    with pytest.raises(
+        TrackingError, match=rf"an artifact must lie below its run, 'model/{name}' is a link to {secret}"
+    ):
         quantexp.load(run_id)
     assert list(scratch.iterdir()) == []
 
@@ -155,13 +159,13 @@ def test_a_folder_that_is_a_link_out_of_the_run_is_not_followed(
     model = folder_of(recorded[0]) / "model"
     model.rename(tmp_path / "elsewhere")
     model.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(TrackingError, match="an artifact lies below its run"):
+    with pytest.raises(TrackingError, match="an artifact must lie below its run"):
         quantexp.load(recorded[0])
 
 
 def test_a_pipe_is_no_file_and_is_not_waited_for(store: Store, recorded: tuple[str, nn.Module]) -> None:
     os.mkfifo(folder_of(recorded[0]) / "pipe")
-    with pytest.raises(TrackingError, match="it stored no such file"):
+    with pytest.raises(TrackingError, match="the run did not store it"):
         read_artifact(store, store.run(recorded[0]), "pipe")
 
 
@@ -177,7 +181,7 @@ def test_a_file_that_is_too_large_is_left_where_it_lies(store: Store, recorded: 
 
 @pytest.mark.parametrize("path", ["../report.json", "model/../../x", "/etc/passwd", ".", ""])
 def test_a_path_that_leaves_the_run_is_refused(store: Store, recorded: tuple[str, nn.Module], path: str) -> None:
-    with pytest.raises(TrackingError, match="an artifact lies below its run"):
+    with pytest.raises(TrackingError, match="an artifact must lie below its run"):
         read_artifact(store, store.run(recorded[0]), path)
 
 
@@ -212,12 +216,12 @@ def test_a_recipe_that_names_a_class_of_another_package_runs_nothing(
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("file:///etc", "it stored no such file"),
-        ("file:///dev/fd", "it stored no such file"),
-        ("file://elsewhere/etc", "a folder of artifacts has an absolute path on this machine"),
-        ("", "a folder of artifacts has an absolute path on this machine"),
-        ("../..", "a folder of artifacts has an absolute path on this machine"),
-        ("file:relative", "a folder of artifacts has an absolute path on this machine"),
+        ("file:///etc", "the run did not store it"),
+        ("file:///dev/fd", "the run did not store it"),
+        ("file://elsewhere/etc", "a folder of artifacts must have an absolute path on this machine"),
+        ("", "a folder of artifacts must have an absolute path on this machine"),
+        ("../..", "a folder of artifacts must have an absolute path on this machine"),
+        ("file:relative", "a folder of artifacts must have an absolute path on this machine"),
         ("http://127.0.0.1:9/artifacts", "these lie at 'http://127.0.0.1:9/artifacts'"),
         ("mlflow-artifacts://127.0.0.1:9/1", "these lie at 'mlflow-artifacts://127.0.0.1:9/1'"),
         ("ftp://user:secret@127.0.0.1:9/x", r"these lie at 'ftp://user:\*\*\*@127.0.0.1:9/x'"),
@@ -307,7 +311,7 @@ def test_a_server_gives_a_model_back(
 LISTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "a path above": ({"path": "../../../outside", "is_dir": False, "file_size": 1}, "Invalid path"),
     "an absolute path": ({"path": "/tmp/outside", "is_dir": False, "file_size": 1}, "Invalid path"),
-    "a folder": ({"path": "recipe.json", "is_dir": True}, "it stored no such file"),
+    "a folder": ({"path": "recipe.json", "is_dir": True}, "the run did not store it"),
     "no size": ({"path": "recipe.json", "is_dir": False}, "an unknown number"),
     "a size beyond all bounds": ({"path": "recipe.json", "is_dir": False, "file_size": 2**40}, "may have 1,048,576"),
     "a size that is not true": ({"path": "recipe.json", "is_dir": False, "file_size": 2}, "may have 1,048,576"),

@@ -149,7 +149,7 @@ def test_a_sweep_is_resumed_and_written_beside_the_store_only(
     original = content(made)
     ended = quantexp(*SWEEP, "seed=0,1,2", timeout=PATIENCE)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("skip      done before") == 2
+    assert ended.stderr.count("skip      finished before") == 2
     assert content(made) == original
     assert not (tmp_path / "old").exists()
 
@@ -288,7 +288,7 @@ def test_a_report_is_not_replaced_by_one_that_lacks_results_which_it_has(
     assert left.value.code == 1
     assert "1 recorded results cannot be read and are not in the table" in shown.out
     assert "report-night keeps its report: it has 1 results that cannot be read now" in shown.err
-    assert shown.err.rstrip().endswith("Write another one with --to FOLDER")
+    assert shown.err.rstrip().endswith("Choose another folder with --to FOLDER")
     assert content(moved) == before
 
     report_command(["night", "--to", "other"])
@@ -308,7 +308,7 @@ def test_the_report_of_a_sweep_that_is_resumed_is_kept_while_results_in_it_canno
     before = content(moved / REPORT), content(files_of(parent.run_id) / "report")
     sweep.begin(moved / REPORT, Local(), Settings(name="night"), Plan(1), "python -m quantexp -m")
     assert Ongoing.read(moved / REPORT).done == {kept.tags["quantexp.identity"]: kept.name}
-    assert f"{lost.name} does not count as done, its result cannot be read" in caplog.text
+    assert f"{lost.name} is run again, its result cannot be read" in caplog.text
     assert sweep.sum_up(moved / REPORT, Local()) == 0
     assert f"{moved / REPORT} keeps its report: it has 1 results that cannot be read now" in caplog.text
     after = {name: text for name, text in content(moved / REPORT).items() if name != "sweep.json"}
@@ -324,8 +324,8 @@ def test_what_cannot_be_read_is_run_again_when_its_sweep_is_resumed(moved: Path,
     shutil.rmtree(files_of(lost.run_id))
     ended = quantexp(*SWEEP, "seed=0,1", timeout=PATIENCE)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("skip      done before") == 1
-    assert f"{lost.name} does not count as done, its result cannot be read" in ended.stderr
+    assert ended.stderr.count("skip      finished before") == 1
+    assert f"{lost.name} is run again, its result cannot be read" in ended.stderr
     assert "keeps its report" not in ended.stderr
     assert len(Path(REPORT, "table.csv").read_text().splitlines()) == 1 + 2
     assert (len(the_sweep().reports), the_sweep().unreadable) == (2, ())
@@ -346,7 +346,7 @@ def test_a_link_beside_the_store_that_leads_out_of_it_is_not_followed(moved: Pat
         before = read_before(store, sweeps.parents(store, "night")[0].run_id)
     (unreadable,) = before.unreadable
     assert (unreadable.run_id, len(before.done)) == (first.run_id, 1)
-    assert "an artifact lies below its run" in unreadable.reason
+    assert "an artifact must lie below its run" in unreadable.reason
 
 
 def test_an_id_of_a_run_that_leads_out_of_the_store_is_not_followed(moved: Path, tmp_path: Path) -> None:
@@ -358,4 +358,4 @@ def test_an_id_of_a_run_that_leads_out_of_the_store_is_not_followed(moved: Path,
             connection.execute(f"UPDATE {table} SET run_uuid = '../../outside' WHERE run_uuid = ?", (first.run_id,))
     (unreadable,) = the_sweep().unreadable
     assert unreadable.run_id == "../../outside"
-    assert "it stored no such file" in unreadable.reason
+    assert "the run did not store it" in unreadable.reason

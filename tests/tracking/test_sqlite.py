@@ -192,7 +192,7 @@ def test_a_store_that_may_not_be_read_is_told(folder: Path, name: str) -> None:
     read_all(folder.parent / "warm")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     (folder / name).chmod(0o000)
-    told = r"mlflow\.db may not be read by this user \(Permission denied\); .*chmod a\+r"
+    told = r"mlflow\.db is not readable for this user \(Permission denied\); .*chmod a\+r"
     with unprivileged():
         with pytest.raises(TrackingError, match=told), read_store(uri, "quantexp"):
             pass

@@ -136,7 +136,7 @@ def test_a_directory_whose_name_an_address_cannot_hold_is_refused(
 ) -> None:
     (workdir / "what?").mkdir()
     monkeypatch.chdir(workdir / "what?")
-    with pytest.raises(TrackingError, match="must not hold a question mark"):
+    with pytest.raises(TrackingError, match="must not contain a question mark"):
         open_store(Local())
 
 
@@ -204,7 +204,7 @@ def test_reading_a_run_where_no_store_lies_says_so(tmp_path: Path, monkeypatch: 
 
 
 def test_reading_a_run_that_the_store_does_not_have_says_so(workdir: Path) -> None:
-    with pytest.raises(TrackingError, match="holds no run '0123456789abcdef0123456789abcdef'"):
+    with pytest.raises(TrackingError, match="has no run '0123456789abcdef0123456789abcdef'"):
         package.load("0123456789abcdef0123456789abcdef")
 
 

@@ -163,7 +163,7 @@ def test_a_checkpoint_names_a_run_in_two_ways(checkpoint: str | None, run_id: st
 def test_what_is_neither_a_file_nor_a_run_is_refused_before_torch_is_needed(small: Sample) -> None:
     check_inputs(small(train=Train(checkpoint="runs:/nowhere")))  # whether it exists shows when it is read
     for checkpoint in ("runs:/one/model", "lost.pt", "0a" * 15):
-        with pytest.raises(TrainingError, match=rf"there is none at {checkpoint}; .* or give a run as runs:/RUN_ID"):
+        with pytest.raises(TrainingError, match=rf"there is no file {checkpoint}; .* or give a run as runs:/RUN_ID"):
             check_inputs(small(train=Train(checkpoint=checkpoint)))
 
 
