@@ -13,7 +13,7 @@ from quantexp.config import Amp
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.casting import Autocast
 from quantexp.quant.methods.none import DTYPES
-from quantexp.quant.methods.work import Form, Work
+from quantexp.quant.methods.work import Form, Work, weight_settings
 from quantexp.results import Training
 from quantexp.training.cache import Trained
 from quantexp.training.loop import fit
@@ -29,7 +29,9 @@ def quantize(option: Amp, work: Work) -> Quantized:
         return fit(model, data.train, data.objective, work.train, seed=baseline.seed, label=label, autocast=dtype)
 
     if baseline.can_train:
-        trained = baseline.trained_once("amp", work.train, {"precision": precision}, baseline.fresh, run_training)
+        trained = baseline.trained_once(
+            "amp", work.train, weight_settings(option, work.form), baseline.fresh, run_training
+        )
     else:
         trained = Trained(copy.deepcopy(baseline.model), None)
     promise = Promise("the operators that autocast casts", operators=precision)

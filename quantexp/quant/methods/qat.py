@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantexp.config import WEIGHTS, Qat, Start, Train
+from quantexp.config import Qat, Start, Train
 from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows import flow_of
 from quantexp.quant.flows.working import working
 from quantexp.quant.inspection.promise import Promise, Quantized
-from quantexp.quant.methods.work import Form, Work
+from quantexp.quant.methods.work import Form, Work, weight_settings
 from quantexp.quant.selection import kept_in_float
 from quantexp.results import Training
 from quantexp.training.loop import fit
@@ -58,7 +58,10 @@ def quantize(option: Qat, work: Work) -> Quantized:
         return fit(prepared, data.train, data.objective, schedule, seed=baseline.seed, label=label, on_step=freeze)
 
     kept = kept_in_float(option, baseline.model)
-    extra = {"quant": _key(option, sorted(kept)), "from": baseline.key if option.start is Start.trained else None}
+    extra = {
+        "quant": _key(option, work.form, sorted(kept)),
+        "from": baseline.key if option.start is Start.trained else None,
+    }
     with working(option.engine):
         trained = baseline.trained_once("qat", schedule, extra, build, run_training)
         model = flow.convert(trained.model, work.form.target)
@@ -75,12 +78,12 @@ def skeleton(option: Qat, network: nn.Module, form: Form) -> nn.Module:
         return converted
 
 
-def _key(option: Qat, kept: list[str]) -> dict[str, Any]:
+def _key(option: Qat, form: Form, kept: list[str]) -> dict[str, Any]:
     """Return the settings that affect the weights; the patterns of layers are resolved to the layers left in float.
 
     Epochs and learning rate are already in the key, as part of the schedule.
     """
-    settings = option.settings(WEIGHTS)
+    settings = weight_settings(option, form)
     for name in ("include", "exclude", "epochs", "learning_rate"):
         del settings[name]
     return {**settings, "kept": kept, "reduce_range": reduces_range(option.engine, option.reduce_range)}

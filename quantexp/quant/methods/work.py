@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from quantexp.config import Train
+from quantexp.config import WEIGHTS, Quant, Train
 from quantexp.tasks.data import TaskData
 from quantexp.tasks.inputs import Batch
 from quantexp.training.baseline import Baseline
@@ -31,3 +32,9 @@ class Work:
     data: TaskData
     train: Train
     form: Form
+
+
+def weight_settings(option: Quant, form: Form) -> dict[str, Any]:
+    """Return the settings of a method that affect the weights it trains; the precision is one of them for some."""
+    precision = {"precision": form.precision} if option.precision_affects is WEIGHTS else {}
+    return {**option.settings(WEIGHTS), **precision}
