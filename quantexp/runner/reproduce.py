@@ -38,7 +38,7 @@ def reproduce(run_id: str, tracking: Tracking, *, data_dir: str | None = None, t
         trust: Whether the user's own network and task, which the store names, may be imported.
 
     Raises:
-        QuantexpError: TrackingError if the run cannot be read, or its records or data were changed; all errors of a run.
+        QuantexpError: TrackingError if the run cannot be read, or its records or data were changed; errors of a run.
     """
     from quantexp.reports.repeat import side_by_side
     from quantexp.runner.finished import read_finished_run

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import quantexp as package
-from quantexp.config import Experiment, Local, Mnist, Server, Source
+from quantexp.config import DataSource, Experiment, Local, Mnist, Server
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
 from quantexp.tracking.address import resolve_uri, sqlite_path
@@ -339,7 +339,7 @@ def test_a_run_is_recorded_on_a_server_and_its_model_read_back(
     assert f"in {server}" in done.stdout
     assert f"open {server}/#/experiments/{store.experiment_id}/runs/{run.info.run_id}" in done.stdout
 
-    test = Experiment(task=Mnist(), data=Source.sample).load().test
+    test = Experiment(task=Mnist(), data=DataSource.sample).load().test
     model = package.load(run.info.run_id, tracking_uri=server)
     correct = int((predict(model, test) == test.labels).sum())
     assert round(correct / len(test), 6) == run.data.metrics["accuracy"]
