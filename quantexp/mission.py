@@ -1,4 +1,4 @@
-"""A whole run in one function."""
+"""One run from the data to the report, in one function."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of a run: its report, the network that the report is about, and the recipe to build that again."""
+    """The result of a run: its report, the network that the report describes, and the recipe that rebuilds it."""
 
     report: Report
     model: nn.Module
@@ -38,35 +38,35 @@ class RunResult:
 
 
 def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
-    """Train or load, quantize, inspect, measure.
+    """Train or load the float network, quantize it, check what the method did, and measure.
 
     Args:
-        experiment: What is run.
-        weights: Folder of the network that the run in `train.checkpoint` stored, where that names a run.
+        experiment: The options of the run.
+        weights: Folder of the stored network, if `train.checkpoint` names a run.
 
     Raises:
         QuantexpError: ConfigError, DataError, CacheError, TrainingError, QuantizationError or BenchmarkError.
     """
     _require_runtimes(experiment)
     data = load(experiment)
-    baseline = trained(experiment, data, weights)  # once, then from the cache
+    baseline = trained(experiment, data, weights)  # trained once, then read from the cache
     form = Form(str(experiment.precision), data.example, experiment.runtime.target)
     quantized = quantize(experiment.quant, Work(baseline, data, experiment.train, form))
-    contestants = list(_contestants(experiment, data, baseline, quantized))  # each inspected, or an error
+    contestants = list(_contestants(experiment, data, baseline, quantized))  # raises if inspection fails
     recipes = _recipes(experiment, data, contestants)
     others = list(_others(experiment, contestants[0]))
-    sizes = experiment.batch_size if experiment.quant.timed else []  # simulated: no latency
+    sizes = experiment.batch_size if experiment.quant.timed else []  # without kernels there is no latency
     measured = measure(contestants, others, recipes, data, experiment.benchmark, sizes)
     report = _report(experiment, data, baseline, quantized, measured)
     return RunResult(report, contestants[-1].network, recipes[-1])
 
 
 def load(experiment: Experiment) -> TaskData:
-    """Load the splits of the task, in the kind of input that the network takes; runs in a row read them once.
+    """Load the splits of the task, with the kind of input that the network takes; consecutive runs load them once.
 
     Raises:
-        ConfigError: If the network takes no kind of input that the task gives.
-        DataError: If the data are missing, damaged or out of reach.
+        ConfigError: If the network takes no kind of input that the task provides.
+        DataError: If the data are missing, damaged or cannot be downloaded.
     """
     task = experiment.task
     data = tasks.load(task, input_kind(experiment), experiment.data_request)
@@ -81,12 +81,12 @@ def load(experiment: Experiment) -> TaskData:
 
 
 def input_kind(experiment: Experiment) -> Kind:
-    """Return the kind of input that the task gives and the network takes. Raises ConfigError if there is none."""
+    """Return the kind of input that the task provides and the network takes. Raises ConfigError if there is none."""
     return models.kind(experiment.task, tasks.gives(experiment.task), experiment.model)
 
 
 def _require_runtimes(experiment: Experiment) -> None:
-    """Make sure that the machine has what all runtimes of the run need. Raises BenchmarkError."""
+    """Check that this machine supports all runtimes of the run. Raises BenchmarkError."""
     for runtime in (experiment.runtime, *_further_runtimes(experiment)):
         require(runtime)
 
@@ -94,7 +94,7 @@ def _require_runtimes(experiment: Experiment) -> None:
 def _contestants(
     experiment: Experiment, data: TaskData, baseline: Baseline, quantized: Quantized
 ) -> Iterator[Contestant]:
-    """Yield the float network, and behind it the quantized one if anything is quantized, each inspected."""
+    """Yield the float network and, if anything is quantized, the quantized one; both are inspected."""
     float_network = Quantized(baseline.model, None, baseline.training)
     yield _inspected(float_network, "fp32", experiment, data)
     if quantized.promise is not None:
@@ -103,20 +103,20 @@ def _contestants(
 
 def _inspected(quantized: Quantized, precision: str, experiment: Experiment, data: TaskData) -> Contestant:
     runtime, engine = experiment.runtime, experiment.quant.packs_for if quantized.promise else None
-    with threads(experiment.benchmark.threads):  # what is compiled runs with as many
+    with threads(experiment.benchmark.threads):  # a compiled network runs with the threads it was compiled with
         prepared = prepare(runtime, quantized.model, data.evaluated.first(PREDICT_BATCH), engine)
         evidence = inspect(quantized, prepared.operators(), engine)
     return Contestant(quantized.model, precision, runtime, evidence, quantized.training, engine, prepared)
 
 
 def _others(experiment: Experiment, reference: Contestant) -> Iterator[Contestant]:
-    """Yield the float network in further runtimes."""
+    """Yield the float network once for each further runtime."""
     for runtime in _further_runtimes(experiment):
         yield replace(reference, runtime=runtime, inspected=None)
 
 
 def _further_runtimes(experiment: Experiment) -> Iterator[Runtime]:
-    """Yield the runtimes that the float network is timed in beside that of the run: eager, and those asked for."""
+    """Yield the other runtimes that the float network is timed in: eager, and those in benchmark.runtimes."""
     if not experiment.quant.timed:
         return
     known: dict[str, type[Runtime]] = {runtime.name: runtime for runtime in RUNTIMES}
@@ -126,9 +126,9 @@ def _further_runtimes(experiment: Experiment) -> Iterator[Runtime]:
 
 
 def _recipes(experiment: Experiment, data: TaskData, contestants: Sequence[Contestant]) -> list[Recipe]:
-    """Return how each contestant is built again from what is stored."""
+    """Return the recipe that rebuilds each contestant from its stored state."""
     recipe = Recipe.of(experiment, data, input_kind(experiment))
-    if any(one.inspected and one.inspected.batch_size for one in contestants):
+    if any(contestant.inspected and contestant.inspected.batch_size for contestant in contestants):
         sizes = {PREDICT_BATCH, *experiment.batch_size}
         recipe = replace(recipe, batch_sizes=tuple(sorted(sizes)))
     return [replace(recipe, quant={"name": "none"}, precision="fp32"), recipe][: len(contestants)]

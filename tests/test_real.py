@@ -26,6 +26,8 @@ from quantexp.config import (
 from quantexp.mission import RunResult, run
 from quantexp.quant.inspection.evidence import held_weights
 
+pytestmark = pytest.mark.slow
+
 TASKS = {"mnist": Mnist, "sst2": Sst2}
 FLOWS = (Flow.fx, Flow.pt2e)
 FLOAT_AT_LEAST = {"mnist": 0.968, "sst2": 0.795}

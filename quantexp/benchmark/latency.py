@@ -1,13 +1,13 @@
-"""Timing forward passes: the models that are compared take turns, in one process, on the same inputs.
+"""Timing of forward passes: the networks that are compared run alternately in one process, on the same inputs.
 
-`paired` copies the models afresh many times. Two copies of one model differ by per cents from where
-their weights lie in memory, so each placement is one look at the ratio, and the spread over placements
-is the honest error. Within a placement there are rounds: one block of calls for each model, long enough
-that the clock's resolution does not matter. What disturbs a machine comes and goes within milliseconds,
-so blocks are short, and one that must hold many calls is timed in slices, the models taking turns. A call
-then finds the caches as another model left them, as in a service that also does other things.
+`paired` re-copies the networks many times. Two copies of one network differ by a few percent, depending on the
+addresses of their weights. So each placement in memory is one sample of the speedup, and the interval is computed over
+placements. A placement has several rounds, and each round has one block of calls for each network. A block is long
+enough for the resolution of the clock, but short, because disturbances of the machine last only milliseconds. A block
+of many calls is timed in slices, and the networks alternate after each slice. A call then finds the caches as the other
+network left them, as in a service that also does other work.
 
-`lab` does as the hand-out says: one warm-up, a few timed calls on one batch, mean and deviation.
+`lab` follows the hand-out of the lab: one warm-up, a few timed calls on one batch, mean and deviation.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.data import Split
 from quantexp.tasks.inputs import Batch
 
-BLOCK_SECONDS = 2e-4  # about the least of a block: short, as what the machine does to one it then does to the next
-SLICE_SECONDS = 5e-3  # about the most that one model is timed before another has its turn
-PLACEMENTS = 30  # that share the budget, if the models are fast enough
-MOST_ROUNDS = 100  # in a placement, an even number; beyond that another placement tells more
+BLOCK_SECONDS = 2e-4  # about the shortest block: a disturbance of the machine then also affects the next network
+SLICE_SECONDS = 5e-3  # about the longest time before it is the turn of the next network
+PLACEMENTS = 30  # the budget is divided among them, if the networks are fast enough
+MOST_ROUNDS = 100  # in a placement, an even number; above it a further placement is more useful
 WARM_UP_BLOCKS = 5  # at most
-IMPROVEMENT = 0.98  # a block that takes more of the best before it no longer improves
-BATCHES = 8  # distinct batches of test inputs that the calls rotate over, fewer where they are large
+IMPROVEMENT = 0.98  # a block that takes a larger share of the best time so far is no improvement
+BATCHES = 8  # different batches of test inputs that the calls rotate over, fewer if they are large
 MAX_INPUT_BYTES = 64_000_000
-MAX_SHIFT = 1 << 20  # values of the tensor that moves the next copy to another place
+MAX_SHIFT = 1 << 20  # size of the tensor that moves the next copy to another address
 
 Ended = Literal["narrow", "budget", "protocol"]
 Network = Callable[..., Any]  # called as `network(*batch)`
@@ -47,19 +47,19 @@ Network = Callable[..., Any]  # called as `network(*batch)`
 
 @dataclass(frozen=True)
 class Timing:
-    """The latency of each contestant at one batch size, and what went on beside it."""
+    """The latency of each contestant at one batch size, and the conditions of the measurement."""
 
     latencies: tuple[Latency, ...]
     conditions: Conditions
 
 
 def time_models(contestants: Sequence[Prepared], examples: Split, batch_size: int, protocol: Benchmark) -> Timing:
-    """Time the contestants against each other, the first being the one that the others are compared with.
+    """Time the contestants alternately; the first one is the reference of the comparison.
 
-    The caller has set the threads. Other processes of quantexp on this host stand still meanwhile.
+    The caller sets the threads first. Other processes of quantexp on this host pause during the measurement.
 
     Raises:
-        BenchmarkError: If the protocol is not one that is known here.
+        BenchmarkError: If the protocol is unknown.
     """
     with torch.inference_mode(), host.alone():
         clock = noise.Clock()
@@ -88,7 +88,7 @@ def time_models(contestants: Sequence[Prepared], examples: Split, batch_size: in
 
 
 def _batches(examples: Split, size: int, count: int) -> list[Batch]:
-    """Return up to `count` batches of real examples, starting again at the first where they run out."""
+    """Return up to `count` batches of examples; after the last example they continue with the first."""
     first = examples.first(size)
     fitting = max(1, min(count, MAX_INPUT_BYTES // sum(tensor.nbytes for tensor in first)))
     return [first, *(examples.first(size, skipping=index * size) for index in range(1, fitting))]
@@ -98,7 +98,7 @@ def _paired(
     contestants: Sequence[Prepared], inputs: list[Batch], batch_size: int, protocol: Paired
 ) -> tuple[list[Latency], Ended]:
     started = time.perf_counter()
-    chance = random.Random()  # not seeded: an order that all runs share would lean the same way in all of them
+    chance = random.Random()  # not seeded: an order shared by all runs would give all of them the same bias
     first_ms = [_time(contestant.network, inputs, 1) * 1e3 for contestant in contestants]
     call_seconds = [_call_seconds(contestant.network, inputs) for contestant in contestants]
     block = _Block.of(protocol.calls, min(call_seconds))
@@ -106,7 +106,7 @@ def _paired(
     rounds = None
     while True:
         copies = _placed(contestants, chance)
-        # The last to be warmed up keeps more of the caches all through the placement.
+        # In random order: the last one keeps more of the caches for the whole placement.
         warm = sum(_warm_up(copy, block.slice_calls, inputs) for copy in chance.sample(copies, len(copies)))
         rounds = rounds or _rounds(block, warm * block.calls, protocol)
         placements.append(_samples(copies, inputs, block, rounds, chance))
@@ -114,7 +114,9 @@ def _paired(
         if ended:
             break
     latencies = [
-        latency(batch_size, [ms for one in placements for ms in one[index]], block.calls, len(placements), first)
+        latency(
+            batch_size, [ms for samples in placements for ms in samples[index]], block.calls, len(placements), first
+        )
         for index, first in enumerate(first_ms)
     ]
     return latencies, ended
@@ -122,14 +124,14 @@ def _paired(
 
 @dataclass(frozen=True)
 class _Block:
-    """How many calls of a model are timed at once, and how many such slices make a block."""
+    """The calls of a network that are timed together as a slice, and the slices of a block."""
 
     slice_calls: int
     slices: int
 
     @classmethod
     def of(cls, least_calls: int, call_seconds: float) -> _Block:
-        """Return the block for models that take `call_seconds`; the clock resolves a hundredth of it, or better."""
+        """Return the block for a call of `call_seconds`, at least 100 times the resolution of the clock."""
         least_seconds = max(BLOCK_SECONDS, 100 * time.get_clock_info("perf_counter").resolution)
         calls = max(least_calls, round(least_seconds / call_seconds))
         slice_calls = min(calls, max(1, round(SLICE_SECONDS / call_seconds)))
@@ -143,10 +145,10 @@ class _Block:
 def _samples(
     copies: Sequence[Network], inputs: list[Batch], block: _Block, rounds: int, chance: random.Random
 ) -> list[list[float]]:
-    """Return the mean milliseconds of a call in each block, by model and round.
+    """Return the mean milliseconds of a call in each block, by network and round.
 
-    Who goes first is shuffled, and every other time it is the reverse: who comes later finds other caches,
-    and so each must come early as often as late.
+    The order is shuffled for every other turn and reversed in the turn after it. The order changes what a network finds
+    in the caches, so each network must run early as often as late.
     """
     samples = [[0.0] * rounds for _ in copies]
     order: list[int] = []
@@ -159,9 +161,9 @@ def _samples(
 
 
 def _placed(contestants: Sequence[Prepared], chance: random.Random) -> list[Network]:
-    """Copy the contestants to other places in memory, in an order that changes, as later copies lie elsewhere."""
+    """Copy the contestants to other addresses in memory, in random order because the order affects the addresses."""
     copies: dict[int, Network] = {}
-    shifts = []  # freed when all copies stand
+    shifts = []  # freed after all copies are made
     for index in chance.sample(range(len(contestants)), len(contestants)):
         shifts.append(torch.empty(chance.randrange(1, MAX_SHIFT)))
         copies[index] = contestants[index].copied()
@@ -174,25 +176,25 @@ def _call_seconds(model: Network, inputs: list[Batch]) -> float:
 
 
 def _warm_up(model: Network, calls: int, inputs: list[Batch]) -> float:
-    """Call the model until a block of `calls` no longer improves; return the seconds of a call then."""
+    """Call the network until a block of `calls` no longer improves; return the best seconds per call."""
     best = _time(model, inputs, calls)
     for _ in range(WARM_UP_BLOCKS - 1):
-        taken = _time(model, inputs, calls)
-        if taken > IMPROVEMENT * best:
+        seconds = _time(model, inputs, calls)
+        if seconds > IMPROVEMENT * best:
             break
-        best = taken
-    return min(best, taken)
+        best = seconds
+    return min(best, seconds)
 
 
 def _rounds(block: _Block, round_seconds: float, protocol: Paired) -> int:
-    """Return how many rounds a placement has. An even number of slices lets each go first as often as the others."""
+    """Return the rounds of a placement. With an even number of slices, each network runs first equally often."""
     step = 1 + block.slices % 2
     share = max(1, int(protocol.seconds / PLACEMENTS / round_seconds))
     return max(step, min(MOST_ROUNDS, share) // step * step)
 
 
 def _ended(placements: Sequence[Sequence[Sequence[float]]], spent: float, protocol: Paired) -> Ended | None:
-    """Say what ends the measurement after these placements, None if it goes on."""
+    """Return what ends the measurement after these placements, None if it continues."""
     if len(placements) >= protocol.placements:
         first, *others = zip(*placements, strict=True)
         if not others:
@@ -215,7 +217,7 @@ def _lab(
 
 
 def _time(model: Network, inputs: list[Batch], calls: int, start: int = 0) -> float:
-    """Return the mean seconds of some calls in a row, which rotate over the inputs."""
+    """Return the mean seconds per call of consecutive calls, which rotate over the inputs."""
     turns = [inputs[(start + index) % len(inputs)] for index in range(calls)]
     started = time.perf_counter()
     for batch in turns:

@@ -1,7 +1,7 @@
-"""What each layer loses by quantization: errors of its weight, and how far its inputs and outputs are from float's.
+"""The quantization error of each layer: in its weight, and in its inputs and outputs compared with float.
 
-Both models run on the same examples, a batch at a time, and only sums are kept: memory holds one batch of activations
-of either model, however many examples there are.
+Both networks run on the same examples, batch by batch, and only sums are stored: the memory for activations is that of
+one batch, for any number of examples.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Figures = dict[str, float | None]
 def layer_losses(
     baseline: nn.Module, quantized: nn.Module, layers: Sequence[Layer], examples: Split
 ) -> tuple[LayerLoss, ...]:
-    """Return what each of `layers`, those of the quantized model, loses on up to 512 examples spread over `examples`.
+    """Return the losses of `layers`, the layers of the quantized network, on up to 512 evenly spaced examples.
 
-    Nothing where all of them hold float32: nothing was rounded, a training of its own made the difference.
+    The result is empty if all layers hold float32: then nothing was rounded, and only separate training differs.
     """
     if all(layer.precision == "fp32" for layer in layers):
         return ()
@@ -42,10 +42,12 @@ def layer_losses(
     for batch in torch.split(rows, PREDICT_BATCH):
         inputs = examples.inputs(batch)
         before, after = calls(baseline, inputs, norms), calls(quantized, inputs)
-        for name, one in seen.items():
-            one.add(before.get(name, []), after.get(name, []))
+        for name, sums in seen.items():
+            sums.add(before.get(name, []), after.get(name, []))
     weights = _float_weights(baseline, norms)
-    held = {layer.name: None for layer in layers} | {name: weight(one) for name, one in named_layers(quantized).items()}
+    held = dict.fromkeys(layer.name for layer in layers) | {
+        name: weight(layer) for name, layer in named_layers(quantized).items()
+    }
     return tuple(
         LayerLoss(
             name=layer.name,
@@ -59,39 +61,39 @@ def layer_losses(
 
 @dataclass
 class _Seen:
-    """What was seen of one layer in the batches so far."""
+    """The sums and ranges of one layer over the batches so far."""
 
     low: float = math.inf
     high: float = -math.inf
-    grid_low: float = math.inf  # of the grids of all calls
+    grid_low: float = math.inf  # over the grids of all calls
     grid_high: float = -math.inf
     values: int = 0
     beyond: int = 0
-    inputs: tuple[float, float] = (0.0, 0.0)  # energies: of the float model's, of the difference
+    inputs: tuple[float, float] = (0.0, 0.0)  # energies of the float values and of the difference
     outputs: tuple[float, float] = (0.0, 0.0)
 
     def add(self, before: Sequence[Call], after: Sequence[Call]) -> None:
-        """Add a batch: what the layer took and gave in the float model, and in the quantized one, call by call."""
-        for one in before:
-            if one.inputs is not None:
-                self.low, self.high = min(self.low, float(one.inputs.min())), max(self.high, float(one.inputs.max()))
-        for one, other in zip(before, after, strict=False):
-            if one.inputs is not None and other.inputs is not None:
+        """Add the calls of the layer on one batch, in the float network and in the quantized one."""
+        for call in before:
+            if call.inputs is not None:
+                self.low, self.high = min(self.low, float(call.inputs.min())), max(self.high, float(call.inputs.max()))
+        for call, other in zip(before, after, strict=False):
+            if call.inputs is not None and other.inputs is not None:
                 if other.grid is not None:
-                    self._hold_against(other.grid, one.inputs)
-                self.inputs = _added(self.inputs, one.inputs, other.inputs)
-            if one.output is not None and other.output is not None:
-                reference = one.output.relu() if other.rectified else one.output
-                self.outputs = _added(self.outputs, reference, other.output)
+                    self._count_clipped(other.grid, call.inputs)
+                self.inputs = _add_energies(self.inputs, call.inputs, other.inputs)
+            if call.output is not None and other.output is not None:
+                reference = call.output.relu() if other.rectified else call.output
+                self.outputs = _add_energies(self.outputs, reference, other.output)
 
-    def _hold_against(self, grid: Grid, values: Tensor) -> None:
+    def _count_clipped(self, grid: Grid, values: Tensor) -> None:
         low, high = grid.low - grid.scale / 2, grid.high + grid.scale / 2
         self.grid_low, self.grid_high = min(self.grid_low, grid.low), max(self.grid_high, grid.high)
         self.values += values.numel()
         self.beyond += int(((values < low) | (values > high)).sum())
 
     def figures(self) -> Figures:
-        """Return the figures of the activations under their names."""
+        """Return the figures of the activations by name."""
         return {
             "input_low": finite(self.low),
             "input_high": finite(self.high),
@@ -103,59 +105,61 @@ class _Seen:
         }
 
 
-def _added(sums: tuple[float, float], reference: Tensor, other: Tensor) -> tuple[float, float]:
+def _add_energies(sums: tuple[float, float], reference: Tensor, other: Tensor) -> tuple[float, float]:
     if reference.numel() != other.numel():
         return sums
-    signal, noise = energies(reference, other.reshape(reference.shape))  # graphs flatten what linear layers take
+    signal, noise = energies(reference, other.reshape(reference.shape))  # graphs flatten the inputs of linear layers
     return sums[0] + signal, sums[1] + noise
 
 
-def _weight_figures(reference: Tensor | None, given: Tensor | None) -> Figures:
-    """Return the figures of a float weight, and its errors where `given` is what was made of it."""
+def _weight_figures(reference: Tensor | None, quantized: Tensor | None) -> Figures:
+    """Return the range of a float weight, and its errors if `quantized` is given."""
     figures: Figures = dict.fromkeys(
         ("weight_mean_error", "weight_max_error", "weight_sqnr_db", "weight_low", "weight_high")
     )
     if reference is None:
         return figures
     figures |= {"weight_low": finite(float(reference.min())), "weight_high": finite(float(reference.max()))}
-    if given is None or given.shape != reference.shape:
+    if quantized is None or quantized.shape != reference.shape:
         return figures
-    error = (reference - given).abs()
+    error = (reference - quantized).abs()
     return figures | {
         "weight_mean_error": finite(float(error.mean())),
         "weight_max_error": finite(float(error.max())),
-        "weight_sqnr_db": sqnr_db(reference, given),
+        "weight_sqnr_db": sqnr_db(reference, quantized),
     }
 
 
 # Batch normalisation
 
 
-def _folded(baseline: nn.Module, left: Container[str], example: Batch) -> dict[str, nn.Module]:
-    """Return the batch normalisations that were folded into the layer before them, by that layer.
+def _folded(baseline: nn.Module, remaining: Container[str], example: Batch) -> dict[str, nn.Module]:
+    """Return the batch normalisations that were folded into the layer before them, by the name of that layer.
 
-    They take what the layer gives, and are not among the layers that are `left` in the quantized model.
+    Their inputs are the outputs of that layer, and they are not among the `remaining` layers of the quantized network.
     """
     held = named_layers(baseline)
-    norms = {name: one.module for name, one in held.items() if isinstance(one.module, NORMS) and name not in left}
+    norms = {
+        name: layer.module for name, layer in held.items() if isinstance(layer.module, NORMS) and name not in remaining
+    }
     if not norms:
         return {}
     found = calls(baseline, example)
     return {
         name: norm
-        for behind, norm in norms.items()
-        for name, of_layer in found.items()
-        for one, other in zip(of_layer, found[behind], strict=False)
-        if one.output is not None and other.inputs is not None and torch.equal(one.output, other.inputs)
+        for norm_name, norm in norms.items()
+        for name, layer_calls in found.items()
+        for call, norm_call in zip(layer_calls, found[norm_name], strict=False)
+        if call.output is not None and norm_call.inputs is not None and torch.equal(call.output, norm_call.inputs)
     }
 
 
 def _float_weights(baseline: nn.Module, norms: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return the weights of the float model by layer, with the batch normalisation that is folded into them."""
+    """Return the weights of the float network by layer, with their batch normalisation folded in."""
     weights = {name: weight(held) for name, held in named_layers(baseline).items()}
     for name, norm in norms.items():
-        assert isinstance(norm, NORMS)
-        assert norm.running_var is not None
+        if not isinstance(norm, NORMS) or norm.running_var is None:
+            continue
         factors = norm.weight.detach() * (norm.running_var + norm.eps).rsqrt()
         weights[name] = weights[name] * factors.view(-1, *[1] * (weights[name].dim() - 1))
     return weights

@@ -1,4 +1,4 @@
-"""Everything that is measured on the networks of one run, and what the comparison says."""
+"""All measurements on the networks of one run, and their comparison."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Measurements:
-    """What `measure` found: on each of the two that are compared, between them, on others, and beside them."""
+    """The results of `measure`: of each network, of their comparison, of other runtimes, and the conditions."""
 
     measured: tuple[Measured, ...]
     comparison: Comparison | None
@@ -56,7 +56,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class _Times:
-    """Of all contestants at one batch size: what timing found, and how they were prepared for it."""
+    """The timing of all contestants at one batch size, and the prepared networks."""
 
     timing: Timing
     prepared: tuple[Prepared, ...]
@@ -70,21 +70,21 @@ def measure(
     benchmark: Benchmark,
     batch_sizes: Sequence[int],
 ) -> Measurements:
-    """Measure the float network, and the quantized one against it if there are two contestants.
+    """Measure the float network, and compare the quantized one with it if there are two contestants.
 
     Args:
-        contestants: The float network, which is the reference, and behind it the quantized one if there is one.
-        others: The float network in other runtimes; timed beside the contestants, and nothing else.
-        recipes: How each contestant is built again from what is stored.
-        data: Quality is measured on its evaluated split.
-        benchmark: How latency is measured.
-        batch_sizes: At which; none where nothing is timed.
+        contestants: The float network, which is the reference, and the quantized network if there is one.
+        others: The float network in other runtimes, which is only timed.
+        recipes: The recipe of each contestant.
+        data: Has the split on which quality is measured.
+        benchmark: The protocol for latency.
+        batch_sizes: The batch sizes for latency; empty if nothing is timed.
 
     Raises:
         BenchmarkError: If a condition of the measurement cannot be set up.
     """
     log.info("measure   %s %s examples", f"{len(data.evaluated):,}", data.evaluation)
-    given = [contestant.outputs(data.evaluated, benchmark.threads) for contestant in contestants]
+    outputs = [contestant.outputs(data.evaluated, benchmark.threads) for contestant in contestants]
     with threads(benchmark.threads):
         times = [_timed([*contestants, *others], data, batch_size, benchmark) for batch_size in batch_sizes]
         profiles = [_profiles(times, index, data) for index in range(len(contestants))]
@@ -94,7 +94,7 @@ def measure(
             measured.append(
                 Measured(
                     precision=contestant.precision,
-                    quality=data.objective.quality(given[index], data.evaluated.labels),
+                    quality=data.objective.quality(outputs[index], data.evaluated.labels),
                     size=size(contestant.network, folder),
                     evidence=contestant.evidence,
                     profiles=profiles[index],
@@ -102,14 +102,17 @@ def measure(
                     load_ms=load_ms,
                     train_seconds=contestant.training.seconds if contestant.training else None,
                     memory_bytes=_memory(folder, benchmark, batch_sizes),
-                    loss=data.objective.mean_loss(given[index], data.evaluated.labels),
+                    loss=data.objective.mean_loss(outputs[index], data.evaluated.labels),
                     prepare_seconds=_prepare_seconds(times, index),
                     max_difference=_max_difference(times, index, contestant),
                 )
             )
-    comparison = _compare(contestants, measured, given, data, benchmark, times) if len(contestants) == 2 else None
-    further = (_other(times, len(contestants) + at, one, measured, benchmark) for at, one in enumerate(others))
-    return Measurements(tuple(measured), comparison, tuple(further), tuple(one.timing.conditions for one in times))
+    comparison = _compare(contestants, measured, outputs, data, benchmark, times) if len(contestants) == 2 else None
+    other_floats = (
+        _other(times, index, other, measured, benchmark) for index, other in enumerate(others, len(contestants))
+    )
+    conditions = tuple(timed.timing.conditions for timed in times)
+    return Measurements(tuple(measured), comparison, tuple(other_floats), conditions)
 
 
 def _timed(contestants: Sequence[Contestant], data: TaskData, batch_size: int, benchmark: Benchmark) -> _Times:
@@ -120,30 +123,30 @@ def _timed(contestants: Sequence[Contestant], data: TaskData, batch_size: int, b
 
 
 def _latencies(times: Sequence[_Times], index: int) -> tuple[Latency, ...]:
-    return tuple(one.timing.latencies[index] for one in times)
+    return tuple(timed.timing.latencies[index] for timed in times)
 
 
 def _prepare_seconds(times: Sequence[_Times], index: int) -> float | None:
-    known = [seconds for one in times if (seconds := one.prepared[index].seconds) is not None]
+    known = [seconds for timed in times if (seconds := timed.prepared[index].seconds) is not None]
     return sum(known) if known else None
 
 
 def _max_difference(times: Sequence[_Times], index: int, contestant: Contestant) -> float | None:
-    prepared = (contestant.inspected, *(one.prepared[index] for one in times))
-    known = [one.max_difference for one in prepared if one is not None and one.max_difference is not None]
-    return max(known, default=None)
+    networks = (contestant.inspected, *(timed.prepared[index] for timed in times))
+    differences = (network.max_difference for network in networks if network is not None)
+    return max((difference for difference in differences if difference is not None), default=None)
 
 
 def _other(
-    times: Sequence[_Times], index: int, one: Contestant, measured: Sequence[Measured], benchmark: Benchmark
+    times: Sequence[_Times], index: int, contestant: Contestant, measured: Sequence[Measured], benchmark: Benchmark
 ) -> OtherFloat:
     latency, (reference, *quantized) = _latencies(times, index), [model.latency for model in measured]
-    # A float network that runs elsewhere is compared with eager execution, as a quantized one is.
-    compared = quantized or ([reference] if isinstance(one.runtime, Eager) else [])
+    # Like a quantized network, a float network in another runtime is compared with eager execution.
+    compared = quantized or ([reference] if isinstance(contestant.runtime, Eager) else [])
     return OtherFloat(
-        runtime=one.runtime.name,
+        runtime=contestant.runtime.name,
         prepare_seconds=_prepare_seconds(times, index),
-        max_difference=_max_difference(times, index, one),
+        max_difference=_max_difference(times, index, contestant),
         latency=latency,
         speedups=_speedups(reference, latency, benchmark.margin),
         quantized_speedups=_speedups(latency, compared[0], benchmark.margin) if compared else (),
@@ -152,29 +155,27 @@ def _other(
 
 @torch.inference_mode()
 def _profiles(times: Sequence[_Times], index: int, data: TaskData) -> tuple[Profile, ...]:
-    found = []
-    for one in times:
-        batch = data.evaluated.first(
-            one.timing.conditions.batch_size
-        )  # made in inference mode, as those that are timed
-        found.append(profile(one.prepared[index].network, batch))
-    return tuple(found)
+    """Profile one contestant at all batch sizes; the batches are made in inference mode, like those that are timed."""
+    return tuple(
+        profile(timed.prepared[index].network, data.evaluated.first(timed.timing.conditions.batch_size))
+        for timed in times
+    )
 
 
 @contextmanager
 def _stored(contestant: Contestant, recipe: Recipe) -> Iterator[tuple[Path | None, float | None]]:
-    """Store a network in a folder that is gone afterwards; also give the milliseconds to load it from there.
+    """Store a network in a temporary folder; yield the folder and the milliseconds to load the network from it.
 
-    Where that fails both are None: a disk that is full costs these figures, not the run.
+    If that fails, both are None: with a full disk the run continues without these figures.
     """
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
         try:
             stored.save(Path(scratch), contestant.network, recipe)
             started = time.perf_counter()
-            stored.load(scratch, trust=True)  # it is what this run stored
+            stored.load(scratch, trust=True)  # this run has stored it
             load_ms = (time.perf_counter() - started) * 1e3
-        except Exception as error:  # the writers of torch and safetensors raise errors of their own
-            log.warning("the size of the stored network and its time to load are not known: %s", error)
+        except Exception as error:  # torch and safetensors raise their own errors
+            log.warning("the size of the stored network and its load time could not be measured: %s", error)
             yield None, None
             return
         yield Path(scratch), load_ms
@@ -188,25 +189,25 @@ def _memory(folder: Path | None, benchmark: Benchmark, batch_sizes: Sequence[int
 def _compare(
     contestants: Sequence[Contestant],
     measured: Sequence[Measured],
-    given: Sequence[Tensor],
+    outputs: Sequence[Tensor],
     data: TaskData,
     benchmark: Benchmark,
     times: Sequence[_Times],
 ) -> Comparison:
     baseline, quantized = measured
-    before, after = (data.objective.predictions(one) for one in given)
+    before, after = (data.objective.predictions(logits) for logits in outputs)
     with threads(usable_cores()):
-        reference, other = (one.network for one in contestants)
+        reference, other = (contestant.network for contestant in contestants)
         layers = layer_losses(reference, other, quantized.evidence.layers, data.evaluated)
     speedups = _speedups(baseline.latency, quantized.latency, benchmark.margin)
     return Comparison(
-        quality=data.objective.change(given[0], given[1], data.evaluated.labels),
+        quality=data.objective.change(outputs[0], outputs[1], data.evaluated.labels),
         agreement=float((before == after).double().mean()),
         compression=baseline.size.state_bytes / quantized.size.state_bytes,
         speedups=speedups,
         not_faster=tuple(_not_faster(contestants[1], quantized, speedups, times)),
-        training_ratio=_training_ratio(*(one.training for one in contestants)),
-        output_sqnr_db=sqnr_db(given[0], given[1]),
+        training_ratio=_training_ratio(*(contestant.training for contestant in contestants)),
+        output_sqnr_db=sqnr_db(outputs[0], outputs[1]),
         layers=layers,
     )
 
@@ -219,25 +220,27 @@ def _not_faster(
     contestant: Contestant, measured: Measured, speedups: Sequence[Speedup], times: Sequence[_Times]
 ) -> Iterator[NotFaster]:
     engine = contestant.engine.value if contestant.engine else None
-    for one, of_size, timed in zip(speedups, measured.profiles, times, strict=True):
-        if one.verdict == "faster" or (one.low is None and one.ratio > 1):
+    for speedup_here, profile_here, timed in zip(speedups, measured.profiles, times, strict=True):
+        if speedup_here.verdict == "faster" or (speedup_here.low is None and speedup_here.ratio > 1):
             continue
         count = timed.timing.conditions.threads
         setting = Setting(contestant.precision, engine, count, usable_cores(), describe().instruction_sets)
-        larger = (other for other in speedups if other.batch_size > one.batch_size and other.verdict == "faster")
+        batch_size = speedup_here.batch_size
+        larger = (other for other in speedups if other.batch_size > batch_size and other.verdict == "faster")
         evidence = _evidence(contestant, timed.prepared[1])
-        yield NotFaster(one.batch_size, not_faster(evidence, of_size, setting, one.ratio, next(larger, None)))
+        reasons = not_faster(evidence, profile_here, setting, speedup_here.ratio, next(larger, None))
+        yield NotFaster(batch_size, reasons)
 
 
 def _evidence(contestant: Contestant, prepared: Prepared) -> Evidence:
-    """Return the evidence at the batch size that a contestant was prepared for; in eager execution it is the same."""
+    """Return the evidence for the batch size of `prepared`; in eager execution it is the same for all."""
     if prepared is contestant.inspected:
         return contestant.evidence
     return replace(contestant.evidence, operators=prepared.operators())
 
 
 def _training_ratio(baseline: Training | None, quantized: Training | None) -> float | None:
-    """Return quantized over float training time, None where the two do not compare."""
+    """Return quantized over float training time, None if the two are not comparable."""
     if baseline is None or quantized is None or not quantized.comparable(baseline):
         return None
     return quantized.seconds / baseline.seconds

@@ -1,8 +1,8 @@
-"""The memory that a process needs to load a stored model and to predict with it.
+"""The memory that a process needs to load a stored network and predict with it.
 
     python -m quantexp.benchmark.memory [FOLDER BATCH_SIZE THREADS]
 
-prints the peak resident bytes of this process after that; with no arguments, after it only imported torch.
+prints the peak resident bytes of this process after that; without arguments, after only importing torch.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from quantexp.system.errors import BenchmarkError
 
 
 def memory_bytes(folder: Path, batch_size: int, threads: int) -> int:
-    """Return the peak resident bytes of a fresh process that loads and predicts, above one that only imports torch.
+    """Return the peak resident bytes of a new process that loads and predicts, minus those of importing torch.
 
     Raises:
-        BenchmarkError: If such a process cannot be measured.
+        BenchmarkError: If the process fails.
     """
     return max(0, _peak_of(str(folder), str(batch_size), str(threads)) - _peak_of())
 
@@ -28,16 +28,16 @@ def _peak_of(*arguments: str) -> int:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise BenchmarkError(
-            f"benchmark.memory=true needs a process that loads the model, it failed: {done.stderr.strip()[-300:]}; "
-            "leave benchmark.memory out"
+            "benchmark.memory=true needs a process that loads the network, but it failed: "
+            f"{done.stderr.strip()[-300:]}; use benchmark.memory=false"
         )
     return int(done.stdout)
 
 
 def _peak() -> int:
-    """Return the peak resident bytes of this process since it began to run Python."""
+    """Return the peak resident bytes of this process since Python started."""
     status = Path("/proc/self/status")
-    if status.is_file():  # the peak that getrusage knows begins before exec, in the parent's memory
+    if status.is_file():  # the peak of getrusage also includes the memory of the parent before exec
         for line in status.read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

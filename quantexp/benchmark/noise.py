@@ -1,4 +1,4 @@
-"""What goes on beside a measurement: other processes, the hypervisor, threads that were not asked for."""
+"""Disturbances of a measurement: other processes, the hypervisor, too many threads."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import psutil
 from quantexp.results import Latency
 from quantexp.system.environment import usable_cores
 
-OTHERS_SHARE = 0.1  # of the cores; an idle system stays below
+OTHERS_SHARE = 0.1  # of the cores; an idle system is below it
 STEAL_SHARE = 0.01
 SPREAD = 0.5  # of the median, between the 10th and the 90th percentile of the blocks
-SPARE_CORES = 0.3  # more than the threads asked for: torch's own housekeeping needs less
-LEAST_SECONDS = 0.2  # systems count the work of their cores in hundredths of a second: below, shares are rounding
+SPARE_CORES = 0.3  # above the number of threads; the background work of torch needs less
+LEAST_SECONDS = 0.2  # CPU times have a resolution of 10 ms: over shorter times, shares are rounding errors
 
 
 @dataclass(frozen=True)
 class Load:
-    """What ran on the host while a clock was on; see `Conditions` for the units."""
+    """The load of the host during a measurement; see `Conditions` for the units."""
 
     seconds: float
     cores_used: float
@@ -30,42 +30,44 @@ class Load:
 
 
 class Clock:
-    """Reads the CPU times of the host and of this process from its making on."""
+    """A clock for the CPU times of the host and of this process; it starts when it is created."""
 
     def __init__(self) -> None:
-        self._begun = _readings()
+        self._start = _readings()
 
     def read(self) -> Load:
-        """Return what ran since the clock was made."""
-        wall, own, busy, steal, total = (now - then for now, then in zip(_readings(), self._begun, strict=True))
+        """Return the load since the clock was created."""
+        wall, own, busy, steal, total = (now - then for now, then in zip(_readings(), self._start, strict=True))
         wall = max(wall, 1e-9)
         return Load(wall, own / wall, max(0.0, (busy - own) / wall), steal / total if total > 0 else 0.0)
 
 
 def reasons(load: Load, threads: int, latencies: Sequence[Latency]) -> tuple[str, ...]:
-    """Return why the latencies taken under `load` are not to be trusted, nothing if there is no reason."""
-    cores, whole = usable_cores(), psutil.cpu_count() or usable_cores()  # the load is that of the whole host
+    """Return the reasons not to trust latencies measured under `load`; empty if there are none."""
+    cores, host_cores = usable_cores(), psutil.cpu_count() or usable_cores()  # the load is that of the host
     found = []
-    counted = load.seconds >= LEAST_SECONDS
-    if counted and load.others_load > OTHERS_SHARE * whole:
-        found.append(f"other processes kept {load.others_load:.1f} of {whole} cores busy")
-    if counted and load.steal > STEAL_SHARE:
+    measurable = load.seconds >= LEAST_SECONDS
+    if measurable and load.others_load > OTHERS_SHARE * host_cores:
+        found.append(f"other processes kept {load.others_load:.1f} of {host_cores} cores busy")
+    if measurable and load.steal > STEAL_SHARE:
         found.append(f"the hypervisor took {load.steal:.0%} of the CPU time")
     if threads > cores:
         found.append(f"{threads} threads share {cores} cores")
-    if counted and load.cores_used > threads + SPARE_CORES:
+    if measurable and load.cores_used > threads + SPARE_CORES:
         found.append(f"this process used {load.cores_used:.1f} cores for {threads} threads")
-    spread = max((one.p90_ms - one.p10_ms) / one.median_ms for one in latencies)
+    spread = max((latency.p90_ms - latency.p10_ms) / latency.median_ms for latency in latencies)
     if spread > SPREAD:
         found.append(f"the timed blocks spread by {spread:.0%} of their median")
     return tuple(found)
 
 
 def _readings() -> tuple[float, float, float, float, float]:
-    """Return wall time, CPU time of this process, busy, stolen and whole CPU time of the host, in seconds."""
+    """Return wall time, CPU time of this process, and busy, stolen and total CPU time of the host, in seconds."""
     host = psutil.cpu_times()._asdict()
     idle = host["idle"] + host.get("iowait", 0.0)
     steal = host.get("steal", 0.0)
-    whole = sum(value for name, value in host.items() if name not in ("guest", "guest_nice"))  # they are in user
+    total = sum(
+        value for name, value in host.items() if name not in ("guest", "guest_nice")
+    )  # user and nice include them
     own = os.times()
-    return time.perf_counter(), own.user + own.system, whole - idle - steal, steal, whole
+    return time.perf_counter(), own.user + own.system, total - idle - steal, steal, total

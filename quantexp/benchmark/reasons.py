@@ -1,4 +1,4 @@
-"""Why a quantized model is not faster, as far as it can be told from what was seen of it."""
+"""The reasons why a quantized network is not faster, from its evidence and its profile."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ MULTIPLIERS = (
 )
 POOLS = ("max_pool2d", "quantized_max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
 CONVERSIONS = ("quantize", "dequantize", "_to_copy", "copy_", "to", "choose_qparams")
-FEW = 0.5  # of the time in matrix products and convolutions: the rest decides
+FEW = 0.5  # of the time in matrix products and convolutions: below, the rest dominates
 MUCH = 0.2  # of the time in conversions, or in pooling
-HOPELESS = 0.1  # as fast as float: no kernel that is made for speed does so badly
+HOPELESS = 0.1  # speedup over float: an optimized kernel is never so slow
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a model is timed with: the precision and the engine that it runs in, threads, and what the CPU has."""
+    """The setting of a timing: precision and engine of the network, threads, cores, and instruction sets of the CPU."""
 
     precision: str
     engine: str | None
@@ -54,69 +54,65 @@ class Setting:
 def not_faster(
     evidence: Evidence, profile: Profile, setting: Setting, ratio: float, faster_at: Speedup | None = None
 ) -> tuple[str, ...]:
-    """Return the reasons, the surest first; never none: that none is known is said too.
+    """Return the reasons, the most certain first, or "no reason is known".
 
-    `ratio` says how many times as fast as float the model is; `faster_at` is the speedup at a larger batch size, if
-    the model is faster there.
+    `ratio` is the speedup over float; `faster_at` is the speedup at a larger batch size, if the network is faster
+    there.
     """
     found = []
     precision = setting.precision
     if setting.threads > setting.cores:
         found.append(f"{setting.threads} threads share {setting.cores} cores")
-    lowered = evidence.mac_share(precision)
-    if lowered < 0.995:
-        names = ", ".join(one.name for one in evidence.left_in_float[:5])
+    quantized = evidence.mac_share(precision)
+    if quantized < 0.995:
+        names = ", ".join(layer.name for layer in evidence.left_in_float[:5])
         found.append(
-            f"only {lowered:.0%} of the multiply-accumulates run in {precision}{f': {names} in float' * bool(names)}"
+            f"only {quantized:.0%} of the multiply-accumulates run in {precision}{f': {names} in float' * bool(names)}"
         )
     found += _instructions(precision, setting.instruction_sets)
     if setting.engine == "onednn" and ratio < HOPELESS:
         found.append(
-            "oneDNN seems to lack a fast kernel for these layers and to take its reference kernel, as it does where "
-            "the zero point of the inputs is not 0 (ONEDNN_VERBOSE=1 shows it): choose quant.engine=x86"
+            "oneDNN seems to have no fast kernel for these layers and to use its reference kernel, as it does if "
+            "the zero point of the inputs is not 0 (ONEDNN_VERBOSE=1 shows it): use quant.engine=x86"
         )
     if setting.engine == "qnnpack":
-        found.append("the kernels of qnnpack are made for ARM")
+        found.append("the kernels of qnnpack are optimized for ARM")
     products = _share(profile, MULTIPLIERS)
     conversions = _share(profile, CONVERSIONS)
     if conversions > MUCH:
-        found.append(
-            f"converting between precisions takes {conversions:.0%} of the time: it is not fused into the products"
-        )
+        found.append(f"conversions between precisions take {conversions:.0%} of the time, as they are not fused")
     if products < FEW:
         found.append(_rest(profile, products))
     elif faster_at:
         found.append(
-            f"what each call adds to its products weighs too much here: at batch {faster_at.batch_size} it is "
-            f"{faster_at.ratio:.1f}x as fast"
+            f"the overhead of each call is too large at this batch size: "
+            f"at batch {faster_at.batch_size} the speedup is {faster_at.ratio:.1f}x"
         )
     return tuple(found) or ("no reason is known",)
 
 
 def _rest(profile: Profile, products: float) -> str:
-    """Say what takes the time that products do not: pooling, which grows with the batch, or the overhead of calls."""
+    """Return what takes the remaining time: pooling, which grows with the batch, or the overhead of calls."""
     pooling = _share(profile, POOLS)
     if pooling > MUCH:
-        return f"only {products:.0%} of the time goes to matrix products, {pooling:.0%} to pooling, which has none"
+        return f"only {products:.0%} of the time goes to matrix products, {pooling:.0%} to pooling, which is not faster"
     return (
         f"only {products:.0%} of the time goes to matrix products, the rest to the overhead of the calls, "
-        "which weighs less in larger batches"
+        "whose share is smaller in larger batches"
     )
 
 
 def _instructions(precision: str, sets: Sequence[str]) -> list[str]:
     needed = FOR_PRECISION.get(precision, ())
-    if not needed or not sets or set(needed) & set(sets):  # none at all: this system does not list them
+    if not needed or not sets or set(needed) & set(sets):  # empty: this system does not list them
         return []
     if precision == "int8":
-        return ["this CPU has neither VNNI nor AMX: an int8 product takes several instructions"]
+        return ["this CPU has neither VNNI nor AMX: an int8 product needs several instructions"]
     return [f"this CPU has no instructions for {precision}: products are computed in fp32 after a conversion"]
 
 
 def _share(profile: Profile, names: Sequence[str]) -> float:
-    """Return the share of the operators of these names, or of such a name and a suffix: `linear`, `linear_relu`."""
-    return sum(one.share for one in profile.shares if _is_one_of(one.operator.split("::")[-1].split(".")[0], names))
-
-
-def _is_one_of(operator: str, names: Sequence[str]) -> bool:
-    return operator in names or operator.startswith(tuple(f"{name}_" for name in names))
+    """Return the share of operators with these names, or such a name and a suffix: `linear`, `linear_relu`."""
+    prefixes = tuple(f"{name}_" for name in names)
+    operators = ((entry.operator.split("::")[-1].split(".")[0], entry.share) for entry in profile.shares)
+    return sum(share for operator, share in operators if operator in names or operator.startswith(prefixes))

@@ -1,4 +1,4 @@
-"""The size of a model, in the bytes that there are to count."""
+"""The size of a network in bytes: on disk and in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantexp.state.tensors import parts
 
 
 def size(model: nn.Module, stored: Path | None) -> Size:
-    """Return the size of `model`, which is stored in the folder `stored` if any took it."""
+    """Return the size of `model`; `stored` is the folder with the stored network, None if it could not be stored."""
     stored_bytes = sum(path.stat().st_size for path in stored.iterdir()) if stored else None
     return Size(state_bytes(model), stored_bytes, weight_bytes(model), parameter_count(model))
 
@@ -31,26 +31,27 @@ def state_bytes(model: nn.Module) -> int:
 def weight_bytes(model: nn.Module) -> dict[str, int]:
     """Return the bytes of weights, biases, scales and zero points in memory, by the dtype they are held in.
 
-    What a kernel library pads when it packs weights is not known and not counted.
+    Padding that a kernel library adds to packed weights is not known and not counted.
     """
     held: Counter[str] = Counter()
     for whole in [*model.parameters(), *(buffer for buffer in model.buffers() if buffer.numel())]:
         for name, tensor in parts("", whole):
             dtype = held_as(whole)[0] if name == "/qdata" else tensor.dtype
             held[_name(dtype)] += tensor.nbytes
-    for one in held_weights(model, packed=True):
-        held[_name(one.dtype)] += one.weight.numel() * one.dtype.itemsize
-        if one.bias is not None:
-            held[_name(one.bias.dtype)] += one.bias.nbytes
-        for tensor in _channel_parameters(one.weight):
+    for layer in held_weights(model, packed=True):
+        held[_name(layer.dtype)] += layer.weight.numel() * layer.dtype.itemsize
+        if layer.bias is not None:
+            held[_name(layer.bias.dtype)] += layer.bias.nbytes
+        for tensor in _channel_parameters(layer.weight):
             held[_name(tensor.dtype)] += tensor.nbytes
     return dict(sorted(held.items()))
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Count the parameters, those that are packed inside quantized layers among them."""
+    """Return the number of parameters, including those that are packed inside quantized layers."""
     packed = sum(
-        one.weight.numel() + (0 if one.bias is None else one.bias.numel()) for one in held_weights(model, packed=True)
+        layer.weight.numel() + (0 if layer.bias is None else layer.bias.numel())
+        for layer in held_weights(model, packed=True)
     )
     return packed + sum(parameter.numel() for parameter in model.parameters())
 

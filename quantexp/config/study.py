@@ -36,8 +36,8 @@ class Criterion(StrEnum):
 class Study(Option):
     """What is done with an experiment.
 
-    `needs_data` says whether it reads the task's data; `chooses` has the methods whose layers it chooses, none where it
-    leaves them to the experiment. `implementation` names the generator that yields its variants and what it found.
+    `needs_data` says whether it reads the data of the task; `chooses` has the methods whose layers it chooses.
+    `implementation` names the generator that yields its variants and returns its findings.
     """
 
     group: ClassVar[str] = "study"
@@ -151,7 +151,7 @@ class Search(Study):
     """
 
     name: ClassVar[str] = "search"
-    implementation: ClassVar[str] = "quantexp.studies.search"
+    implementation: ClassVar[str] = "quantexp.studies.search.study.find"
     chooses: ClassVar[tuple[type[Quant], ...]] = (ByLayer,)  # a simulated layer is neither faster nor smaller
 
     max_accuracy_drop: float | None = option(

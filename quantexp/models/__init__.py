@@ -1,7 +1,7 @@
-"""The networks. They know nothing of quantization.
+"""The networks. They are independent of quantization.
 
-A module a network, with the function `build(model, inputs, classes)`: fresh weights, drawn from torch's global
-random state. What a network gives is one tensor, or something that holds it as `.logits` or first.
+There is one module for each network, with the function `build(model, inputs, classes)`, which draws fresh weights from
+torch's global random state. A network returns one tensor.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def build(model: Model, inputs: Sequence[InputSpec], classes: int) -> nn.Module:
-    """Build a network with fresh weights, which gives one tensor. Raises ConfigError if it takes no such inputs."""
+    """Build a network with fresh weights. Raises ConfigError if it does not take these inputs."""
     network: nn.Module = resolve(model.implementation).build(model, tuple(inputs), classes)
     return network
 
 
 def check(model: Model) -> None:
-    """Make sure, before torch is imported, that the code of a network is there. Raises ConfigError."""
+    """Check, without importing torch, that the code of a network exists. Raises ConfigError."""
     if model.takes is None:
         from quantexp.system import own_code
 
@@ -32,15 +32,15 @@ def check(model: Model) -> None:
 
 
 def source(model: Model) -> dict[str, str]:
-    """Return what, beside the settings, tells that a network is the same: a digest of code that is not quantexp's."""
+    """Return what identifies a network besides its settings: a digest of the code if it is the user's."""
     return {} if model.takes is not None else {"source": resolve(model.implementation).source(model)}
 
 
 def kind(task: Task, gives: Sequence[Kind], model: Model) -> Kind:
-    """Return the kind of input that a network takes of those that a task gives.
+    """Return the first kind of input that the network takes and the task provides.
 
     Raises:
-        ConfigError: If it takes none of them.
+        ConfigError: If there is none.
     """
     from quantexp.system.errors import ConfigError
 

@@ -1,8 +1,9 @@
-"""A network of the user's own: a class, or a function that returns a `torch.nn.Module`.
+"""A network of the user: a class, or a function that returns a `torch.nn.Module`.
 
-It is called as `target(inputs=..., classes=..., **arguments)`. An attribute `takes` of the class or function names the
-kinds of input that it takes, such as "image" or ("tokens",); `inputs` is then a tuple of `InputSpec`. Without it the
-network takes flat features, and `inputs` is their number.
+It is built with `target(inputs=..., classes=..., **arguments)`. The attribute `takes` of the class or function names
+the kinds of input, such as "image" or ("tokens",); `inputs` is then a tuple of `InputSpec`. Without `takes` the network
+takes flat features, and `inputs` is their number. The network returns its logits, or an output that has them as
+`.logits` or as its first item.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ OURS = "quantexp.models."
 
 
 def takes(model: CustomModel) -> tuple[Taken, ...]:
-    """Return what the user's class or function says it takes, flat features if it says nothing. Raises ConfigError."""
+    """Return the kinds of input that the user's network takes; flat features by default. Raises ConfigError."""
     kinds = own_kinds("model", model.target, "takes") or (Kind.features,)
     return tuple(Taken(kind) for kind in kinds)
 
@@ -36,18 +37,18 @@ def source(model: CustomModel) -> str:
 
 
 def build(model: CustomModel, inputs: Sequence[InputSpec], classes: int) -> nn.Module:
-    """Build the network. Raises ConfigError if it cannot be built, or does not give one logit a class."""
+    """Build the network. Raises ConfigError if it cannot be built or does not return one logit for each class."""
     target, found = str(model.target), own_code.find("model.target", str(model.target))
-    given: Any = tuple(inputs) if getattr(found, "takes", ()) else inputs[0].values
-    network = _called(target, found, {"inputs": given, "classes": classes, **model.arguments})
+    argument: Any = tuple(inputs) if getattr(found, "takes", ()) else inputs[0].values
+    network = _called(target, found, {"inputs": argument, "classes": classes, **model.arguments})
     batch = examples(inputs, 2)
     shapes = " and ".join(str(tuple(tensor.shape)) for tensor in batch)
     try:
         with torch.no_grad():
             result = network.eval()(*batch)
-    except Exception as error:  # the user's code raises whatever it likes
+    except Exception as error:  # the user's code can raise anything
         raise ConfigError(
-            f"model.target={target} must take {shapes} ({', '.join(spec.dtype for spec in inputs)}), it does not "
+            f"model.target={target} must take {shapes} ({', '.join(spec.dtype for spec in inputs)}), but it failed "
             f"({type(error).__name__}: {error}); correct it or model.arguments"
         ) from error
     named = hasattr(result, "logits")
@@ -55,7 +56,8 @@ def build(model: CustomModel, inputs: Sequence[InputSpec], classes: int) -> nn.M
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (2, classes):
         raise ConfigError(
-            f"model.target={target} must turn {shapes} into (2, {classes}), one logit a class, got {shape}; correct it"
+            f"model.target={target} must return shape (2, {classes}) for {shapes}, one logit for each class; "
+            f"got {shape}; correct it"
         )
     if not isinstance(result, Tensor):
         _give_logits_only(network, named)
@@ -63,7 +65,7 @@ def build(model: CustomModel, inputs: Sequence[InputSpec], classes: int) -> nn.M
 
 
 def is_ours(target: object) -> bool:
-    """Whether `target` names a network of the installed quantexp, which may be built whoever asks for it."""
+    """Return whether `target` names a network of quantexp, which is safe to build without trust."""
     if not isinstance(target, str) or not target.startswith(OURS):
         return False
     found = own_code.find("model.target", target)
@@ -73,10 +75,10 @@ def is_ours(target: object) -> bool:
 def _called(target: str, found: Any, arguments: dict[str, Any]) -> nn.Module:
     try:
         network = found(**arguments)
-    except Exception as error:  # the user's code raises whatever it likes
+    except Exception as error:  # the user's code can raise anything
         call = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         raise ConfigError(
-            f"model.target={target} must build as {found.__name__}({call}), it does not "
+            f"model.target={target} must build as {found.__name__}({call}), but it failed "
             f"({type(error).__name__}: {error}); correct it or model.arguments"
         ) from error
     if not isinstance(network, nn.Module):
@@ -87,14 +89,14 @@ def _called(target: str, found: Any, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _logits(result: Any, named: bool) -> Any:
-    """Return what a network's output holds as `.logits` if it is `named` so, else what it holds first."""
+    """Return the `.logits` of an output if `named`, else its first item."""
     if named:
         return result.logits
     return result[0] if isinstance(result, tuple | list) and result else result
 
 
 def _give_logits_only(network: nn.Module, named: bool) -> None:
-    """Let the network give its logits alone; its layers keep their names, as nothing is put around it."""
+    """Make the network return only its logits. It is not wrapped, so that its layers keep their names."""
     kind: Any = type(network)
 
     @functools.wraps(kind.forward)  # tracers read the names of its inputs

@@ -1,4 +1,4 @@
-"""LeNet-5, as many notebooks teach it: with ReLU and max pooling where the paper has tanh and averages.
+"""LeNet-5 in its common form, with ReLU and max pooling in place of the tanh and average pooling of the paper.
 
 LeCun et al. 1998, Gradient-based learning applied to document recognition, section II.B.
 """
@@ -25,12 +25,12 @@ class LeNet5(nn.Module):
         (batch, channels, 32, 32) -> (batch, 6, 14, 14) -> (batch, 16, 5, 5) -> 400 -> 120 -> 84 -> classes
 
     Args:
-        shape: Of one image: (1, 32, 32) or (3, 32, 32). Stored networks of format 3 took its values in a row, channel
-            after channel, each row by row: (1024,) or (3072,), and are built so.
-        classes: Width of the output, shape (batch, classes), unnormalised log-probabilities.
+        shape: Shape of one image: (1, 32, 32) or (3, 32, 32). Stored networks of format 3 take flat images instead,
+            (1024,) or (3072,), in the order channel, row, column.
+        classes: Width of the output, shape (batch, classes), logits.
 
     Raises:
-        ConfigError: If `shape` is that of no such image.
+        ConfigError: If `shape` is another one.
     """
 
     def __init__(self, shape: Sequence[int], classes: int) -> None:
@@ -39,9 +39,7 @@ class LeNet5(nn.Module):
         image = next((known for known in shapes if tuple(shape) in (known, (math.prod(known),))), None)
         if image is None:
             listed = " or ".join("x".join(map(str, known)) for known in shapes)
-            raise ConfigError(
-                f"model=lenet5 takes images of {listed}, got {'x'.join(map(str, shape))}; bring them to such a size"
-            )
+            raise ConfigError(f"model=lenet5 takes images of {listed}, got {'x'.join(map(str, shape))}; resize them")
         self.flat = image if len(shape) == 1 else None
         self.features = nn.Sequential(
             nn.Conv2d(image[0], 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)
@@ -53,7 +51,9 @@ class LeNet5(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if self.flat:
             images = images.unflatten(1, self.flat)  # type: ignore[no-untyped-call]
-        maps = torch.flatten(self.features(images), 1)  # FX takes int8 through this, not through the method flatten
+        maps = torch.flatten(
+            self.features(images), 1
+        )  # FX keeps int8 through this function, but not through the method flatten
         logits: Tensor = self.classifier(maps)
         return logits
 

@@ -12,12 +12,12 @@ from quantexp.results import InputSpec
 
 
 class MLP(nn.Module):
-    """Linear and ReLU for each hidden width, Linear to the classes.
+    """A multilayer perceptron: Linear and ReLU for each hidden width, then Linear to the classes.
 
     Args:
-        inputs: Values of one example; the input has shape (batch, inputs).
-        hidden: Widths of the hidden layers; none makes it a linear model.
-        classes: Width of the output, shape (batch, classes), unnormalised log-probabilities.
+        inputs: Number of features; the input has shape (batch, inputs).
+        hidden: Widths of the hidden layers; if empty, the network is a linear model.
+        classes: Width of the output, shape (batch, classes), logits.
     """
 
     def __init__(self, inputs: int, hidden: Sequence[int], classes: int) -> None:

@@ -1,1 +1,1 @@
-"""Quantization: methods stand on flows, flows on inspection, inspection on arithmetic."""
+"""Quantization, in layers: methods use flows, flows use inspection, inspection uses arithmetic."""

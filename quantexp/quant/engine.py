@@ -1,7 +1,7 @@
-"""The engine that executes int8: a setting of the whole process, put back after use.
+"""The engine that executes int8: a setting of the whole process, which is restored after use.
 
-It decides how weights are packed, and weights are packed anew whenever a model is converted, filled from a
-state, or copied: all three must happen under the engine that the model was made for.
+The engine determines how weights are packed. Weights are packed when a network is converted, filled from a state, or
+copied, so all three must happen with the engine that the network was made for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quantexp.system.errors import QuantizationError
 
 log = logging.getLogger(__name__)
 
-FULL_RANGE = {  # the instruction sets, any of which lets an engine add products in 32 bits; qnnpack always does
+FULL_RANGE = {  # with any of these instruction sets an engine adds products in 32 bits; qnnpack always does
     Engine.x86: ("avx512_vnni", "amx_int8"),
     Engine.fbgemm: ("avx512_vnni", "amx_int8"),
     Engine.onednn: FOR_PRECISION["int8"],
@@ -26,40 +26,40 @@ FULL_RANGE = {  # the instruction sets, any of which lets an engine add products
 
 
 def supported_engines() -> list[str]:
-    """Return the engines that this machine's torch has."""
+    """Return the engines that torch supports on this machine."""
     return [name for name in torch.backends.quantized.supported_engines if name != "none"]
 
 
-def reduces_range(engine: Engine | None, asked: bool | None) -> bool:
-    """Return whether activations leave one of their 8 bits unused.
+def reduces_range(engine: Engine | None, requested: bool | None) -> bool:
+    """Return whether activations use 7 of their 8 bits only.
 
-    Without VNNI or AMX two products are added in 16 bits, which full ranges overflow. Where the CPU does not
-    tell its instruction sets the range is reduced.
+    Without VNNI or AMX, two products are added in 16 bits, which overflows with the full range. If the instruction sets
+    of the CPU are unknown, the range is reduced.
 
     Args:
         engine: The engine that executes the layers.
-        asked: What the user asks for; None leaves it to the CPU.
+        requested: The setting of the user; None decides by the CPU.
     """
     sets = set(describe().instruction_sets)
     needed = engine in FULL_RANGE and not sets & set(FULL_RANGE[engine])
-    if needed and asked is False:
-        log.warning("reduce_range is off: without VNNI sums may saturate in %s and cost accuracy", engine)
-    return needed if asked is None else asked
+    if needed and requested is False:
+        log.warning("reduce_range is off: without VNNI, sums may saturate in %s and reduce accuracy", engine)
+    return needed if requested is None else requested
 
 
 @contextmanager
 def use_engine(engine: Engine | None) -> Iterator[None]:
-    """Pack int8 weights for `engine`; for None nothing is set.
+    """Use `engine` to pack int8 weights; None changes nothing.
 
     Raises:
-        QuantizationError: If this machine's torch does not have the engine.
+        QuantizationError: If torch does not support the engine on this machine.
     """
     if engine is None:
         yield
         return
     if engine.value not in (supported := supported_engines()):
         raise QuantizationError(
-            f"quant.engine must be one that this machine has, got {engine.value}; it has {', '.join(supported)}"
+            f"quant.engine must be supported on this machine, got {engine.value}; use one of {', '.join(supported)}"
         )
     before = torch.backends.quantized.engine
     torch.backends.quantized.engine = engine.value

@@ -1,4 +1,4 @@
-"""Which layers a run quantizes: those that `quant.include` names, all if it is empty, and `quant.exclude` does not."""
+"""The layers that a run quantizes: those in `quant.include`, or all if it is empty, except those in `quant.exclude`."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from quantexp.system.errors import QuantizationError
 
 
 def kept_in_float(option: Selective, model: nn.Module) -> dict[str, str]:
-    """Return the layers of the float model that are not to be quantized, and why, by name.
+    """Return the layers that the user leaves in float, by name, with the reason.
 
     Raises:
-        QuantizationError: If a pattern matches no layer, or no layer is left to quantize.
+        QuantizationError: If a pattern matches no layer, or no layer remains to be quantized.
     """
-    names = [one.name for one in held_weights(model)]
+    names = [layer.name for layer in held_weights(model)]
     for key, patterns in (("include", option.include), ("exclude", option.exclude)):
-        _refuse_idle(key, patterns, names)
+        _require_matches(key, patterns, names)
     kept = {}
     for name in names:
         if _matches(name, option.exclude):
-            kept[name] = f"quant.exclude=[{','.join(option.exclude)}] names it"
+            kept[name] = f"quant.exclude=[{','.join(option.exclude)}] includes it"
         elif option.include and not _matches(name, option.include):
-            kept[name] = f"quant.include=[{','.join(option.include)}] does not name it"
+            kept[name] = f"quant.include=[{','.join(option.include)}] does not include it"
     if names and len(kept) == len(names):
         raise QuantizationError(
-            "quant.include and quant.exclude must leave a layer to quantize, they leave none of "
-            f"{', '.join(names)}; name fewer in quant.exclude"
+            "quant.include and quant.exclude must select at least one layer, they select none of "
+            f"{', '.join(names)}; exclude fewer layers"
         )
     return kept
 
 
 def dynamic_layers(option: Static, model: nn.Module) -> list[str]:
-    """Return the layers of the float model that static quantization leaves to dynamic, by name.
+    """Return the names of the layers that `quant=static` quantizes dynamically.
 
     Raises:
-        QuantizationError: If a pattern matches no Linear layer that is to be quantized.
+        QuantizationError: If a pattern matches no Linear layer that is quantized.
     """
     kept = kept_in_float(option, model)
     linear = [name for name, module in model.named_modules() if type(module) is nn.Linear and name not in kept]
-    _refuse_idle("dynamic", option.dynamic, linear)
+    _require_matches("dynamic", option.dynamic, linear)
     return [name for name in linear if _matches(name, option.dynamic)]
 
 
-def _refuse_idle(key: str, patterns: list[str], names: list[str]) -> None:
+def _require_matches(key: str, patterns: list[str], names: list[str]) -> None:
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            which = "Linear layers that are quantized" if key == "dynamic" else "layers"
+            kind = "Linear layers that are quantized" if key == "dynamic" else "layers"
             raise QuantizationError(
-                f"quant.{key} must match {which}, {pattern!r} matches none; the layers are {', '.join(names)}"
+                f"quant.{key} must match {kind}, {pattern!r} matches none; the layers are {', '.join(names)}"
             )
 
 

@@ -1,4 +1,4 @@
-"""The quantized network against the float one."""
+"""The comparison of the quantized network with the float one."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NO_DIFFERENCE, LOSS, GAIN = "no significant difference", "significant loss", "si
 
 @dataclass(frozen=True, slots=True)
 class Speedup:
-    """How many times faster one model is than another at one batch size: latency over latency.
+    """The speedup of one network over another at one batch size: the ratio of their latencies.
 
-    `low` and `high` bound the 95 % interval, None where the protocol has none; `per_placement` holds the
-    ratios it was drawn from. `margin` is the smallest difference worth naming, as a share.
+    `low` and `high` bound the 95 % confidence interval, None where the protocol gives none; `per_placement` holds the
+    ratio of each placement. `margin` is the smallest relevant difference, as a share.
     """
 
     batch_size: int
@@ -28,20 +28,20 @@ class Speedup:
 
     @property
     def verdict(self) -> str:
-        """ "faster" or "slower" only if the whole interval lies beyond the margin; else what can be ruled out."""
+        """The words "faster" or "slower" if the whole interval is beyond the margin, else what can be ruled out."""
         if self.low is None or self.high is None:
             return "no interval"
         if self.low > 1 + self.margin:
             return "faster"
         if self.high < 1 / (1 + self.margin):
             return "slower"
-        reach = max(self.high, 1 / self.low) - 1
-        return f"no difference of more than {math.ceil(1000 * max(reach, self.margin) - 1e-9) / 10:g} %"
+        largest = max(self.high, 1 / self.low) - 1
+        return f"no difference of more than {math.ceil(1000 * max(largest, self.margin) - 1e-9) / 10:g} %"
 
 
 @dataclass(frozen=True, slots=True)
 class NotFaster:
-    """A batch size at which int8 was not faster than float, and the reasons as far as they can be told."""
+    """A batch size at which the quantized network was not faster than the float one, with the known reasons."""
 
     batch_size: int
     reasons: tuple[str, ...]
@@ -49,13 +49,12 @@ class NotFaster:
 
 @dataclass(frozen=True, slots=True)
 class QualityChange:
-    """The quality of the quantized network against that of the float one, on the same examples.
+    """The change in quality from the float network to the quantized one, on the same examples.
 
-    `drop` is float minus quantized. `flips_gained` counts examples that only the quantized network gets right,
-    `flips_lost` those that only the float one does; `gained_examples` and `lost_examples` are their indices in the
-    evaluated split: with them two quantized networks can be compared, each by its flips from the same float network.
-    `p_value` is that of the exact McNemar test, `detectable_drop` the smallest true drop that it would find in 80 of
-    100 such sets of examples.
+    `drop` is float minus quantized. `flips_gained` counts examples that only the quantized network classifies
+    correctly, `flips_lost` those that only the float one does; `gained_examples` and `lost_examples` are their indices
+    in the evaluated split. With these, two quantized versions of one float network can be compared. `p_value` is from
+    the exact McNemar test, `detectable_drop` is the minimum detectable drop (80 % power).
     """
 
     name: str
@@ -77,12 +76,11 @@ class QualityChange:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The quantized network against the float one, on the same examples and inputs, in the same runtime.
+    """The quantized network compared with the float one, on the same examples and inputs, in the same runtime.
 
     `quality` is None where examples have no labels. `agreement` is the share of examples on which both predict the same
-    class. `output_sqnr_db` is the energy of the float outputs over that of their difference from the quantized ones,
-    None where both are equal, or not finite. `layers` has what each layer loses, in the order of the network; none
-    where no layer holds its weights in less than float.
+    class. `output_sqnr_db` is the SQNR of the quantized outputs, None where both are equal, or not finite. `layers` has
+    the loss of each layer, in the order of the network; it is empty where all layers hold float32 weights.
     """
 
     quality: QualityChange | None
@@ -90,18 +88,18 @@ class Comparison:
     compression: float
     speedups: tuple[Speedup, ...]
     not_faster: tuple[NotFaster, ...]
-    training_ratio: float | None  # quantized training time over float's, where the two compare
+    training_ratio: float | None  # training time, quantized over float; None where the two are not comparable
     output_sqnr_db: float | None = None
     layers: tuple[LayerLoss, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class OtherFloat:
-    """The float network in another runtime, timed beside the two that are compared.
+    """The float network in another runtime, timed together with the networks of the run.
 
-    `prepare_seconds` and `max_difference` are as in `Measured`. `speedups` say how much faster it is than the float
-    network in the runtime of the run, `quantized_speedups` how much faster the quantized network is than it; of a run
-    that quantizes nothing, how much faster the float network is than it is in eager execution.
+    `prepare_seconds` and `max_difference` are as in `Measured`. `speedups` are those over the float network in the
+    runtime of the run. `quantized_speedups` are those of the quantized network over this one; in a run that quantizes
+    nothing, those of the float network over itself in eager execution.
     """
 
     runtime: str

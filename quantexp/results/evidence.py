@@ -1,4 +1,4 @@
-"""What a network is made of, what ran, where the time went, and what each layer loses."""
+"""The layers of a network, the operators that ran, where the time went, and the loss of each layer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one layer became: its place in the network, its class, and how its weights are held.
+    """A layer: its place in the network, its class, and how its weights are held.
 
     `qscheme` and `engine` are None for a layer that is not quantized.
     """
@@ -22,7 +22,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class LeftInFloat:
-    """A layer that the method left in float, and why as far as it is known."""
+    """A layer that the method left in float, and the reason if it is known."""
 
     name: str
     reason: str
@@ -30,7 +30,7 @@ class LeftInFloat:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A multiplying operator that ran: its precision, how often, and its multiply-accumulates for one example."""
+    """A multiplying operator that ran: its precision, its calls, and its multiply-accumulates for one example."""
 
     name: str
     precision: str
@@ -40,7 +40,7 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class TimeShare:
-    """An operator of a profiled forward pass and its share of the time, that of operators within it apart."""
+    """An operator of a profiled forward pass and its share of the time, without the operators that it calls."""
 
     operator: str
     share: float
@@ -48,7 +48,7 @@ class TimeShare:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Where the time of a forward pass went at one batch size, the greatest share first."""
+    """The shares of the time of a forward pass at one batch size, the largest first."""
 
     batch_size: int
     shares: tuple[TimeShare, ...]
@@ -56,7 +56,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a model is made of and what really ran."""
+    """The layers of a network and the operators that really ran."""
 
     layers: tuple[Layer, ...]
     operators: tuple[Operator, ...]
@@ -69,21 +69,20 @@ class Evidence:
     def mac_share(self, precision: str) -> float:
         """Return the share of the multiply-accumulates that ran in `precision`; 0 where nothing multiplies."""
         total = sum(operator.macs for operator in self.operators)
-        return sum(one.macs for one in self.operators if one.precision == precision) / total if total else 0.0
+        return sum(run.macs for run in self.operators if run.precision == precision) / total if total else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class LayerLoss:
-    """What one layer of the quantized model loses against the float model's, on the same evaluated examples.
+    """The quantization error of one layer, compared with the same layer of the float network on the same examples.
 
-    Weights are compared as float sees them: `weight_mean_error` and `weight_max_error` are absolute differences,
+    Weights are compared after dequantization: `weight_mean_error` and `weight_max_error` are absolute differences,
     `weight_low` and `weight_high` the range of the float weight. `input_low` and `input_high` are the range of the
-    inputs that the layer has in the float model, `grid_low` and `grid_high` that of the values which the quantized
-    layer's inputs are rounded to, None where no range is fixed; both of all calls together. `clipped` is the share of
-    the float model's inputs that lie beyond, by more than half a step. The SQNRs are the energy of what the float layer
-    takes, or gives, over that of its difference from the quantized one's: `input_sqnr_db` tells what came in damaged,
-    `output_sqnr_db` what goes on. Any figure is None where it is not finite or cannot be had; errors of a weight that
-    stays in float are.
+    layer's inputs in the float network, `grid_low` and `grid_high` the range that the quantized layer can represent,
+    None where no range is fixed; both are taken over all calls. `clipped` is the share of the float network's inputs
+    that lie outside that range by more than half a step. The SQNRs compare the inputs and the outputs of the layer in
+    both networks: `input_sqnr_db` shows the error that earlier layers caused, `output_sqnr_db` the error that is passed
+    on. A figure is None where it is not finite or not available, and the weight errors are None for float weights.
     """
 
     name: str

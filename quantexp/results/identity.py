@@ -1,4 +1,4 @@
-"""What a result depends on: configuration, data, versions, machine. Its digest says which runs are the same."""
+"""What a result depends on: configuration, data, versions, machine. Runs with the same digest are the same."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a result depends on. Of two runs with equal digests one is enough.
+    """What a result depends on. Two runs with equal digests are repetitions of one run.
 
-    `configuration` has an entry for each option, with its class's name among its settings, and one for each
-    plain value; `threads` are those of training and of measuring.
+    `configuration` has an entry for each option, whose settings include the name of its class, and one for each
+    plain value; `threads` has the counts for training and for measuring.
     """
 
     configuration: dict[str, Any]
@@ -25,7 +25,7 @@ class Identity:
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Identity:
-        """Read what `to_json` wrote. Raises ValueError."""
+        """Read the JSON that `to_json` wrote. Raises ValueError."""
         from pydantic import TypeAdapter
 
         return TypeAdapter(cls).validate_json(text)

@@ -1,4 +1,4 @@
-"""What was measured on one network: how it was trained, its accuracy, its latencies, its size."""
+"""The measurements of one network: its training, quality, latencies and size."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from quantexp.results.evidence import Evidence, Profile
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One training: how long it took, where, and its loss. Times compare only on one `machine` and `threads`."""
+    """One training: its time, device and losses. Times are comparable only on one `machine` with equal `threads`."""
 
     seconds: float
     epochs: int
     device: str
     threads: int
     machine: str
-    steps: tuple[int, ...]  # after which each loss was taken
-    losses: tuple[float, ...]  # mean over the steps since the one before
+    steps: tuple[int, ...]  # the step at which each loss was recorded
+    losses: tuple[float, ...]  # mean over the steps since the previous record
 
     def comparable(self, other: Training) -> bool:
-        """Tell whether the seconds of both can be compared."""
+        """Return whether the times of both are comparable."""
         return (self.device, self.threads, self.machine) == (other.device, other.threads, other.machine)
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How good a network is on the evaluated examples: a share in [0, 1] with its 95 % interval.
+    """The quality of a network on the evaluated examples: a share in [0, 1] with its 95 % confidence interval.
 
-    `name` is what the objective calls it, such as "accuracy"; `correct` of `total` examples make it up.
+    `name` is the name of the metric, such as "accuracy"; the value is `correct` over `total` examples.
     `confusion[label][predicted]` counts the examples; its diagonal sums to `correct`.
     """
 
@@ -43,7 +43,7 @@ class Quality:
 
     @property
     def per_class(self) -> tuple[float | None, ...]:
-        """Share of the examples of each class that are classified right, None for a class without examples."""
+        """The share of each class that is classified correctly, None for a class without examples."""
         return tuple(row[label] / sum(row) if sum(row) else None for label, row in enumerate(self.confusion))
 
 
@@ -51,10 +51,9 @@ class Quality:
 class Latency:
     """Time of one forward pass at one batch size.
 
-    A sample is the mean time of a call within one timed block of `calls_per_sample` calls; the samples
-    stand in the order in which they were taken, `placements` equal shares of them. `first_call_ms` is
-    the very first call, which pays for whatever is set up lazily. `p99_ms` is None where there are too
-    few samples to know it.
+    A sample is the mean time of a call in one timed block of `calls_per_sample` calls. The samples are in the order
+    of measurement, and each of the `placements` has an equal share of them. `first_call_ms` is the time of the very
+    first call, which includes lazy initialization. `p99_ms` is None where there are too few samples for it.
     """
 
     batch_size: int
@@ -77,12 +76,12 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Under which the models were timed at one batch size, and what speaks against the figures.
+    """The conditions of the timing at one batch size, and the reasons not to trust its figures.
 
-    `ended_by` says what ended the measurement: the interval was narrow enough, the budget was spent,
-    or the protocol has a fixed number of calls. `cores_used` is the CPU time of this process over wall
-    time, `others_load` the cores that other processes kept busy, `steal` the share of CPU time that the
-    hypervisor gave to others. `unstable` holds the reasons not to trust the figures, none if there are none.
+    `ended_by` says what ended the measurement: the interval was narrow enough, the time budget was spent, or the
+    protocol has a fixed number of calls. `cores_used` is the CPU time of this process divided by wall time,
+    `others_load` the number of cores that other processes kept busy, `steal` the share of CPU time that the
+    hypervisor gave to other machines. `unstable` holds the reasons not to trust the figures; empty if there are none.
     """
 
     batch_size: int
@@ -97,29 +96,29 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """The size of a model: as the lab saves it, as quantexp stores it, and its weights in memory by dtype."""
+    """The size of a network: as a saved state dict, as quantexp stores it, and its weights in memory by dtype."""
 
     state_bytes: int  # of the file that torch.save(model.state_dict()) writes
-    stored_bytes: int | None  # of the folder that quantexp.load reads; None where no disk took it
+    stored_bytes: int | None  # of the folder that quantexp.load reads; None if it could not be written
     weight_bytes: dict[str, int]  # parameters, scales and zero points, by the dtype they are held in
     parameters: int
 
     @property
     def weights_mb(self) -> float:
-        """What the weights take in memory in MB (1e6 bytes)."""
+        """Memory that the weights take in MB (1e6 bytes)."""
         return sum(self.weight_bytes.values()) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured on one model.
+    """The measurements of one network.
 
-    `train_seconds` is None where it was not trained by quantexp, `load_ms` where no disk took it; `memory_bytes`,
-    the peak resident memory of a fresh process that loads the model and predicts, above one that only imports
-    torch, is None unless asked for. `quality` is None where examples have no labels. `loss` is that of the objective
-    on the evaluated split, None where it is not finite or there are no labels. `prepare_seconds` is what the runtime
-    took to make the network executable at all measured batch sizes, None where it does nothing; `max_difference` the
-    greatest difference of its outputs from those of the network before that.
+    `quality` is None where the examples have no labels. `loss` is the loss of the objective on the evaluated split,
+    None where it is not finite or there are no labels. `train_seconds` is None if quantexp did not train the network,
+    `load_ms` if it could not be stored. `memory_bytes` is the peak resident memory of a new process that loads the
+    network and predicts, minus that of one that only imports torch; None unless benchmark.memory is set.
+    `prepare_seconds` is the time the runtime took to prepare the network for all measured batch sizes, None where
+    nothing is prepared; `max_difference` is the largest difference of its outputs from those before preparation.
     """
 
     precision: str

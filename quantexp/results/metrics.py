@@ -1,4 +1,4 @@
-"""A report's figures under their public names; there is no other place where a metric gets its name."""
+"""The figures of a report under their public names. All names of metrics are defined here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantexp.results.report import Report
 
 
 def metrics(report: Report) -> dict[str, float]:
-    """Return the report's figures under their public names, headline figures first."""
+    """Return the figures of the report under their public names, headline figures first."""
     named = _headline(report.result)
     if report.comparison:
         named |= _comparison(report.comparison)
@@ -30,7 +30,7 @@ def metrics(report: Report) -> dict[str, float]:
     for other in report.others:
         of_runtime = {
             "prepare_seconds": other.prepare_seconds,
-            **{f"latency_b{one.batch_size}_ms": one.median_ms for one in other.latency},
+            **{f"latency_b{latency.batch_size}_ms": latency.median_ms for latency in other.latency},
             **_latencies(other.latency),
             **_speedups("speedup", other.speedups),
         }
@@ -43,7 +43,7 @@ def _headline(model: Measured) -> dict[str, Any]:
     return {
         **({model.quality.name: model.quality.value} if model.quality else {}),
         "size_mb": model.size_mb,
-        **{f"latency_b{one.batch_size}_ms": one.median_ms for one in model.latency},
+        **{f"latency_b{latency.batch_size}_ms": latency.median_ms for latency in model.latency},
         "parameters": model.size.parameters,
         "train_seconds": model.train_seconds,
     }
@@ -79,12 +79,12 @@ def _change(change: QualityChange | None) -> dict[str, Any]:
 
 def _layers(layers: Iterable[LayerLoss]) -> dict[str, Any]:
     named: dict[str, Any] = {}
-    for one in layers:
-        stem = f"layers/{re.sub(r'[^A-Za-z0-9_.-]', '_', one.name) or 'network'}"  # of what MLflow takes in a name
+    for layer in layers:
+        stem = f"layers/{re.sub(r'[^A-Za-z0-9_.-]', '_', layer.name) or 'network'}"  # MLflow allows no other characters
         named |= {
-            f"{stem}/weight_sqnr_db": one.weight_sqnr_db,
-            f"{stem}/output_sqnr_db": one.output_sqnr_db,
-            f"{stem}/clipped": one.clipped,
+            f"{stem}/weight_sqnr_db": layer.weight_sqnr_db,
+            f"{stem}/output_sqnr_db": layer.output_sqnr_db,
+            f"{stem}/clipped": layer.clipped,
         }
     return named
 
@@ -106,23 +106,23 @@ def _details(model: Measured) -> dict[str, Any]:
 
 def _latencies(latencies: Iterable[Latency]) -> dict[str, Any]:
     named: dict[str, Any] = {}
-    for one in latencies:
-        stem = f"latency_b{one.batch_size}_ms"
+    for latency in latencies:
+        stem = f"latency_b{latency.batch_size}_ms"
         named |= {
-            f"{stem}_mean": one.mean_ms,
-            f"{stem}_std": one.std_ms,
-            f"{stem}_p10": one.p10_ms,
-            f"{stem}_p90": one.p90_ms,
-            f"{stem}_p99": one.p99_ms,
-            f"first_call_b{one.batch_size}_ms": one.first_call_ms,
-            f"throughput_b{one.batch_size}_per_s": one.throughput_per_s,
+            f"{stem}_mean": latency.mean_ms,
+            f"{stem}_std": latency.std_ms,
+            f"{stem}_p10": latency.p10_ms,
+            f"{stem}_p90": latency.p90_ms,
+            f"{stem}_p99": latency.p99_ms,
+            f"first_call_b{latency.batch_size}_ms": latency.first_call_ms,
+            f"throughput_b{latency.batch_size}_per_s": latency.throughput_per_s,
         }
     return named
 
 
 def _speedups(stem: str, speedups: Iterable[Speedup]) -> dict[str, Any]:
     named: dict[str, Any] = {}
-    for one in speedups:
-        name = f"{stem}_b{one.batch_size}"
-        named |= {name: one.ratio, f"{name}_low": one.low, f"{name}_high": one.high}
+    for speedup in speedups:
+        name = f"{stem}_b{speedup.batch_size}"
+        named |= {name: speedup.ratio, f"{name}_low": speedup.low, f"{name}_high": speedup.high}
     return named

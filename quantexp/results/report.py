@@ -1,4 +1,4 @@
-"""All that one run found out, as JSON and back."""
+"""The report of a run, and how to write and read it as JSON."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from quantexp.results.measured import Conditions, Measured, Training
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The examples of a run: where they came from, a digest of what was read, and how many in each split.
+    """The data of a run: where they came from, a digest of their content, and the number of examples in each split.
 
-    `validation` counts those that were held out of train; `evaluation` names the split that accuracy was measured on.
+    `validation` counts the examples held out of train; `evaluation` names the split that quality was measured on.
     """
 
     source: str
@@ -28,20 +28,20 @@ class Data:
 
     @property
     def evaluated(self) -> int:
-        """How many examples accuracy was measured on."""
+        """The number of examples that quality was measured on."""
         return self.validation if self.evaluation == "validation" else self.test
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that one run found out. `quantized` and `comparison` are None where nothing is quantized.
+    """The results of one run. `quantized` and `comparison` are None where nothing is quantized.
 
-    `runtime` executed both networks; `others` has the float network in further ones. `objective` says what was learned:
+    `runtime` executed both networks; `others` has the float network in further runtimes. `objective` is
     "classification", or "unlabelled" where there were no labels.
 
-    `flops` counts the floating-point operations of the float network on one example with torch's counter,
-    which sees matrix products and convolutions: two a multiply-accumulate. `host` names the machine, `machine`
-    says in a line what latencies depend on there: CPU, cores, instruction sets, torch, Python.
+    `flops` counts the floating-point operations of the float network on one example with torch's counter, which counts
+    matrix products and convolutions, two for a multiply-accumulate. `host` names the machine, `machine` describes in a
+    line what latencies depend on: CPU, cores, instruction sets, torch, Python.
     """
 
     task: str
@@ -59,7 +59,7 @@ class Report:
     quantized: Measured | None
     comparison: Comparison | None
     conditions: tuple[Conditions, ...]
-    calibration: str | None  # the split that activation ranges were seen on, None where there was none
+    calibration: str | None  # the split that the method was calibrated on, None without calibration
     calibration_seconds: float | None
     float_training: Training | None
     quantized_training: Training | None
@@ -69,7 +69,7 @@ class Report:
 
     @property
     def task_name(self) -> str:
-        """The task, and the data where they are not the full set: `mnist (sample)`."""
+        """The task, with the data source if it is not the full data set: `mnist (sample)`."""
         return self.task if self.data.source == "full" else f"{self.task} ({self.data.source})"
 
     @property
@@ -79,13 +79,13 @@ class Report:
 
     @property
     def result(self) -> Measured:
-        """The model that the run is about: the quantized one if there is one."""
+        """The network that the run is about: the quantized one if there is one."""
         return self.quantized or self.baseline
 
     @property
     def unstable(self) -> tuple[str, ...]:
-        """The reasons not to trust the latencies, each with the batch size it was seen at."""
-        return tuple(f"batch {one.batch_size}: {reason}" for one in self.conditions for reason in one.unstable)
+        """The reasons not to trust the latencies, each with its batch size."""
+        return tuple(f"batch {timed.batch_size}: {reason}" for timed in self.conditions for reason in timed.unstable)
 
     def to_json(self) -> str:
         """Return the report as JSON, which `parse_report` reads back."""
@@ -95,10 +95,10 @@ class Report:
 
 
 def parse_report(content: bytes) -> Report:
-    """Read a report that was written with `to_json`, by this version or an earlier one.
+    """Read a report that `to_json` wrote, in this version or an earlier one.
 
     Raises:
-        ValueError: If it is none; pydantic.ValidationError is one.
+        ValueError: If the content is not a report; this includes pydantic.ValidationError.
     """
     from pydantic import TypeAdapter
 
@@ -109,7 +109,7 @@ def parse_report(content: bytes) -> Report:
 
 
 def _modern(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a report from before there were runtimes and objectives in the fields of today."""
+    """Convert a report from before runtimes and objectives existed to the current fields."""
     values = {**values}
     for model in ("baseline", "quantized"):
         if values.get(model):

@@ -1,4 +1,4 @@
-"""What a sweep found out: its combinations, each with what came of it. Tables, pictures and pages are made from it."""
+"""The results of a sweep: its combinations, each with its report or error. Tables, plots and pages are made from it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quantexp.results.report import Report
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One combination: the run that tried it, its flat configuration as text, and its report or its error.
+    """One combination: its run, its flat configuration as text, and its report or its error.
 
     `settings` holds every setting by its path, as recorded: {"task": "mnist", "model.hidden": "[1024, 1024]"}.
     """
@@ -23,7 +23,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class UnsupportedEntry:
-    """A combination that does not exist: what was asked for, override by override, its settings, and why not."""
+    """A combination that is not supported: its overrides, its settings, and the reason."""
 
     asked: tuple[str, ...]
     settings: dict[str, str]
@@ -32,7 +32,7 @@ class UnsupportedEntry:
 
 @dataclass(frozen=True, slots=True)
 class UnreadableEntry:
-    """A part of a sweep that was recorded and cannot be read now, such as the report of a run, and why not."""
+    """A recorded part of a sweep that cannot be read now, such as the report of a run, and the reason."""
 
     run_id: str
     name: str
@@ -41,10 +41,10 @@ class UnreadableEntry:
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """A sweep as the store holds it: the command that made it, its combinations, and how many are left to do.
+    """A sweep as the store holds it: its command, its combinations, and the number of those that remain (`left`).
 
-    The combinations that do not exist stand apart: they are neither left nor failed. So do those that finished and
-    whose report cannot be read: they are neither done nor failed.
+    Unsupported combinations count neither as remaining nor as failed. Combinations that finished but whose report
+    cannot be read count neither as finished nor as failed.
     """
 
     name: str
@@ -56,7 +56,7 @@ class SweepResult:
 
     @property
     def reports(self) -> tuple[Report, ...]:
-        """The reports of the combinations that are done."""
+        """The reports of the finished combinations."""
         return tuple(entry.report for entry in self.entries if entry.report)
 
     @property

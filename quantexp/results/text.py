@@ -1,4 +1,4 @@
-"""Figures as text, the same in every table, sentence and picture."""
+"""Figures as text, formatted the same in every table, sentence and plot."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def points_text(change: float) -> str:
 
 
 def flips_text(change: QualityChange) -> str:
-    """Return how many examples only the second, and only the first network gets right: `+2 / -5`."""
+    """Return how many examples were gained and lost: `+2 / -5`."""
     return f"+{change.flips_gained} / -{change.flips_lost}"
 
 
 def change_text(change: QualityChange) -> str:
-    """Return the change of a quality in points, with the examples that changed: `-0.30 points: +2 / -5 examples`."""
+    """Return the change in quality in points, with the examples that changed: `-0.30 points: +2 / -5 examples`."""
     return f"{points_text(-change.drop)} points: {flips_text(change)} examples"
 
 

@@ -1,7 +1,7 @@
-"""What executes a network, a file a runtime, each with the same two functions.
+"""The runtimes, which execute networks. There is one module for each, with the same two functions.
 
-require(runtime)                           nothing, if this machine has what the runtime needs
-prepare(runtime, network, batch, engine)   the network executable for batches like `batch`, checked against `network`
+require(runtime)                           raise BenchmarkError if this machine does not support the runtime
+prepare(runtime, network, batch, engine)   make the network executable for batches like `batch`, and check its outputs
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ if TYPE_CHECKING:
 
 
 class Prepared(Protocol):
-    """A network that a runtime can execute."""
+    """A network that is prepared for a runtime."""
 
     @property
     def network(self) -> Callable[..., Any]:
-        """What is called as `network(*batch)`."""
+        """The executable network, called as `network(*batch)`."""
 
     @property
     def batch_size(self) -> int | None:
-        """The only batch size that it can be called with; None where it can be any."""
+        """The only batch size that it accepts; None for any batch size."""
 
     @property
     def seconds(self) -> float | None:
-        """What preparing it took, None where there is nothing to prepare."""
+        """The time of the preparation, None if there is nothing to prepare."""
 
     @property
     def max_difference(self) -> float | None:
-        """The greatest difference of its outputs from those before it was prepared, None where it is the same."""
+        """The largest difference of its outputs from those before preparation, None if nothing is prepared."""
 
     def copied(self) -> Callable[..., Any]:
-        """Return the network with its weights elsewhere in memory."""
+        """Return the network with its weights at other addresses in memory."""
 
     def operators(self) -> tuple[Operator, ...]:
-        """Return the multiplying operators that run on the batch that it was prepared with."""
+        """Return the multiplying operators that run on a batch like the one it was prepared with."""
 
 
 def require(runtime: Runtime) -> None:
-    """Make sure that this machine has what the runtime needs. Raises BenchmarkError."""
+    """Check that this machine supports the runtime. Raises BenchmarkError."""
     resolve(runtime.implementation).require(runtime)
 
 
 def prepare(runtime: Runtime, network: nn.Module, batch: Batch, engine: Engine | None = None) -> Prepared:
-    """Return the network executable for batches like `batch`, its int8 weights packed for `engine`.
+    """Make the network executable for batches like `batch`; `engine` is the one its int8 weights are packed for.
 
     Raises:
-        BenchmarkError: If the runtime cannot execute it here, or computes something else.
+        BenchmarkError: If the runtime cannot execute it on this machine, or its outputs differ.
     """
     prepared: Prepared = resolve(runtime.implementation).prepare(runtime, network, batch, engine)
     return prepared

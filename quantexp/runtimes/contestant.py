@@ -1,4 +1,4 @@
-"""A network that is measured: what proves it, and how it is made executable and placed elsewhere in memory."""
+"""A network that is measured, with its evidence and its runtime."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from quantexp.training.loop import outputs
 
 @dataclass(frozen=True)
 class Contestant:
-    """A network, the precision it is said to have, the runtime that executes it, what proves it, how it was trained.
+    """A network with its nominal precision, its runtime, the evidence of what ran, and its training.
 
-    `engine` is the one that its int8 weights are packed for, None where none are. `inspected` is the network as it was
-    inspected, executable for the batches that it predicts in; None for one that is timed only.
+    `engine` is the one that its int8 weights are packed for, None if it has none. `inspected` is the network that was
+    inspected, executable for the batches that it predicts in; None if it is only timed.
     """
 
     network: nn.Module
@@ -35,39 +35,39 @@ class Contestant:
     inspected: Prepared | None = None
 
     def prepared(self, batch: Batch) -> Prepared:
-        """Return the network executable for batches like `batch`: as it was inspected, if that takes them.
+        """Return the network executable for batches like `batch`: the inspected one if it accepts them.
 
         Raises:
-            BenchmarkError: If the runtime cannot execute it here, or computes something else.
+            BenchmarkError: If the runtime cannot execute it on this machine, or its outputs differ.
         """
         if self.inspected and self.inspected.batch_size in (None, size(batch)):
             return self.inspected
         return prepare(self.runtime, self.network, batch, self.engine)
 
     def outputs(self, examples: Split, count: int) -> Tensor:
-        """Return what the network gives for each example, as its runtime executes it.
+        """Return the outputs for all examples, computed by its runtime.
 
         Args:
-            examples: Predicted in the batches of `training.loop`.
-            count: The threads that it was inspected with; eager execution uses all cores.
+            examples: Predicted in the same batches as in `training.loop`.
+            count: The threads that the network was inspected with; eager execution uses all cores instead.
         """
         inspected = self.inspected
         if inspected is None or inspected.batch_size is None:
             with threads(usable_cores()):
                 return outputs(self.network, examples)
-        with threads(count), torch.inference_mode():  # as it was prepared
-            given = outputs(_padding(inspected.network, inspected.batch_size), examples)
-        return given.clone()  # a tensor like any other
+        with threads(count), torch.inference_mode():  # like the preparation
+            predicted = outputs(_padding(inspected.network, inspected.batch_size), examples)
+        return predicted.clone()  # outside of inference mode: an ordinary tensor
 
 
 def _padding(network: Callable[..., Any], batch_size: int) -> Callable[..., Tensor]:
-    """Return `network`, which takes `batch_size` examples, for batches of fewer: their rows are repeated."""
+    """Let `network`, which takes `batch_size` examples, accept smaller batches: their rows are repeated."""
 
     def padded(*batch: Tensor) -> Tensor:
         count = len(batch[0])
         if count < batch_size:
             batch = tuple(tensor[torch.arange(batch_size) % count] for tensor in batch)
-        given: Tensor = network(*batch)[:count]
-        return given
+        logits: Tensor = network(*batch)[:count]
+        return logits
 
     return padded

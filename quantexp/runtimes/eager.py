@@ -1,4 +1,4 @@
-"""PyTorch as it is: a network is executable for batches of any size, operator by operator."""
+"""Eager execution in PyTorch: a network runs as it is, with batches of any size."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class EagerNetwork:
             return copy.deepcopy(self.network)
 
     def operators(self) -> tuple[Operator, ...]:
-        """Return the multiplying operators that run on the batch, as a forward pass shows them."""
+        """Return the multiplying operators that run in a forward pass on the batch."""
         return operators(self.network, self.batch)
 
 
 def require(runtime: Eager) -> None:
-    """Need nothing: PyTorch is there."""
+    """Do nothing: every machine supports eager execution."""
 
 
 def prepare(runtime: Eager, network: nn.Module, batch: Batch, engine: Engine | None) -> EagerNetwork:

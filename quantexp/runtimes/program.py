@@ -1,9 +1,9 @@
-"""What torch.compile makes of a network for batches of one size: generated code, and the constants that it takes.
+"""A network compiled with torch.compile for one batch size: generated code and its constants.
 
-The weights are frozen: they stand in the generated module in the form that its kernels want. A program runs in
-inference mode, with as many threads as it was compiled under, on tensors that were made in inference mode, as the
-batches are that are timed. Anything else would make torch compile again in silence, with the weights not frozen: that
-is an error here. So is whatever makes torch forget its programs; quantizing and exporting come first.
+The weights are frozen: they are constants of the generated module, in the form that its kernels need. A program must
+run in inference mode, on tensors made in inference mode, and with the threads that it was compiled with. In any other
+call torch would silently compile again, without frozen weights; here that is an error. The same happens after
+quantizing or exporting another network, because torch then forgets its programs; so that must come first.
 """
 
 from __future__ import annotations
@@ -31,51 +31,57 @@ from quantexp.quant.inspection.watch import Watch
 from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.inputs import Batch
 
-NOISY = ("torch.utils.cpp_extension", "torch.utils._pytree")  # miss CUDA, and announce an end, of no use here
+NOISY = (
+    "torch.utils.cpp_extension",
+    "torch.utils._pytree",
+)  # warnings about CUDA and deprecation that do not matter here
 
 
 class NotCompiledForError(BenchmarkError, ShortenTraceback):
-    """A program is called as it was not compiled for. Of torch's errors, as others do not get through torch."""
+    """A program is called in a way it was not compiled for. A subclass of a torch error, which torch passes on."""
 
     def __init__(self) -> None:
         super().__init__(first_useful_frame=None)
 
-    def __str__(self) -> str:  # torch adds to messages
+    def __str__(self) -> str:  # torch appends to the message
         return (
-            "a compiled network must be called with the batch size and the threads that it was compiled for, in "
-            "inference mode, and no other network may be quantized in between; this call is another one"
+            "a compiled network must be called in inference mode, with the batch size and the threads that it was "
+            "compiled for, and no other network may be quantized before the call; this call differs"
         )
 
 
 class Program:
-    """A network compiled for batches like one.
+    """A network compiled for batches of one size.
 
     Attributes:
-        function: What torch.compile gave; called as `function(*batch)`.
-        seconds: What compiling took, with no cache of an earlier one, and with what starts the compiler not counted.
+        function: The result of torch.compile, called as `function(*batch)`.
+        seconds: The time of the compilation, without a cache and without the start of the compiler.
     """
 
     def __init__(self, network: Callable[..., Any], batch: Batch) -> None:
-        """Compile. Raises whatever the compilers of torch and of the system stumble over."""
+        """Compile the network. The compilers of torch and of the system can raise any error."""
         parts: list[Any] = []
         entry = _with_own_code(network)
         self.function, self.seconds = _compiled(entry, batch, parts)
         ((self._part, packed),) = parts
-        parts.clear()  # torch keeps every backend until it is reset, and with it what that holds
+        parts.clear()  # torch keeps a reference to the backend, and so to this list
         self._constants = _module(self._part)
         self._first = {name: value for name, value in self._constants.items() if isinstance(value, Tensor)}
         self._plain = {id(tensor): (plain, examples) for tensor, plain, examples in packed}
-        self._kept = [tensor for tensor, *_ in packed]  # so that no other tensor gets their ids
+        self._packed = [tensor for tensor, *_ in packed]  # keep them alive, so that their ids stay unique
         weakref.finalize(self, _forget, entry.__code__, self._constants)
 
     def move(self) -> None:
-        """Move the constants elsewhere in memory: the generated code looks them up by name in every call."""
+        """Move the constants to other addresses in memory; the generated code looks them up by name in every call."""
         with torch.inference_mode():
             for name, value in self._first.items():
                 self._constants[name] = self._copy(value)
 
     def watch(self, batch: Batch) -> Watch:
-        """Return what multiplies in a call: torch runs no compiled code under a mode, the generated code does."""
+        """Run the program once and return its multiplying operators.
+
+        The watch is set inside the generated code, because torch does not run compiled code under a dispatch mode.
+        """
         run, watch = self._part.current_callable, Watch()
 
         def watched(inputs: Any) -> Any:
@@ -91,19 +97,19 @@ class Program:
         return watch
 
     def addresses(self) -> dict[str, int]:
-        """Return where each constant lies."""
+        """Return the memory address of each constant."""
         return {name: _address(self._constants[name]) for name in self._first}
 
     def _copy(self, value: Tensor) -> Tensor:
-        if found := self._plain.get(id(value)):
-            # What MKL packs depends on where it lies: a copy elsewhere computes garbage, or crashes.
-            packed: Tensor = torch.ops.mkl._mkl_reorder_linear_weight(*found)
+        if plain := self._plain.get(id(value)):
+            # Weights that MKL packed depend on their address: a plain copy gives wrong results or crashes.
+            packed: Tensor = torch.ops.mkl._mkl_reorder_linear_weight(*plain)
             return packed
         return value.clone()
 
 
 def _compiled(entry: types.FunctionType, batch: Batch, parts: list[Any]) -> tuple[Callable[..., Any], float]:
-    """Return the compiled function and the seconds that it took; put the generated code into `parts`."""
+    """Return the compiled function and the seconds of the compilation; append the generated code to `parts`."""
     sealed = False
 
     def inner(graph: fx.GraphModule, inputs: Any, **settings: Any) -> Any:
@@ -121,14 +127,14 @@ def _compiled(entry: types.FunctionType, batch: Batch, parts: list[Any]) -> tupl
     function = torch.compile(entry, backend=backend, fullgraph=True, dynamic=False)
     failure: Exception | None = None
     with fresh_cache(), torch.inference_mode(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"torch(ao)?\b")  # of its own code, for its developers
+        warnings.filterwarnings("ignore", module=r"torch(ao)?\b")  # they concern only its developers
         try:
             _start_compiler()
             started = time.perf_counter()
             with inductor.patch(freezing=True), torch._dynamo.config.patch(allow_rnn=True):
                 function(*batch)
             seconds = time.perf_counter() - started
-        except Exception as error:  # raised outside, as otherwise the folder of the cache stays
+        except Exception as error:  # raised below, since otherwise the folder of the cache is not deleted
             failure = error
     if failure is not None:
         raise failure
@@ -137,7 +143,7 @@ def _compiled(entry: types.FunctionType, batch: Batch, parts: list[Any]) -> tupl
 
 
 def _get_ready() -> None:
-    """Silence the loggers that say nothing of use, and register how int8 is fused."""
+    """Silence irrelevant loggers, and register the fusion patterns of int8 by an import."""
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
     import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
@@ -145,17 +151,17 @@ def _get_ready() -> None:
 
 @functools.cache
 def _start_compiler() -> None:
-    """Compile next to nothing: the first program of a process pays for what all programs need."""
+    """Compile a trivial function, so that the start of the compiler does not count as compilation of a network."""
     entry = _with_own_code(lambda x: x + 1)
     torch.compile(entry, dynamic=False)(torch.zeros(8))
     remove_from_cache(entry)
 
 
 def _with_own_code(network: Callable[..., Any]) -> types.FunctionType:
-    """Return a function with a code object and global names of its own.
+    """Return a function that has a separate code object and separate globals.
 
-    Torch keeps what it compiled at the code object of the function, at most 8 programs, which it searches in each call,
-    and among its global names.
+    Torch stores up to 8 programs at the code object of a function, searches all of them in each call, and also uses its
+    globals.
     """
 
     def run(*batch: Tensor) -> Any:
@@ -165,7 +171,7 @@ def _with_own_code(network: Callable[..., Any]) -> types.FunctionType:
 
 
 def _packed_by_mkl(graph: fx.GraphModule) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Yield what MKL packed: the packed weight, the plain one, and the batch size that it is packed for."""
+    """Yield each weight that MKL packed, with the plain weight and the batch size that it is packed for."""
     for node in graph.graph.nodes:
         if node.target is torch.ops.mkl._mkl_linear:
             _, packed, plain, _, examples = node.args
@@ -173,14 +179,14 @@ def _packed_by_mkl(graph: fx.GraphModule) -> Iterator[tuple[Tensor, Tensor, int]
 
 
 def _module(part: Any) -> dict[str, Any]:
-    """Return the names of the module that was generated; its constants are among them."""
+    """Return the globals of the generated module, which include its constants."""
     call = part.current_callable
     names: dict[str, Any] = getattr(call, "__func__", call).__globals__
     return names
 
 
 def _forget(code: types.CodeType, names: dict[str, Any]) -> None:
-    """Let go of a program and of the constants of its generated module: torch and sys.modules hold on to them."""
+    """Free a program and its constants, which torch and sys.modules still reference."""
     remove_from_cache(code)
     sys.modules.pop(names["__name__"], None)
     for name in [name for name, value in names.items() if isinstance(value, Tensor)]:

@@ -1,1 +1,1 @@
-"""State dicts as plain tensors, and safe readers of them."""
+"""State dicts as plain tensors, and how to read them safely."""

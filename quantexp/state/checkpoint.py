@@ -1,4 +1,4 @@
-"""Weights to start from, read without unpickling: a file of the user's own, or the float network that a run stored."""
+"""Initial weights, read without unpickling: from a file of the user, or from the float network that a run stored."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from quantexp.system.errors import ModelError, TrainingError
 
-RECIPE, SAFE_STATE = "recipe.json", "state.safetensors"  # of a stored network: how it is built, and its plain tensors
+RECIPE, SAFE_STATE = "recipe.json", "state.safetensors"  # files of a stored network: how to build it, and its state
 RULE = "train.checkpoint must be a .safetensors file or a .pt state dict"
 
 
@@ -19,18 +19,18 @@ def fill_from_file(model: nn.Module, path: Path) -> None:
     """Fill `model` with the weights in a .safetensors file or a .pt state dict.
 
     Raises:
-        TrainingError: If the file is missing, of another kind, damaged, or has other layers.
+        TrainingError: If the file is missing, of another kind, damaged, or does not fit the model.
     """
     if not path.is_file():
-        raise TrainingError(f"{RULE}, there is no file {path}")
+        raise TrainingError(f"{RULE}, {path} does not exist")
     _fill(model, _read_state(path), str(path))
 
 
 def fill_from_stored(model: nn.Module, folder: Path, source: str) -> None:
-    """Fill `model` with the float32 weights of the stored network in `folder`; errors call it `source`.
+    """Fill `model` with the float32 weights of the stored network in `folder`; `source` names it in errors.
 
     Raises:
-        TrainingError: If the stored network is quantized or cast, damaged, or has other layers.
+        TrainingError: If the stored network is quantized or cast, damaged, or does not fit the model.
     """
     try:
         state = float_weights(folder)
@@ -49,18 +49,18 @@ def float_weights(folder: Path) -> dict[str, Tensor]:
         method, precision = options["quant"]["name"], options["precision"]
         if method != "amp" and (method, precision) != ("none", "fp32"):
             raise ModelError(
-                "weights to start from are float32, as quant=none with fp32 and quant=amp leave them; "
-                f"got those of quant={method} with {precision!r}"
+                "initial weights must be float32, from a run with quant=amp, or with quant=none and precision=fp32; "
+                f"got those of a run with quant={method} and precision={precision}"
             )
         if "files" in recipe and sha256(folder / SAFE_STATE) != recipe["files"]["state"]["sha256"]:  # not in format 3
             raise ValueError(f"{SAFE_STATE} is not the file that was stored")
         state = load_file(folder / SAFE_STATE)
     except ModelError:
         raise
-    except Exception as error:  # damaged bytes make the readers raise many kinds of errors
+    except Exception as error:  # the readers raise many kinds of errors on damaged files
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ModelError(f"the stored network is damaged ({reason}); download it again") from error
-    wrapper = "model." if method == "amp" else ""  # amp stores the network inside the module that casts for it
+    wrapper = "model." if method == "amp" else ""  # amp stores the network inside a wrapper
     return {name.removeprefix(wrapper): value for name, value in state.items()}
 
 
@@ -77,9 +77,13 @@ def _fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     if found != expected:
         wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
         shown = "; ".join(f"{name}: expected {expected.get(name)}, found {found.get(name)}" for name in wrong[:4])
-        raise TrainingError(f"{source} does not fit the model ({shown}); choose model and task as it was trained")
+        raise TrainingError(
+            f"{source} does not fit the model ({shown}); use the model and task that it was trained with"
+        )
     for name, tensor in state.items():
-        kind = tensor.is_floating_point() or tensor.dtype is own[name].dtype  # a network may count batches, say
+        kind = (
+            tensor.is_floating_point() or tensor.dtype is own[name].dtype
+        )  # integers only where the model has them, such as a count of batches
         plain = kind and tensor.layout is torch.strided and tensor.device.type == "cpu"
         if not plain or tensor.is_quantized or not bool(torch.isfinite(tensor).all()):
             raise TrainingError(
@@ -97,12 +101,13 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # damaged bytes make the readers raise many kinds of errors
+    except Exception as error:  # the readers raise many kinds of errors on damaged files
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        if "Weights only load failed" in reason:  # torch goes on to explain how to load it all the same
+        if "Weights only load failed" in reason:  # torch then explains how to load it unsafely
             reason = "it holds more than weights, or is damaged; unpickling it could run code"
         raise TrainingError(
-            f"{path} is not read as weights ({reason}); save model.state_dict(), best with safetensors.torch.save_file"
+            f"{path} cannot be read as weights ({reason}); save model.state_dict(), "
+            "best with safetensors.torch.save_file"
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise TrainingError(f"{path} must hold a state dict, a mapping of names to tensors; save model.state_dict()")

@@ -1,7 +1,7 @@
-"""The state of a model as plain tensors, those that are more than that taken apart by name.
+"""The state of a model as plain tensors: tensor subclasses are split into named parts.
 
-A weight that torchao quantized is a tensor made of tensors: `layers.0.weight` is kept as
-`layers.0.weight/qdata` and `layers.0.weight/scale`. Whatever else it knows is of its structure.
+A weight that torchao quantized consists of several tensors: `layers.0.weight` is stored as
+`layers.0.weight/qdata` and `layers.0.weight/scale`. Its other properties follow from the structure of the model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 def flat_state(model: nn.Module) -> dict[str, Any]:
-    """Return the state dict of `model` with its composed tensors taken apart."""
+    """Return the state dict of `model` with its tensor subclasses split into plain tensors."""
     state = model.state_dict()
     for name in [name for name, value in state.items() if is_traceable_wrapper_subclass(value)]:
         state.update(parts(name, state.pop(name)))
@@ -25,23 +25,23 @@ def flat_state(model: nn.Module) -> dict[str, Any]:
 
 @torch.no_grad()
 def fill(model: nn.Module, state: dict[str, Any]) -> None:
-    """Fill `model` with what `flat_state` gave. Raises ValueError or RuntimeError if it is not of this structure."""
-    given = OrderedDict(state)
-    given._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]  # versions of torch.ao's modules
+    """Fill `model` with a result of `flat_state`. Raises ValueError or RuntimeError if it has another structure."""
+    merged = OrderedDict(state)
+    merged._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]  # versions of the modules of PyTorch's own quantization
     for name, value in model.state_dict().items():
         if not is_traceable_wrapper_subclass(value):
             continue
         for part, tensor in parts(name, value):
-            found = given.pop(part, None)
+            found = merged.pop(part, None)
             if found is None or (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
                 raise ValueError(f"{part} must be {tensor.dtype} of shape {tuple(tensor.shape)}")
             tensor.copy_(found)
-        given[name] = value
-    model.load_state_dict(given)
+        merged[name] = value
+    model.load_state_dict(merged)
 
 
 def parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the plain tensors that a value of a state dict is made of; any other value as it is."""
+    """Yield the plain tensors that a value of a state dict consists of, with their names; other values unchanged."""
     if not is_traceable_wrapper_subclass(value):
         yield name, value
         return

@@ -1,1 +1,1 @@
-"""Intervals, paired tests and signal-to-noise ratios."""
+"""Confidence intervals, paired tests and signal-to-noise ratios."""

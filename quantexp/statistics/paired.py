@@ -1,4 +1,4 @@
-"""Two networks on the same labelled examples: which of them changed sides, and whether that is more than chance."""
+"""Paired comparison of two networks on the same labelled examples: the exact McNemar test and its power."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ POWER = 0.8
 
 
 def flips(float_predicted: Tensor, predicted: Tensor, labels: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return which examples only the second model gets right, and which only the first does, by their index."""
+    """Return the indices of the examples that only the second network classifies correctly, and only the first."""
     float_right, right = float_predicted == labels, predicted == labels
-    gained, lost = ((one & ~other).nonzero().flatten() for one, other in ((right, float_right), (float_right, right)))
+    gained, lost = (right & ~float_right).nonzero().flatten(), (float_right & ~right).nonzero().flatten()
     return tuple(gained.tolist()), tuple(lost.tolist())
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Return the two-sided p-value of the exact McNemar test (McNemar 1947): is a flip as likely either way?
+    """Return the two-sided p-value of the exact McNemar test (McNemar 1947): are gains and losses equally likely?
 
-    Given how many examples flipped, the number of those lost is binomial with probability 1/2; without
-    a flip there is nothing to tell, and the value is 1.
+    If they are, the number of lost examples is binomial with probability 1/2, given the number of examples that
+    changed. If none changed, the p-value is 1.
     """
     return float(stats.binomtest(lost, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def detectable_drop(gained: int, lost: int, total: int) -> float:
-    """Return the least true drop in accuracy that the exact McNemar test tells from none with 80 % power.
+    """Return the minimum detectable drop in accuracy: the smallest that the exact McNemar test finds with 80 % power.
 
-    Of `total` examples a share flips, as large as was seen or, if that is less than the drop, as large as
-    the drop itself; the power is that of the exact test at the 5 % level, over the binomial number of flips
-    (the unconditional power of Miettinen 1968). Is no drop large enough, it is 1.
+    The share of examples that change is the observed one or, if that is smaller than the drop, the drop itself. The
+    power is that of the exact test at the 5 % level, averaged over the binomial number of changed examples (the
+    unconditional power of Miettinen 1968). If no drop can be detected, the result is 1.
     """
     flipped = gained + lost
-    low, high = 0, total  # power(low) is too small
+    low, high = 0, total  # the power at `low` is too small
     if mcnemar_power(total, max(flipped, total), total) < POWER:
         return 1.0
     while high - low > 1:
@@ -53,9 +53,9 @@ def detectable_drop(gained: int, lost: int, total: int) -> float:
 
 
 def mcnemar_power(net: int, flipped: int, total: int) -> float:
-    """Return the probability that the exact test at the 5 % level rejects, with `net` more lost than gained.
+    """Return the power of the exact test at the 5 % level if `net` more examples are lost than gained.
 
-    `flipped` of `total` examples flip on average, (flipped + net) / 2 of them to the worse.
+    On average `flipped` of `total` examples change, and (flipped + net) / 2 of them are lost.
     """
     count = stats.binom(total, flipped / total)
     flips_seen = np.arange(int(count.ppf(1e-6)), int(count.ppf(1 - 1e-6)) + 1)
@@ -66,7 +66,7 @@ def mcnemar_power(net: int, flipped: int, total: int) -> float:
 
 
 def _largest_rejected(flips_seen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the largest count in the rarer direction that rejects at the 5 % level, -1 where none does."""
+    """Return the largest count of the rarer direction that is rejected at the 5 % level, -1 where none is."""
     level = (1 - CONFIDENCE) / 2
     candidate = stats.binom.ppf(level, flips_seen, 0.5)
     largest: NDArray[np.float64] = np.where(

@@ -1,4 +1,4 @@
-"""Intervals of proportions."""
+"""Confidence intervals of proportions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ CONFIDENCE = 0.95
 
 
 def wilson(correct: int, total: int) -> tuple[float, float]:
-    """Return the Wilson interval of a share (Wilson 1927): its lower and its upper end."""
+    """Return the lower and the upper end of the Wilson confidence interval of a proportion (Wilson 1927)."""
     interval = stats.binomtest(correct, total).proportion_ci(CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)

@@ -1,4 +1,4 @@
-"""Latencies summarised, and ratios of latencies with their interval over placements."""
+"""Summaries of latencies, and speedups with their confidence interval over placements."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import stats
 from quantexp.results import Latency, Speedup
 from quantexp.statistics.proportions import CONFIDENCE
 
-P99_SAMPLES = 1000  # ten of them lie beyond the 99th percentile
+P99_SAMPLES = 1000  # so that ten of them lie above the 99th percentile
 
 
 def latency(
@@ -37,31 +37,31 @@ def latency(
 
 
 def speedup(reference: Latency, other: Latency, margin: float) -> Speedup:
-    """Return how many times faster `other` is.
+    """Return the speedup of `other` over `reference`.
 
-    With several placements: each gives the median of its log-ratios, a pair of rounds giving one; the
-    estimate is their mean, the interval Student's t over them, both taken back from the logarithm. With
-    one placement no interval can be known, and the ratio is that of the means.
+    Each placement gives the median of its log-ratios, with one log-ratio for each pair of rounds. The estimate is the
+    mean over the placements, the interval is Student's t interval, and both are transformed back with exp. With one
+    placement there is no interval, and the speedup is the ratio of the means.
     """
     if reference.placements < 2:
         return Speedup(reference.batch_size, reference.mean_ms / other.mean_ms, None, None, margin)
     shape = reference.placements, -1
     ratios = _log_ratios(np.reshape(reference.samples_ms, shape), np.reshape(other.samples_ms, shape))
-    centre, reach = float(ratios.mean()), _reach(ratios)
-    low, high = math.exp(centre - reach), math.exp(centre + reach)
+    centre, width = float(ratios.mean()), _half_width(ratios)
+    low, high = math.exp(centre - width), math.exp(centre + width)
     return Speedup(reference.batch_size, math.exp(centre), low, high, margin, tuple(np.exp(ratios).tolist()))
 
 
 def half_width(reference: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
-    """Return half the width of the interval of the log-ratio, from samples by placement and round."""
-    return _reach(_log_ratios(np.asarray(reference), np.asarray(other)))
+    """Return half the width of the interval of the log-ratio; the samples are by placement and round."""
+    return _half_width(_log_ratios(np.asarray(reference), np.asarray(other)))
 
 
 def _log_ratios(reference: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the median log-ratio of each placement, from samples of shape (placements, rounds).
 
-    Two rounds, in which the models go in opposite orders, give one: who goes first finds other caches,
-    and half of the rounds would lean one way, half the other.
+    Two rounds, in which the models run in opposite orders, give one log-ratio: the order changes what a model finds
+    in the caches, so single rounds would be biased in one direction or the other.
     """
     by_round = np.log(reference) - np.log(other)
     placements, rounds = by_round.shape
@@ -70,6 +70,6 @@ def _log_ratios(reference: NDArray[np.float64], other: NDArray[np.float64]) -> N
     return ratios
 
 
-def _reach(ratios: NDArray[np.float64]) -> float:
+def _half_width(ratios: NDArray[np.float64]) -> float:
     error = float(ratios.std(ddof=1)) / math.sqrt(len(ratios))
     return error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(ratios) - 1))

@@ -1,1 +1,1 @@
-"""A network on disk as state and recipe, rebuilt, and what it predicts on raw inputs."""
+"""Networks on disk as state and recipe: how to write them, rebuild them, and predict on raw inputs."""

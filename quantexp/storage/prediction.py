@@ -1,4 +1,4 @@
-"""A network that was read back, and what it says of raw inputs: an image, a sentence, before any preparation."""
+"""A network that was loaded, and its predictions on raw inputs, such as images or sentences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quantexp.training.loop import PREDICT_BATCH
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one input. `name` is that of its class; None where classes are numbers only."""
+    """The prediction for one input. `name` is the name of the class; None if the classes have no names."""
 
     label: int
     probabilities: tuple[float, ...]
@@ -26,12 +26,12 @@ class Prediction:
 
 
 class StoredModel(nn.Module):
-    """A stored network: called on a batch of prepared inputs it gives logits, `predict` takes raw ones.
+    """A stored network: a call on a batch of prepared inputs returns logits, `predict` takes raw inputs.
 
     Args:
-        network: Called as `network(*batch)`, gives (batch, classes).
-        task: Prepares raw inputs; None if the network was stored without one.
-        kind: The kind of input that it prepares them as.
+        network: Called as `network(*batch)`; returns logits of shape (batch, classes).
+        task: Prepares raw inputs; None if the network was stored without a task.
+        kind: The kind of input that the task prepares.
         vocabulary: The words that the task counts, in the order of the features.
     """
 
@@ -48,32 +48,32 @@ class StoredModel(nn.Module):
 
     @torch.no_grad()
     def predict(self, raw: Any) -> Prediction | list[Prediction]:
-        """Return what the network says of one raw input, or a list of it for many.
+        """Return the prediction for one raw input, or a list of predictions for several.
 
-        Many are computed in the batches of the run: dynamic quantization chooses a range for each batch.
+        Several are computed in batches of the same size as in the run, because dynamic quantization chooses a range for
+        each batch.
 
         Args:
             raw: For mnist an image of 28x28 integers from 0 to 255, or (n, 28, 28) of them; for sst2 a sentence,
-                or a list of sentences, their words between spaces as in the training data; for a task of your own
-                what its `encode` takes.
+                or a list of sentences, with words separated by spaces; for your own task what its `encode` takes.
 
         Raises:
-            ModelError: If `raw` is something else.
+            ModelError: If `raw` has another form.
         """
         if self.task is None:
             raise ModelError(
-                "raw inputs need the task of a model, this one was stored without, or is not trusted; "
-                "call it on tensors, or load it with trust=True"
+                "raw inputs need the task of the model, but it was stored without a task, or was loaded without trust; "
+                "call the model on tensors, or load it with trust=True"
             )
         batch, single = tasks.encode(self.task, self.kind, raw, self.vocabulary)
         pieces = zip(*(torch.split(tensor, PREDICT_BATCH) for tensor in batch), strict=True)
-        found = [prediction for piece in pieces for prediction in self._predictions(piece)]
-        return found[0] if single else found
+        predictions = [prediction for piece in pieces for prediction in self._predictions(piece)]
+        return predictions[0] if single else predictions
 
     def _predictions(self, batch: Batch) -> list[Prediction]:
         names = self.task.class_names if self.task else ()
         logits = self(*batch)
-        found = zip(logits.argmax(1).tolist(), logits.double().softmax(1).tolist(), strict=True)
+        rows = zip(logits.argmax(1).tolist(), logits.double().softmax(1).tolist(), strict=True)
         return [
-            Prediction(label, tuple(probabilities), names[label] if names else None) for label, probabilities in found
+            Prediction(label, tuple(probabilities), names[label] if names else None) for label, probabilities in rows
         ]

@@ -1,12 +1,12 @@
-"""How a stored network is built again: `recipe.json`, format 4. Format 3 is still read.
+"""The recipe that rebuilds a stored network: `recipe.json`, format 4. Format 3 can still be read.
 
 options         task, model, quant and precision, each option with its name and settings
-inputs          an InputSpec for each tensor that the network takes
-output          how many classes it tells apart
-preprocessing   the kind of input that the task prepares raw ones as
-runtime         what executed it, the form that it has for that, and the batch sizes it was prepared for; none: any
-versions        of quantexp, torch and torchao when it was stored
-files           what lies beside the recipe by its role, each with its name and SHA-256
+inputs          an InputSpec for each input tensor of the network
+output          the number of classes
+preprocessing   the kind of input that the task prepares from raw inputs
+runtime         its name, the form of the network for it, and the batch sizes it was prepared for (empty: any)
+versions        the versions of quantexp, torch and torchao that stored the network
+files           the other files of the folder by role, each with its name and SHA-256
 """
 
 from __future__ import annotations
@@ -25,8 +25,13 @@ from quantexp.system.errors import ModelError
 from quantexp.tasks.data import TaskData
 
 VOCABULARY, TORCH_STATE = "vocabulary.txt", "state.pt"
-FILES = {RECIPE: 2**20, VOCABULARY: 2**26, SAFE_STATE: 2**33, TORCH_STATE: 2**33}  # the most bytes that are fetched
-ROLES = {"state": (SAFE_STATE, TORCH_STATE), "vocabulary": (VOCABULARY,)}  # and what a file of the role may be called
+FILES = {
+    RECIPE: 2**20,
+    VOCABULARY: 2**26,
+    SAFE_STATE: 2**33,
+    TORCH_STATE: 2**33,
+}  # the largest size in bytes that is downloaded
+ROLES = {"state": (SAFE_STATE, TORCH_STATE), "vocabulary": (VOCABULARY,)}  # with the allowed file names
 FORMAT = 4
 FIELDS = ("format", "options", "inputs", "output", "preprocessing", "runtime", "versions", "files")
 FIELDS_3 = ("format", "task", "model", "quant", "precision", "inputs", "classes")  # of format 3
@@ -35,10 +40,10 @@ PACKAGES = ("quantexp", "torch", "torchao")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to build the structure of a stored network, and how its inputs are prepared.
+    """The description from which a stored network is rebuilt and its inputs are prepared.
 
-    `task`, `model` and `quant` are settings with the name of their option. `task` may be empty: such a network cannot
-    predict on raw inputs. `kind` is the kind of input that it takes. `files` names those of a stored network by role.
+    `task`, `model` and `quant` are the settings of an option, with its name. `task` may be empty: then the network
+    cannot predict on raw inputs. `kind` is the kind of input that it takes. `files` has the file names by role.
     """
 
     task: dict[str, Any]
@@ -57,7 +62,7 @@ class Recipe:
 
     @classmethod
     def of(cls, experiment: Experiment, data: TaskData, kind: Kind) -> Recipe:
-        """Return the recipe of the network that an experiment leaves."""
+        """Return the recipe of the final network of an experiment."""
         return cls(
             task=_described(experiment.task),
             model=_described(experiment.model),
@@ -98,19 +103,19 @@ def write(folder: Path, recipe: Recipe, state: str) -> None:
 
 
 def read(folder: Path) -> Recipe:
-    """Read the recipe in a folder, whose content is not trusted.
+    """Read the recipe in a folder; its content is not trusted.
 
     Raises:
-        ModelError: If it has a format that this quantexp does not read.
-        ValueError, KeyError, TypeError: If it is damaged, or a file beside it is not the one that was stored.
+        ModelError: If this version of quantexp cannot read the format.
+        ValueError, KeyError, TypeError: If it is damaged, or another file has changed since it was stored.
     """
     described = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
     if described["format"] == 3:
         return _format_3(described, folder)
     if described["format"] != FORMAT:
         raise ModelError(
-            f"{folder / RECIPE} has format {described['format']!r}, this quantexp reads 3 and {FORMAT}; "
-            "make the run again, or load it with the quantexp that wrote it"
+            f"{folder / RECIPE} has format {described['format']!r}, this version of quantexp reads 3 and {FORMAT}; "
+            "re-run the experiment, or load the network with the version of quantexp that wrote it"
         )
     _check_fields(described, FIELDS)
     files = _files(described["files"], folder)
@@ -133,7 +138,7 @@ def read(folder: Path) -> Recipe:
 
 
 def _format_3(described: dict[str, Any], folder: Path) -> Recipe:
-    """Read a recipe of the time when every network took one row of values."""
+    """Read a recipe of format 3, in which every network takes flat features."""
     _check_fields(described, FIELDS_3)
     files = {"state": SAFE_STATE if (folder / SAFE_STATE).is_file() else TORCH_STATE}
     if (folder / VOCABULARY).is_file():
@@ -152,15 +157,15 @@ def _format_3(described: dict[str, Any], folder: Path) -> Recipe:
 
 def _check_fields(described: Mapping[str, Any], known: tuple[str, ...]) -> None:
     if unknown := [name for name in described if name not in known]:
-        raise ValueError(f"{RECIPE} may have {', '.join(known)}, it has {unknown[0]!r}")
+        raise ValueError(f"{RECIPE} may only have the fields {', '.join(known)}, it has {unknown[0]!r}")
 
 
 def _files(described: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Return the names of the files by role. Raises ValueError if one is not the file that was stored."""
+    """Return the names of the files by role. Raises ValueError if one has changed since it was stored."""
     for role, file in described.items():
         if file["name"] not in ROLES.get(role, ()):
             known = "; ".join(f"{name}: {' or '.join(names)}" for name, names in ROLES.items())
-            raise ValueError(f"the files of a stored network are {known}; got {role}: {file['name']!r}")
+            raise ValueError(f"the files of a stored network must be {known}; got {role}: {file['name']!r}")
         if sha256(folder / file["name"]) != file["sha256"]:
             raise ValueError(f"{file['name']} is not the file that was stored")
     return {role: str(file["name"]) for role, file in described.items()}
@@ -169,9 +174,9 @@ def _files(described: Mapping[str, Any], folder: Path) -> dict[str, str]:
 def _vocabulary(folder: Path) -> tuple[str, ...]:
     words = (folder / VOCABULARY).read_bytes().decode().split("\n")
     if wrong := [word for word in words if word.split() != [word]]:
-        raise ValueError(f"{VOCABULARY} must hold one word a line, it has {wrong[0]!r}")
+        raise ValueError(f"{VOCABULARY} must have one word per line, it has {wrong[0]!r}")
     if len(set(words)) < len(words):
-        raise ValueError(f"{VOCABULARY} must hold each word once")
+        raise ValueError(f"{VOCABULARY} must have each word only once")
     return tuple(words)
 
 

@@ -1,12 +1,12 @@
-"""A quantized network on disk: its state beside a recipe in JSON, from which its structure is built again.
+"""A quantized network on disk: its state, and a recipe in JSON from which its structure is rebuilt.
 
-    recipe.json         how to build it, see recipe.py
-    vocabulary.txt      the words that the task counts, one a line; only where it counts any
-    state.pt            the state dict, read with `weights_only=True`: quantized weights are not safetensors'
-    state.safetensors   the same, for networks whose state is plain tensors, or tensors that are made of them
+    recipe.json         how to rebuild the network, see recipe.py
+    vocabulary.txt      the words that the task counts, one per line; only if the task counts words
+    state.safetensors   the state dict, if it consists of plain tensors or can be split into them
+    state.pt            the state dict otherwise (quantized tensors), read with `weights_only=True`
 
-Nothing that is read is unpickled. What a recipe names is built only if it is quantexp's own: code of
-someone else's is imported, and so run, if the caller trusts the recipe, never because the recipe says so.
+Nothing is unpickled. A recipe may name networks and tasks of quantexp only; other code is imported, and so executed,
+only if the caller trusts the recipe.
 """
 
 from __future__ import annotations
@@ -53,23 +53,23 @@ def save(folder: Path, model: nn.Module, recipe: Recipe) -> None:
 
 
 def load(folder: str | Path, *, trust: bool = False) -> StoredModel:
-    """Build the network in `folder` again, ready to predict on the CPU: called as `model(*batch)`.
+    """Rebuild the network in `folder`, ready to predict on the CPU: it is called as `model(*batch)`.
 
     Args:
-        folder: Holds `recipe.json`.
-        trust: Also build a network, or a task, that is not quantexp's own: its module is imported, which runs its code.
+        folder: The folder with `recipe.json`.
+        trust: Also build networks and tasks that are not part of quantexp; this imports and so executes their code.
 
     Raises:
-        ModelError: If there is no such network, it is damaged, quantexp did not write it, or it needs trust.
-        QuantizationError: If this machine lacks the engine that the network was made for.
+        ModelError: If the folder has no network, or it is damaged, or needs trust.
+        QuantizationError: If this machine does not support the engine of the network.
     """
     if not (Path(folder) / RECIPE).is_file():
-        raise ModelError(f"a stored model is a folder with {RECIPE} in it, {folder} is not")
+        raise ModelError(f"a stored model is a folder that contains {RECIPE}, {folder} does not")
     return _read(Path(folder), trust)
 
 
 def inputs_of(folder: Path) -> tuple[InputSpec, ...]:
-    """Return what the network in `folder` takes."""
+    """Return the InputSpecs of the network in `folder`."""
     return read(folder).inputs
 
 
@@ -81,7 +81,7 @@ def _read(folder: Path, trust: bool) -> StoredModel:
         state = _state(folder / recipe.files["state"])
         with use_engine(quant.packs_for), torch.random.fork_rng(devices=[]):
             if not trust:
-                _refuse_more_than_is_stored(network, recipe, folder)
+                _check_parameter_count(network, recipe, folder)
             model = _structure(quant, network, recipe)
             fill(model, state)
     return StoredModel(model.eval(), task, kind, recipe.vocabulary).eval()
@@ -89,44 +89,44 @@ def _read(folder: Path, trust: bool) -> StoredModel:
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """Turn whatever the content of `folder` gives rise to into a ModelError."""
+    """Convert any error from the content of `folder` to a ModelError."""
     try:
         yield
     except (ModelError, QuantizationError):
         raise
     except ConfigError as error:
         raise ModelError(f"the model in {folder} cannot be built here: {error}") from error
-    except Exception as error:  # damaged bytes make the readers raise whatever they stumble over
+    except Exception as error:  # on damaged files the readers can raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise ModelError(f"the model in {folder} is damaged ({reason}); download it again") from error
 
 
 def _task(recipe: Recipe, trust: bool) -> Task | None:
-    """Return the task that prepares raw inputs, None without one. Raises ValueError if it does not fit the network."""
+    """Return the task that prepares raw inputs, or None. Raises ValueError if it does not fit the network."""
     if not recipe.task:
         return None
     task = _option(recipe.task, TASKS)
     if isinstance(task, CustomTask):
-        return task if trust else None  # raw inputs need the user's code, prepared ones do not
-    given, taken = (
+        return task if trust else None  # only raw inputs need the code of the user
+    provided, expected = (
         " and ".join("x".join(map(str, spec.measured)) for spec in specs)
         for specs in (tasks.specs(task, Kind(recipe.kind), recipe.vocabulary), recipe.inputs)
     )
-    if given != taken:
-        raise ValueError(f"{task.name} gives inputs of shape {given}, the network takes {taken}")
+    if provided != expected:
+        raise ValueError(f"{task.name} provides inputs of shape {provided}, the network takes {expected}")
     if task.class_names and len(task.class_names) != recipe.classes:
-        raise ValueError(f"{task.name} has {len(task.class_names)} classes, the network gives {recipe.classes}")
+        raise ValueError(f"{task.name} has {len(task.class_names)} classes, the network has {recipe.classes}")
     return task
 
 
-def _refuse_more_than_is_stored(network: Model, recipe: Recipe, folder: Path) -> None:
-    """Refuse a network that its state cannot fill, before memory is taken for it: a recipe can ask for any width."""
+def _check_parameter_count(network: Model, recipe: Recipe, folder: Path) -> None:
+    """Raise ValueError if the state cannot fill the network: a recipe could name any width and exhaust the memory."""
     with torch.device("meta"):
         fresh = models.build(network, recipe.inputs, recipe.classes)
     parameters = sum(parameter.numel() for parameter in fresh.parameters())
     stored = (folder / recipe.files["state"]).stat().st_size
-    if parameters > 8 * stored:  # no weight takes less than a bit
-        raise ValueError(f"it asks for {parameters:,} parameters, its state has {stored:,} bytes")
+    if parameters > 8 * stored:  # a weight takes at least one bit
+        raise ValueError(f"its recipe describes {parameters:,} parameters, but its state has only {stored:,} bytes")
 
 
 def _structure(quant: Quant, network: Model, recipe: Recipe) -> nn.Module:
@@ -140,11 +140,11 @@ def _state(path: Path) -> dict[str, Any]:
     if path.name == SAFE_STATE:
         return dict(load_file(path))
     with warnings.catch_warnings():
-        for message in ("TypedStorage is deprecated", r"torch\.quantize_per_"):  # of torch's own quantized tensors
+        for message in ("TypedStorage is deprecated", r"torch\.quantize_per_"):  # from torch's quantized tensors
             warnings.filterwarnings("ignore", message=message)
         state = torch.load(path, weights_only=True, map_location="cpu")
     if not isinstance(state, dict):
-        raise TypeError(f"{path.name} holds a {type(state).__name__}, not a state dict")
+        raise TypeError(f"{path.name} contains a {type(state).__name__}, not a state dict")
     return state
 
 
@@ -152,8 +152,8 @@ def _network(described: dict[str, Any], trust: bool) -> Model:
     for target in (described[key] for key in ("target", "_target_") if key in described):
         if not trust and not is_ours(target):
             raise ModelError(
-                f"a stored model may name the networks of quantexp, this one names {target!r}, whose code would run; "
-                "if you know where it comes from, load it with trust=True"
+                f"a stored model must use a network of quantexp, this one uses {target!r}, "
+                "whose code would be executed; if you trust its source, load it with trust=True"
             )
     return _option(described, MODELS)
 
@@ -164,4 +164,4 @@ def _option(described: dict[str, Any], known: tuple[type[T], ...]) -> T:
     for cls in known:
         if cls.name == name:
             return cls(**values)
-    raise ModelError(f"a stored model may use {', '.join(cls.name for cls in known)}, got {name!r}")
+    raise ModelError(f"a stored model must use one of {', '.join(cls.name for cls in known)}; got {name!r}")

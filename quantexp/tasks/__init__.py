@@ -1,14 +1,14 @@
-"""The data sets: read from files, split, kept small in memory, made into batches.
+"""The tasks: their data are read from files, split, kept small in memory, and made into batches.
 
-A module a task, with the functions
+There is one module for each task, with the functions
 
-    load(task, kind, request)            its splits, in that kind of input
-    inputs(task, kind)                   what a network takes, known without data
-    counts(words)                        the same where words are counted, of so many
-    classes(task)                        the width of a network's output, known without data
-    encode(task, kind, raw, vocabulary)  raw inputs prepared as `load` does: one is a batch of one
+    load(task, kind, request)            the splits, with that kind of input
+    inputs(task, kind)                   the InputSpecs of a network, known without data
+    counts(words)                        the same for a task that counts words, with a vocabulary of that size
+    classes(task)                        the number of classes, known without data
+    encode(task, kind, raw, vocabulary)  raw inputs, prepared as `load` does; a single input is a batch of one
 
-The data set that was loaded last is kept: the runs of a sweep mostly ask for the same one, and read it once.
+The data set that was loaded last stays in memory, because most runs of a sweep use the same one.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
     from quantexp.tasks.data import TaskData
     from quantexp.tasks.files import Source
 
-_kept: tuple[object, TaskData] | None = None
+_last_loaded: tuple[object, TaskData] | None = None  # with its key
 
 
 def sources_of(task: Task) -> Source:
-    """Return what finds the files or the code of a task; needs no torch."""
+    """Return the source of a task's data: files, or code of the user. Does not import torch."""
     sources: Source = resolve(task.sources)(task)
     return sources
 
 
 def gives(task: Task) -> tuple[Kind, ...]:
-    """Return the kinds of input that a task can give. Raises ConfigError if its code is the user's and says none."""
+    """Return the kinds of input that a task can provide. Raises ConfigError if the user's code names invalid ones."""
     return task.gives if task.gives is not None else tuple(resolve(task.implementation).gives(task))
 
 
 def source(task: Task) -> dict[str, str]:
-    """Return what, beside the settings, tells that a task is the same: a digest of code that is not quantexp's."""
+    """Return what identifies a task besides its settings: a digest of the code if it is the user's."""
     return {} if task.gives is not None else {"source": resolve(task.implementation).source(task)}
 
 
 def load(task: Task, kind: Kind, request: DataRequest) -> TaskData:
-    """Load a task's splits in a kind of input, from memory if it was loaded last and its files are unchanged.
+    """Load the splits of a task; reuse those loaded last if neither the request nor the files have changed.
 
     Raises:
-        DataError: If files are missing, damaged or out of reach.
-        ConfigError: If more examples are requested than there are, or the user's own code is not a task.
+        DataError: If files are missing, damaged or cannot be downloaded.
+        ConfigError: If more examples are requested than there are, or the user's code is not a valid task.
     """
-    global _kept
+    global _last_loaded
     if request.source is DataSource.synthetic:
         from quantexp.tasks import synthetic
 
@@ -60,19 +60,19 @@ def load(task: Task, kind: Kind, request: DataRequest) -> TaskData:
 
     held_out = (request.validation, request.validation_seed) if request.validation else None
     key = (task.name, repr(task), kind, sources_of(task).stamp(request), held_out)
-    if _kept is None or _kept[0] != key:
-        _kept = None  # two data sets need not lie in memory at once
-        _kept = key, resolve(task.implementation).load(task, kind, request)
-    data = _kept[1]
+    if _last_loaded is None or _last_loaded[0] != key:
+        _last_loaded = None  # free it first, so that two data sets are never in memory at once
+        _last_loaded = key, resolve(task.implementation).load(task, kind, request)
+    data = _last_loaded[1]
     return replace(data, calibration=calibration_split(data.train, data.test, request))
 
 
 def specs(task: Task, kind: Kind, vocabulary: tuple[str, ...]) -> tuple[InputSpec, ...]:
-    """Return what a network takes, given the words that are counted if the task counts any."""
+    """Return the InputSpecs of a network; `vocabulary` holds the words if the task counts words."""
     module = resolve(task.implementation)
     counts = getattr(module, "counts", None)
-    found: tuple[InputSpec, ...] = counts(len(vocabulary)) if counts else module.inputs(task, kind)
-    return found
+    inputs: tuple[InputSpec, ...] = counts(len(vocabulary)) if counts else module.inputs(task, kind)
+    return inputs
 
 
 def encode(task: Task, kind: Kind, raw: Any, vocabulary: tuple[str, ...]) -> Any:

@@ -1,15 +1,15 @@
-"""A task of the user's own: a class, or a function that returns an object, with
+"""A task of the user: a class, or a function that returns an object, with
 
-    gives             the kind of input, such as "tokens", or several; also as an attribute of the class or function
-    train(), test()   (inputs, labels): a tensor or a tuple of tensors, the first dimension the examples, and int64
-                      labels; or a `Split`, which keeps its examples small and makes batches itself
-    classes           how many classes there are, or `class_names`; else one more than the greatest label
-    inputs            a tuple of `InputSpec`, else what the tensors of train and test say; needed for data=synthetic
-    objective         an object as tasks/objectives/ has them, in place of classification
-    encode(raw)       raw inputs as a batch; only for predicting with a stored network
-    fingerprint       what changes when the data do; needed only where train() returns a `Split`
+    gives             the kind of input, such as "tokens", or several; an attribute of the class or function
+    train(), test()   (inputs, labels): inputs are a tensor or a tuple of tensors whose first dimension is the
+                      examples, labels are int64; or a `Split`, which makes batches itself
+    classes           the number of classes, or `class_names`; default: the largest label plus one
+    inputs            a tuple of `InputSpec`; default: taken from the tensors; required for data=synthetic
+    objective         an object like those in tasks/objectives/; default: classification
+    encode(raw)       raw inputs as a batch; required for prediction with a stored network
+    fingerprint       a value that changes when the data change; required if train() returns a `Split`
 
-Only the first two lines are needed. If the constructor has a parameter `data_dir`, it is given that setting.
+Only the first two are always required. If the constructor has a parameter `data_dir`, it gets that setting.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from quantexp.tasks.data import Split, TaskData, Tensors, calibration_split, hel
 from quantexp.tasks.inputs import Batch, described
 from quantexp.tasks.objectives.classification import Classification
 
-BATCH = 256  # examples of a split of the user's own that are looked at together
+BATCH = 256  # examples of a `Split` of the user that are checked together
 
 
 def gives(task: CustomTask) -> tuple[Kind, ...]:
-    """Return the kinds of input that the user's class or function says it gives. Raises ConfigError."""
+    """Return the kinds of input that the user's task provides. Raises ConfigError."""
     return own_kinds("task", task.target, "gives") or (Kind.features,)
 
 
@@ -45,10 +45,10 @@ def source(task: CustomTask) -> str:
 
 
 def own_kinds(group: str, target: str | None, attribute: str) -> tuple[Kind, ...]:
-    """Return the kinds that an attribute of the user's class or function names, none if it has no such attribute.
+    """Return the kinds of input that an attribute of the user's code names; empty if it has no such attribute.
 
     Raises:
-        ConfigError: If the target cannot be imported, or the attribute names no kinds.
+        ConfigError: If the target cannot be imported, or the attribute names an unknown kind.
     """
     found = getattr(own_code.find(f"{group}.target", str(target)), attribute, ())
     try:
@@ -61,14 +61,14 @@ def own_kinds(group: str, target: str | None, attribute: str) -> tuple[Kind, ...
 
 
 def load(task: CustomTask, kind: Kind, request: DataRequest) -> TaskData:
-    """Build the user's task and take its splits. Raises ConfigError if it is not one."""
+    """Build the user's task and read its splits. Raises ConfigError if the task is not valid."""
     own = _built(task, request)
     train, test = (_split(task, own, name) for name in ("train", "test"))
     classes = _classes(task, own, train, test)
     inputs = _inputs(task, own, train, test)
-    kept, held = held_out(len(train), request)
-    validation = train.take(held) if len(held) else None
-    train = train.take(kept) if len(held) else train
+    training_rows, validation_rows = held_out(len(train), request)
+    validation = train.take(validation_rows) if len(validation_rows) else None
+    train = train.take(training_rows) if len(validation_rows) else train
     return TaskData(
         train,
         calibration_split(train, test, request),
@@ -83,41 +83,42 @@ def load(task: CustomTask, kind: Kind, request: DataRequest) -> TaskData:
 
 
 def inputs(task: CustomTask, kind: Kind) -> tuple[InputSpec, ...]:
-    """Return what the user's task says that a network takes. Raises ConfigError if it does not say so."""
+    """Return the `inputs` of the user's task. Raises ConfigError if it has none."""
     found = getattr(_built(task, DataRequest()), "inputs", None)
     if found is None:
         raise ConfigError(
-            f"data=synthetic draws inputs as task.target={task.target} describes them, it has no attribute `inputs`; "
-            "give it a tuple of quantexp.InputSpec"
+            f"data=synthetic needs the attribute `inputs` of task.target={task.target}, it has none; "
+            "add a tuple of quantexp.InputSpec"
         )
     return _checked_specs(task, found)
 
 
 def classes(task: CustomTask) -> int:
-    """Return how many classes the user's task has. Raises ConfigError if it does not say so."""
+    """Return the number of classes of the user's task. Raises ConfigError if it has no such attribute."""
     own = _built(task, DataRequest())
     found = _own_classes(task, own)
     if found is None:
         raise ConfigError(
-            f"data=synthetic needs to know how many classes task.target={task.target} has; give it `classes`"
+            f"data=synthetic needs the attribute `classes` of task.target={task.target}, it has none; add it"
         )
     return found
 
 
 def encode(task: CustomTask, kind: Kind, raw: Any, vocabulary: Sequence[str]) -> tuple[Batch, bool]:
-    """Prepare raw inputs by the user's `encode`, which gets what it is to predict on. Raises ModelError."""
+    """Prepare raw inputs with the user's `encode`. Raises ModelError."""
     own = _built(task, DataRequest())
     if not hasattr(own, "encode"):
         raise ModelError(
-            f"task.target={task.target} has no method `encode`, which prepares raw inputs; call the network on tensors"
+            f"task.target={task.target} has no method `encode` to prepare raw inputs; "
+            "add it, or call the network on tensors"
         )
     try:
         found = own.encode(raw)
         batch = (found,) if isinstance(found, Tensor) else tuple(found)
-    except Exception as error:  # the user's code raises whatever it likes
+    except Exception as error:  # the user's code can raise anything
         raise ModelError(
-            f"encode() of task.target={task.target} must return a tensor or a tuple of tensors, it does not "
-            f"({type(error).__name__}: {error}); correct it or what it is given"
+            f"encode() of task.target={task.target} must return a tensor or a tuple of tensors, but it failed "
+            f"({type(error).__name__}: {error}); correct it or its input"
         ) from error
     return batch, False
 
@@ -129,10 +130,10 @@ def _built(task: CustomTask, request: DataRequest) -> Any:
         if "data_dir" in inspect.signature(target).parameters:
             arguments["data_dir"] = request.data_dir
         return target(**arguments)
-    except Exception as error:  # the user's code raises whatever it likes
+    except Exception as error:  # the user's code can raise anything
         shown = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         raise ConfigError(
-            f"task.target={task.target} must build as {target.__name__}({shown}), it does not "
+            f"task.target={task.target} must build as {target.__name__}({shown}), but it failed "
             f"({type(error).__name__}: {error}); correct it or task.arguments"
         ) from error
 
@@ -141,8 +142,8 @@ def _split(task: CustomTask, own: Any, name: str) -> Split:
     rule = f"{name}() of task.target={task.target} must return (inputs, labels) or a quantexp Split"
     try:
         found = getattr(own, name)()
-    except Exception as error:  # the user's code raises whatever it likes
-        raise ConfigError(f"{rule}, it does not ({type(error).__name__}: {error}); correct it") from error
+    except Exception as error:  # the user's code can raise anything
+        raise ConfigError(f"{rule}, but it failed ({type(error).__name__}: {error}); correct it") from error
     if isinstance(found, Split):
         split = found
     elif not isinstance(found, tuple) or len(found) != 2:
@@ -152,7 +153,9 @@ def _split(task: CustomTask, own: Any, name: str) -> Split:
     labels = split.labels
     if labels is None or labels.dtype is not torch.int64 or labels.dim() != 1 or not len(labels):
         got = "none" if labels is None else f"{labels.dtype} of shape {tuple(labels.shape)}"
-        raise ConfigError(f"labels of {name}() of task.target={task.target} must be int64, one an example; got {got}")
+        raise ConfigError(
+            f"labels of {name}() of task.target={task.target} must be int64, one for each example; got {got}"
+        )
     return split
 
 
@@ -164,15 +167,15 @@ def _tensors(rule: str, inputs: Any, labels: Any) -> Tensors:
         raise ConfigError(f"{rule}, its labels must be a tensor, got a {type(labels).__name__}")
     counts = [len(tensor) if tensor.dim() else 0 for tensor in (*batch, labels)]
     if len(set(counts)) > 1:
-        raise ConfigError(f"{rule} of equally many examples, got {counts[:-1]} inputs and {counts[-1]} labels")
+        raise ConfigError(f"{rule} with the same number of examples, got {counts[:-1]} inputs and {counts[-1]} labels")
     return Tensors(labels.detach().cpu(), tuple(tensor.detach().cpu() for tensor in batch))
 
 
 def _inputs(task: CustomTask, own: Any, train: Split, test: Split) -> tuple[InputSpec, ...]:
-    """Return the user's own specs, or what the examples say: all of them where integers have a range."""
-    given = getattr(own, "inputs", None)
-    specs = _checked_specs(task, given) if given is not None else _described(task, train.first(1))
-    ranged = given is None and any(spec.low is not None for spec in specs)
+    """Return the user's specs, or specs of the examples; ranges of integers are taken over all examples."""
+    own_specs = getattr(own, "inputs", None)
+    specs = _checked_specs(task, own_specs) if own_specs is not None else _described(task, train.first(1))
+    ranged = own_specs is None and any(spec.low is not None for spec in specs)
     for name, split in (("train", train), ("test", test)):
         for batch in _pieces(split) if ranged else [split.first(1)]:
             found = _described(task, batch)
@@ -182,7 +185,7 @@ def _inputs(task: CustomTask, own: Any, train: Split, test: Split) -> tuple[Inpu
                     "correct them, or its attribute `inputs`, where None stands for a length that varies"
                 )
             if ranged:
-                specs = tuple(_widened(spec, one) for spec, one in zip(specs, found, strict=True))
+                specs = tuple(_widened(spec, other) for spec, other in zip(specs, found, strict=True))
     return specs
 
 
@@ -194,7 +197,7 @@ def _described(task: CustomTask, batch: Batch) -> tuple[InputSpec, ...]:
 
 
 def _pieces(split: Split) -> Iterator[Batch]:
-    """Yield all examples, as far as they lie in memory in one piece."""
+    """Yield all examples: as one batch if they are in memory, else in batches of BATCH."""
     if isinstance(split, Tensors):
         yield split.values
     else:
@@ -203,22 +206,22 @@ def _pieces(split: Split) -> Iterator[Batch]:
 
 def _fits(specs: Sequence[InputSpec], found: Sequence[InputSpec]) -> bool:
     return len(specs) == len(found) and all(
-        spec.dtype == one.dtype
-        and len(spec.shape) == len(one.shape)
-        and all(size in (None, other) for size, other in zip(spec.shape, one.shape, strict=True))
-        for spec, one in zip(specs, found, strict=True)
+        spec.dtype == actual.dtype
+        and len(spec.shape) == len(actual.shape)
+        and all(size in (None, actual_size) for size, actual_size in zip(spec.shape, actual.shape, strict=True))
+        for spec, actual in zip(specs, found, strict=True)
     )
 
 
 def _widened(spec: InputSpec, other: InputSpec) -> InputSpec:
-    """Return the spec with a range that holds that of the other too."""
+    """Return the spec with its range extended to include the range of the other."""
     if spec.low is None or spec.high is None or other.low is None or other.high is None:
         return spec
     return replace(spec, low=min(spec.low, other.low), high=max(spec.high, other.high))
 
 
 def _shown(specs: Sequence[InputSpec]) -> str:
-    return " and ".join(f"{spec.dtype} of shape {spec.shape} an example" for spec in specs)
+    return " and ".join(f"{spec.dtype} of shape {spec.shape} per example" for spec in specs)
 
 
 def _checked_specs(task: CustomTask, found: Any) -> tuple[InputSpec, ...]:
@@ -229,20 +232,20 @@ def _checked_specs(task: CustomTask, found: Any) -> tuple[InputSpec, ...]:
 
 
 def _own_classes(task: CustomTask, own: Any) -> int | None:
-    """Return how many classes the user's task says that it has; None if it does not say so."""
+    """Return the number of classes that the user's task states, or None."""
     found = getattr(own, "classes", None)
     if found is None and hasattr(own, "class_names"):
         found = len(own.class_names)
     if found is not None and (isinstance(found, bool) or not isinstance(found, int) or found < 1):
-        raise ConfigError(f"`classes` of task.target={task.target} must be a number of classes, got {found!r}")
+        raise ConfigError(f"`classes` of task.target={task.target} must be a positive integer, got {found!r}")
     return found
 
 
 def _classes(task: CustomTask, own: Any, train: Split, test: Split) -> int:
-    """Return how many classes there are. Raises ConfigError if a label is none of them."""
-    given = {name: split.labels for name, split in (("train", train), ("test", test)) if split.labels is not None}
-    classes = _own_classes(task, own) or 1 + max(int(labels.max()) for labels in given.values())
-    for name, labels in given.items():
+    """Return the number of classes. Raises ConfigError if a label is out of range."""
+    labelled = {name: split.labels for name, split in (("train", train), ("test", test)) if split.labels is not None}
+    classes = _own_classes(task, own) or 1 + max(int(labels.max()) for labels in labelled.values())
+    for name, labels in labelled.items():
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes:
             raise ConfigError(
@@ -256,8 +259,8 @@ def _fingerprint(task: CustomTask, own: Any, train: Split, test: Split) -> str:
         return hashlib.sha256(str(found).encode()).hexdigest()
     if not (isinstance(train, Tensors) and isinstance(test, Tensors)):
         raise ConfigError(
-            f"task.target={task.target} returns splits of its own, so it must have an attribute `fingerprint`, "
-            "which changes when the data do"
+            f"task.target={task.target} returns a Split, so it must have an attribute `fingerprint`, "
+            "which changes when the data change"
         )
     sha = hashlib.sha256()
     for tensor in (*train.values, *test.values, train.labels, test.labels):

@@ -1,7 +1,7 @@
-"""What a task hands over: its splits, each with its name, what it is, and a fingerprint of what was read.
+"""The data of a task: its splits, with a description of the inputs and a fingerprint of the content.
 
-A split gives batches by index and keeps its examples as small as they come: images as uint8, sentences as
-the indices of their words. What a network takes is made batch by batch.
+A split makes batches from row indices and keeps its examples in their smallest form: images as uint8, sentences as
+word indices. The inputs of the network are computed batch by batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from quantexp.tasks.objectives import Objective
 
 @dataclass(frozen=True)
 class Split:
-    """Examples. `labels` has shape (examples,), int64; None where there are none."""
+    """Examples of a task. `labels` has shape (examples,), int64; None where the examples have no labels."""
 
     labels: Tensor | None
 
@@ -31,17 +31,17 @@ class Split:
         raise NotImplementedError
 
     def inputs(self, rows: Tensor) -> Batch:
-        """Return the batch of the examples `rows`."""
+        """Return a batch of the examples in `rows`."""
         raise NotImplementedError
 
     def take(self, rows: Tensor) -> Split:
-        """Return the split that holds `rows` only, in that order."""
+        """Return a split of only the examples in `rows`, in that order."""
         raise NotImplementedError
 
     def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Batch, Tensor]]:
-        """Yield (batch, rows) in batches of `size`, the last one smaller, in the given order of rows.
+        """Yield (batch, rows) in batches of `size`, in the order of rows if given; the last batch may be smaller.
 
-        Between two batches the process stands still while another one on this host measures.
+        Between two batches the process pauses while another process on this host measures latency.
         """
         order = torch.arange(len(self)) if order is None else order
         for rows in torch.split(order, size):
@@ -49,13 +49,13 @@ class Split:
             yield self.inputs(rows), rows
 
     def first(self, size: int, skipping: int = 0) -> Batch:
-        """Return a batch of `size` examples from number `skipping` on, starting again at 0 where they run out."""
+        """Return `size` examples, from number `skipping` on; after the last example it continues at 0."""
         return self.inputs((torch.arange(size) + skipping) % len(self))
 
 
 @dataclass(frozen=True)
 class Tensors(Split):
-    """Inputs that lie in memory as they are used."""
+    """Examples that are kept in memory in the form in which the network takes them."""
 
     values: Batch
 
@@ -66,15 +66,15 @@ class Tensors(Split):
         return tuple(tensor[rows] for tensor in self.values)
 
     def take(self, rows: Tensor) -> Tensors:
-        return Tensors(_taken(self.labels, rows), self.inputs(rows))
+        return Tensors(_taken_rows(self.labels, rows), self.inputs(rows))
 
 
 @dataclass(frozen=True)
 class Images(Split):
-    """Images as uint8, normalised when a batch is made: (pixel / 255 - mean) / std, float32.
+    """Images as uint8, which are normalised when a batch is made: (pixel / 255 - mean) / std, float32.
 
-    `pixels` has shape (examples, channels, height, width). Batches have that shape or, where `flat`, one value a pixel
-    in a row, (examples, channels · height · width).
+    `pixels` has shape (examples, channels, height, width). Batches have that shape or, if `flat`, the
+    shape (examples, channels · height · width).
     """
 
     pixels: Tensor
@@ -90,14 +90,14 @@ class Images(Split):
         return (images.flatten(1) if self.flat else images,)
 
     def take(self, rows: Tensor) -> Images:
-        return Images(_taken(self.labels, rows), self.pixels[rows], self.mean, self.std, self.flat)
+        return Images(_taken_rows(self.labels, rows), self.pixels[rows], self.mean, self.std, self.flat)
 
 
 @dataclass(frozen=True)
 class BagOfWords(Split):
-    """Sentences as the vocabulary indices of their words; a batch of counts is made when asked for.
+    """Sentences as the vocabulary indices of their words; the word counts are computed when a batch is made.
 
-    Sentence i is `words[starts[i] : starts[i + 1]]`; words outside the vocabulary are left out.
+    Sentence i is `words[starts[i] : starts[i + 1]]`, without the words outside the vocabulary.
     """
 
     words: Tensor  # (words of all sentences,), int64
@@ -118,19 +118,19 @@ class BagOfWords(Split):
     def take(self, rows: Tensor) -> BagOfWords:
         pieces = [self.words[self.starts[row] : self.starts[row + 1]] for row in rows.tolist()]
         starts = torch.tensor([0, *(len(piece) for piece in pieces)]).cumsum(0)
-        return BagOfWords(_taken(self.labels, rows), torch.cat(pieces), starts, self.vocabulary)
+        return BagOfWords(_taken_rows(self.labels, rows), torch.cat(pieces), starts, self.vocabulary)
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """The splits of a task. `calibration` is drawn from `train` unless the run says otherwise.
+    """The splits of a task. `calibration` is drawn from `train` unless the run draws it from `test`.
 
-    `validation` is None unless examples are held out of `train` for it; `evaluation` says on which split quality is
+    `validation` is None unless examples are held out of `train`; `evaluation` names the split on which quality is
     measured.
 
-    `inputs` describes what the network takes, `classes` is the width of its output; `fingerprint` is a SHA-256 over
-    what was read; `origin` says in words where it came from. `vocabulary` holds the words that are counted, in the
-    order of the features; empty where a task counts none.
+    `inputs` describes the inputs of the network, `classes` is the width of its output. `fingerprint` is a SHA-256 of
+    the content that was read, `origin` says in words where it came from. `vocabulary` holds the words that are counted,
+    in the order of the features; it is empty for tasks that count no words.
     """
 
     train: Split
@@ -151,22 +151,24 @@ class TaskData:
         if self.evaluation is EvaluationSplit.test:
             return self.test
         if self.validation is None:
-            raise ConfigError("evaluation=validation needs examples that are held out of train, none are")
+            raise ConfigError(
+                "evaluation=validation needs examples that are held out of train, there are none; set validation"
+            )
         return self.validation
 
     @property
     def example(self) -> Batch:
-        """Two examples, for whatever must see the shape of a batch."""
+        """A batch of two examples, for code that needs the shape of a batch."""
         return self.train.first(2)
 
 
 def held_out(examples: int, request: DataRequest) -> tuple[Tensor, Tensor]:
-    """Return the rows of the training examples that are left for training, and those held out for validation.
+    """Return the rows that remain for training, and those that are held out for validation.
 
-    Which they are is drawn, seeded; both stand in the order of the file.
+    The rows are drawn at random with a seed; both results are in the order of the file.
 
     Raises:
-        ConfigError: If the share that is requested is not a whole example.
+        ConfigError: If the requested share is less than one example.
     """
     count = round(request.validation * examples)
     if request.validation and not count:
@@ -179,7 +181,7 @@ def held_out(examples: int, request: DataRequest) -> tuple[Tensor, Tensor]:
 
 
 def calibration_split(train: Split, test: Split, request: DataRequest) -> Split:
-    """Draw the calibration examples, seeded.
+    """Draw the calibration examples at random, with a seed.
 
     Raises:
         ConfigError: If the method calibrates on more examples than there are.
@@ -196,7 +198,7 @@ def calibration_split(train: Split, test: Split, request: DataRequest) -> Split:
 
 
 def digest(parts: Mapping[str, bytes]) -> str:
-    """Return a SHA-256 over named byte strings, in hex."""
+    """Return the SHA-256 of named byte strings, in hex."""
     sha = hashlib.sha256()
     for name, content in sorted(parts.items()):
         sha.update(f"{name}\0{len(content)}\0".encode())
@@ -204,5 +206,5 @@ def digest(parts: Mapping[str, bytes]) -> str:
     return sha.hexdigest()
 
 
-def _taken(labels: Tensor | None, rows: Tensor) -> Tensor | None:
+def _taken_rows(labels: Tensor | None, rows: Tensor) -> Tensor | None:
     return None if labels is None else labels[rows]

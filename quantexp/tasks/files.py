@@ -1,7 +1,7 @@
-"""Where the files of a data set come from: the user's folder, the cache, or a download into the cache.
+"""The files of a data set: from the user's folder, from the cache, or downloaded into the cache.
 
-A download goes into a folder of its own that is renamed when it is whole, under a lock, so that
-processes that start together download once and no one ever reads half a data set.
+A download goes into a temporary folder, which is renamed when it is complete, under a lock. So processes that start
+together download only once, and no process reads an incomplete data set.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from quantexp.system.errors import DataError
 
 log = logging.getLogger(__name__)
 
-PROBE_SECONDS = 3.0  # a network that is there answers long before; a closed one may block for minutes
+PROBE_SECONDS = 3.0  # a working network answers much sooner; a blocked one may take minutes to fail
 STALL_SECONDS = 30.0
 
 
 class Source(Protocol):
-    """What a task is read from."""
+    """The source of a task: data files, or code of the user."""
 
     def check(self, request: DataRequest) -> None:
-        """Make sure, in seconds and without torch, that it is there. Raises DataError or ConfigError."""
+        """Check, in seconds and without torch, that the source is available. Raises DataError or ConfigError."""
 
     def stamp(self, request: DataRequest) -> object:
-        """Return what changes when it does. Raises as `check`, and as a download."""
+        """Return a value that changes when the source changes. Raises DataError or ConfigError."""
 
     def locate(self, request: DataRequest) -> tuple[Path, str] | None:
-        """Return the folder of its files, and in words where that is; None where it has none."""
+        """Return the folder of the files, and in words where it is; None if the source has no files."""
 
 
 @dataclass(frozen=True)
 class DataFiles:
-    """The files of one data set: how to see that they are there, and how to download them.
+    """The files of one data set: how to check that they are complete, and how to download them.
 
-    `missing` names the first file that a folder lacks, None if it lacks none; `download` fills an empty
-    folder or raises; `hosts` gives the addresses of which one must answer before a download is tried.
+    `missing` returns the first file that a folder lacks, or None; `download` fills an empty folder or raises; `hosts`
+    returns the addresses of the servers, at least one of which must answer before a download starts.
     """
 
     name: str
@@ -59,7 +59,7 @@ class DataFiles:
     hosts: Callable[[], list[str]]
 
     def check(self, request: DataRequest) -> None:
-        """Make sure, in seconds, that the files are at hand or that a server answers. Raises DataError."""
+        """Check, in seconds, that the files are there or that a server answers. Raises DataError."""
         if request.source is not DataSource.full:
             return
         if request.data_dir is not None:
@@ -68,10 +68,10 @@ class DataFiles:
             self._check_hosts()
 
     def locate(self, request: DataRequest) -> tuple[Path, str]:
-        """Return the folder that holds the files, and in words where it is.
+        """Return the folder that holds the files, and in words where it is; download them if they are not there.
 
         Raises:
-            DataError: If `data_dir` is given and lacks a file, or nothing is at hand and the download fails.
+            DataError: If `data_dir` is set and lacks a file, or the download fails.
         """
         if request.data_dir is not None:
             folder = Path(request.data_dir).expanduser() / self.name
@@ -84,18 +84,18 @@ class DataFiles:
             return folder, f"data_dir {request.data_dir}"
         folder = cache_folder(request.cache_dir, "data") / self.name
         if self.missing(folder) is not None:
-            with locked(folder.with_name(f"{self.name}.lock"), f"another process downloads {self.name}"):
-                if self.missing(folder) is not None:  # nobody downloaded it while we waited
+            with locked(folder.with_name(f"{self.name}.lock"), f"another process is downloading {self.name}"):
+                if self.missing(folder) is not None:  # no other process downloaded it while this one waited
                     self._fetch(folder)
         return folder, f"cache {folder}"
 
     def stamp(self, request: DataRequest) -> tuple[object, ...]:
-        """Return what changes when the files do: where they lie, their sizes and times. Raises as `locate`."""
+        """Return the paths, sizes and times of the files. Raises DataError as `locate` does."""
         if request.source is DataSource.sample:
             return ("sample",)
         folder, origin = self.locate(request)
-        known = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
-        return (origin, *((str(path), one.st_size, one.st_mtime_ns, one.st_ino) for path, one in known))
+        files = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+        return (origin, *((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in files))
 
     def _fetch(self, folder: Path) -> None:
         self._check_hosts()
@@ -108,11 +108,11 @@ class DataFiles:
                     self.download(fresh)
             except DataError:
                 raise
-            except Exception as error:  # downloaders document no errors; what they say is passed on
+            except Exception as error:  # the errors of downloaders are not documented
                 raise DataError(self._out_of_reach(" ".join(str(error).split()))) from error
             if (lacking := self.missing(fresh)) is not None:
                 raise DataError(self._out_of_reach(f"the download lacks {lacking}"))
-            if folder.exists():  # lacks files, or we would not be here
+            if folder.exists():  # incomplete, as checked above
                 shutil.rmtree(folder)
             fresh.rename(folder)
 
@@ -122,15 +122,15 @@ class DataFiles:
 
     def _out_of_reach(self, reason: str) -> str:
         return (
-            f"{self.name} is neither in the cache nor can it be downloaded ({reason}). Two ways out: "
+            f"{self.name} is not in the cache and cannot be downloaded ({reason}). There are two alternatives: "
             "data_dir=FOLDER reads your own copy, data=sample uses the small data set in the package"
         )
 
 
 def reachable(addresses: Sequence[str], seconds: float = PROBE_SECONDS) -> bool:
-    """Tell whether a server answers at one of the addresses within `seconds`, through the proxy if one is set.
+    """Return whether a server answers at one of the addresses within `seconds`, through the proxy if one is set.
 
-    All are asked at once, in threads of their own, because looking up a name obeys no timeout.
+    All addresses are tried at once, each in a thread, because name resolution ignores timeouts.
     """
     answers: queue.Queue[bool] = queue.Queue()
 
@@ -139,7 +139,7 @@ def reachable(addresses: Sequence[str], seconds: float = PROBE_SECONDS) -> bool:
             with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=seconds):
                 answers.put(True)
         except urllib.error.HTTPError:
-            answers.put(True)  # it answers, though not to this
+            answers.put(True)  # the server answers, even if with an error
         except (OSError, ValueError, http.client.HTTPException):
             answers.put(False)
 
@@ -165,7 +165,7 @@ def read_bytes(path: Path) -> bytes:
 
 @contextmanager
 def _stall_limit(seconds: float) -> Iterator[None]:
-    """Let no connection be silent for longer: torchvision opens its downloads without a timeout."""
+    """Set the default timeout of sockets: torchvision opens its downloads without a timeout."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

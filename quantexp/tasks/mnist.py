@@ -1,7 +1,7 @@
-"""MNIST: IDX files to uint8 images, center-cropped as in the lab; normalised when a batch is made.
+"""MNIST: IDX files are read as uint8 images and center-cropped as in the lab; batches are normalised.
 
-The sample is scikit-learn's 1,797 real handwritten digits of 8x8 pixels, enlarged to the 20x20 that
-an MNIST digit fills and set in the middle of 28x28, so that they go through the same pipeline.
+The sample is scikit-learn's 1,797 real handwritten digits of 8x8 pixels. They are enlarged to 20x20, the size of a
+digit in MNIST, and placed in the middle of 28x28, so that they go through the same pipeline.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from quantexp.tasks.sources import MNIST, MNIST_NAMES, MNIST_RAW
 MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to [0, 1]
 SIDE = 28
 CLASSES = 10
-SAMPLE_TEST = 360  # of the 1,797 digits; the other 1,437 are trained on
+SAMPLE_TEST = 360  # of the 1,797 digits; the other 1,437 are for training
 
 
 def load(task: Mnist, kind: Kind, request: DataRequest) -> TaskData:
-    """Load MNIST, or its sample. Raises DataError if files are missing, damaged or out of reach."""
+    """Load MNIST, or its sample. Raises DataError if files are missing, damaged or cannot be downloaded."""
     if request.source is DataSource.sample:
         images, labels, fingerprint = _sample()
         train_images, test_images = images[SAMPLE_TEST:], images[:SAMPLE_TEST]
@@ -46,10 +46,13 @@ def load(task: Mnist, kind: Kind, request: DataRequest) -> TaskData:
         train_images, train_labels = _pair(folder, content, "train")
         test_images, test_labels = _pair(folder, content, "test")
         fingerprint = digest({name: bytes_ for name, (_, bytes_) in content.items()})
-    kept, held = held_out(len(train_labels), request)
+    training_rows, validation_rows = held_out(len(train_labels), request)
     side = _side(task)
-    train = _images(train_images[kept], train_labels[kept], side, kind)
+    train = _images(train_images[training_rows], train_labels[training_rows], side, kind)
     test = _images(test_images, test_labels, side, kind)
+    validation = None
+    if len(validation_rows):
+        validation = _images(train_images[validation_rows], train_labels[validation_rows], side, kind)
     return TaskData(
         train,
         calibration_split(train, test, request),
@@ -59,12 +62,12 @@ def load(task: Mnist, kind: Kind, request: DataRequest) -> TaskData:
         objective=Classification(CLASSES),
         fingerprint=fingerprint,
         origin=origin,
-        validation=_images(train_images[held], train_labels[held], side, kind) if len(held) else None,
+        validation=validation,
     )
 
 
 def inputs(task: Mnist, kind: Kind) -> tuple[InputSpec, ...]:
-    """Return the one input: an image of one channel, or its pixels in a row; normalised, float32."""
+    """Return the only input: an image of one channel, or its flat pixels; normalised, float32."""
     side = _side(task)
     low, high = (0 - MEAN) / STD, (1 - MEAN) / STD
     shape = (side * side,) if kind is Kind.features else (1, side, side)
@@ -72,14 +75,14 @@ def inputs(task: Mnist, kind: Kind) -> tuple[InputSpec, ...]:
 
 
 def classes(task: Mnist) -> int:
-    """Return the ten digits."""
+    """Return 10, one class for each digit."""
     return CLASSES
 
 
 def crop(images: Tensor, side: int) -> Tensor:
     """Return the centers of uint8 images (n, 28, 28) as (n, 1, side, side).
 
-    A crop beyond the image is padded with black. Odd margins are as torchvision's CenterCrop divides them.
+    A crop larger than the image is padded with black. Odd margins are divided as in torchvision's CenterCrop.
     """
     if side > SIDE:
         margin = side - SIDE
@@ -90,36 +93,36 @@ def crop(images: Tensor, side: int) -> Tensor:
 
 
 def encode(task: Mnist, kind: Kind, raw: Any, vocabulary: Sequence[str]) -> tuple[Batch, bool]:
-    """Prepare raw images: (28, 28) gives a batch of one and True, (n, 28, 28) one of n and False.
+    """Prepare raw images: (28, 28) gives a batch of one and True, (n, 28, 28) a batch of n and False.
 
     Args:
-        task: Says which center of an image the network sees.
+        task: Has the size of the crop.
         kind: The input that the network takes.
-        raw: An array, a tensor or nested lists of integers from 0 to 255, ink bright on a dark ground.
+        raw: An array, a tensor or nested lists of integers from 0 to 255, bright digits on a dark background.
         vocabulary: Not used.
 
     Raises:
-        ModelError: If `raw` is something else.
+        ModelError: If `raw` has another form.
     """
-    rule = f"raw inputs of mnist are an image of {SIDE}x{SIDE} numbers from 0 to 255, or at least one of them stacked"
+    rule = f"raw inputs of mnist must be an image of {SIDE}x{SIDE} integers from 0 to 255, or a stack of at least one"
     try:
         pixels = np.asarray(raw.detach().cpu() if isinstance(raw, Tensor) else raw)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{rule}; got {type(raw).__name__} that is no array ({error})") from error
+        raise ModelError(f"{rule}; got a {type(raw).__name__} that is not an array ({error})") from error
     if pixels.dtype.kind not in "uif":
-        raise ModelError(f"{rule}; got {type(raw).__name__} of {pixels.dtype}; convert it to uint8")
+        raise ModelError(f"{rule}; got a {type(raw).__name__} of {pixels.dtype}; convert it to uint8")
     if pixels.ndim not in (2, 3) or pixels.shape[-2:] != (SIDE, SIDE) or not len(pixels):
-        raise ModelError(f"{rule}; got shape {pixels.shape}; bring it to ({SIDE}, {SIDE}) or (n, {SIDE}, {SIDE})")
+        raise ModelError(f"{rule}; got shape {pixels.shape}; reshape it to ({SIDE}, {SIDE}) or (n, {SIDE}, {SIDE})")
     wrong = pixels[~((pixels >= 0) & (pixels <= 255) & (pixels == np.round(pixels)))]
     if wrong.size:
-        raise ModelError(f"{rule}, whole ones; got {wrong[0]}; scale and round your values to 0 .. 255")
+        raise ModelError(f"{rule}; got the value {wrong[0]}; scale and round your values to 0 .. 255")
     images = torch.from_numpy(pixels.astype(np.uint8)).view(-1, SIDE, SIDE)
     prepared = _images(images, None, _side(task), kind).inputs(torch.arange(len(images)))
     return prepared, pixels.ndim == 2
 
 
 def parse_idx(content: bytes, path: Path) -> Tensor:
-    """Return the tensor in an IDX file of unsigned bytes. Raises DataError naming `path` and the fault.
+    """Return the tensor in an IDX file of unsigned bytes. Raises DataError, which names `path` and the error.
 
     The format: two zero bytes, type 0x08, the number of dimensions, each dimension as a big-endian
     32-bit integer, then the values.
@@ -136,10 +139,10 @@ def parse_idx(content: bytes, path: Path) -> Tensor:
     expected = header + math.prod(shape)
     if len(content) != expected:
         raise DataError(
-            f"{path}: its header promises {expected:,} bytes, it has {len(content):,}; it is damaged, download it again"
+            f"{path}: must have {expected:,} bytes according to its header, has {len(content):,}; download it again"
         )
     if len(content) == header:
-        return torch.empty(shape, dtype=torch.uint8)  # frombuffer takes no empty buffer
+        return torch.empty(shape, dtype=torch.uint8)  # frombuffer does not accept an empty buffer
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).reshape(shape)
 
 
@@ -158,9 +161,11 @@ def _pair(folder: Path, content: dict[str, tuple[Path, bytes]], split: str) -> t
     if images.dim() != 3 or images.shape[1:] != (SIDE, SIDE):
         raise DataError(f"{images_path}: expected images of {SIDE}x{SIDE}, found shape {tuple(images.shape)}")
     if labels.shape != images.shape[:1]:
-        raise DataError(f"{labels_path}: {labels.numel():,} labels for {len(images):,} images in {images_path.name}")
+        raise DataError(
+            f"{labels_path}: has {labels.numel():,} labels for {len(images):,} images in {images_path.name}"
+        )
     if len(labels) == 0:
-        raise DataError(f"{images_path}: holds no images")
+        raise DataError(f"{images_path}: contains no images")
     if int(labels.max()) >= CLASSES:
         raise DataError(f"{labels_path}: labels must be 0 to 9, found {int(labels.max())}")
     return images, labels.long()
@@ -175,7 +180,7 @@ def _unzipped(folder: Path, name: str) -> tuple[Path, bytes]:
     try:
         return path, gzip.decompress(packed)
     except (EOFError, OSError, zlib.error) as error:
-        raise DataError(f"{path}: not a whole gzip file ({error}); download it again") from error
+        raise DataError(f"{path}: not a complete gzip file ({error}); download it again") from error
 
 
 def _sample() -> tuple[Tensor, Tensor, str]:

@@ -1,4 +1,4 @@
-"""The files of each data set and their downloads. Light: the check before a run must not import torch."""
+"""The files of each data set and their downloads. Does not import torch: the check before a run must be fast."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MNIST_NAMES = {
     "test_images": "t10k-images-idx3-ubyte",
     "test_labels": "t10k-labels-idx1-ubyte",
 }
-# torchvision's own list, named here because importing torchvision takes longer than asking (a test compares them).
+# The list of torchvision, repeated here because importing torchvision is slow (a test compares them).
 MNIST_MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/")
 
 SST2_ID = "stanfordnlp/sst2"
@@ -45,17 +45,17 @@ def _missing_sst2(folder: Path) -> str | None:
 
 
 def _download_sst2(folder: Path) -> None:
-    """Download the pinned revision into `folder`, as the two files that GLUE distributes."""
+    """Download the pinned revision into `folder`, as two files in the format of GLUE."""
     import datasets
 
-    if Path(SST2_ID).exists():  # datasets would read it instead of the hub, without a word
-        raise DataError(f"the folder ./{SST2_ID} hides the data set of that name; start in another directory")
+    if Path(SST2_ID).exists():  # datasets would silently read it instead of the hub
+        raise DataError(f"the folder ./{SST2_ID} hides the data set of that name; run quantexp in another directory")
     scratch = folder / "download"
     hub = datasets.load_dataset(SST2_ID, revision=SST2_REVISION, cache_dir=str(scratch))
     for name, split in (("train", "train"), ("dev", "validation")):
         sentences, labels = hub[split]["sentence"], hub[split]["label"]
         if len(labels) != SST2_ROWS[name]:
-            raise DataError(f"{SST2_ID}: {name} should have {SST2_ROWS[name]:,} rows, the download has {len(labels):,}")
+            raise DataError(f"{SST2_ID}: {name} must have {SST2_ROWS[name]:,} rows, the download has {len(labels):,}")
         lines = [f"{sentence}\t{label}\n" for sentence, label in zip(sentences, labels, strict=True)]
         (folder / f"{name}.tsv").write_text("sentence\tlabel\n" + "".join(lines), encoding="utf-8", newline="\n")
     shutil.rmtree(scratch)
@@ -72,33 +72,33 @@ SST2 = DataFiles("sst2", _missing_sst2, _download_sst2, _sst2_hosts)
 
 
 def mnist(task: Task) -> Source:
-    """Return where MNIST comes from."""
+    """Return the source of MNIST."""
     return MNIST
 
 
 def sst2(task: Task) -> Source:
-    """Return where SST-2 comes from."""
+    """Return the source of SST-2."""
     return SST2
 
 
 @dataclass(frozen=True)
 class OwnCode:
-    """A task that is a class or function of the user's, which reads its data itself."""
+    """The source of a task that is a class or function of the user and reads its data itself."""
 
     target: str
 
     def check(self, request: DataRequest) -> None:
-        """Make sure that the module is there. Raises ConfigError."""
+        """Check that the module exists. Raises ConfigError."""
         own_code.check("task.target", self.target)
 
     def stamp(self, request: DataRequest) -> object:
-        """Return what changes when the code does; what it reads is not known, and is read anew for each run."""
+        """Return a new value in each call: what the code reads is not known, so the data are loaded for each run."""
         return object()
 
     def locate(self, request: DataRequest) -> None:
-        """Return None: where its files lie is its own affair."""
+        """Return None: the files are not known."""
 
 
 def own(task: CustomTask) -> Source:
-    """Return where a task of the user's own comes from."""
+    """Return the source of a task of the user."""
     return OwnCode(str(task.target))

@@ -1,8 +1,8 @@
-"""SST-2: labelled sentences to bags of word counts over the most frequent training words.
+"""SST-2: labelled sentences as bags of words, counts over the most frequent training words.
 
-A word is what stands between spaces. Ties in frequency are broken by first appearance, so that the
-vocabulary is the same everywhere. Words of sentences that are held out for validation are not counted: they
-shall shape the inputs no more than those of the test split. The sample is a set of sentences written for quantexp.
+Words are separated by spaces. Ties in frequency are broken by first appearance, so that the vocabulary is the same
+everywhere. Like the test split, sentences that are held out for validation do not contribute to the vocabulary. The
+sample is a set of sentences written for quantexp.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Rows = list[tuple[str, int]]
 
 
 def load(task: Sst2, kind: Kind, request: DataRequest) -> TaskData:
-    """Load SST-2, or its sample. Raises DataError if files are missing, damaged or out of reach."""
+    """Load SST-2, or its sample. Raises DataError if files are missing, damaged or cannot be downloaded."""
     if request.source is DataSource.sample:
         folder = Path(str(resources.files("quantexp.tasks"))) / "sample" / "sst2"
         origin = "sentences written for quantexp, shipped with it"
@@ -38,13 +38,13 @@ def load(task: Sst2, kind: Kind, request: DataRequest) -> TaskData:
         folder, origin = SST2.locate(request)
     content = {name: read_bytes(folder / f"{name}.tsv") for name in ("train", "dev")}
     train, dev = (parse_tsv(content[name], folder / f"{name}.tsv") for name in ("train", "dev"))
-    kept, held = ([train[row] for row in rows.tolist()] for rows in held_out(len(train), request))
-    frequencies = Counter(word for sentence, _ in kept for word in sentence.split())
+    training, validation = ([train[row] for row in rows.tolist()] for rows in held_out(len(train), request))
+    frequencies = Counter(word for sentence, _ in training for word in sentence.split())
     vocabulary = {word: index for index, (word, _) in enumerate(frequencies.most_common(task.vocabulary))}
-    known, test = bag_of_words(kept, vocabulary), bag_of_words(dev, vocabulary)
+    bags, test = bag_of_words(training, vocabulary), bag_of_words(dev, vocabulary)
     return TaskData(
-        known,
-        calibration_split(known, test, request),
+        bags,
+        calibration_split(bags, test, request),
         test,
         inputs=counts(len(vocabulary)),
         classes=CLASSES,
@@ -52,38 +52,38 @@ def load(task: Sst2, kind: Kind, request: DataRequest) -> TaskData:
         fingerprint=digest(content),
         origin=origin,
         vocabulary=tuple(vocabulary),
-        validation=bag_of_words(held, vocabulary) if held else None,
+        validation=bag_of_words(validation, vocabulary) if validation else None,
     )
 
 
 def inputs(task: Sst2, kind: Kind) -> tuple[InputSpec, ...]:
-    """Return the one input: how often each word of the vocabulary is in a sentence, as float32."""
+    """Return the only input: the count of each word of the vocabulary, as float32."""
     return counts(task.vocabulary)
 
 
 def classes(task: Sst2) -> int:
-    """Return the two: negative and positive."""
+    """Return 2: negative and positive."""
     return CLASSES
 
 
 def encode(task: Sst2, kind: Kind, raw: Any, vocabulary: Sequence[str]) -> tuple[Batch, bool]:
-    """Count the words of raw sentences: one gives a batch of one and True, a list one of n and False.
+    """Count the words of raw sentences: a str gives a batch of one and True, a list of n a batch of n and False.
 
     Raises:
-        ModelError: If `raw` is something else.
+        ModelError: If `raw` has another form.
     """
     sentences = [raw] if isinstance(raw, str) else raw
-    rule = "raw inputs of sst2 are a sentence, or a list of at least one sentence, each a str"
+    rule = "raw inputs of sst2 must be a sentence, or a list of at least one sentence, each a str"
     if not isinstance(sentences, list | tuple) or not sentences:
         raise ModelError(f"{rule}; got {repr(raw)[:80]}")
     if wrong := [sentence for sentence in sentences if not isinstance(sentence, str)]:
-        raise ModelError(f"{rule}; got {repr(wrong[0])[:80]} among them")
+        raise ModelError(f"{rule}; the list contains {repr(wrong[0])[:80]}")
     counted = bag_of_words([(sentence, 0) for sentence in sentences], {w: n for n, w in enumerate(vocabulary)})
     return counted.inputs(torch.arange(len(sentences))), isinstance(raw, str)
 
 
 def bag_of_words(rows: Rows, vocabulary: dict[str, int]) -> BagOfWords:
-    """Return the split of these sentences; words outside the vocabulary are left out."""
+    """Return a split of these sentences; words outside the vocabulary are ignored."""
     found = [[vocabulary[word] for word in sentence.split() if word in vocabulary] for sentence, _ in rows]
     return BagOfWords(
         labels=torch.tensor([label for _, label in rows]),
@@ -94,9 +94,9 @@ def bag_of_words(rows: Rows, vocabulary: dict[str, int]) -> BagOfWords:
 
 
 def parse_tsv(content: bytes, path: Path) -> Rows:
-    """Return (sentence, label) of each line. Raises DataError naming `path`, the line and the fault.
+    """Return (sentence, label) of each line. Raises DataError, which names `path`, the line and the error.
 
-    The file has a header with the columns sentence and label, tabs between, and no quoting.
+    The file has a header, the columns sentence and label, tabs as separators, and no quotes.
     """
     try:
         lines = content.decode("utf-8-sig").split("\n")
@@ -105,7 +105,9 @@ def parse_tsv(content: bytes, path: Path) -> Rows:
         raise DataError(f"{path}: line {number} is not UTF-8 (byte 0x{byte:02x}); save it as UTF-8") from None
     header = lines[0].rstrip("\r").split("\t")
     if lacking := [name for name in ("sentence", "label") if name not in header]:
-        raise DataError(f"{path}: needs the columns sentence and label, lacks {' and '.join(lacking)}; it has {header}")
+        raise DataError(
+            f"{path}: must have the columns sentence and label, lacks {' and '.join(lacking)}; its header is {header}"
+        )
     sentence_at, label_at = header.index("sentence"), header.index("label")
     rows: Rows = []
     for number, line in enumerate(lines[1:], 2):
@@ -113,15 +115,18 @@ def parse_tsv(content: bytes, path: Path) -> Rows:
             continue
         cells = line.rstrip("\r").split("\t")
         if len(cells) != len(header):
-            raise DataError(f"{path}: line {number} has {len(cells)} columns, expected {len(header)}; is it cut off?")
+            raise DataError(
+                f"{path}: line {number} has {len(cells)} columns, expected {len(header)}; "
+                "the file may be cut off, download it again"
+            )
         if cells[label_at] not in ("0", "1"):
             raise DataError(f"{path}: line {number}: label must be 0 or 1, got {cells[label_at]!r}")
         rows.append((cells[sentence_at].strip(), int(cells[label_at])))
     if not rows:
-        raise DataError(f"{path}: holds no sentences")
+        raise DataError(f"{path}: contains no sentences")
     return rows
 
 
 def counts(words: int) -> tuple[InputSpec, ...]:
-    """Return the one input: how often each of so many words is in a sentence, as float32."""
+    """Return the only input for a vocabulary of that many words: the count of each word, as float32."""
     return (InputSpec("counts", (words,), "float32", 0.0, 1.0),)

@@ -1,6 +1,6 @@
-"""Random inputs without labels: what a network costs can be measured without any data.
+"""Random inputs without labels, to measure size, latency and agreement without any data.
 
-Calibration and evaluation examples are two disjoint seeded draws.
+Calibration and evaluation examples are two independent draws, each with a seed.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ from quantexp.tasks.data import TaskData, Tensors, calibration_split
 from quantexp.tasks.inputs import examples
 from quantexp.tasks.objectives.unlabelled import Unlabelled
 
-EXAMPLES = 1024  # that are evaluated
-SEEDS = 2**32  # that torch tells apart: it takes the lowest 32 bits
+EXAMPLES = 1024  # in the evaluated split
+SEEDS = 2**32  # number of different seeds: torch uses the lowest 32 bits
 
 
 def load(inputs: Sequence[InputSpec], classes: int, request: DataRequest) -> TaskData:
-    """Return splits of random inputs as `inputs` describes them."""
+    """Return splits of random inputs that match the specs `inputs`."""
     seed = request.validation_seed
     drawn = Tensors(None, examples(inputs, max(EXAMPLES, request.calibration_examples), seed))
-    test = Tensors(None, examples(inputs, EXAMPLES, SEEDS - 1 - seed % SEEDS))  # never the seed itself: one is odd
+    test = Tensors(
+        None, examples(inputs, EXAMPLES, SEEDS - 1 - seed % SEEDS)
+    )  # never equal to the seed: one of them is odd
     return TaskData(
         train=drawn,
         calibration=calibration_split(drawn, test, request),

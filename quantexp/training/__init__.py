@@ -1,1 +1,1 @@
-"""Training, and the cache of what was trained."""
+"""Training, and the cache of trained networks."""

@@ -1,4 +1,4 @@
-"""The float network of a run, trained once, and the means to train others on the same terms."""
+"""The float network of a run, trained once, and the training of other networks with the same settings."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from quantexp.training.loop import fit, resolve_device, resolve_threads
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # raise when the same key would give other weights: changes of fit, of a network, of data preparation
+FORMAT = 2  # increase it when the same key gives other weights: after changes to fit, a network, or data preparation
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-NORM_BATCH, NORM_PASSES = 64, 4  # that statistics of batch normalisation are taken over, where nothing is trained
+NORM_BATCH, NORM_PASSES = 64, 4  # for the statistics of batch normalisation, if nothing is trained
 
 
 class Baseline:
-    """The float network, and the means to train others on the same terms.
+    """The float network, and the training of other networks with the same settings.
 
     Attributes:
         model: The float network; quantization works on copies of it.
-        training: How it was trained; None if its weights came from `train.checkpoint`, or are random.
-        key: Names its weights, for the cache keys of what is trained from them.
+        training: Its training; None if its weights are from `train.checkpoint`, or random.
+        key: Identifies its weights, in the cache keys of networks that are trained from them.
     """
 
     key: dict[str, Any]
@@ -42,7 +42,7 @@ class Baseline:
     def __init__(self, experiment: Experiment, data: TaskData, weights: Path | None = None) -> None:
         self._experiment = experiment
         self._data = data
-        self._checkpoint: str | None = None  # a digest of its content, as files may change
+        self._checkpoint: str | None = None  # digest of its content, since files may change
         if experiment.train.checkpoint:
             trained = self._from_checkpoint(weights)
         elif experiment.labelled:
@@ -59,11 +59,11 @@ class Baseline:
 
     @property
     def can_train(self) -> bool:
-        """Whether the examples have labels, so that others can be trained."""
+        """Whether the examples have labels, so that networks can be trained."""
         return self._experiment.labelled
 
     def fresh(self) -> nn.Module:
-        """Return the untrained network that the float network began as."""
+        """Return the network with the initial weights of the float network."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._experiment.seed)
             return models.build(self._experiment.model, self._data.inputs, self._data.classes)
@@ -76,13 +76,13 @@ class Baseline:
         build: Callable[[], nn.Module],
         train: Callable[[nn.Module], Training],
     ) -> Trained:
-        """Return what `train(build())` gives, from the cache if it was trained before.
+        """Return the network of `build()` after `train`, from the cache if it was trained before.
 
         Args:
-            kind: What is trained: "float", "qat", "amp".
-            recipe: How; part of the key, as is every setting of task, model and experiment that shapes weights.
-            extra: Whatever else shapes the weights.
-            build: Builds the structure, which trained weights are filled into.
+            kind: The kind of training: "float", "qat" or "amp".
+            recipe: The training options; part of the key, as are all settings that affect the weights.
+            extra: Further values that affect the weights.
+            build: Builds the network.
             train: Trains it in place.
         """
         return self._cache.get(self._key(kind, recipe, extra), build, train, f"{kind} {self._experiment.task.name}")
@@ -102,7 +102,7 @@ class Baseline:
         return self.trained_once("float", recipe, {}, self.fresh, train)
 
     def _from_checkpoint(self, weights: Path | None) -> Trained:
-        """Start from a file, or from `weights`: the folder of the network that the run in `train.checkpoint` stored."""
+        """Read the weights from a file or, if `train.checkpoint` names a run, from the folder `weights`."""
         checkpoint = str(self._experiment.train.checkpoint)
         model = self.fresh()
         if weights is not None:
@@ -114,14 +114,14 @@ class Baseline:
             content = path.read_bytes()
         self._checkpoint = hashlib.sha256(content).hexdigest()
         self.key = {"checkpoint": self._checkpoint}
-        log.info("train     nothing: weights from %s", checkpoint)
+        log.info("train     skipped: weights from %s", checkpoint)
         return Trained(model.eval(), None)
 
     def _random(self) -> Trained:
         model = self.fresh()
         _settle_norms(model, self._data.train, self.seed)
         self.key = {"random": self._experiment.seed}
-        log.info("train     nothing: random weights, as there are no labels")
+        log.info("train     skipped: random weights, because there are no labels")
         return Trained(model.eval(), None)
 
     def _key(self, kind: str, recipe: Train, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,13 +153,13 @@ class Baseline:
 
 
 def trained(experiment: Experiment, data: TaskData, weights: Path | None = None) -> Baseline:
-    """Return the float network of an experiment, trained once. Raises TrainingError, CacheError."""
+    """Return the float network of an experiment, trained or from the cache. Raises TrainingError, CacheError."""
     return Baseline(experiment, data, weights)
 
 
 @torch.no_grad()
 def _settle_norms(model: nn.Module, examples: Split, seed: int) -> None:
-    """Take the statistics of batch normalisation from a few forward passes: without, random networks vanish."""
+    """Set the statistics of batch normalisation with a few forward passes; without them, activations vanish."""
     norms = [module for module in model.modules() if isinstance(module, NORMS) and module.track_running_stats]
     if not norms:
         return

@@ -1,9 +1,8 @@
-"""The cache of everything that was trained.
+"""The cache of trained networks.
 
-An entry is two files named by the hash of its key: `<hash>.safetensors` with the weights, and
-`<hash>.json` with the key in clear, the training record and the SHA-256 of the weights. The JSON is
-written last, so an entry without it does not exist; a process that dies leaves no half entry. Whatever
-shapes the weights is in the key: a run that differs in any of it trains its own.
+An entry consists of two files, named by the hash of its key: `<hash>.safetensors` with the weights, and `<hash>.json`
+with the key, the training record and the SHA-256 of the weights. The JSON is written last, and an entry without it is
+ignored, so a process that is killed leaves no incomplete entry. The key has everything that affects the weights.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model on the CPU in evaluation mode. `training` is None for weights that quantexp did not train."""
+    """A trained network on the CPU in evaluation mode. `training` is None for weights that quantexp did not train."""
 
     model: nn.Module
     training: Training | None
 
 
 class ModelCache:
-    """Trained models in a folder, one entry a key."""
+    """Trained networks in a folder, one entry for each key."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,26 +46,26 @@ class ModelCache:
         train: Callable[[nn.Module], Training],
         what: str,
     ) -> Trained:
-        """Return the entry of `key`; train and store it if there is none, or only a damaged one."""
+        """Return the entry of `key`; train and store it if it is missing or damaged."""
         stem = self.folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
         if stem.with_suffix(".json").is_file() and (entry := self._read(stem, build(), what)):
             return entry
-        with locked(stem.with_suffix(".lock"), f"another process trains {what}"):
-            if entry := self._read(stem, build(), what, warn=True):  # perhaps trained while we waited
+        with locked(stem.with_suffix(".lock"), f"another process is training {what}"):
+            if entry := self._read(stem, build(), what, warn=True):  # another process may have trained it
                 return entry
             log.info("train     %s", what)
             model = build()
             training = train(model)
             if bad := [name for name, tensor in model.state_dict().items() if bool(torch.isnan(tensor).any())]:
                 raise TrainingError(
-                    f"weights must stay numbers while training, {bad[0]} of {what} does not; lower train.learning_rate"
+                    f"weights must stay finite in training, {bad[0]} of {what} has NaN; lower train.learning_rate"
                 )
             log.info("train     %s: %.1f s, loss %.3f", what, training.seconds, training.losses[-1])
             self._write(stem, key, model, training)
         return Trained(model.eval(), training)
 
     def _read(self, stem: Path, model: nn.Module, what: str, *, warn: bool = False) -> Trained | None:
-        """Fill `model` from the entry; None if there is none or, after a warning, if it is damaged."""
+        """Fill `model` from the entry; None if it is missing or damaged, with a warning if `warn`."""
         from pydantic import TypeAdapter
         from safetensors.torch import load
 
@@ -78,18 +77,18 @@ class ModelCache:
             training = TypeAdapter(Training).validate_python(entry["training"])
             weights = stem.with_suffix(".safetensors").read_bytes()
             if hashlib.sha256(weights).hexdigest() != entry["sha256"]:
-                raise ValueError("its weights are not those that were stored")
+                raise ValueError("its weights have changed since they were stored")
             model.load_state_dict(load(weights))
-        except Exception as error:  # whatever is wrong with an entry, it can be made again
+        except Exception as error:  # a damaged entry can raise anything, and is replaced
             if warn:
                 reason = " ".join(str(error).split())[:200]
-                log.warning("the cache entry %s is damaged (%s); it is made again", record, reason)
+                log.warning("the cache entry %s is damaged (%s); it is trained again", record, reason)
             return None
-        log.info("train     %s: from the cache (%.1f s when it was trained)", what, training.seconds)
+        log.info("train     %s: from the cache (training took %.1f s)", what, training.seconds)
         return Trained(model.eval(), training)
 
     def _write(self, stem: Path, key: Mapping[str, Any], model: nn.Module, training: Training) -> None:
-        """Store the entry. A disk that is full costs the entry, not the training: the run goes on."""
+        """Store the entry. If the disk is full, the run continues without it."""
         from safetensors.torch import save
 
         weights = save({name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()})
@@ -99,7 +98,7 @@ class ModelCache:
             write_atomically(stem.with_suffix(".json"), json.dumps(entry, indent=1).encode())
         except OSError as error:
             log.warning(
-                "the trained model cannot be kept in %s (%s); this run goes on, the next one trains again",
+                "the trained network cannot be stored in %s (%s); this run continues, the next run trains again",
                 self.folder,
                 error.strerror or error,
             )

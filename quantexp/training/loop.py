@@ -1,7 +1,7 @@
-"""Training and prediction. Knows nothing of quantization: `prepare`d networks are networks like any other.
+"""Training and prediction, independent of quantization: a prepared network is trained like any other.
 
-Batches are sliced from tensors in memory and the optimizer is fused, which is where most of the time
-of a plain training loop over small networks goes.
+Batches are sliced from tensors in memory and the optimizer is fused, because with small networks a usual training loop
+spends most of its time there.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from quantexp.tasks.inputs import Batch
 from quantexp.tasks.objectives import Objective
 
 LOG_EVERY = 50  # steps; reading the loss waits for the device
-PREDICT_BATCH = 64  # fixed, because dynamic quantization chooses the range of its inputs batch by batch
+PREDICT_BATCH = 64  # fixed, because dynamic quantization chooses the range of inputs for each batch
 
 
 def resolve_device(device: Device) -> torch.device:
-    """Return the device that training runs on. Raises TrainingError if cuda is asked for and absent."""
+    """Return the device for training. Raises TrainingError if it is cuda and there is no GPU."""
     available = torch.cuda.is_available()
     if device is Device.cuda and not available:
         raise TrainingError("train.device=cuda needs a GPU that torch can use, there is none; use train.device=auto")
@@ -36,7 +36,7 @@ def resolve_device(device: Device) -> torch.device:
 
 
 def resolve_threads(count: int | None) -> int:
-    """Return the number of CPU threads that training uses."""
+    """Return the number of CPU threads for training."""
     return count or usable_cores()
 
 
@@ -54,17 +54,17 @@ def fit(
     """Train `model` in place, and leave it on the CPU in evaluation mode.
 
     Args:
-        model: Called as `model(*batch)`, gives outputs that the objective takes.
-        data: The training split; its order is drawn anew in each epoch.
-        objective: Its loss is made small.
+        model: Called as `model(*batch)`; returns outputs for the objective.
+        data: The training split; it is shuffled in each epoch.
+        objective: Has the loss that is minimized.
         recipe: Epochs, batch size, learning rate, optimizer, device, threads.
-        seed: Fixes the order of the batches and whatever the network draws.
-        label: What the progress bar says.
-        autocast: Compute in this type where torch deems it safe; float16 scales the loss.
-        on_step: Called before each step with its number, from 0, and the number of all steps.
+        seed: Determines the order of the batches and the random numbers of the network.
+        label: The text of the progress bar.
+        autocast: Use autocast with this dtype; with float16 the loss is scaled.
+        on_step: Called before each step with its number, from 0, and the total number of steps.
 
     Raises:
-        TrainingError: If the device is absent, there are no labels, or the loss is no longer a number.
+        TrainingError: If the device is not available, there are no labels, or the loss is not finite.
     """
     labels = data.labels
     if labels is None:
@@ -96,19 +96,20 @@ def fit(
 
 @torch.no_grad()
 def outputs(model: Callable[..., Tensor], data: Split) -> Tensor:
-    """Return what the model gives for each example, shape (examples, classes), on the CPU in batches of 64."""
+    """Return the outputs for all examples, shape (examples, classes), on the CPU in batches of 64."""
     return torch.cat([model(*batch) for batch, _ in data.batches(PREDICT_BATCH)])
 
 
 def _stepper(
     model: nn.Module, objective: Objective, recipe: Train, device: torch.device, autocast: torch.dtype | None
 ) -> Callable[[Batch, Tensor], Tensor]:
-    """Return the function that takes one step on one batch and gives its loss."""
+    """Return the function that trains on one batch and returns the loss."""
     optimizer = _optimizer(model, recipe)
     scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)
 
     def take_step(batch: Batch, labels: Tensor) -> Tensor:
-        # One context a step: around the whole loop autocast would go on using its first cast of the weights.
+        """Update the weights with one batch and return its loss."""
+        # A new context for each step: in a single one, autocast would cache its first cast of the weights.
         with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
             loss = objective.loss(model(*(tensor.to(device) for tensor in batch)), labels.to(device))
         optimizer.zero_grad()
@@ -127,7 +128,7 @@ def _optimizer(model: nn.Module, recipe: Train) -> torch.optim.Optimizer:
 
 
 class _Curve:
-    """The loss as training goes on: averaged, checked and shown every LOG_EVERY steps."""
+    """The loss curve of a training: averaged, checked and shown every LOG_EVERY steps."""
 
     def __init__(self, total: int, recipe: Train, advance: Callable[[int, str], None]) -> None:
         self.step = 0
@@ -140,6 +141,7 @@ class _Curve:
         self._examples = 0
 
     def add(self, loss: Tensor, examples: int) -> None:
+        """Record the loss of a step. Raises TrainingError if the mean is not finite."""
         self.step += 1
         self._window.append(loss)
         self._examples += examples
@@ -148,7 +150,7 @@ class _Curve:
         mean = torch.stack(self._window).mean().item()
         if not math.isfinite(mean):
             raise TrainingError(
-                f"the training loss must stay a finite number, it became {mean} by step {self.step} of "
+                f"the training loss must stay a finite number, it is {mean} at step {self.step} of "
                 f"{self._total}; lower train.learning_rate (now {self._recipe.learning_rate:g}) or check the data"
             )
         self.steps.append(self.step)

@@ -37,7 +37,7 @@ def test_where_nothing_speaks_against_it_no_reason_is_known() -> None:
 
 def test_what_is_faster_in_larger_batches_is_held_back_by_what_each_call_adds() -> None:
     assert told(faster_at=speedup(64, 4.26)) == (
-        "what each call adds to its products weighs too much here: at batch 64 it is 4.3x as fast",
+        "the overhead of each call is too large at this batch size: at batch 64 the speedup is 4.3x",
     )
     overhead = told(shares={"aten::relu": 0.9, "quantized::linear": 0.1}, faster_at=speedup(64, 4.26))
     assert len(overhead) == 1  # it is told once: by the profile, where that shows it
@@ -100,7 +100,7 @@ def test_one_instruction_set_for_the_precision_is_enough(precision: str, has: st
 
 
 def test_the_kernels_of_qnnpack_are_a_reason_here_and_those_of_other_engines_are_not() -> None:
-    assert told(engine="qnnpack") == ("the kernels of qnnpack are made for ARM",)
+    assert told(engine="qnnpack") == ("the kernels of qnnpack are optimized for ARM",)
     for engine in ("x86", "fbgemm", "onednn", None):
         assert told(engine=engine) == NONE_KNOWN
 
@@ -108,7 +108,7 @@ def test_the_kernels_of_qnnpack_are_a_reason_here_and_those_of_other_engines_are
 def test_converting_between_precisions_is_a_reason_if_it_takes_more_than_a_fifth_of_the_time() -> None:
     shares = {"quantized::linear": 0.6, "aten::quantize_per_tensor": 0.15, "aten::dequantize": 0.1}
     (reason,) = told(shares=shares)
-    assert reason.startswith("converting between precisions takes 25% of the time")
+    assert reason.startswith("conversions between precisions take 25% of the time")
     assert told(shares=shares | {"aten::dequantize": 0.04}) == NONE_KNOWN
 
 
@@ -144,7 +144,7 @@ def test_what_multiplies_is_known_by_its_operator(name: str) -> None:
 @pytest.mark.parametrize("name", ["aten::max_pool2d_with_indices", "aten::quantized_max_pool2d", "aten::avg_pool2d"])
 def test_time_that_goes_to_pooling_is_no_overhead_of_calls(name: str) -> None:
     (reason,) = told(shares={"quantized::conv2d_relu": 0.42, name: 0.5, "aten::empty": 0.08})
-    assert reason == "only 42% of the time goes to matrix products, 50% to pooling, which has none"
+    assert reason == "only 42% of the time goes to matrix products, 50% to pooling, which is not faster"
     assert told(shares={"quantized::conv2d_relu": 0.5, name: 0.5}) == NONE_KNOWN
     (reason,) = told(shares={"quantized::conv2d_relu": 0.42, name: 0.2, "aten::empty": 0.38})
     assert "the overhead of the calls" in reason
@@ -155,7 +155,7 @@ def test_reasons_stand_side_by_side_the_surest_first() -> None:
     shares = {"quantized::linear": 0.3, "aten::quantize_per_tensor": 0.3, "aten::empty": 0.4}
     found = told(evidence, shares, threads=8, engine="qnnpack", instruction_sets=("avx2",))
     begins = ["8 threads share", "only 50% of the multiply", "this CPU has neither", "the kernels of qnnpack"]
-    begins += ["converting between precisions takes 30%", "only 30% of the time goes to matrix products"]
+    begins += ["conversions between precisions take 30%", "only 30% of the time goes to matrix products"]
     assert len(found) == len(begins)
     assert all(reason.startswith(begin) for reason, begin in zip(found, begins, strict=True))
 

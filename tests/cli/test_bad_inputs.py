@@ -241,8 +241,8 @@ SST2_DAMAGE: dict[str, tuple[dict[str, bytes], list[str]]] = {
     "label-two": ({"dev": b"sentence\tlabel\ngood\t1\nso so\t2\n"}, ["dev.tsv", "line 3", "0 or 1, got '2'"]),
     "not-utf-8": ({"train": b"sentence\tlabel\ncaf\xe9\t1\n"}, ["train.tsv", "line 2", "0xe9", "save it as UTF-8"]),
     "line-cut-off": ({"dev": b"sentence\tlabel\ngood\t1\nbad"}, ["dev.tsv", "line 3 has 1 columns, expected 2"]),
-    "empty": ({"train": b""}, ["train.tsv", "needs the columns sentence and label"]),
-    "no-sentences": ({"dev": b"sentence\tlabel\n"}, ["dev.tsv", "holds no sentences"]),
+    "empty": ({"train": b""}, ["train.tsv", "must have the columns sentence and label"]),
+    "no-sentences": ({"dev": b"sentence\tlabel\n"}, ["dev.tsv", "contains no sentences"]),
 }
 
 
@@ -349,13 +349,13 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_network")
 def test_sst2_without_a_network_is_refused_with_both_ways_out(workdir: Path, quantexp: Command) -> None:
     done = quantexp("task=sst2", f"cache_dir={workdir}/empty", timeout=30)
-    refused(done, "sst2 is neither in the cache nor can it be downloaded", "data_dir=", "data=sample")
+    refused(done, "sst2 is not in the cache and cannot be downloaded", "data_dir=", "data=sample")
 
 
 def test_mnist_without_a_network_is_refused_with_both_ways_out(workdir: Path, quantexp: Command) -> None:
     behind = {f"{scheme}_proxy": CLOSED for scheme in ("http", "https")} | {"no_proxy": ""}
     done = quantexp("task=mnist", f"cache_dir={workdir}/empty", timeout=30, **behind)
-    refused(done, "mnist is neither in the cache nor can it be downloaded", "data_dir=", "data=sample")
+    refused(done, "mnist is not in the cache and cannot be downloaded", "data_dir=", "data=sample")
 
 
 @pytest.mark.usefixtures("no_network")
@@ -386,11 +386,11 @@ def state(hidden: int) -> dict[str, torch.Tensor]:
 
 CHECKPOINTS = {
     "wrong-suffix": ["model.onnx", ".safetensors file or a .pt state dict"],
-    "wrong-shape": ["shape.safetensors does not fit the model", "expected", "found", "choose model and task"],
-    "runs-code": ["code.pt is not read as weights", "save model.state_dict()"],
+    "wrong-shape": ["shape.safetensors does not fit the model", "expected", "found", "use the model and task"],
+    "runs-code": ["code.pt cannot be read as weights", "save model.state_dict()"],
     "whole-object": ["list.pt must hold a state dict", "save model.state_dict()"],
-    "damaged-safetensors": ["damaged.safetensors is not read as weights", "save model.state_dict()"],
-    "damaged-pt": ["damaged.pt is not read as weights", "save model.state_dict()"],
+    "damaged-safetensors": ["damaged.safetensors cannot be read as weights", "save model.state_dict()"],
+    "damaged-pt": ["damaged.pt cannot be read as weights", "save model.state_dict()"],
     "not-a-number": ["nan.safetensors: weights must be", "finite"],
 }
 
@@ -496,7 +496,7 @@ def test_a_disk_too_full_for_the_cache_costs_the_entry_and_not_the_run(workdir: 
         preexec_fn=limited(3_000_000),
     )
     assert done.returncode == 0, done.stderr
-    assert "warning: the trained model cannot be kept" in done.stderr
+    assert "warning: the trained network cannot be stored" in done.stderr
     assert f"{workdir}/cache/models (File too large)" in done.stderr
     assert "Traceback" not in done.stderr
     assert "Accuracy (%)" in done.stdout

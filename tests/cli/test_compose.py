@@ -203,7 +203,7 @@ def test_data_that_cannot_be_downloaded_are_told_before_anything_heavy_is_import
     offline = {"PYTHONPATH": without_torch, "HF_HUB_OFFLINE": "1"}
     done = quantexp("task=sst2", f"cache_dir={tmp_path / 'cache'}", **offline)
     assert done.returncode == 2
-    assert "sst2 is neither in the cache nor can it be downloaded (there is no network)" in done.stderr
+    assert "sst2 is not in the cache and cannot be downloaded (there is no network)" in done.stderr
     assert "data=sample" in done.stderr
     assert list(folder.iterdir()) == []
 
@@ -227,7 +227,7 @@ def test_each_cache_of_a_sweep_is_looked_at_before_its_first_job(
     offline = {"PYTHONPATH": without_torch, "HF_HUB_OFFLINE": "1"}
     done = quantexp("-m", "task=sst2", f"cache_dir={full},{empty}", **offline)
     assert done.returncode == 2
-    assert "sst2 is neither in the cache" in done.stderr
+    assert "sst2 is not in the cache" in done.stderr
     assert list(folder.iterdir()) == []
 
 

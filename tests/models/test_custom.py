@@ -177,7 +177,10 @@ def test_arguments_that_cannot_be_stored_are_a_fault() -> None:
             "must name a class or a function, torch is neither; it has Flat, Strict, Wide, function, number",
         ),
         ("own_networks.number", "must be a torch.nn.Module or return one, got int$"),
-        ("own_networks.Flat", r"must turn \(2, 4\) into \(2, 2\), one logit a class, got \(2,\); correct it$"),
+        (
+            "own_networks.Flat",
+            r"must return shape \(2, 2\) for \(2, 4\), one logit for each class; got \(2,\); correct it$",
+        ),
         (
             OURS,
             r"must build as MLP\(inputs=4, classes=2, width=8\).*TypeError: .*'width'.*correct it or model\.arguments",
@@ -243,7 +246,7 @@ def stored(sample: Sample, networks: Path, tmp_path: Path) -> tuple[Path, nn.Mod
 
 def test_a_stored_network_of_ones_own_is_built_with_trust_only(stored: tuple[Path, nn.Module], networks: Path) -> None:
     folder, model = stored
-    with pytest.raises(ModelError, match=r"names 'own_networks\.Wide', whose code would run; .*trust=True"):
+    with pytest.raises(ModelError, match=r"uses 'own_networks\.Wide', whose code would be executed; .*trust=True"):
         storage.load(folder)
     assert not imported(networks)
     again = storage.load(folder, trust=True)

@@ -203,7 +203,7 @@ def test_inputs_that_the_network_cannot_take_after_all_are_told_with_their_types
     with pytest.raises(ConfigError) as error:
         models.build(CustomModel(target="tests.tokens.Averages"), (SPECS[0],), CLASSES)
     assert str(error.value).startswith(
-        "model.target=tests.tokens.Averages must take (2, 12) (int64), it does not (Type"
+        "model.target=tests.tokens.Averages must take (2, 12) (int64), but it failed (Type"
     )
     assert str(error.value).endswith("; correct it or model.arguments")
 
@@ -261,4 +261,6 @@ def test_an_output_that_holds_the_logits_counts_as_the_logits(
 def test_an_output_that_holds_no_logits_is_told_in_words(how: str, got: str) -> None:
     with pytest.raises(ConfigError) as error:
         held(how)
-    assert str(error.value).endswith(f"must turn (2, 4) into (2, 3), one logit a class, got {got}; correct it")
+    assert str(error.value).endswith(
+        f"must return shape (2, 3) for (2, 4), one logit for each class; got {got}; correct it"
+    )

@@ -155,7 +155,7 @@ def test_inputs_of_another_size_are_refused_with_those_that_it_takes(shape: tupl
     with pytest.raises(ConfigError) as error:
         models.build(Lenet5(), (InputSpec("pixels", shape),), CLASSES)
     assert str(error.value) == (
-        f"model=lenet5 takes images of 1x32x32 or 3x32x32, got {'x'.join(map(str, shape))}; bring them to such a size"
+        f"model=lenet5 takes images of 1x32x32 or 3x32x32, got {'x'.join(map(str, shape))}; resize them"
     )
 
 
@@ -285,7 +285,7 @@ def share_right(model: nn.Module, data: TaskData) -> float:
 
 
 def test_groups_that_no_layer_is_made_of_are_told_layer_by_layer(sample: Sample) -> None:
-    told = r"classifier\.0: its 400 inputs are no multiple of quant\.group_size=32"
+    told = r"classifier\.0: its 400 inputs are not a multiple of quant\.group_size=32"
     with pytest.raises(QuantizationError, match=told):
         trained_and_quantized(sample, WeightOnly(), "int4")
 

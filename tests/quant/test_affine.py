@@ -293,8 +293,8 @@ def test_the_range_of_a_channel_is_that_of_all_its_values() -> None:
         ((math.nan, 1.0), "a range must be finite, got nan to 1; remove NaN, and clamp infinities"),
         ((0.0, math.inf), "a range must be finite, got 0 to inf"),
         ((1.0, -1.0), "min_val must not be above max_val, got 1 and -1"),
-        ((-1e300, 1e300), r"a range must be one that float32 can span, got -1e\+300 to 1e\+300"),
-        ((torch.zeros(2), torch.ones(3)), r"one shape, got \(2,\) and \(3,\)"),
+        ((-1e300, 1e300), r"the width of a range must be finite in float32, got -1e\+300 to 1e\+300"),
+        ((torch.zeros(2), torch.ones(3)), r"the same shape, got \(2,\) and \(3,\)"),
     ],
     ids=["nan", "inf", "turned", "wide", "shapes"],
 )
@@ -318,19 +318,19 @@ def test_a_width_that_leaves_no_integers_is_refused(num_bits: int, symmetric: bo
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"x": torch.tensor([math.nan])}, "no integer stands for NaN"),
+        ({"x": torch.tensor([math.nan])}, "x must not contain NaN"),
         ({"x": torch.tensor([1])}, "x must be of a float dtype, got torch.int64"),
         ({"scale": 0.0}, "scale must be positive and finite, got 0"),
         ({"scale": math.nan}, "scale must be positive and finite, got nan"),
-        ({"zero_point": 256}, "zero_point must lie from 0 to 255, or zero is not held, got 256"),
-        ({"zero_point": 16, "limits": (0, 15)}, "zero_point must lie from 0 to 15"),
+        ({"zero_point": 256}, "zero_point must be from 0 to 255, so that zero is in the range, got 256"),
+        ({"zero_point": 16, "limits": (0, 15)}, "zero_point must be from 0 to 15"),
         ({"dtype": torch.int32}, "dtype must be one of torch.uint8, .* got torch.int32"),
-        ({"limits": (-1, 7)}, "limits must be two integers that torch.uint8 holds.* got -1 and 7"),
+        ({"limits": (-1, 7)}, "limits must be two integers in the range of torch.uint8.* got -1 and 7"),
         (
             {"scale": torch.ones(2), "zero_point": torch.zeros(2)},
-            r"must have shape \(\) where axis is None, got \(2,\)",
+            r"must have shape \(\) for axis=None, got \(2,\)",
         ),
-        ({"axis": 0}, r"must have shape \(1,\) where axis is 0, got \(\)"),
+        ({"axis": 0}, r"must have shape \(1,\) for axis=0, got \(\)"),
         ({"axis": 1}, "axis must be one of the 1 of the tensor, got 1"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
@@ -342,5 +342,5 @@ def test_what_cannot_be_quantized_is_refused(given: dict[str, object], told: str
 
 
 def test_values_that_were_never_quantized_are_not_dequantized() -> None:
-    with pytest.raises(ValueError, match=r"q must be of one of torch.uint8, .* got torch.float32"):
+    with pytest.raises(ValueError, match=r"the dtype of q must be one of torch.uint8, .* got torch.float32"):
         dequantize(torch.tensor([1.0]), 0.1, 0)

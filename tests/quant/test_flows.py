@@ -314,9 +314,7 @@ def test_without_torch_ao_the_flows_that_need_it_say_so_and_the_others_work(
     with pytest.raises(QuantizationError) as error:
         flow_of(option)
     others = [other for other in method.flows if other not in OVER_TORCH_AO]
-    assert str(error.value).startswith(
-        f"quant.flow={flow} needs what torch {torch.__version__} does not have (No module"
-    )
+    assert str(error.value).startswith(f"quant.flow={flow} is not supported by torch {torch.__version__} (No module")
     assert str(error.value).endswith(
         f"use quant.flow={' or '.join(others)}, or an older torch" if others else "use an older torch"
     )

@@ -84,8 +84,8 @@ def test_a_promise_of_layers_that_is_not_kept_says_what_was_promised_found_and_h
     with pytest.raises(QuantizationError) as failure:
         inspected(network, EXAMPLE, promise=Promise("nn.Linear and nothing else", layers="int8"))
     assert str(failure.value) == (
-        "the method must leave int8 layers, it left fp32; "
-        "it handles nn.Linear and nothing else: choose a model that has them"
+        "the method must have int8 layers, it has fp32; "
+        "the method handles nn.Linear and nothing else: use a model that has them"
     )
 
 
@@ -93,21 +93,21 @@ def test_a_promise_of_operators_that_is_not_kept_says_what_was_promised_ran_and_
     with pytest.raises(QuantizationError) as failure:
         inspected(network, EXAMPLE, promise=Promise("what autocast lowers", operators="bf16"))
     assert str(failure.value) == (
-        "the model must run bf16 operators, it ran fp32; "
-        "the method handles what autocast lowers: choose a model that has them"
+        "the quantized network must run bf16 operators, it ran fp32; "
+        "the method handles what autocast lowers: use a model that has them"
     )
 
 
 def test_a_model_without_layers_keeps_no_promise() -> None:
     promise = Promise("nn.Linear", layers="int8")
-    with pytest.raises(QuantizationError, match="must leave int8 layers, it left none"):
+    with pytest.raises(QuantizationError, match="must have int8 layers, it has none"):
         inspected(nn.ReLU(), EXAMPLE, promise=promise)
     with pytest.raises(QuantizationError, match="must run int8 operators, it ran none"):
         inspected(nn.ReLU(), EXAMPLE, promise=Promise("nn.Linear", operators="int8"))
 
 
 def test_weights_in_another_precision_do_not_keep_a_promise(network: nn.Module) -> None:
-    with pytest.raises(QuantizationError, match="must leave fp16 layers, it left bf16"):
+    with pytest.raises(QuantizationError, match="must have fp16 layers, it has bf16"):
         inspected(Cast(network, torch.bfloat16), EXAMPLE, promise=Promise("all", layers="fp16"))
 
 
@@ -159,7 +159,9 @@ class Pairs(nn.Module):
 @pytest.mark.parametrize("option", INT8, ids=of_option)
 def test_a_network_of_layers_that_a_method_does_not_handle_is_an_error(option: Quant, model: nn.Module) -> None:
     quantized = made(option, copy.deepcopy(model).eval(), "int8", EXAMPLE)
-    with pytest.raises(QuantizationError, match=r"must leave int8 layers, it left (fp32|none); it handles some layers"):
+    with pytest.raises(
+        QuantizationError, match=r"must have int8 layers, it has (fp32|none); the method handles some layers"
+    ):
         inspected(quantized, EXAMPLE, promise=Promise("some layers", "int8", "int8"), engine=ENGINE)
 
 
@@ -168,7 +170,7 @@ def test_a_method_that_was_pointed_at_no_layer_is_an_error(network: nn.Module) -
     with working(ENGINE):
         converted = convert_fx(observed(network, QConfigMapping()))
     for model in (dynamically(network, "layers.1", "no.such.layer"), converted):
-        with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
+        with pytest.raises(QuantizationError, match="must have int8 layers, it has fp32"):
             inspected(model, EXAMPLE, promise=promise, engine=ENGINE)
 
 
@@ -180,7 +182,7 @@ def test_a_model_that_only_pretends_to_compute_in_int8_is_an_error(network: nn.M
         dequantized = convert_to_reference_fx(copy.deepcopy(prepared))
     assert not torch.equal(dequantized(EXAMPLE), network(EXAMPLE))
     for model in (prepared, dequantized):
-        with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
+        with pytest.raises(QuantizationError, match="must have int8 layers, it has fp32"):
             inspected(model, EXAMPLE, promise=Promise("what FX lowers", "int8", "int8"), engine=ENGINE)
         with pytest.raises(QuantizationError, match="must run int8 operators, it ran fp32"):
             inspected(model, EXAMPLE, promise=Promise("what FX lowers", operators="int8"), engine=ENGINE)
@@ -212,7 +214,7 @@ def test_layers_that_were_left_in_float_are_listed(network: nn.Module) -> None:
         "layers.2": "int8",
         "layers.4": "fp32",
     }
-    reason = "left out, though the method handles nn.Linear"
+    reason = "not quantized, although the method handles nn.Linear"
     assert evidence.left_in_float == (LeftInFloat("layers.0", reason), LeftInFloat("layers.4", reason))
     calls = {operator.precision: operator.calls for operator in evidence.operators}
     assert calls == {"fp32": 2, "int8": 1}
@@ -252,7 +254,7 @@ def test_a_layer_that_the_user_keeps_in_float_is_no_warning(
     option = Dynamic(engine=ENGINE, exclude=["layers.0"])
     promise = Promise("nn.Linear", "int8", "int8", kept=kept_in_float(option, network))
     evidence = inspected(made(option, network, "int8", EXAMPLE), EXAMPLE, promise=promise, engine=ENGINE)
-    assert evidence.left_in_float == (LeftInFloat("layers.0", "quant.exclude=[layers.0] names it"),)
+    assert evidence.left_in_float == (LeftInFloat("layers.0", "quant.exclude=[layers.0] includes it"),)
     assert [one.getMessage() for one in caplog.records if one.levelname == "WARNING"] == []
 
 

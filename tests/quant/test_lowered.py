@@ -57,7 +57,7 @@ def test_a_converted_model_that_is_not_lowered_is_an_error(network: nn.Module) -
     pt2e.calibrate(prepared, [(EXAMPLE,)])
     converted = convert_pt2e(prepared.model)
     assert (converted(EXAMPLE) != network(EXAMPLE)).any(), "it computes like a quantized model"
-    with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
+    with pytest.raises(QuantizationError, match="must have int8 layers, it has fp32"):
         inspected(converted, EXAMPLE, promise=PROMISE)
     with pytest.raises(QuantizationError, match="must run int8 operators, it ran fp32"):
         inspected(converted, EXAMPLE, promise=Promise(pt2e.HANDLES, operators="int8"))
@@ -66,7 +66,7 @@ def test_a_converted_model_that_is_not_lowered_is_an_error(network: nn.Module) -
 def test_a_graph_that_lowering_left_as_it_was_is_an_error(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lowered, "freezing_passes", lambda *parts: None)
     model = static(network)
-    with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
+    with pytest.raises(QuantizationError, match="must have int8 layers, it has fp32"):
         inspected(model, EXAMPLE, promise=PROMISE)
 
 

@@ -398,7 +398,7 @@ def test_a_network_without_a_layer_that_the_method_handles_ends_the_run(
     sample: Sample, method: type[Dynamic | Static | Qat]
 ) -> None:
     experiment = sample(model=OnlyPairs(), quant=method(), train=Train(epochs=1))
-    with pytest.raises(QuantizationError, match=r"must leave int8 layers, it left (fp32|none); it handles"):
+    with pytest.raises(QuantizationError, match=r"must have int8 layers, it has (fp32|none); the method handles"):
         run(experiment)
 
 
@@ -406,7 +406,7 @@ def test_a_method_that_finds_no_layer_to_lower_ends_the_run(small: Sample, monke
     monkeypatch.setattr(fx, "_mapping", lambda *parts: QConfigMapping())
     monkeypatch.setattr(eager, "quantize_dynamic", lambda model, *_: model)
     for quant in (Dynamic(), Static(), Qat()):
-        with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
+        with pytest.raises(QuantizationError, match="must have int8 layers, it has fp32"):
             run(small(quant=quant))
 
 
@@ -419,7 +419,7 @@ def test_a_model_whose_int8_part_is_stripped_ends_the_run(
     stripped: Callable[[nn.Module], nn.Module],
 ) -> None:
     monkeypatch.setattr(fx, "convert", lambda prepared, target: stripped(prepared.eval()))
-    with pytest.raises(QuantizationError, match="must leave int8 layers, it left fp32"):
+    with pytest.raises(QuantizationError, match="must have int8 layers, it has fp32"):
         run(small(quant=method()))
 
 

@@ -40,7 +40,7 @@ def test_an_excluded_layer_stays_in_float_because_it_was_asked_for(
         assert {one.name: one.precision for one in evidence.layers} == {
             other: "fp32" if other == name else "int8" for other in MACS
         }
-        assert evidence.left_in_float == (LeftInFloat(name, f"quant.exclude=[{name}] names it"),)
+        assert evidence.left_in_float == (LeftInFloat(name, f"quant.exclude=[{name}] includes it"),)
         assert sum(one.macs for one in evidence.operators) == sum(MACS.values())
 
 
@@ -49,8 +49,8 @@ def test_only_included_layers_are_quantized(network: nn.Module, method: type[ByL
     evidence = lowered(method(flow=flow, include=["*.2", "layers.4"], exclude=["*4"]), network)
     assert [one.name for one in evidence.layers if one.precision == "int8"] == ["layers.2"]
     assert {one.name: one.reason for one in evidence.left_in_float} == {
-        "layers.0": "quant.include=[*.2,layers.4] does not name it",
-        "layers.4": "quant.exclude=[*4] names it",
+        "layers.0": "quant.include=[*.2,layers.4] does not include it",
+        "layers.4": "quant.exclude=[*4] includes it",
     }
 
 
@@ -72,7 +72,7 @@ def test_a_pattern_that_matches_no_layer_is_an_error_that_lists_the_layers(netwo
 
 
 def test_to_exclude_every_layer_is_an_error(network: nn.Module) -> None:
-    with pytest.raises(QuantizationError, match=r"must leave a layer to quantize, they leave none of layers\.0, "):
+    with pytest.raises(QuantizationError, match=r"must select at least one layer, they select none of layers\.0, "):
         kept_in_float(Dynamic(exclude=["*"]), network)
 
 

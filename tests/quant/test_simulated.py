@@ -109,7 +109,7 @@ def test_layers_are_left_in_float_where_asked_and_stored_bit_for_bit(small: Samp
 def test_weights_that_were_not_rounded_are_an_error() -> None:
     network = MLP(40, [3], 2).eval()
     network.layers[0] = FakeQuantized(network.layers[0], 2, 8)
-    with pytest.raises(QuantizationError, match="must leave simulated layers, it left fp32"):
+    with pytest.raises(QuantizationError, match="must have simulated layers, it has fp32"):
         inspected(network, torch.ones(2, 40), promise=Promise("nn.Linear", layers="simulated"))
 
 

@@ -86,8 +86,8 @@ def test_layers_that_int4_has_no_kernel_for_stay_in_float_with_the_reason(
     found = quantized(experiment, data)
     evidence = inspected(found.model, *data.example, promise=found.promise)
     assert evidence.left_in_float == (
-        LeftInFloat("layers.0", "its 400 inputs are no multiple of quant.group_size=32"),
-        LeftInFloat("layers.4", "its 10 outputs are no multiple of 16, as int4 kernels need"),
+        LeftInFloat("layers.0", "its 400 inputs are not a multiple of quant.group_size=32"),
+        LeftInFloat("layers.4", "its 10 outputs are not a multiple of 16, as int4 kernels require"),
     )
     assert evidence.mac_share("int4") == 32 * 32 / (400 * 32 + 32 * 32 + 32 * 10)
     again = loaded_again(tmp_path, found.model, experiment, data)
@@ -100,7 +100,7 @@ def test_layers_that_int4_has_no_kernel_for_stay_in_float_with_the_reason(
 def test_where_int4_takes_no_layer_the_run_ends_with_the_reasons(sample: Callable[..., Experiment]) -> None:
     experiment = sample(quant=WeightOnly(), precision="int4", model=Mlp(hidden=[]), train=Train(epochs=1, threads=1))
     found = quantized(experiment)
-    with pytest.raises(QuantizationError, match=r"must leave int4 layers, it left fp32; .* layers\.0: its 400 inputs"):
+    with pytest.raises(QuantizationError, match=r"must have int4 layers, it has fp32; .* layers\.0: its 400 inputs"):
         inspected(found.model, torch.ones(2, 400), promise=found.promise)
 
 

@@ -12,7 +12,7 @@ from quantexp.results import Evidence, Layer, Operator
 from quantexp.results.sweep import UnsupportedEntry
 from tests.builders import entry, lone, method, report, speedup, sweep
 
-ERROR = "QuantizationError: quant.engine must be one that this machine has, got qnnpack"
+ERROR = "QuantizationError: quant.engine must be supported on this machine, got qnnpack"
 EAGER = {"quant__flow": "eager", "quant__engine": "x86"}
 PT2E = {"quant__flow": "pt2e", "quant__engine": "None"}
 NO_TORCHAO = "quant.flow=torchao does not exist for quant=static"

@@ -23,6 +23,8 @@ from quantexp.system.errors import QuantizationError
 from quantexp.tasks.data import TaskData
 from quantexp.training.baseline import Baseline
 
+pytestmark = pytest.mark.slow
+
 QUIET = Load(seconds=0.5, cores_used=0.1, others_load=0.0, steal=0.0)
 
 
@@ -121,7 +123,7 @@ def test_an_engine_that_this_torch_lacks_does_not_work_and_the_row_says_which_it
     lacking = experiment(str(tmp_path), Dynamic(engine=Engine.fbgemm), "int8")
     trial = attempt(("dynamic", "int8", "fbgemm"), lambda: quantize(lacking))
     assert not trial.works
-    assert trial.note == "quant.engine must be one that this machine has, got fbgemm; it has onednn"
+    assert trial.note == "quant.engine must be supported on this machine, got fbgemm; use one of onednn"
 
 
 def test_a_method_that_runs_and_predicts_wrongly_does_not_work(tmp_path: Path, small: None) -> None:

@@ -65,7 +65,7 @@ def test_a_run_starts_from_the_float32_weights_of_another(
     wrapper = "model." if quant.name == "amp" else ""
     assert all(torch.equal(weights[wrapper + name], value) for name, value in result.model.state_dict().items())
     assert result.report.float_training is None
-    assert f"train     nothing: weights from {reference.format(run_id)}" in caplog.text
+    assert f"train     skipped: weights from {reference.format(run_id)}" in caplog.text
     assert configuration(experiment)["train"]["checkpoint"] == reference.format(run_id)
 
 
@@ -74,7 +74,7 @@ def test_a_run_whose_weights_are_not_float32_is_refused_in_words(
     small: Sample, stored: Callable[..., tuple[str, Path]], quant: Quant, precision: str
 ) -> None:
     run_id, _ = stored(quant, precision)
-    told = f"quant=none with fp32 and quant=amp leave them; got those of quant={quant.name} with '{precision}'"
+    told = f"got those of a run with quant={quant.name} and precision={precision}"
     with pytest.raises(TrainingError, match=f"train.checkpoint=runs:/{run_id}: .*{told}"):
         quantexp.run(small(train=Train(checkpoint=f"runs:/{run_id}")))
 
@@ -106,5 +106,5 @@ def test_a_folder_is_loaded_without_a_store(
 @pytest.mark.parametrize("path", ["mlartifacts", "absent/folder"])
 def test_a_folder_without_a_stored_network_is_told(workdir: Path, path: str) -> None:
     Path("mlartifacts").mkdir()
-    with pytest.raises(ModelError, match=rf"a stored model is a folder with recipe\.json in it, {path} is not"):
+    with pytest.raises(ModelError, match=rf"a stored model is a folder that contains recipe\.json, {path} does not"):
         quantexp.load(path)

@@ -22,6 +22,8 @@ from quantexp.runner.identity import configuration_digest, identity_of
 from quantexp.runner.jobs import JobOutcome, Ongoing, Plan
 from quantexp.system.errors import CacheError, ConfigError
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 PATIENCE = 240  # seconds until a command that hangs is given up
@@ -151,7 +153,7 @@ def test_what_failed_is_a_row_with_its_error_and_can_be_repeated_alone(workdir: 
         "failed": 1,
         "left": 0,
     }
-    assert "is not read as weights" in (workdir / "multirun" / "night" / "report.md").read_text(encoding="utf-8")
+    assert "cannot be read as weights" in (workdir / "multirun" / "night" / "report.md").read_text(encoding="utf-8")
 
     again = quantexp(*arguments, "sweep.retry=failed")
     assert again.returncode == 1

@@ -172,7 +172,7 @@ def test_its_float32_weights_are_taken_to_start_from(tmp_path: Path) -> None:
     wrapped = {f"model.{name}": value for name, value in state.items()}
     weights = float_weights(write(tmp_path / "amp", wrapped, quant={"name": "amp"}, precision="bf16"))
     assert all(torch.equal(weights[name], state[name]) for name in state)
-    with pytest.raises(ModelError, match=r"got those of quant=none with 'bf16'"):
+    with pytest.raises(ModelError, match=r"got those of a run with quant=none and precision=bf16"):
         float_weights(write(tmp_path / "cast", wrapped, precision="bf16"))
 
 

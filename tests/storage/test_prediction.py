@@ -109,13 +109,13 @@ def test_a_loaded_model_leaves_no_gradients_and_is_in_evaluation_mode(stored: St
 
 
 def test_a_model_that_was_stored_without_a_task_says_so() -> None:
-    with pytest.raises(ModelError, match="raw inputs need the task of a model, this one was stored without"):
+    with pytest.raises(ModelError, match="raw inputs need the task of the model, but it was stored without"):
         StoredModel(nn.Linear(4, 2), None, Kind.features, ()).predict("a fine film")
 
 
 @pytest.mark.parametrize("raw", [b"a fine film", [], 3, ["a fine film", 3]], ids=repr)
 def test_raw_inputs_that_are_none_of_the_task_are_an_error(stored: Stored, raw: object) -> None:
-    with pytest.raises(ModelError, match=r"raw inputs of sst2 are a sentence, or a list .* got "):
+    with pytest.raises(ModelError, match=r"raw inputs of sst2 must be a sentence, or a list .* got "):
         load(stored(Sst2(), Dynamic())[0]).predict(raw)
 
 

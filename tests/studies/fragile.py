@@ -1,10 +1,12 @@
-"""A network with one layer that int8 destroys, for studies that shall find it."""
+"""A network with one layer that int8 destroys, which studies must find."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from quantexp.config import Experiment
+from quantexp.mission import load
+from quantexp.training.baseline import trained
 
 
 def fragile(experiment: Experiment, layer: int) -> dict[str, Any]:
@@ -12,7 +14,8 @@ def fragile(experiment: Experiment, layer: int) -> dict[str, Any]:
 
     The hidden unit before it never fires, so that the float model computes the same whatever the weight is.
     """
-    weights = {name: value.clone() for name, value in experiment.baseline(experiment.load()).model.state_dict().items()}
+    model = trained(experiment, load(experiment)).model
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
     weights[f"layers.{layer - 2}.weight"][0] = 0
     weights[f"layers.{layer - 2}.bias"][0] = -1
     weights[f"layers.{layer}.weight"][:, 0] = 0

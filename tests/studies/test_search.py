@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
-from quantexp.runner.records import read_record
 from safetensors.torch import save_file
 
 from quantexp.config import (
@@ -33,13 +32,17 @@ from quantexp.config import (
     Static,
     Train,
 )
-from quantexp.reproduce import restore
 from quantexp.runner import study as conducting
-from quantexp.runner.single import Request
+from quantexp.runner.finished import read_finished_run
+from quantexp.runner.reproduce import restore
+from quantexp.runner.study import run_study
+from quantexp.runner.tracked import Request
 from quantexp.system.errors import ConfigError
 from quantexp.tracking.names import PARENT
 from quantexp.tracking.store import open_store
 from tests.studies.fragile import fragile
+
+pytestmark = pytest.mark.slow
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 CHOICES = {"task": "mnist", "model": "mlp", "quant": "static", "study": "search"} | {
@@ -87,7 +90,7 @@ def breaking(workdir: Path, small: Callable[..., Experiment]) -> Callable[..., E
 def done(experiment: Experiment) -> list[str]:
     """Do what the command does, and return the lines of the table of the study's own run."""
     request = Request(CHOICES, ["study=search"], OmegaConf.to_yaml(OmegaConf.structured(experiment)))
-    experiment.study.perform(experiment, request)
+    run_study(experiment, request)
     return table()
 
 
@@ -95,13 +98,13 @@ def runs() -> tuple[Any, list[Any], list[Any]]:
     """Return a client, the runs of searches, and those of variants, as the store in the working directory has them."""
     store = open_store(Local())
     every = list(store.search(""))
-    studies = [run for run in every if run.data.params.get("study") == "search"]
+    studies = [run for run in every if run.params.get("study") == "search"]
     return store.client, studies, [run for run in every if run not in studies]
 
 
 def table() -> list[str]:
     client, studies, _ = runs()
-    return str(client.get_run(studies[0].info.run_id).data.tags["mlflow.note.content"]).splitlines()
+    return str(client.get_run(studies[0].run_id).data.tags["mlflow.note.content"]).splitlines()
 
 
 def answer(lines: list[str]) -> str:
@@ -110,7 +113,7 @@ def answer(lines: list[str]) -> str:
 
 def history() -> list[dict[str, str]]:
     client, studies, _ = runs()
-    path = client.download_artifacts(studies[0].info.run_id, "history.csv")
+    path = client.download_artifacts(studies[0].run_id, "history.csv")
     with Path(path).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -133,8 +136,8 @@ def test_a_layer_whose_weights_round_to_zero_is_kept_in_float_and_no_other(
 def test_a_bound_of_zero_gives_a_model_no_worse_than_float_on_validation(breaking: Callable[..., Experiment]) -> None:
     done(breaking(2, max_accuracy_drop=0))
     _, (study,), _ = runs()
-    assert study.data.metrics["best/accuracy_drop"] <= 0
-    assert study.data.metrics["best/within_bound"] == 1
+    assert study.metrics["best/accuracy_drop"] <= 0
+    assert study.metrics["best/within_bound"] == 1
 
 
 def test_where_nothing_quantized_will_do_the_answer_is_float(breaking: Callable[..., Experiment]) -> None:
@@ -162,11 +165,11 @@ def test_layers_may_be_left_to_another_method_and_each_variant_can_be_made_again
 ) -> None:
     done(small(study=Search(objective="size", methods=["dynamic", "static"])))  # type: ignore[arg-type]
     store = open_store(Local())
-    made = [restore(read_record(store, run.info.run_id)) for run in runs()[2]]
+    made = [restore(read_finished_run(store, run.run_id)) for run in runs()[2]]
     methods = {type(one.quant) for one in made}
     assert methods == {Static, Dynamic}
     assert any(isinstance(one.quant, Static) and one.quant.dynamic for one in made), "and a mix of both"
-    assert {one.quant.name for one in made} == {run.data.params["quant"] for run in runs()[2]}
+    assert {one.quant.name for one in made} == {run.params["quant"] for run in runs()[2]}
     assert {one["method"] for one in history()} == {"float", "static", "dynamic"}
     assert {(str(one.study.name), one.validation) for one in made} == {("single", 0.1)}
 
@@ -177,16 +180,16 @@ def test_layers_may_be_left_to_another_method_and_each_variant_can_be_made_again
 def test_all_but_the_answer_are_measured_on_validation(workdir: Path, small: Callable[..., Experiment]) -> None:
     lines = done(small())
     client, (study,), variants = runs()
-    assert study.info.status == "FINISHED"
-    assert {entry.path for entry in client.list_artifacts(study.info.run_id)} == ARTIFACTS
-    pictures = {entry.path for entry in client.list_artifacts(study.info.run_id, "pictures")}
+    assert study.status == "FINISHED"
+    assert {entry.path for entry in client.list_artifacts(study.run_id)} == ARTIFACTS
+    pictures = {entry.path for entry in client.list_artifacts(study.run_id, "pictures")}
     assert pictures == {"pictures/accuracy_by_latency.png", "pictures/accuracy_by_size.png"}
-    splits = [run.data.params["evaluation"] for run in variants]
+    splits = [run.params["evaluation"] for run in variants]
     assert splits == ["test", *["validation"] * (len(variants) - 1)], "the latest first"
-    assert {run.data.tags[PARENT] for run in variants} == {study.info.run_id}
+    assert {run.tags[PARENT] for run in variants} == {study.run_id}
     assert any("On the test split: " in line for line in lines)
     assert any("144 examples held out of the training split" in line for line in lines)
-    counted = [one.value for one in client.get_metric_history(study.info.run_id, "variants")]
+    counted = [one.value for one in client.get_metric_history(study.run_id, "variants")]
     assert counted == [*range(1, len(variants)), len(variants) - 1]
     assert len(history()) == len(variants), "float in place of the run on test"
 
@@ -204,20 +207,20 @@ def test_a_search_that_is_interrupted_shows_the_best_so_far_and_goes_on_to_the_s
             raise KeyboardInterrupt
         return real(experiment, request)
 
-    real = conducting.perform
+    real = conducting.run_single
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(conducting, "perform", stopped)
+        patched.setattr(conducting, "run_single", stopped)
         done(breaking(2, max_accuracy_drop=0.05))
     _, (study,), before = runs()
-    assert (study.info.status, len(before), study.data.metrics["variants"]) == ("KILLED", 3, 3)
+    assert (study.status, len(before), study.metrics["variants"]) == ("KILLED", 3, 3)
     assert "Best so far" in capsys.readouterr().out
     assert any("Best so far" in line for line in table())
 
     lines = done(breaking(2, max_accuracy_drop=0.05))
     _, (again,), after = runs()
-    assert (again.info.run_id, again.info.status) == (study.info.run_id, "FINISHED")
-    assert {run.info.run_id for run in before} < {run.info.run_id for run in after}
-    assert len({run.info.run_name for run in after}) == len(after), "none is measured twice"
+    assert (again.run_id, again.status) == (study.run_id, "FINISHED")
+    assert {run.run_id for run in before} < {run.run_id for run in after}
+    assert len({run.name for run in after}) == len(after), "none is measured twice"
     assert answer(lines) == "all but layers.2"
     assert done(breaking(2, max_accuracy_drop=0.05)) == lines
     assert len(runs()[2]) == len(after)
@@ -229,21 +232,21 @@ def test_a_process_that_is_killed_leaves_what_it_found_and_the_next_one_goes_on(
     command = [sys.executable, "-m", "quantexp", *settings]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and len([run for run in runs()[2] if run.info.status == "FINISHED"]) < 2:
+        while time.monotonic() < deadline and len([run for run in runs()[2] if run.status == "FINISHED"]) < 2:
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGKILL)
     _, (study,), killed = runs()
-    assert study.info.status == "RUNNING"
-    finished = {run.info.run_id for run in killed if run.info.status == "FINISHED"}
+    assert study.status == "RUNNING"
+    finished = {run.run_id for run in killed if run.status == "FINISHED"}
     assert finished
 
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "answer: " in ended.stdout
     _, (again,), after = runs()
-    assert (again.info.run_id, again.info.status) == (study.info.run_id, "FINISHED")
-    done_once = [run for run in after if run.info.status == "FINISHED"]
-    assert finished < {run.info.run_id for run in done_once}
-    assert len({run.info.run_name for run in done_once}) == len(done_once), "none is measured twice"
+    assert (again.run_id, again.status) == (study.run_id, "FINISHED")
+    done_once = [run for run in after if run.status == "FINISHED"]
+    assert finished < {run.run_id for run in done_once}
+    assert len({run.name for run in done_once}) == len(done_once), "none is measured twice"
     told = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert told.stdout.splitlines()[:8] == ended.stdout.splitlines()[:8]
 

@@ -44,6 +44,8 @@ from quantexp.tracking.names import PARENT
 from quantexp.tracking.store import open_store
 from tests.studies.fragile import fragile
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 CHOICES = {"task": "mnist", "model": "mlp", "quant": "static", "study": "sensitivity"} | {
     group: "default" for group in ("train", "benchmark", "tracking")

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., "subprocess.Popen[str]"]
 
 PATIENCE = 240  # seconds until a command that hangs is given up

@@ -261,7 +261,9 @@ def test_random_inputs_for_a_number_of_classes_that_it_does_not_tell_are_refused
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(written("Points"), "inputs", InputSpec("x", (4,)), raising=False)
-    with pytest.raises(ConfigError, match=r"how many classes task\.target=own_tasks\.Points has; give it `classes`"):
+    with pytest.raises(
+        ConfigError, match=r"the attribute `classes` of task\.target=own_tasks\.Points, it has none; add it"
+    ):
         loaded(own("Points"), source=DataSource.synthetic)
 
 
@@ -335,24 +337,24 @@ FAULTS: dict[str, tuple[str, str]] = {
     ),
     "fewer labels": (
         f"def train(self):\n  return {VALUES}, torch.arange(5)",
-        "equally many examples, got \\[6\\] inputs and 5 labels",
+        "with the same number of examples, got \\[6\\] inputs and 5 labels",
     ),
     "inputs of unequal length": (
         f"def train(self):\n  return ({VALUES}, torch.zeros(5, 1)), {LABELS}",
-        "equally many examples, got \\[6, 5\\] inputs and 6 labels",
+        "with the same number of examples, got \\[6, 5\\] inputs and 6 labels",
     ),
     "a label alone": (f"def train(self):\n  return {VALUES}, torch.tensor(1)", "got \\[6\\] inputs and 0 labels"),
     "labels that are floats": (
         f"def train(self):\n  return {VALUES}, torch.zeros(6)",
-        "labels of train\\(\\) .* must be int64, one an example; got torch.float32 of shape \\(6,\\)",
+        "labels of train\\(\\) .* must be int64, one for each example; got torch.float32 of shape \\(6,\\)",
     ),
     "labels in rows": (
         f"def train(self):\n  return {VALUES}, torch.zeros(6, 2, dtype=torch.int64)",
-        "must be int64, one an example; got torch.int64 of shape \\(6, 2\\)",
+        "must be int64, one for each example; got torch.int64 of shape \\(6, 2\\)",
     ),
     "no examples": (
         "def train(self):\n  return torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)",
-        "labels of train\\(\\) .* must be int64, one an example; got torch.int64 of shape \\(0,\\)",
+        "labels of train\\(\\) .* must be int64, one for each example; got torch.int64 of shape \\(0,\\)",
     ),
     "a label below zero": (
         f"def test(self):\n  return {VALUES}, torch.arange(6) - 1",
@@ -366,8 +368,8 @@ FAULTS: dict[str, tuple[str, str]] = {
         f"class_names = ['a', 'b']\n def test(self):\n  return {VALUES}, torch.arange(6)",
         "labels of test\\(\\) .* must be from 0 to 1, got 0 to 5",
     ),
-    "classes as text": ("classes = 'two'", "`classes` of .* must be a number of classes, got 'two'"),
-    "no classes": ("classes = 0", "`classes` of .* must be a number of classes, got 0"),
+    "classes as text": ("classes = 'two'", "`classes` of .* must be a positive integer, got 'two'"),
+    "no classes": ("classes = 0", "`classes` of .* must be a positive integer, got 0"),
     "doubles": (
         f"def train(self):\n  return {VALUES}.double(), {LABELS}",
         "inputs of .* cannot be used: the dtype of input input0 must be one of .*'float64'",
@@ -395,7 +397,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "a kind that is a number": ("gives = 3", "the attribute `gives` of .* must name kinds of input .*, got 3"),
     "a split without a fingerprint": (
         f"def train(self):\n  return Own2({LABELS})\n test = train",
-        "returns splits of its own, so it must have an attribute `fingerprint`",
+        "returns a Split, so it must have an attribute `fingerprint`",
     ),
 }
 FAULTY = f"""
@@ -497,7 +499,9 @@ def test_a_stored_network_predicts_on_raw_inputs_where_its_task_is_trusted(
     untrusted = load_stored(tmp_path / "model")
     with torch.no_grad():
         assert untrusted(torch.tensor(raw)).argmax(1).tolist() == expected
-    with pytest.raises(ModelError, match="or is not trusted; call it on tensors, or load it with trust=True"):
+    with pytest.raises(
+        ModelError, match="or was loaded without trust; call the model on tensors, or load it with trust=True"
+    ):
         untrusted.predict(raw)
     assert "own_tasks" not in sys.modules, "without trust its code does not run"
 

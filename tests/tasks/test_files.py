@@ -340,7 +340,7 @@ def test_processes_that_start_together_download_once_and_all_read_it_whole(tmp_p
 def test_without_any_host_to_ask_both_ways_out_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         DataFiles("things", lacking, no_download, list).locate(DataRequest(cache_dir=str(tmp_path)))
-    assert "things is neither in the cache nor can it be downloaded (there is no network)" in str(error.value)
+    assert "things is not in the cache and cannot be downloaded (there is no network)" in str(error.value)
     assert "data_dir=" in str(error.value)
     assert "data=sample" in str(error.value)
     assert in_cache(tmp_path) == []
@@ -349,7 +349,7 @@ def test_without_any_host_to_ask_both_ways_out_are_named(tmp_path: Path) -> None
 @pytest.mark.parametrize("files", [sources.MNIST, sources.SST2], ids=["mnist", "sst2"])
 def test_a_data_set_whose_hosts_do_not_answer_is_out_of_reach(tmp_path: Path, closed: str, files: DataFiles) -> None:
     files = replace(files, hosts=lambda: [closed, closed])
-    with pytest.raises(DataError, match=rf"^{files.name} is neither in the cache .*there is no network.*data=sample"):
+    with pytest.raises(DataError, match=rf"^{files.name} is not in the cache .*there is no network.*data=sample"):
         files.locate(DataRequest(cache_dir=str(tmp_path)))
 
 

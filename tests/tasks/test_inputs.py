@@ -32,10 +32,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a length below one": ({"shape": (None,), "length": 0}, r"sizes of input x must be at least 1, got \(None,\), 0"),
     "a length that is not given": (
         {"shape": (None, 2)},
-        "a length that varies, so `length` must say which is measured",
+        "a length that varies, so `length` must give the length to measure with",
     ),
-    "integers without a range": ({"dtype": "int64"}, "input x holds integers, so `low` and `high` must say"),
-    "integers without a bound": ({"dtype": "uint8", "low": 0}, "input x holds integers, so `low` and `high` must say"),
+    "integers without a range": (
+        {"dtype": "int64"},
+        "input x holds integers, so `low` and `high` must give their range",
+    ),
+    "integers without a bound": (
+        {"dtype": "uint8", "low": 0},
+        "input x holds integers, so `low` and `high` must give their range",
+    ),
     "a range the wrong way round": ({"low": 2, "high": 1}, "low of input x must not be above high, got 2 and 1"),
 }
 

@@ -108,8 +108,8 @@ def test_a_file_of_labels_is_read_in_order() -> None:
         (idx(1, 1, values=b"\0"), "not an IDX file of unsigned bytes: it starts with 00 00 08 02,"),
         (b"<html>not found</html>", "not an IDX file of unsigned bytes: it starts with 3c 68 74 6d,"),
         (idx(2, 28, 28, values=b"")[:10], "truncated in its header, 10 bytes"),
-        (idx(1000, values=bytes(999)), "its header promises 1,008 bytes, it has 1,007"),
-        (idx(3, 2, 2, values=bytes(13)), "its header promises 28 bytes, it has 29"),
+        (idx(1000, values=bytes(999)), "must have 1,008 bytes according to its header, has 1,007"),
+        (idx(3, 2, 2, values=bytes(13)), "must have 28 bytes according to its header, has 29"),
     ],
     ids=["empty", "cut in its magic", "of floats", "of two dimensions", "a web page", "no shape", "short", "long"],
 )
@@ -123,7 +123,7 @@ def test_a_damaged_file_is_refused_with_its_name_and_fault(content: bytes, fault
 @pytest.mark.parametrize("shape", [(2**31, 2**31, 4), (2**32 - 1, 2**32 - 1, 1)])
 def test_a_header_that_promises_more_than_any_file_holds_is_taken_at_its_word(shape: tuple[int, ...]) -> None:
     promised = 16 + shape[0] * shape[1] * shape[2]
-    with pytest.raises(DataError, match=f"its header promises {promised:,} bytes, it has 16"):
+    with pytest.raises(DataError, match=f"must have {promised:,} bytes according to its header, has 16"):
         mnist.parse_idx(idx(*shape, values=b""), HERE)
 
 
@@ -141,14 +141,14 @@ IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
-        (IMAGES, gzip.compress(numbered(TRAIN, 0))[:-20], "not a whole gzip file"),
-        (IMAGES, gzip.compress(numbered(TRAIN, 0))[:15], "not a whole gzip file"),
-        (IMAGES, gzip.compress(b"")[:10] + b"\xff" * 20, "not a whole gzip file"),
-        (IMAGES, numbered(TRAIN, 0), "not a whole gzip file"),
-        (IMAGES, gzip.compress(numbered(TRAIN, 0)) + b"more", "not a whole gzip file"),
+        (IMAGES, gzip.compress(numbered(TRAIN, 0))[:-20], "not a complete gzip file"),
+        (IMAGES, gzip.compress(numbered(TRAIN, 0))[:15], "not a complete gzip file"),
+        (IMAGES, gzip.compress(b"")[:10] + b"\xff" * 20, "not a complete gzip file"),
+        (IMAGES, numbered(TRAIN, 0), "not a complete gzip file"),
+        (IMAGES, gzip.compress(numbered(TRAIN, 0)) + b"more", "not a complete gzip file"),
         (IMAGES, b"", "not an IDX file of unsigned bytes: it starts with nothing"),
         (IMAGES, gzip.compress(b"\1" + numbered(TRAIN, 0)), "not an IDX file of unsigned bytes: it starts with 01 00"),
-        (IMAGES, gzip.compress(numbered(TRAIN, 0)[:-1]), "its header promises 31,376 bytes, it has 31,375"),
+        (IMAGES, gzip.compress(numbered(TRAIN, 0)[:-1]), "must have 31,376 bytes according to its header, has 31,375"),
         (IMAGES, gzip.compress(idx(TRAIN, 27, 28, values=bytes(TRAIN * 756))), r"found shape \(40, 27, 28\)"),
         (IMAGES, gzip.compress(idx(TRAIN, values=bytes(TRAIN))), r"found shape \(40,\)"),
         (LABELS, gzip.compress(idx(TRAIN, values=bytes([*range(10)] * 3 + [10] * 10))), "0 to 9, found 10"),
@@ -184,7 +184,7 @@ def test_damaged_data_are_refused_with_the_path_of_the_file(
 def test_a_file_without_images_is_refused(load: Callable[..., TaskData], folder: Path) -> None:
     path = damaged(folder, IMAGES, gzip.compress(idx(0, 28, 28, values=b"")))
     damaged(folder, LABELS, gzip.compress(idx(0, values=b"")))
-    with pytest.raises(DataError, match=f"^{re.escape(str(path))}: holds no images"):
+    with pytest.raises(DataError, match=f"^{re.escape(str(path))}: contains no images"):
         load()
 
 
@@ -302,7 +302,7 @@ REFUSED: dict[str, tuple[object, str]] = {
     "not a number": (np.full((28, 28), np.nan), "got nan"),
     "infinite": (torch.full((28, 28), float("inf")), "got inf"),
     "truth values": (np.zeros((28, 28), dtype=bool), "ndarray of bool"),
-    "too small": (np.zeros((20, 20)), r"got shape \(20, 20\); bring it to \(28, 28\)"),
+    "too small": (np.zeros((20, 20)), r"got shape \(20, 20\); reshape it to \(28, 28\)"),
     "flat": (np.zeros(784), r"got shape \(784,\)"),
     "in colour": (np.zeros((28, 28, 3)), r"got shape \(28, 28, 3\)"),
     "with a channel": (np.zeros((1, 1, 28, 28)), r"got shape \(1, 1, 28, 28\)"),
@@ -311,15 +311,15 @@ REFUSED: dict[str, tuple[object, str]] = {
     "bytes": (bytes(784), "got bytes of"),
     "text": ("digit.png", "got str of"),
     "nothing": (None, "got NoneType of object"),
-    "of unequal rows": ([[1, 2], [3]], "got list that is no array"),
-    "sparse": (torch.zeros(28, 28).to_sparse(), "got Tensor that is no array"),
+    "of unequal rows": ([[1, 2], [3]], "got a list that is not an array"),
+    "sparse": (torch.zeros(28, 28).to_sparse(), "got a Tensor that is not an array"),
 }
 
 
 @pytest.mark.parametrize(("raw", "told"), REFUSED.values(), ids=REFUSED.keys())
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
 def test_what_is_no_image_is_refused(raw: object, told: str) -> None:
-    with pytest.raises(ModelError, match=rf"^raw inputs of mnist are an image of 28x28 numbers .*{told}"):
+    with pytest.raises(ModelError, match=rf"^raw inputs of mnist must be an image of 28x28 integers .*{told}"):
         mnist.encode(Mnist(crop=20), Kind.features, raw, ())
 
 

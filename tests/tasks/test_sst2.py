@@ -91,7 +91,7 @@ def test_only_a_line_feed_ends_a_line() -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        (b"", "needs the columns sentence and label, lacks sentence and label"),
+        (b"", "must have the columns sentence and label, lacks sentence and label"),
         (b"fine\t1\ndull\t0\n", "lacks sentence and label; it has ['fine', '1']"),
         (b"text\tlabel\nfine\t1\n", "lacks sentence; it has ['text', 'label']"),
         (b"sentence\tclass\nfine\t1\n", "lacks label; it has ['sentence', 'class']"),
@@ -104,8 +104,8 @@ def test_only_a_line_feed_ends_a_line() -> None:
         (tsv("fine\tpositive"), "line 2: label must be 0 or 1, got 'positive'"),
         (tsv("fine\t1", "dull\t0") + b"caf\xe9\t1\n", "line 4 is not UTF-8 (byte 0xe9)"),
         (b"\xff\xfe" + HEADER.encode("utf-16-le"), "line 1 is not UTF-8 (byte 0xff)"),
-        (HEADER.encode(), "holds no sentences"),
-        (tsv("", "  "), "holds no sentences"),
+        (HEADER.encode(), "contains no sentences"),
+        (tsv("", "  "), "contains no sentences"),
     ],
     ids=[
         "empty",

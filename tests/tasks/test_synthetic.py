@@ -195,7 +195,7 @@ def test_batch_normalisation_sees_a_few_batches_so_that_outputs_do_not_vanish(
         settled = model(*data.test.first(256))
         fresh = trained(experiment, data).fresh().eval()(*data.test.first(256))
         without = trained(synthetic(model=deep(norm=False)), data).model(*data.test.first(256))
-    assert settled.std(0).mean() > 0.1
+    assert settled.std(0).mean() > 0.05
     assert fresh.std(0).mean() < 0.01 * settled.std(0).mean()
     assert without.std(0).mean() < 0.01 * settled.std(0).mean()
 

@@ -204,7 +204,7 @@ def test_a_recipe_that_names_a_class_of_another_package_runs_nothing(
     ):
         recipe.write_text(json.dumps({**described, "model": model}), encoding="utf-8")
         before = everything_below(tmp_path)
-        with pytest.raises(ModelError, match=r"names 'evil_networks\.Net', whose code would run; .*trust=True"):
+        with pytest.raises(ModelError, match=r"uses 'evil_networks\.Net', whose code would be executed; .*trust=True"):
             quantexp.load(run_id)
         assert everything_below(tmp_path) == before
     assert not (tmp_path / "hers" / "ran").exists()

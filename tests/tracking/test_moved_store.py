@@ -124,7 +124,7 @@ def test_a_network_is_loaded_and_started_from(
     before = content(folder)
     package.load(recorded()[-1].run_id)(torch.zeros(2, 400))
     quantized = sample(train=Train(checkpoint=recorded()[-1].run_id), model=Mlp(hidden=[8]))
-    with pytest.raises(TrainingError, match="weights to start from are float32"):
+    with pytest.raises(TrainingError, match="initial weights must be float32"):
         package.run(quantized)
     assert content(folder) == before
 

@@ -130,7 +130,7 @@ def test_a_run_whose_weights_are_not_float32_is_refused_in_words(
     small: Sample, stored: Callable[..., Path], quant: Quant, precision: str
 ) -> None:
     folder = stored(quant, precision)
-    told = f"quant=none with fp32 and quant=amp leave them; got those of quant={quant.name} with '{precision}'"
+    told = f"got those of a run with quant={quant.name} and precision={precision}"
     with pytest.raises(TrainingError, match=f"train.checkpoint=runs:/{RUN}: .*{told}"):
         baseline(small(train=Train(checkpoint=f"runs:/{RUN}")), folder)
 

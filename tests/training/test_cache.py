@@ -252,7 +252,7 @@ def test_a_full_disk_costs_a_warning_and_not_the_training(
     assert made.training is not None
     assert made.training.epochs == 1
     (warning,) = caplog.messages
-    assert "cannot be kept" in warning
+    assert "cannot be stored" in warning
     assert "No space left on device" in warning
     assert entries(small(), ".json") == entries(small(), ".safetensors") == []
     assert same_weights(made.model, baseline(small()).model)

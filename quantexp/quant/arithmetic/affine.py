@@ -1,13 +1,13 @@
-"""Affine quantization in plain torch: real numbers as integers, a step of `scale` apart.
+"""Affine quantization in plain torch: real numbers are mapped to integers with a step of `scale`.
 
     x ≈ scale · (q - zero_point)
 
-`scale` is the step, in units of x; `zero_point` is the integer that stands for 0.0. Zero always lies inside the
-range, so that padding and the zeros of a ReLU are held exactly. Inside the range rounding moves a value by at most
-half a step; what lies outside is cut off to the nearest end.
+`scale` is the step size, in units of x; `zero_point` is the integer for 0.0. Zero is always in the range, so that
+padding and the zeros of a ReLU are represented exactly. Inside the range, the rounding error is at most half a step;
+values outside are clipped to the nearest end.
 
-`scale` and `zero_point` have shape () where a tensor shares them, (channels,) where each channel along `axis` has
-its own. Groups smaller than a channel, and what adds products of integers, are not here.
+`scale` and `zero_point` have shape () per tensor and (channels,) per channel along `axis`. Groups smaller than a
+channel, and integer matrix products, are not implemented here.
 
 Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference", arXiv:1712.05877, section 2.1.
@@ -20,13 +20,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MOST_BITS = 16  # of 24 bits in a float32, these leave enough to tell the middle of a step
+MOST_BITS = 16  # a float32 has 24 bits; the other 8 represent fractions of a step
 INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16)
 
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """A tensor as integers, with what gives its values back; `axis` is that of the channels, None per tensor."""
+    """A quantized tensor: integers, scale and zero point; `axis` is the axis of the channels, None per tensor."""
 
     q: Tensor
     scale: Tensor
@@ -34,18 +34,18 @@ class Quantized:
     axis: int | None = None
 
     def dequantize(self) -> Tensor:
-        """Return the values that the integers stand for, float32."""
+        """Return the values of the integers, float32."""
         return dequantize(self.q, self.scale, self.zero_point, axis=self.axis)
 
 
 def integer_range(num_bits: int, *, signed: bool = False, symmetric: bool = False) -> tuple[int, int]:
-    """Return the least and the greatest integer that values are mapped to.
+    """Return the smallest and the largest integer that values are mapped to.
 
-    0 to 2^b - 1, or signed -2^(b-1) to 2^(b-1) - 1. Symmetric ranges leave out the least of these, so that there are
-    as many steps below zero as above it, and negating x negates q exactly.
+    These are 0 to 2^b - 1, or signed -2^(b-1) to 2^(b-1) - 1. Symmetric ranges omit the smallest integer, so that there
+    are as many steps below zero as above it, and negating x negates q exactly.
 
     Raises:
-        ValueError: If `num_bits` is not from 1 to 16, or 1 and symmetric, which leaves no integer but zero's.
+        ValueError: If `num_bits` is not from 1 to 16, or is 1 for a symmetric range, which would only contain zero.
     """
     least = 2 if symmetric else 1
     if not least <= num_bits <= MOST_BITS:
@@ -55,9 +55,9 @@ def integer_range(num_bits: int, *, signed: bool = False, symmetric: bool = Fals
 
 
 def value_range(x: Tensor, axis: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return the least and the greatest value: of the tensor, shape (), or of each channel along `axis`, (channels,).
+    """Return the smallest and the largest value of the tensor, shape (), or of each channel along `axis`, (channels,).
 
-    NaN and infinities are values too: no range holds them, and `calculate_scale_and_zero_point` refuses such ends.
+    NaN and infinities are returned as well; `calculate_scale_and_zero_point` raises an error for them.
 
     Raises:
         ValueError: If `x` is empty, or has no such axis.
@@ -79,17 +79,17 @@ def calculate_scale_and_zero_point(
     symmetric: bool = False,
     nearest: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Choose the step and the zero point that spread the integers over a range of values.
+    """Return the scale and the zero point that map a range of values to the integers.
 
         scale = (max - min) / (high - low)        zero_point = low + ⌊-min / scale⌋
 
-    low and high are those of `integer_range`. Zero is taken into the range first: min = min(min_val, 0),
-    max = max(max_val, 0). So a range that excludes zero is widened to it, and the value of a constant tensor is an
-    end of its range and held exactly. A range of nothing but zero gets the smallest step there is.
+    low and high are those of `integer_range`. The range is first extended to include zero: min = min(min_val, 0),
+    max = max(max_val, 0). So the value of a constant tensor is an end of its range and is represented exactly. A range
+    of only zero gets the smallest possible scale.
 
-    ⌊ ⌋ is the whole part: the integers then reach from min, or less than a step above it, to max or beyond. Values
-    below the least integer are cut off, and moved by up to one step instead of half a step. With `nearest` the
-    zero point is rounded, as torch's observers do, and no value of the range is moved by more than half a step.
+    ⌊ ⌋ rounds down: the integers then cover the range from min, or less than a step above it, to at least max. Values
+    below the smallest integer are clipped, with an error of up to one step instead of half a step. With `nearest` the
+    zero point is rounded to nearest, as in torch's observers, and no value in the range has an error above half a step.
 
     Symmetric: scale = max(|min|, |max|) / steps on one side, and zero_point is the middle integer, 0 if signed.
 
@@ -98,8 +98,8 @@ def calculate_scale_and_zero_point(
     Returns:
         `scale`, float32, and `zero_point`, int32, in the shape of the range.
     Raises:
-        ValueError: If an end is NaN or infinite, the least value is above the greatest, the range is too wide for
-            float32, or `num_bits` is none that `integer_range` takes.
+        ValueError: If an end is NaN or infinite, min_val is above max_val, the range is too wide for float32, or
+            `integer_range` does not accept `num_bits`.
     Source: Jacob et al. 2018, arXiv:1712.05877, equation 1 and section 2.1.
     """
     low, high = integer_range(num_bits, signed=signed, symmetric=symmetric)
@@ -110,14 +110,16 @@ def calculate_scale_and_zero_point(
         greatest = torch.maximum(-least, greatest)
         least = -greatest
     steps = high - low
-    smallest = torch.finfo(torch.float32).tiny  # its reciprocal is still a number
+    smallest = torch.finfo(torch.float32).tiny  # its reciprocal is still finite
     width = (greatest - least).clamp(min=smallest * steps)
     scale = (width / steps).to(torch.float32)
     if not (scale * steps).isfinite().all():
-        raise ValueError(f"a range must be one that float32 can span, got {_shown(least)} to {_shown(greatest)}")
+        raise ValueError(f"the width of a range must be finite in float32, got {_shown(least)} to {_shown(greatest)}")
     if symmetric:
         return scale, torch.full_like(scale, (low + high) // 2, dtype=torch.int32)
-    below = -least * steps / width  # in this order a range that ends at zero has exactly all its steps on one side
+    below = (
+        -least * steps / width
+    )  # computed in this order, a range that ends at zero has exactly all its steps on one side
     return scale, (low + (below.round() if nearest else below.floor())).to(torch.int32)
 
 
@@ -130,49 +132,50 @@ def quantize(
     axis: int | None = None,
     limits: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Map values to integers: q = clamp(round(x / scale) + zero_point, low, high), halves to the even integer.
+    """Map values to integers: q = clamp(round(x / scale) + zero_point, low, high).
 
-    Values outside the range, infinities among them, become its ends. An empty tensor stays empty. x is multiplied
-    by 1 / scale in float32, or float64 if x is that, as torch's kernels do, so that ties fall as theirs.
+    Ties are rounded to the even integer. Values outside the range, including infinities, are clipped to its ends. An
+    empty tensor stays empty. Like torch's kernels, this multiplies x by 1 / scale in float32 (float64 if x is float64),
+    so that ties are the same.
 
     Args:
         x: Any shape, any float dtype.
         scale, zero_point: Shape () per tensor, (channels,) per channel.
-        dtype: What the integers are held in.
-        axis: The axis of the channels; None: the tensor shares its scale.
-        limits: low and high; None: all that `dtype` holds. `integer_range` gives those of fewer bits.
+        dtype: The dtype of the integers.
+        axis: The axis of the channels; None per tensor.
+        limits: low and high; None for the full range of `dtype`. `integer_range` returns those of fewer bits.
     Returns:
         Integers in the shape of `x`.
     Raises:
-        ValueError: If `x` holds NaN, which no integer stands for, or is not of a float dtype; if a scale is not
-            positive and finite; if a zero point lies outside the limits, or the limits outside the dtype, one of 8
-            or 16 bits; if the shapes do not fit.
+        ValueError: If `x` contains NaN or does not have a float dtype; if a scale is not positive and finite; if a
+            zero point is outside the limits, or the limits are outside the dtype, which has 8 or 16 bits; if the shapes
+            do not match.
     """
     if not x.is_floating_point():
         raise ValueError(f"x must be of a float dtype, got {x.dtype}")
     if x.isnan().any():
-        raise ValueError("no integer stands for NaN, x holds it; replace it first")
+        raise ValueError("x must not contain NaN, which no integer can represent; replace NaN first")
     low, high = _checked_limits(dtype, limits)
     step, zero = _spread(x, scale, zero_point, axis)
     if not ((step > 0) & step.isfinite()).all():
         raise ValueError(f"scale must be positive and finite, got {_shown(step)}")
     if ((zero < low) | (zero > high)).any():
-        raise ValueError(f"zero_point must lie from {low} to {high}, or zero is not held, got {_shown(zero)}")
+        raise ValueError(f"zero_point must be from {low} to {high}, so that zero is in the range, got {_shown(zero)}")
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     return ((wide * (1.0 / step)).round() + zero).clamp(low, high).to(dtype)
 
 
 def dequantize(q: Tensor, scale: Tensor | float, zero_point: Tensor | int, *, axis: int | None = None) -> Tensor:
-    """Return the values that integers stand for: scale · (q - zero_point), float32, in the shape of `q`.
+    """Return the values of the integers: scale · (q - zero_point), float32, in the shape of `q`.
 
     Args:
         q: Any shape, as `quantize` returns it.
-        scale, zero_point, axis: As they were given to `quantize`.
+        scale, zero_point, axis: As for `quantize`.
     Raises:
-        ValueError: If `q` is not of an integer dtype of 8 or 16 bits, or the shapes do not fit.
+        ValueError: If `q` does not have an integer dtype of 8 or 16 bits, or the shapes do not match.
     """
     if q.dtype not in INTEGERS:
-        raise ValueError(f"q must be of one of {', '.join(map(str, INTEGERS))}, got {q.dtype}")
+        raise ValueError(f"the dtype of q must be one of {', '.join(map(str, INTEGERS))}, got {q.dtype}")
     step, zero = _spread(q, scale, zero_point, axis)
     return (q.to(torch.int32) - zero).to(torch.float32) * step
 
@@ -186,12 +189,12 @@ def quantize_tensor(
     nearest: bool = False,
     axis: int | None = None,
 ) -> Quantized:
-    """Quantize a tensor over the range of its own values; those of a channel along `axis`, if one is named.
+    """Quantize a tensor with the range of its values, or the range of each channel along `axis`.
 
-    Up to 8 bits are held in a byte each, more in two.
+    Integers of up to 8 bits take one byte each, others two.
 
     Raises:
-        ValueError: If `x` is empty or holds NaN or infinities, and whatever the functions above raise.
+        ValueError: If `x` is empty or contains NaN or infinities, and as in the functions above.
     """
     limits = integer_range(num_bits, signed=signed, symmetric=symmetric)
     dtype = INTEGERS[2 * (num_bits > 8) + signed]
@@ -204,12 +207,12 @@ def quantize_tensor(
 def _check_range(least: Tensor, greatest: Tensor) -> None:
     if least.shape != greatest.shape:
         raise ValueError(
-            f"min_val and max_val must have one shape, got {tuple(least.shape)} and {tuple(greatest.shape)}"
+            f"min_val and max_val must have the same shape, got {tuple(least.shape)} and {tuple(greatest.shape)}"
         )
     if not (least.isfinite() & greatest.isfinite()).all():
         raise ValueError(
             f"a range must be finite, got {_shown(least)} to {_shown(greatest)}; "
-            "remove NaN, and clamp infinities to what shall be the ends"
+            "remove NaN, and clamp infinities to the intended ends"
         )
     if (least > greatest).any():
         raise ValueError(f"min_val must not be above max_val, got {_shown(least)} and {_shown(greatest)}")
@@ -221,24 +224,26 @@ def _checked_limits(dtype: torch.dtype, limits: tuple[int, int] | None) -> tuple
     held = torch.iinfo(dtype)
     low, high = limits or (held.min, held.max)
     if not held.min <= low < high <= held.max:
-        raise ValueError(f"limits must be two integers that {dtype} holds, the lower one first, got {low} and {high}")
+        raise ValueError(
+            f"limits must be two integers in the range of {dtype}, the lower one first, got {low} and {high}"
+        )
     return low, high
 
 
 def _checked_axis(x: Tensor, axis: int) -> int:
     if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"axis must be one of the {x.ndim} of the tensor, got {axis}")
+        raise ValueError(f"axis must be one of the {x.ndim} axes of the tensor, got {axis}")
     return axis
 
 
 def _spread(x: Tensor, scale: Tensor | float, zero_point: Tensor | int, axis: int | None) -> tuple[Tensor, Tensor]:
-    """Return scale and zero point in shapes that broadcast over `x`."""
+    """Return scale and zero point in shapes that broadcast with `x`."""
     step = torch.as_tensor(scale, dtype=torch.float32, device=x.device)
     zero = torch.as_tensor(zero_point, dtype=torch.int32, device=x.device)
     expected = () if axis is None else (x.shape[_checked_axis(x, axis)],)
     if not step.shape == zero.shape == expected:
         raise ValueError(
-            f"scale and zero_point must have shape {expected} where axis is {axis}, "
+            f"scale and zero_point must have shape {expected} for axis={axis}, "
             f"got {tuple(step.shape)} and {tuple(zero.shape)}"
         )
     if axis is None:
@@ -249,6 +254,6 @@ def _spread(x: Tensor, scale: Tensor | float, zero_point: Tensor | int, axis: in
 
 
 def _shown(values: Tensor) -> str:
-    """Return the values as text, the first few of many."""
+    """Return the first values as text."""
     flat = [f"{value:g}" for value in values.flatten()[:3].tolist()]
     return ", ".join([*flat, "..."] if values.numel() > 3 else flat)

@@ -1,12 +1,12 @@
-"""The APIs that quantize, a file each, with the same functions as far as the API goes.
+"""The flows: the APIs that quantize. There is one module for each, with those of these functions that it supports.
 
-    dynamic(option, model, precision, example, target)   quantize what needs no calibration, as does `weight_only`
-    prepare_static(option, model, example)                 insert observers; `calibrate` shows them batches
-    prepare_qat(option, model, example)                    insert fake quant; `freeze_observers` keeps its ranges
-    convert(prepared, target)                            put integer kernels in
-    add_dynamic(converted, layers)                       quantize dynamically what was left to it
+    dynamic(option, model, precision, example, target)   quantize without calibration, like `weight_only`
+    prepare_static(option, model, example)               insert observers; `calibrate` runs batches through them
+    prepare_qat(option, model, example)                  insert fake quant; `freeze_observers` fixes its ranges
+    convert(prepared, target)                            insert integer kernels
+    add_dynamic(converted, layers)                       quantize further layers dynamically
 
-Each may change the model it is given. Only `fx` and `eager` import torch.ao, whose end is announced.
+Each function may change its model in place. Only `fx` and `eager` import torch.ao, which is deprecated.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from quantexp.system.implementation import resolve
 
 
 def flow_of(option: ByLayer) -> Any:
-    """Return the module of the flow that `option` names. Raises QuantizationError if this torch lacks its API."""
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # torchao registers an Enum in an outdated way
+    """Return the module of the flow in `option`. Raises QuantizationError if this version of torch lacks its API."""
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # torchao registers an Enum in a deprecated way
     try:
         return resolve(option.flow.implementation)
     except ImportError as error:
@@ -30,5 +30,5 @@ def flow_of(option: ByLayer) -> Any:
         others = [flow.value for flow in option.flows if flow not in OVER_TORCH_AO]
         repair = f"use quant.flow={' or '.join(others)}, or an older torch" if others else "use an older torch"
         raise QuantizationError(
-            f"quant.flow={option.flow} needs what torch {torch.__version__} does not have ({error}); {repair}"
+            f"quant.flow={option.flow} is not supported by torch {torch.__version__} ({error}); {repair}"
         ) from error

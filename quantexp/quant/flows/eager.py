@@ -1,8 +1,8 @@
-"""Eager mode of torch.ao, as many tutorials teach it: stubs, fused modules, prepare and convert.
+"""Eager mode of torch.ao, as in many tutorials: stubs, fused modules, prepare and convert.
 
-Quantized tensors pass from layer to layer between two stubs around the network. A layer in between that
-stays in float, because the user asked for it or because it has no int8 kernel, gets its input dequantized
-and gives its output quantized again, unless that is the output of the network.
+Between two stubs around the network, the layers exchange quantized tensors. For a layer that stays in float, because
+the user chose it or because it has no int8 kernel, the input is dequantized and the output quantized again, unless it
+is the output of the network.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from quantexp.quant.selection import kept_in_float
 from quantexp.system.errors import QuantizationError
 from quantexp.tasks.inputs import Batch
 
-HANDLES = "the layers that eager mode has int8 modules for"
+HANDLES = "the layers that have int8 modules in eager mode"
 DTYPES = {"int8": torch.qint8, "fp16": torch.float16}
-EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)  # torch.ao quantizes their weights alone, by a qconfig of their own
-FUSED = (  # what fuse_modules makes one module of, the longest first
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)  # torch.ao quantizes only their weights, with a separate qconfig
+FUSED = (  # the patterns that fuse_modules fuses, the longest first
     (nn.Conv2d, nn.BatchNorm2d, nn.ReLU),
     (nn.Conv2d, nn.BatchNorm2d),
     (nn.Conv2d, nn.ReLU),
@@ -36,40 +36,41 @@ FUSED = (  # what fuse_modules makes one module of, the longest first
 
 
 class Stubbed(Wrapper):
-    """A network between the stubs that become quantize and dequantize; integers pass by the stubs of inputs."""
+    """A network between stubs that become quantize and dequantize; inputs of integers have no stub."""
 
     def __init__(self, model: nn.Module, example: Batch) -> None:
         super().__init__(model)
-        floats = [at for at, tensor in enumerate(example) if tensor.is_floating_point()]
-        self.stubs = {at: f"quant{number or ''}" for number, at in enumerate(floats)}  # by the place of the input
+        floats = [index for index, tensor in enumerate(example) if tensor.is_floating_point()]
+        self.stubs = {index: f"quant{number or ''}" for number, index in enumerate(floats)}  # by index of the input
         for name in self.stubs.values():
             self.add_module(name, QuantStub())
         self.dequant = DeQuantStub()
 
     def forward(self, *batch: Tensor) -> Tensor:
-        given = [
-            self.get_submodule(self.stubs[at])(tensor) if at in self.stubs else tensor
-            for at, tensor in enumerate(batch)
+        """Run the network. Raises QuantizationError if an operator has no kernel for quantized tensors."""
+        inputs = [
+            self.get_submodule(self.stubs[index])(tensor) if index in self.stubs else tensor
+            for index, tensor in enumerate(batch)
         ]
         try:
-            logits: Tensor = self.dequant(self.model(*given))
+            logits: Tensor = self.dequant(self.model(*inputs))
         except (NotImplementedError, RuntimeError) as error:
             if not isinstance(error, NotImplementedError) and "quantized" not in str(error).lower():
                 raise
             raise QuantizationError(
-                "quant.flow=eager hands quantized tensors from layer to layer, the network has an operator without a "
-                f"kernel for them ({str(error).split(' with arguments')[0]}); {_way_out(self.model)}"
+                "quant.flow=eager needs operators with a kernel for quantized tensors, the network has one without "
+                f"({str(error).split(' with arguments')[0]}); {_alternative(self.model)}"
             ) from error
         return logits
 
 
-def _way_out(model: nn.Module) -> str:
-    """Say what to use in place of eager mode: FX, unless it cannot trace the network either."""
+def _alternative(model: nn.Module) -> str:
+    """Return the advice what to use instead of eager mode: FX, unless it cannot trace the network."""
     try:
         fx.symbolic_trace(model)
-    except Exception:  # tracing runs the network's own code
-        return "use quant=dynamic, or quant.flow=pt2e where torch.export takes the network"
-    return "use quant.flow=fx, which goes around it"
+    except Exception:  # tracing runs the code of the network
+        return "use quant=dynamic, or quant.flow=pt2e if torch.export supports the network"
+    return "use quant.flow=fx, which leaves such operators in float"
 
 
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
@@ -80,7 +81,7 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
 
 
 def quantize_dynamic(model: nn.Module, qconfigs: dict[str, Any], precision: str) -> nn.Module:
-    """Replace the named layers of `model`, in place, by dynamically quantized ones."""
+    """Replace layers of `model` by dynamically quantized ones, in place; `qconfigs` is by their names."""
     quantized: nn.Module = quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
         model, qconfigs, dtype=DTYPES[precision], inplace=True
     )
@@ -107,25 +108,25 @@ def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
 
 
 def freeze_observers(prepared: nn.Module) -> None:
-    """Keep the ranges that fake quant has found so far."""
+    """Fix the ranges of fake quant at their current values."""
     prepared.apply(disable_observer)
 
 
 @torch.no_grad()
 def calibrate(prepared: nn.Module, batches: Iterable[Batch]) -> None:
-    """Show the batches to the observers."""
+    """Run the batches through the network, so that its observers record the ranges."""
     for batch in batches:
         prepared(*batch)
 
 
 def convert(prepared: nn.Module, target: str) -> nn.Module:
-    """Replace what was observed by integer kernels, in place."""
+    """Replace the prepared layers by integer kernels, in place."""
     converted: nn.Module = quantization.convert(prepared.eval(), inplace=True)  # type: ignore[no-untyped-call]
     return converted
 
 
 def _stubbed(option: ByLayer, model: nn.Module, example: Batch, qconfig: QConfig) -> Stubbed:
-    """Return `model` between stubs, with the ways in and out of the layers that stay in float."""
+    """Return `model` between stubs, with hooks that dequantize and requantize around layers that stay in float."""
     kept = kept_in_float(option, model)
     mapped = get_default_static_quant_module_mappings()
     floats = [
@@ -136,17 +137,17 @@ def _stubbed(option: ByLayer, model: nn.Module, example: Batch, qconfig: QConfig
     last = _last([layer.module for layer in floats], model, example)
     stubbed = Stubbed(model, example)
     stubbed.qconfig = qconfig  # type: ignore[assignment]
-    for one in floats:
-        one.module.qconfig = None  # type: ignore[assignment]
-        one.module.register_forward_pre_hook(_dequantize)
-        if one.module is not last:
-            one.module.requantize = QuantStub(qconfig)
-            one.module.register_forward_hook(_requantize)
+    for layer in floats:
+        layer.module.qconfig = None  # type: ignore[assignment]
+        layer.module.register_forward_pre_hook(_dequantize)
+        if layer.module is not last:
+            layer.module.requantize = QuantStub(qconfig)
+            layer.module.register_forward_hook(_requantize)
     return stubbed
 
 
 def _dequantize(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(one.dequantize() if one.is_quantized else one for one in inputs)
+    return tuple(tensor.dequantize() if tensor.is_quantized else tensor for tensor in inputs)
 
 
 def _requantize(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -156,7 +157,7 @@ def _requantize(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tenso
 
 @torch.no_grad()
 def _last(layers: Iterable[nn.Module], model: nn.Module, example: Batch) -> nn.Module | None:
-    """Return the layer whose output is that of the network."""
+    """Return the layer whose output is the output of the network."""
     outputs: list[tuple[nn.Module, Tensor]] = []
     hooks = [layer.register_forward_hook(lambda layer, _, output: outputs.append((layer, output))) for layer in layers]
     logits = model(*example)
@@ -177,10 +178,10 @@ def _fusible(option: ByLayer, model: nn.Module) -> list[list[str]]:
 
 def _neighbours(prefix: str, modules: nn.Sequential, kept: Container[str]) -> list[list[str]]:
     names, kinds = zip(*((name, type(module)) for name, module in modules.named_children()), strict=True)
-    found, at = [], 0
-    while at < len(names):
-        pattern = next((one for one in FUSED if kinds[at : at + len(one)] == one), None)
-        if pattern and f"{prefix}{names[at]}" not in kept:
-            found.append([f"{prefix}{name}" for name in names[at : at + len(pattern)]])
-        at += len(pattern) if pattern else 1
+    found, index = [], 0
+    while index < len(names):
+        fused = next((pattern for pattern in FUSED if kinds[index : index + len(pattern)] == pattern), None)
+        if fused and f"{prefix}{names[index]}" not in kept:
+            found.append([f"{prefix}{name}" for name in names[index : index + len(fused)]])
+        index += len(fused) if fused else 1
     return found

@@ -1,12 +1,11 @@
-"""Per-channel fake quantization of weights, several times faster on the CPU than torch.ao's own.
+"""Per-channel fake quantization of weights, several times faster on the CPU than in torch.ao.
 
-    fake_quant(w) = scale · clamp(round(w / scale), quant_min, quant_max), one scale a channel
+    fake_quant(w) = scale · clamp(round(w / scale), quant_min, quant_max), one scale per channel
 
-The values and gradients are torch's (a test holds it). Torch works through the channels one at a time, and finds
-their ranges with an operator that is twenty times as slow as one for each end; here a few vectorised passes do
-both. Until the observers are frozen the range is the weights' own, with no moving average to lag behind it; then
-only the largest weight of a channel can lie outside, by half a step, since the positive side of int8 is one step
-shorter.
+Values and gradients are equal to those of torch (a test checks it). Torch processes the channels one at a time, and
+computes their ranges with an operator that is 20 times slower than separate minimum and maximum; here both are
+vectorised. Until the observers are frozen, the range is that of the current weights, without a moving average. Then
+only the largest weight of a channel can be outside, by half a step, because int8 has one positive step less.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ class ChannelRangeObserver(MovingAveragePerChannelMinMaxObserver):
     """Observe the range of each channel of weights of shape (channels, ...)."""
 
     def forward(self, x_orig: Tensor) -> Tensor:
+        """Record the ranges and return the weights unchanged."""
         rows = x_orig.detach().flatten(1)
         low, high = rows.amin(1), rows.amax(1)
         if self.min_val.numel():
@@ -36,6 +36,7 @@ class WeightFakeQuantize(FakeQuantize):
     """Fake-quantize weights of shape (channels, ...) to symmetric int8, one scale a channel."""
 
     def forward(self, X: Tensor) -> Tensor:
+        """Return the fake-quantized weights, with an updated scale while the observer is enabled."""
         if self.observer_enabled[0] == 1:
             self.activation_post_process(X.detach())
             scale, zero_point = self.calculate_qparams()
@@ -50,15 +51,15 @@ class WeightFakeQuantize(FakeQuantize):
 
 
 class _RoundToScale(torch.autograd.Function):
-    """Round to multiples of the scale; the gradient passes straight through inside the range, not outside."""
+    """Rounding to multiples of the scale. The gradient is passed on inside the range, and 0 outside."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
         steps = (x * scale.reciprocal()).round_()
-        held = steps.clamp(low, high)
-        # 1 inside the range, 0 outside: steps are whole, and a product is faster than a mask of booleans.
-        ctx.inside = steps.sub_(held).abs_().clamp_(max=1).neg_().add_(1)
-        return held.mul_(scale)
+        clamped = steps.clamp(low, high)
+        # 1 inside the range, 0 outside: steps are integers, and a product is faster than a boolean mask.
+        ctx.inside = steps.sub_(clamped).abs_().clamp_(max=1).neg_().add_(1)
+        return clamped.mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:

@@ -1,7 +1,7 @@
-"""FX graph mode of torch.ao: `prepare` inserts observers or fake quant, `convert` puts integer kernels in.
+"""FX graph mode of torch.ao: `prepare` inserts observers or fake quant, `convert` inserts integer kernels.
 
-FX takes every tensor for a float and observes token ids and masks too; those observers are removed again, and the
-operators that combine integers with floats compute in float.
+FX treats all tensors as floats and also observes token ids and masks. Those observers are removed, and operators that
+combine integers with floats compute in float.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qa
 from quantexp.config import Dynamic, Qat, Static
 from quantexp.quant.flows.eager import EMBEDDINGS, quantize_dynamic
 from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
-from quantexp.quant.flows.working import taking
+from quantexp.quant.flows.working import explain_failure
 from quantexp.quant.selection import dynamic_layers, kept_in_float
 from quantexp.tasks.inputs import Batch
 
-HANDLES = "the layers that FX can lower"
+HANDLES = "the layers that FX can quantize"
 DYNAMICALLY = "nn.Linear"
-TAKEN = "quant.flow=fx needs a network that torch.ao traces and fuses", "use quant.flow=eager"
+TRACEABLE = "quant.flow=fx needs a network that torch.ao can trace and fuse", "use quant.flow=eager"
 
 
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
@@ -40,7 +40,7 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
     for name, module in model.named_modules():
         if type(module) is nn.Linear and name not in kept:
             mapping.set_module_name(name, DYNAMIC[precision])
-    with taking(*TAKEN):
+    with explain_failure(*TRACEABLE):
         prepared = prepare_fx(model.eval(), mapping, example)
     return convert(prepared, target)
 
@@ -51,9 +51,9 @@ def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Modul
 
 
 def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
-    """Quantize the named layers, which conversion left in float, dynamically.
+    """Quantize the named layers dynamically, after the conversion left them in float.
 
-    FX itself does not lower a static layer that stands behind a dynamic one.
+    FX itself does not quantize a static layer that follows a dynamic one.
     """
     return quantize_dynamic(converted, dict.fromkeys(layers, DYNAMIC["int8"]), "int8")
 
@@ -64,20 +64,20 @@ def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
 
 
 def freeze_observers(prepared: nn.Module) -> None:
-    """Keep the ranges that fake quant has found so far."""
+    """Fix the ranges of fake quant at their current values."""
     prepared.apply(disable_observer)
 
 
 @torch.no_grad()
 def calibrate(prepared: nn.Module, batches: Iterable[Batch]) -> None:
-    """Show the batches to the observers."""
+    """Run the batches through the network, so that its observers record the ranges."""
     for batch in batches:
         prepared(*batch)
 
 
 def convert(prepared: nn.Module, target: str) -> nn.Module:
-    """Replace what was observed by integer kernels."""
-    with taking(*TAKEN):
+    """Replace the prepared layers by integer kernels."""
+    with explain_failure(*TRACEABLE):
         converted: nn.Module = convert_fx(prepared.eval())  # type: ignore[arg-type]
     return converted
 
@@ -85,7 +85,7 @@ def convert(prepared: nn.Module, target: str) -> nn.Module:
 def _prepared(
     prepare: Callable[..., fx.GraphModule], model: nn.Module, mapping: QConfigMapping, example: Batch
 ) -> nn.Module:
-    with taking(*TAKEN):
+    with explain_failure(*TRACEABLE):
         prepared = prepare(model, mapping, example)
         run = _Run(copy.deepcopy(prepared).eval())
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -101,13 +101,14 @@ def _prepared(
 
 
 class _Run(fx.Interpreter):
-    """Runs a prepared network without its observers, and notes which of them stand behind integers or booleans."""
+    """An interpreter that skips observers, and records those whose input has integers or booleans."""
 
     def __init__(self, prepared: fx.GraphModule) -> None:
         super().__init__(prepared)
         self.of_integers: set[str] = set()
 
     def run_node(self, n: fx.Node) -> Any:
+        """Run a node; an observer returns its input."""
         if n.op != "call_module" or not isinstance(self.fetch_attr(str(n.target)), ObserverBase | FakeQuantizeBase):
             return super().run_node(n)
         (observed,), _ = self.fetch_args_kwargs_from_env(n)
@@ -117,7 +118,7 @@ class _Run(fx.Interpreter):
 
 
 def _mapping(option: Static | Qat, model: nn.Module, qconfig: QConfig) -> QConfigMapping:
-    # The default mapping carries the fixed ranges of sigmoid and its like; only the general rule is ours.
+    # The default mapping has fixed ranges for sigmoid and similar operators; only the global qconfig is replaced.
     mapping = get_default_qconfig_mapping(str(option.engine)).set_global(qconfig)
     for kind in EMBEDDINGS:
         mapping.set_object_type(kind, None)

@@ -1,4 +1,4 @@
-"""The layers of the network in the graphs that PT2E leaves, lowered or not: the node of each, and its tensors."""
+"""The layers of a network in a graph of PT2E, lowered or not: their nodes and their tensors."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DEQUANTIZE = "quantized_decomposed.dequantize"
 
 @dataclass(frozen=True)
 class ExportedLayer:
-    """A layer of the network that was exported: its name, its class, its node, and where the graph holds its weight.
+    """A layer of the exported network: its name, its class, its node, and the name of its weight in the state.
 
-    Layers that multiply are quantized where there is a kernel; an embedding or a normalisation stays in float.
+    Layers that multiply are quantized if there is a kernel; embeddings and normalisations stay in float.
     """
 
     name: str
@@ -31,9 +31,9 @@ class ExportedLayer:
 
 @dataclass(frozen=True)
 class Placed:
-    """A layer in a graph: the node that computes it, and the tensors of the state that this takes.
+    """A layer in a graph: the node that computes it, and the names of its tensors in the state.
 
-    A layer that the network calls several times is placed as often. `scale` is None where the weight is a float.
+    A layer that the network calls several times has one entry for each call. `scale` is None for a float weight.
     """
 
     name: str
@@ -45,59 +45,59 @@ class Placed:
 
 
 def exported_layers(converted: fx.GraphModule) -> Iterator[ExportedLayer]:
-    """Yield the layers of the exported network in the order in which they run."""
+    """Yield the layers of the exported network in the order of execution."""
     for node in converted.graph.nodes:
         if not (stack := node.meta.get("nn_module_stack")):
             continue
         name, kind = list(stack.values())[-1]
-        taken = operands(node)
-        weight = origin(taken.weight)[0] if taken else _held(node, {f"{name}.weight"})
+        operated = operands(node)
+        weight = origin(operated.weight)[0] if operated else _direct_input(node, {f"{name}.weight"})
         if weight:
-            yield ExportedLayer(name, str(kind).rpartition(".")[2], node.name, weight, taken is not None)
+            yield ExportedLayer(name, str(kind).rpartition(".")[2], node.name, weight, operated is not None)
 
 
 def placed(graph: fx.GraphModule, layers: Iterable[ExportedLayer]) -> Iterator[Placed]:
-    """Yield the layers of the lowered graph, each with the name of the layer that it comes from."""
-    known = list(layers)
-    left = [layer for layer in known if layer.multiplies]  # with one more for each further call of a layer
-    others = {layer.weight: layer for layer in known if not layer.multiplies}
+    """Yield the layers of the lowered graph, each with the name of its exported layer."""
+    exported = list(layers)
+    remaining = [layer for layer in exported if layer.multiplies]  # one entry for each call of a layer
+    others = {layer.weight: layer for layer in exported if not layer.multiplies}
     for node in graph.graph.nodes:
-        taken = operands(node)
-        if taken is None:
-            if weight := _held(node, others):
+        operated = operands(node)
+        if operated is None:
+            if weight := _direct_input(node, others):
                 yield Placed(others[weight].name, others[weight].kind, node.name, weight, None, None)
-        elif weight := origin(taken.weight)[0]:
-            yield _multiplier(node, taken, weight, left)
+        elif weight := origin(operated.weight)[0]:
+            yield _multiplier(node, operated, weight, remaining)
 
 
-def _multiplier(node: fx.Node, taken: Operands, weight: str, left: list[ExportedLayer]) -> Placed:
-    """Return the layer that a node computes, and take it from those that are `left`."""
-    bias = origin(taken.bias)[0]
+def _multiplier(node: fx.Node, operated: Operands, weight: str, remaining: list[ExportedLayer]) -> Placed:
+    """Return the layer that a node computes, and remove it from `remaining`."""
+    bias = origin(operated.bias)[0]
     own = bias.removesuffix(".bias") if bias else ""
-    source = next((one for one in left if one.weight == weight), None)
-    source = source or next((one for one in left if one.name == own), left[0])
-    left.remove(source)
-    integer = not origin(taken.weight)[1] and str(node.target).startswith("onednn.q")
-    scale = origin(taken.scale)[0] if integer else None
+    source = next((layer for layer in remaining if layer.weight == weight), None)
+    source = source or next((layer for layer in remaining if layer.name == own), remaining[0])
+    remaining.remove(source)
+    integer = not origin(operated.weight)[1] and str(node.target).startswith("onednn.q")
+    scale = origin(operated.scale)[0] if integer else None
     return Placed(source.name, source.kind, node.name, weight, bias, scale)
 
 
-def _held(node: fx.Node, weights: Iterable[str]) -> str | None:
-    """Return which of these tensors of the state a node takes as it is."""
-    taken = (str(one.target) for one in node.all_input_nodes if one.op == "get_attr")
-    return next((target for target in taken if target in weights), None)
+def _direct_input(node: fx.Node, weights: Iterable[str]) -> str | None:
+    """Return the first of these tensors of the state that is a direct input of a node."""
+    targets = (str(source.target) for source in node.all_input_nodes if source.op == "get_attr")
+    return next((target for target in targets if target in weights), None)
 
 
 def held(network: nn.Module, layers: Iterable[Placed], state: Mapping[str, Tensor]) -> Iterator[HeldWeights]:
-    """Yield the weights of the layers as the state of `network` holds them: int8, or float.
+    """Yield the weights of the layers as in the state of `network`: int8 or float.
 
-    A layer that is called several times holds floats if one of its calls takes them.
+    A layer that is called several times counts as float if one of its calls uses a float weight.
     """
-    known: dict[str, Placed] = {}
+    by_name: dict[str, Placed] = {}
     for layer in layers:
-        if layer.name not in known or layer.scale is None:
-            known[layer.name] = layer
-    for layer in known.values():
+        if layer.name not in by_name or layer.scale is None:
+            by_name[layer.name] = layer
+    for layer in by_name.values():
         weight, bias = state[layer.weight], state[layer.bias] if layer.bias else None
         if layer.scale is None:
             yield HeldWeights(layer.name, layer.kind, network, weight, bias, torch.float32)
@@ -107,7 +107,7 @@ def held(network: nn.Module, layers: Iterable[Placed], state: Mapping[str, Tenso
 
 
 def hold_as_parameters(module: nn.Module, layers: Iterable[Placed]) -> None:
-    """Hold the weights and biases of the layers as parameters that are not trained, in memory of their own."""
+    """Make the weights and biases of the layers parameters without gradients, as copies."""
     for layer in layers:
         for path in filter(None, (layer.weight, layer.bias)):
             prefix, _, name = path.rpartition(".")
@@ -118,7 +118,7 @@ def hold_as_parameters(module: nn.Module, layers: Iterable[Placed]) -> None:
 
 
 def origin(node: Any) -> tuple[str | None, bool]:
-    """Return which tensor of the state a constant is made of, and whether it was dequantized on the way."""
+    """Return the tensor of the state that a constant is computed from, and whether that includes a dequantize."""
     dequantized = False
     while isinstance(node, fx.Node) and node.op == "call_function" and node.args:
         dequantized |= str(node.target).startswith(DEQUANTIZE)

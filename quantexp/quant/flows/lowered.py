@@ -1,14 +1,12 @@
 """A network that PT2E converted, lowered to the integer kernels of onednn.
 
-What `convert_pt2e` leaves computes in float between pairs of quantize and dequantize. The passes that
-Inductor freezes graphs with replace those by onednn's operators, and need no compiler. Here the graph is
-cut in two where constants end:
+The result of `convert_pt2e` computes in float between pairs of quantize and dequantize. The freezing passes of Inductor
+replace these by operators of onednn, and need no compiler. The graph is then split into two:
 
-    constants   no inputs; packs the int8 weights for the kernels
-    program     takes the inputs, and what `constants` gave
+    constants   has no inputs; packs the int8 weights for the kernels
+    program     takes the inputs and the outputs of `constants`
 
-Packed weights can neither be copied nor stored, so the state is what they are packed from, and they are
-packed anew in every copy.
+Packed weights can neither be copied nor stored. So the state has the unpacked weights, and every copy packs them again.
 """
 
 from __future__ import annotations
@@ -31,16 +29,16 @@ aten = torch.ops.aten
 
 
 def any_batch(example: Batch) -> tuple[dict[int, Any], ...]:
-    """Return the dynamic shapes of an export for batches of any size."""
+    """Return the dynamic shapes to export a network for batches of any size."""
     return tuple({0: torch.export.Dim.DYNAMIC} for _ in example)
 
 
 class Lowered(nn.Module):
-    """The lowered network: float32 in and out, int8 in between.
+    """The lowered network: float32 inputs and outputs, int8 in between.
 
     Args:
-        converted: What `convert_pt2e` gave.
-        example: A batch of two inputs or more; its values do not matter.
+        converted: The result of `convert_pt2e`.
+        example: A batch of at least two examples; its values do not matter.
     """
 
     def __init__(self, converted: fx.GraphModule, example: Batch) -> None:
@@ -48,7 +46,7 @@ class Lowered(nn.Module):
         exported = list(exported_layers(converted))
         graph = _lower(converted.requires_grad_(False), example)
         self.layers = tuple(placed(graph, exported))
-        self.constants, self.program = _cut(graph)
+        self.constants, self.program = _split(graph)
         hold_as_parameters(self.constants, self.layers)
         self.register_buffer("qparams", qparams((self.constants, self.program)))
         self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
@@ -60,11 +58,11 @@ class Lowered(nn.Module):
         return logits
 
     def held_weights(self) -> Iterator[HeldWeights]:
-        """Yield the weights of the layers, as the operators that run take them: int8, or float."""
+        """Yield the weights of the layers, as the operators use them: int8 or float."""
         yield from held(self, self.layers, self.constants.state_dict())
 
     def layer_calls(self, batch: Batch) -> dict[str, list[Call]]:
-        """Return what each layer takes and gives when the network runs on `batch`."""
+        """Return the inputs and outputs of each layer when the network runs on `batch`."""
         return calls(self.program, {layer.node: layer.name for layer in self.layers}, (*batch, *self.packed))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,24 +80,24 @@ class Lowered(nn.Module):
 
 
 def _refresh(lowered: Lowered, _: object) -> None:
-    """Write the qparams of a state that was loaded into the graphs, and pack its weights."""
+    """Write the loaded qparams into the graphs, and pack the loaded weights."""
     write_qparams((lowered.constants, lowered.program), lowered.qparams)
     lowered._pack()
 
 
 def _lower(converted: fx.GraphModule, example: Batch) -> fx.GraphModule:
-    """Replace float operators between quantize and dequantize by onednn's, for batches of any size."""
+    """Replace float operators between quantize and dequantize by those of onednn, for batches of any size."""
     exported = torch.export.export(converted, example, dynamic_shapes=any_batch(example))
-    graph: fx.GraphModule = exported.run_decompositions(_kept_whole()).module()
+    graph: fx.GraphModule = exported.run_decompositions(_composite_decompositions()).module()
     for node in list(graph.graph.nodes):
-        if node.op == "call_module":  # the guards of the export
+        if node.op == "call_module":  # a guard of the export
             graph.graph.erase_node(node)
-        elif node.target is aten.t.default:  # the patterns know permute only
+        elif node.target is aten.t.default:  # the patterns only match permute
             with graph.graph.inserting_before(node):
                 permuted = graph.graph.call_function(aten.permute.default, (node.args[0], [1, 0]))
             node.replace_all_uses_with(permuted)
             graph.graph.erase_node(node)
-        elif node.target is aten.view.default:  # convolutions leave the channels last in memory
+        elif node.target is aten.view.default:  # convolutions return tensors in channels-last format
             node.target = aten.reshape.default
     graph.recompile()
     inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
@@ -107,8 +105,8 @@ def _lower(converted: fx.GraphModule, example: Batch) -> fx.GraphModule:
     return graph
 
 
-def _kept_whole() -> dict[Any, Any]:
-    """Return the decompositions of composite operators alone, as the patterns want them."""
+def _composite_decompositions() -> dict[Any, Any]:
+    """Return the decompositions of composite operators only, as the patterns require."""
     table = torch.export.default_decompositions()
     for operator in list(table):
         if not torch._export.utils._is_cia_op(operator):
@@ -116,29 +114,27 @@ def _kept_whole() -> dict[Any, Any]:
     return dict(table)
 
 
-def _cut(graph: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """Return the graph of what depends on no input, and that of the rest, which takes it behind the inputs."""
+def _split(graph: fx.GraphModule) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """Return the graph of constants, and the graph of the rest, which takes the constants after its inputs."""
     nodes = list(graph.graph.nodes)
     varying: set[fx.Node] = set()
     for node in nodes:
         if node.op in ("placeholder", "output") or varying & set(node.all_input_nodes):
             varying.add(node)
-    handed = [node for node in nodes if node not in varying and any(user in varying for user in node.users)]
+    shared = [node for node in nodes if node not in varying and any(user in varying for user in node.users)]
     before, after = fx.Graph(), fx.Graph()
-    made: dict[fx.Node, fx.Node] = {}
+    copies: dict[fx.Node, fx.Node] = {}
     for node in nodes:
         if node not in varying:
-            made[node] = before.node_copy(node, made.__getitem__)
-    before.output(tuple(made[node] for node in handed))
-    taken: dict[fx.Node, fx.Node] = {}
-    for node in (one for one in nodes if one.op == "placeholder"):
-        taken[node] = after.node_copy(node)
-    for node in handed:
-        taken[node] = after.placeholder(f"{node.name}_packed")
+            copies[node] = before.node_copy(node, copies.__getitem__)
+    before.output(tuple(copies[node] for node in shared))
+    copies = {node: after.node_copy(node) for node in nodes if node.op == "placeholder"}
+    for node in shared:
+        copies[node] = after.placeholder(f"{node.name}_packed")
     for node in nodes:
         if node.op == "output":
             (logits,) = node.args[0]
-            after.output(taken[logits])
+            after.output(copies[logits])
         elif node in varying and node.op != "placeholder":
-            taken[node] = after.node_copy(node, taken.__getitem__)
+            copies[node] = after.node_copy(node, copies.__getitem__)
     return fx.GraphModule(graph, before), fx.GraphModule(nn.Module(), after)

@@ -1,4 +1,4 @@
-"""The operators of a graph that multiply with weights, and what they take."""
+"""The operators of a graph that multiply with weights, and their operands."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ MULTIPLIERS = {
     *(mkldnn._linear_pointwise, mkldnn._convolution_pointwise, mkldnn._convolution_pointwise_),
     *(aten.linear, aten.convolution, aten.conv1d, aten.conv2d, aten.conv3d, aten.mm, aten.addmm),
 }
-# How their schemas call what they take; those of mm and addmm begin with `self`.
+# The names of the operands in the schemas; those of mm and addmm begin with `self`.
 INPUTS, WEIGHTS, BIASES = ("qx", "X", "input", "mat1", "self"), ("qw", "W", "weight", "mat2"), ("bias", "B", "self")
 
 
 @dataclass(frozen=True)
 class Operands:
-    """What a node multiplies: its inputs with a weight, to which a bias may be added.
+    """The operands of a node: its inputs, its weight, and its bias if there is one.
 
-    `scale` is what the integers of the weight stand for, None where it is a float.
+    `scale` is the scale of an integer weight, None for a float weight.
     """
 
     inputs: Any
@@ -33,7 +33,7 @@ class Operands:
 
 
 def operands(node: fx.Node) -> Operands | None:
-    """Return what a node multiplies; None if it does not."""
+    """Return the operands of a node, None if it does not multiply."""
     if getattr(node.target, "overloadpacket", None) not in MULTIPLIERS:
         return None
     named = arguments(node)
@@ -44,6 +44,6 @@ def operands(node: fx.Node) -> Operands | None:
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
-    """Return the arguments of a node by the names that its operator's schema gives them."""
+    """Return the arguments of a node by their names in the schema of its operator."""
     operator: Any = node.target
-    return dict(zip((one.name for one in operator._schema.arguments), node.args, strict=False))
+    return dict(zip((argument.name for argument in operator._schema.arguments), node.args, strict=False))

@@ -1,7 +1,7 @@
 """PT2E of torchao: the network is exported, its graph annotated, prepared and converted.
 
-For the target `kernels` it is lowered to onednn; for `qdq` it stays a graph of quantize and dequantize pairs, which a
-compiler turns into integer kernels.
+For the target `kernels` the graph is lowered to onednn; for `qdq` it keeps pairs of quantize and dequantize, which a
+compiler replaces by integer kernels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from quantexp.quant.arithmetic.percentile import percentile_range
 from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows.lowered import Lowered, any_batch
 from quantexp.quant.flows.qdq import QdqNetwork
-from quantexp.quant.flows.working import taking
+from quantexp.quant.flows.working import explain_failure
 from quantexp.quant.inspection.promise import Wrapper
 from quantexp.quant.selection import kept_in_float
 from quantexp.tasks.inputs import Batch
@@ -40,12 +40,12 @@ from quantexp.tasks.inputs import Batch
 HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 OTHERS = "use quant.flow=fx or eager"
-EPSILON = 2**-12  # the least scale, as torchao sets it
-ATTENTION, DROPOUT = torch.ops.aten.scaled_dot_product_attention.default, 4  # the place of dropout_p in its arguments
+EPSILON = 2**-12  # the smallest scale, as in torchao
+ATTENTION, DROPOUT = torch.ops.aten.scaled_dot_product_attention.default, 4  # the index of its argument dropout_p
 
 
 class PercentileObserver(HistogramObserver):  # type: ignore[misc]
-    """Choose the range that keeps `percentile` per cent of the values."""
+    """An observer whose range contains `percentile` percent of the values."""
 
     def __init__(self, percentile: float, **settings: Any) -> None:
         super().__init__(**settings)
@@ -64,12 +64,12 @@ OBSERVERS: dict[Observer, Any] = {
 
 
 class Exported(Wrapper):
-    """A prepared graph, which can be trained and evaluated like any network.
+    """A prepared graph that can be trained and evaluated like any network.
 
     Args:
         model: The prepared graph.
-        example: A batch of inputs, with which it is exported again to be lowered.
-        training: Whether the network was exported to be trained.
+        example: A batch of inputs, with which it is exported again for lowering.
+        training: Whether the network was exported for training.
     """
 
     def __init__(self, model: fx.GraphModule, example: Batch, training: bool = False) -> None:
@@ -83,7 +83,7 @@ class Exported(Wrapper):
         return logits
 
     def train(self, mode: bool = True) -> Exported:
-        """Switch dropout and batch normalisation, which stand in the graph as they were exported."""
+        """Switch dropout and batch normalisation, whose mode is part of the exported graph."""
         (move_exported_model_to_train if mode else move_exported_model_to_eval)(self.model)
         _switch_attention(self.model, mode)
         self.training = mode
@@ -95,10 +95,10 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
     config = get_default_x86_inductor_quantization_config(is_dynamic=True, reduce_range=_reduces(None))
     quantizer = _quantizer(option, model, config)
     for name, module in model.named_modules():
-        if isinstance(module, CONVOLUTIONS):  # has no dynamic kernel: it would round its values, and compute in float
+        if isinstance(module, CONVOLUTIONS):  # without a dynamic kernel it would round its values but compute in float
             quantizer.set_module_name_qconfig(name, None)
     prepared = Exported(_prepared(prepare_pt2e, _exported(model.eval(), example), quantizer), example)
-    calibrate(prepared, [example])  # for the weights, which are observed when the network runs
+    calibrate(prepared, [example])  # the observers of weights record their ranges in a call
     return convert(prepared, target)
 
 
@@ -121,29 +121,28 @@ def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
 
 
 def freeze_observers(prepared: nn.Module) -> None:
-    """Keep the ranges that fake quant has found so far."""
+    """Fix the ranges of fake quant at their current values."""
     prepared.apply(disable_observer)
 
 
 @torch.no_grad()
 def calibrate(prepared: nn.Module, batches: Iterable[Batch]) -> None:
-    """Show the batches to the observers."""
+    """Run the batches through the network, so that its observers record the ranges."""
     for batch in batches:
         prepared(*batch)
 
 
-def convert(prepared: nn.Module, target: str) -> nn.Module:
-    """Replace what was observed by integer kernels, or by pairs of quantize and dequantize."""
-    assert isinstance(prepared, Exported)
-    if prepared.training:  # the structure of a stored network was never trained
+def convert(prepared: Exported, target: str) -> nn.Module:
+    """Replace the prepared layers by integer kernels, or by pairs of quantize and dequantize."""
+    if prepared.training:  # a rebuilt stored network was never trained and so never switched
         prepared.eval()
-    with taking("quant.flow=pt2e needs a network that torchao converts and lowers to onednn", OTHERS):
+    with explain_failure("quant.flow=pt2e needs a network that torchao can convert and lower to onednn", OTHERS):
         converted = convert_pt2e(prepared.model)
         return QdqNetwork(converted) if target == "qdq" else Lowered(converted, prepared.example)
 
 
 def _switch_attention(graph: Any, training: bool) -> None:
-    """Switch the dropout of fused attention: an argument of its operator, which torchao leaves as it was exported."""
+    """Switch the dropout of fused attention: it is an argument of the operator, which torchao does not change."""
     for node in graph.graph.nodes:
         if node.target is not ATTENTION or len(node.args) <= DROPOUT:
             continue
@@ -153,13 +152,15 @@ def _switch_attention(graph: Any, training: bool) -> None:
 
 
 def _exported(model: nn.Module, example: Batch) -> fx.GraphModule:
-    with taking("quant.flow=pt2e needs a network that torch.export takes for batches of any size", OTHERS):
+    with explain_failure(
+        "quant.flow=pt2e needs a network that torch.export can export for batches of any size", OTHERS
+    ):
         graph: fx.GraphModule = torch.export.export(model, example, dynamic_shapes=any_batch(example)).module()
     return graph
 
 
 def _prepared(prepare: Any, exported: fx.GraphModule, quantizer: X86InductorQuantizer) -> fx.GraphModule:
-    with taking("quant.flow=pt2e needs a network that torchao prepares", OTHERS):
+    with explain_failure("quant.flow=pt2e needs a network that torchao can prepare", OTHERS):
         graph: fx.GraphModule = prepare(exported, quantizer)
     return graph
 
@@ -171,5 +172,5 @@ def _quantizer(option: ByLayer, model: nn.Module, config: QuantizationConfig) ->
     return quantizer
 
 
-def _reduces(asked: bool | None) -> bool:
-    return reduces_range(Engine.onednn, asked)
+def _reduces(requested: bool | None) -> bool:
+    return reduces_range(Engine.onednn, requested)

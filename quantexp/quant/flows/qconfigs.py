@@ -1,4 +1,4 @@
-"""The qconfigs of torch.ao that the levers ask for: how activations and weights are observed, or faked."""
+"""The qconfigs of torch.ao for the options: observers or fake quant of activations and weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DYNAMIC = {"int8": default_dynamic_qconfig, "fp16": float16_dynamic_qconfig}
 
 
 class PercentileObserver(HistogramObserver):
-    """Choose the range that keeps `percentile` per cent of the values."""
+    """An observer whose range contains `percentile` percent of the values."""
 
     def __init__(self, percentile: float, **settings: Any) -> None:
         super().__init__(**settings)
@@ -55,7 +55,7 @@ OBSERVERS: dict[Observer, Any] = {
 
 
 def static_qconfig(option: Static) -> QConfig:
-    """Return the observers of calibration."""
+    """Return the qconfig with the observers for calibration."""
     settings = _activations(option)
     if option.observer is Observer.percentile:
         settings["percentile"] = option.percentile
@@ -63,7 +63,7 @@ def static_qconfig(option: Static) -> QConfig:
 
 
 def qat_qconfig(option: Qat) -> QConfig:
-    """Return the fake quant of quantization-aware training."""
+    """Return the qconfig with the fake quant for quantization-aware training."""
     fake = FusedMovingAvgObsFakeQuantize.with_args(  # type: ignore[no-untyped-call]
         observer=MovingAverageMinMaxObserver, quant_min=0, quant_max=255, **_activations(option)
     )

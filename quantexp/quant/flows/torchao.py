@@ -1,4 +1,4 @@
-"""torchao's `quantize_`: each weight becomes a tensor that knows how it is quantized and how it multiplies."""
+"""torchao's `quantize_`: each weight becomes a tensor subclass with its own quantization and multiplication."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from quantexp.config import Dynamic, WeightOnly
 from quantexp.quant.selection import kept_in_float
 from quantexp.tasks.inputs import Batch
 
-INT4_OUTPUTS = 16  # the kernels of int4 take multiples of it
+INT4_OUTPUTS = 16  # the int4 kernels need a multiple of it
 
 
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
-    """Quantize the weights of Linear layers a channel at a time, their inputs an example at a time, in place."""
+    """Quantize Linear layers in place: weights per channel, inputs per example."""
     reduce_range = should_reduce_range(torch.device("cpu"))
     config = Int8DynamicActivationInt8WeightConfig(set_inductor_config=False, reduce_range=reduce_range)
     return _quantize(model, config, kept_in_float(option, model))
 
 
 def weight_only(option: WeightOnly, model: nn.Module, precision: str) -> nn.Module:
-    """Quantize the weights of Linear layers, in place: int8 a channel at a time, int4 a group at a time.
+    """Quantize the weights of Linear layers in place: int8 per channel, int4 per group.
 
-    The kernels of int4 multiply with bf16; with float32 torch has a reference only, a hundred times slower.
+    The int4 kernels multiply with bf16; for float32 torch only has a reference that is 100 times slower.
     """
     kept = {**unfit(option, model, precision), **kept_in_float(option, model)}
     if precision == "int8":
@@ -42,7 +42,7 @@ def weight_only(option: WeightOnly, model: nn.Module, precision: str) -> nn.Modu
 
 
 def _to_bf16(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(one.bfloat16() for one in inputs)
+    return tuple(tensor.bfloat16() for tensor in inputs)
 
 
 def _to_float(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -50,15 +50,17 @@ def _to_float(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> T
 
 
 def unfit(option: WeightOnly, model: nn.Module, precision: str) -> dict[str, str]:
-    """Return the Linear layers that the kernels of the precision do not take, and why, by name."""
+    """Return the Linear layers that the kernels of the precision do not support, by name, with the reason."""
     found = {}
     for name, module in model.named_modules():
         if precision != "int4" or not isinstance(module, nn.Linear):
             continue
         if module.in_features % option.group_size:
-            found[name] = f"its {module.in_features} inputs are no multiple of quant.group_size={option.group_size}"
+            found[name] = f"its {module.in_features} inputs are not a multiple of quant.group_size={option.group_size}"
         elif module.out_features % INT4_OUTPUTS:
-            found[name] = f"its {module.out_features} outputs are no multiple of {INT4_OUTPUTS}, as int4 kernels need"
+            found[name] = (
+                f"its {module.out_features} outputs are not a multiple of {INT4_OUTPUTS}, as int4 kernels require"
+            )
     return found
 
 

@@ -1,4 +1,4 @@
-"""What flows share while they work: the engine, the warnings that are known, what is said of a network that fails."""
+"""The context of all flows: the engine, filters for known warnings, and errors for networks that fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quantexp.config import Engine
 from quantexp.quant.engine import use_engine
 from quantexp.system.errors import QuantexpError, QuantizationError
 
-# torch announces that torch.ao moves to torchao, and its quantized tensors still use TypedStorage.
+# torch warns that torch.ao moves to torchao, and its quantized tensors still use TypedStorage.
 KNOWN_WARNINGS = (
     r"torch\.ao\.quantization is deprecated",
     r"TypedStorage is deprecated",
@@ -18,17 +18,17 @@ KNOWN_WARNINGS = (
     r"Please use quant_min and quant_max to specify the range for observers",
     r"reduce_range will be deprecated in a future version",
     r"torch\.quantize_per_",
-    r"The input of maxpool2d is not quantized",  # behind a layer that was to stay in float
-    r"Default qconfig of oneDNN backend",  # told in our words where the engine's range is chosen
+    r"The input of maxpool2d is not quantized",  # after a layer that stays in float
+    r"Default qconfig of oneDNN backend",  # quantexp has its own warning where the range is chosen
 )
 
 
 @contextmanager
 def working(engine: Engine | None) -> Iterator[None]:
-    """Use `engine`, if any, with the flows' known deprecation warnings filtered, one by one.
+    """Use `engine`, if any, and ignore the known warnings of the flows.
 
     Raises:
-        QuantizationError: If this machine's torch does not have the engine.
+        QuantizationError: If torch does not support the engine on this machine.
     """
     with use_engine(engine), warnings.catch_warnings():
         for message in KNOWN_WARNINGS:
@@ -37,16 +37,16 @@ def working(engine: Engine | None) -> Iterator[None]:
 
 
 @contextmanager
-def taking(rule: str, repair: str) -> Iterator[None]:
-    """Turn whatever an API raises over a network into the `rule` that it breaks, with the reason and the `repair`.
+def explain_failure(rule: str, repair: str) -> Iterator[None]:
+    """Convert an error of an API to one that states the `rule`, the reason and the `repair`.
 
     Raises:
-        QuantizationError: If anything is raised that is not an error of quantexp, nor tells that memory has ended.
+        QuantizationError: For all errors except those of quantexp and MemoryError.
     """
     try:
         yield
     except (QuantexpError, MemoryError):
         raise
-    except Exception as error:  # tracing, fusing and lowering each have errors of their own
+    except Exception as error:  # tracing, fusing and lowering can raise anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise QuantizationError(f"{rule}, it does not ({reason}); {repair}") from error
+        raise QuantizationError(f"{rule}, but it failed ({reason}); {repair}") from error

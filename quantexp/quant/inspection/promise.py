@@ -1,4 +1,4 @@
-"""What a method hands back, and what it must have left behind."""
+"""The result of a method, and what inspection must find in it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from quantexp.results import Training
 
 @dataclass(frozen=True)
 class Promise:
-    """What must be found in a quantized model: layers with weights, or operators that run, in a precision.
+    """What inspection must find in a quantized network: layers, or operators that run, in a precision.
 
-    `layers` and `operators` name a precision ("int8", "bf16", ...) or are None where nothing is
-    promised of them; `handles` says in words what the method can lower. Of the layers that stay in float,
-    with the reason of each, `kept` has those that the user asked for, `unfit` those that no kernel takes.
+    `layers` and `operators` name a precision ("int8", "bf16", ...), or are None if the method promises nothing about
+    them. `handles` says in words what the method can quantize. `kept` and `unfit` are the layers that stay in float,
+    with the reasons: `kept` those that the user chose, `unfit` those that have no kernel.
     """
 
     handles: str
@@ -27,14 +27,14 @@ class Promise:
 
     @property
     def excused(self) -> Mapping[str, str]:
-        """Why layers are in float, by name, as far as it was known beforehand."""
+        """The layers that were expected to stay in float, by name, with the reasons."""
         return {**self.unfit, **self.kept}
 
 
 class Simulated(nn.Module):
-    """A layer whose values are rounded to few bits and computed with in float; its weight is that of `layer`.
+    """A layer whose values are rounded to few bits while the computation is in float; its weight is that of `layer`.
 
-    Its inputs become scale · (q - zero_point), q from 0 to `quant_max`.
+    Its inputs are rounded to scale · (q - zero_point), q from 0 to `quant_max`.
     """
 
     layer: nn.Module
@@ -45,7 +45,7 @@ class Simulated(nn.Module):
 
 
 class Wrapper(nn.Module):
-    """A network with something done to its inputs and outputs. Its layers are those of `model`."""
+    """A network that processes the inputs and outputs of another one, `model`, which has its layers."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -55,10 +55,10 @@ class Wrapper(nn.Module):
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantized model, ready to predict on the CPU, and what it cost.
+    """A quantized network, ready to predict on the CPU, and its cost.
 
-    `promise` is None only for the float model itself. `training` is None for methods that do not
-    train, `calibration_seconds` for those that see no calibration examples.
+    `promise` is None only for the float network itself. `training` is None for methods without training,
+    `calibration_seconds` for methods without calibration.
     """
 
     model: nn.Module

@@ -1,8 +1,7 @@
-"""The operators that multiply, as they run: what each of them computes in, and how much.
+"""The multiplying operators that run, with their precision and their multiply-accumulates.
 
-They are seen below autocast and below every module, where only what the CPU is asked to do passes by. That is true
-of a network in eager execution and of a program that a compiler made of it, except for what a compiler computes in
-code of its own.
+A dispatch mode records them below autocast and below all modules, where only the operators arrive that the CPU really
+executes. This works in eager execution and in compiled programs, except for products in generated code.
 """
 
 from __future__ import annotations
@@ -30,14 +29,14 @@ NAMES = {
 }
 PRODUCTS = (  # of floats, each value a sum over the last dimension of the inputs
     *("aten.mm", "aten.bmm", "aten.linear", "mkl._mkl_linear", "mkldnn._linear"),
-    "aten._weight_int8pack_mm",  # its weights are expanded to the floats of its inputs
+    "aten._weight_int8pack_mm",  # its weights are converted to the float type of its inputs
 )
 ADDED_PRODUCTS = ("aten.addmm", "aten.baddbmm")
 CONVOLUTIONS = ("aten.convolution", "mkldnn._convolution")
 INT8 = ("quantized.linear", "quantized.conv", "onednn.qlinear", "onednn.qconv", "aten._int_mm")
 INT4 = ("aten._weight_int4pack_mm_for_cpu", "quantized.int4mm_packed_weight_cpu")
-LSTM = 2  # the mode that aten.mkldnn_rnn_layer has for it
-GATES = {LSTM: 4, 3: 3}  # 3 is a GRU
+LSTM = 2  # its `mode` in aten.mkldnn_rnn_layer
+GATES = {LSTM: 4, 3: 3}  # 3 is GRU
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -49,26 +48,26 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.macs: defaultdict[tuple[str, str], int] = defaultdict(int)
 
     def operators(self, examples: int) -> tuple[Operator, ...]:
-        """Return what was seen on a batch of so many examples; the multiply-accumulates are those for one."""
+        """Return the operators recorded on a batch of `examples`; the multiply-accumulates are per example."""
         return tuple(
             Operator(name, precision, calls, self.macs[name, precision] // examples)
             for (name, precision), calls in self.calls.items()
         )
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = kwargs or {}
+        named = kwargs or {}
         if torch.is_inference_mode_enabled() and _is_composite(func):
-            with self:  # in inference mode they arrive whole
-                parts = func.decompose(*args, **given)
+            with self:  # in inference mode composite operators are not decomposed before
+                parts = func.decompose(*args, **named)
             if parts is not NotImplemented:
                 return parts
-        result = func(*args, **given)
+        result = func(*args, **named)
         name = ".".join(str(func).split(".")[:2])  # without the overload: quantized.conv2d_relu, not .new
         value = result[0] if isinstance(result, tuple | list) and result else result
-        if isinstance(value, Tensor) and (found := _macs(name, func, args, given, result)):
+        if isinstance(value, Tensor) and (macs := _macs(name, func, args, named, result)):
             precision = _precision(name, value)
             self.calls[name, precision] += 1
-            self.macs[name, precision] += found
+            self.macs[name, precision] += macs
         return result
 
 
@@ -90,7 +89,7 @@ def _macs(name: str, func: Any, args: Any, kwargs: Any, result: Any) -> int:
         return _of_recurrent_layer(func, args, kwargs)
     if name in ("aten._transformer_encoder_layer_fwd", "aten._native_multi_head_attention"):
         return _of_attention_layer(func, args, kwargs)
-    if count := flop_registry.get(func.overloadpacket):  # attention, and whatever torch adds
+    if count := flop_registry.get(func.overloadpacket):  # attention, and other operators that torch counts
         return int(count(*args, **kwargs, out_val=result)) // 2
     return 0
 
@@ -108,7 +107,7 @@ def _of_weight(name: str, func: Any, args: Any, kwargs: Any, result: Tensor) -> 
 
 
 def _of_recurrent_layer(func: Any, args: Any, kwargs: Any) -> int:
-    """Count the products of all gates with the inputs and with the state, in one direction."""
+    """Return the multiply-accumulates of all gates with the inputs and the state, in one direction."""
     named = _named(func, args, kwargs)
     steps, examples, width = named["input"].shape
     hidden = int(named["hidden_size"])
@@ -117,14 +116,14 @@ def _of_recurrent_layer(func: Any, args: Any, kwargs: Any) -> int:
 
 
 def _of_attention_layer(func: Any, args: Any, kwargs: Any) -> int:
-    """Count the four projections and both products of attention, and what stands behind it in an encoder layer."""
+    """Return the multiply-accumulates of four projections, two attention products, and the feed-forward network."""
     named = _named(func, args, kwargs)
     inputs = args[0]
     examples, length, width = inputs.shape if inputs.dim() == 3 else (1, *inputs.shape)
-    behind = 2 * width * int(named["ffn_weight_1"].shape[0]) if "ffn_weight_1" in named else 0
-    return int(examples * length * (4 * width * width + 2 * length * width + behind))
+    feed_forward = 2 * width * int(named["ffn_weight_1"].shape[0]) if "ffn_weight_1" in named else 0
+    return int(examples * length * (4 * width * width + 2 * length * width + feed_forward))
 
 
 def _named(func: Any, args: Any, kwargs: Any) -> dict[str, Any]:
-    """Return the arguments of an operator by the names that its schema gives them."""
-    return {**dict(zip((one.name for one in func._schema.arguments), args, strict=False)), **kwargs}
+    """Return the arguments of an operator by their names in its schema."""
+    return {**dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)), **kwargs}

@@ -1,7 +1,7 @@
-"""The methods, a file each, with the same two functions.
+"""The quantization methods. There is one module for each, with the same two functions.
 
-quantize(option, work)             a new quantized network and what it cost; the float network is left as it was
-skeleton(option, network, form)    the same structure without its numbers, built of a fresh float network
+quantize(option, work)             a new quantized network and its cost; the float network is not changed
+skeleton(option, network, form)    the same structure with other numbers, built from a fresh float network
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from quantexp.system.implementation import resolve
 
 
 def quantize(option: Quant, work: Work) -> Quantized:
-    """Return the quantized network and what it cost. Raises QuantizationError, TrainingError."""
+    """Return the quantized network and its cost. Raises QuantizationError, TrainingError."""
     quantized: Quantized = resolve(option.implementation).quantize(option, work)
     return quantized
 
 
 def skeleton(option: Quant, network: nn.Module, form: Form) -> nn.Module:
-    """Return `network` in the structure that `quantize` leaves, its numbers still to be filled in."""
+    """Return `network` with the structure that `quantize` creates; its state is filled in later."""
     built: nn.Module = resolve(option.implementation).skeleton(option, network, form)
     return built

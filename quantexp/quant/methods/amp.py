@@ -1,6 +1,6 @@
-"""Automatic mixed precision: trained from scratch under autocast, and run under autocast.
+"""Automatic mixed precision: the network is trained from scratch under autocast, and runs under autocast.
 
-Without labels nothing is trained, and the float model itself runs under autocast.
+Without labels nothing is trained, and the float network itself runs under autocast.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from quantexp.training.loop import fit
 
 
 def quantize(option: Amp, work: Work) -> Quantized:
-    """Train a fresh model, from the same first weights as the float model, under autocast."""
+    """Train a network under autocast, from the same initial weights as the float network."""
     baseline, data, precision = work.baseline, work.data, work.form.precision
 
     def run_training(model: nn.Module) -> Training:
+        """Train with the recipe of the float network."""
         label, dtype = f"amp {precision}", DTYPES[precision]
         return fit(model, data.train, data.objective, work.train, seed=baseline.seed, label=label, autocast=dtype)
 
@@ -31,10 +32,10 @@ def quantize(option: Amp, work: Work) -> Quantized:
         trained = baseline.trained_once("amp", work.train, {"precision": precision}, baseline.fresh, run_training)
     else:
         trained = Trained(copy.deepcopy(baseline.model), None)
-    promise = Promise("the operators that autocast lowers", operators=precision)
+    promise = Promise("the operators that autocast casts", operators=precision)
     return Quantized(skeleton(option, trained.model, work.form), promise, training=trained.training)
 
 
 def skeleton(option: Amp, network: nn.Module, form: Form) -> nn.Module:
-    """Return `network` in the structure that `quantize` leaves."""
+    """Return `network` with the structure that `quantize` creates."""
     return Autocast(network, DTYPES[form.precision])

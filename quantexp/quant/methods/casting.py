@@ -1,4 +1,4 @@
-"""Networks that take float32 and give float32, and compute in less in between."""
+"""Networks with float32 inputs and outputs that compute in a smaller floating-point type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quantexp.tasks.inputs import cast
 
 
 class Cast(Wrapper):
-    """A network whose weights are stored, and used, in `dtype`."""
+    """A network whose weights are stored and used in `dtype`."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         super().__init__(model.to(dtype))

@@ -1,4 +1,4 @@
-"""Dynamic quantization: weights of Linear layers beforehand, the range of their inputs at each call."""
+"""Dynamic quantization of Linear layers: weights are quantized beforehand, inputs with the range of each call."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from quantexp.quant.selection import kept_in_float
 
 
 def quantize(option: Dynamic, work: Work) -> Quantized:
-    """Quantize a copy of the float model; int8 computes in int8, fp16 stores half and computes in float."""
+    """Quantize a copy of the float network; int8 computes in int8, fp16 stores fp16 and computes in float."""
     model, precision = work.baseline.model, work.form.precision
     promise = Promise("nn.Linear", layers=precision, operators=precision, kept=kept_in_float(option, model))
     return Quantized(skeleton(option, copy.deepcopy(model), work.form), promise)
 
 
 def skeleton(option: Dynamic, network: nn.Module, form: Form) -> nn.Module:
-    """Return `network` in the structure that `quantize` leaves."""
+    """Return `network` with the structure that `quantize` creates."""
     with working(option.engine):
         quantized: nn.Module = flow_of(option).dynamic(option, network, form.precision, form.example, form.target)
         return quantized

@@ -1,10 +1,10 @@
-"""Fake quantization to a few bits: values are rounded to the grid of b bits and computed with in float.
+"""Fake quantization to a few bits: values are rounded to a grid of b bits, and the computation is in float.
 
     fake_quant(x) = scale · (clamp(round(x / scale) + zero_point, quant_min, quant_max) - zero_point)
 
-Weights are symmetric, quant_min = -2^(b-1) and scale = max|w| / (2^(b-1) - 1), and stored as they are
-rounded. The inputs of each layer are affine on 0 to 2^b - 1, in the range that calibration shows. It tells
-what accuracy so many bits leave. No kernels are behind it, so it tells nothing of size or speed.
+Weights are symmetric, quant_min = -2^(b-1) and scale = max|w| / (2^(b-1) - 1), and are stored
+rounded. The inputs of each layer are affine, on 0 to 2^b - 1, with ranges from calibration. This shows the accuracy at
+a number of bits. There are no kernels for it, so it shows neither size nor speed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
 
 
 class FakeQuantized(Simulated):
-    """A layer that rounds its inputs; its weights have been rounded before."""
+    """A layer that rounds its inputs; its weights are already rounded."""
 
     def __init__(self, layer: nn.Module, weight_bits: int, activation_bits: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class FakeQuantized(Simulated):
         return result
 
     def cover(self, low: float, high: float) -> None:
-        """Let the grid of the inputs span from `low` to `high`, and zero, which it holds exactly."""
+        """Set the grid of the inputs to the range from `low` to `high`, extended to zero, which is exact."""
         low, high = min(low, 0.0), max(high, 0.0)
         scale = max((high - low) / self.quant_max, torch.finfo(torch.float32).eps)
         self.scale.fill_(scale)
@@ -53,23 +53,22 @@ class FakeQuantized(Simulated):
 
 
 def quantize(option: FakeQuant, work: Work) -> Quantized:
-    """Round the weights of a copy of the float model, and its activations in the ranges that calibration shows."""
+    """Round the weights of a copy of the float network, and its activations with ranges from calibration."""
     started = time.perf_counter()
     model = copy.deepcopy(work.baseline.model)
     with threads(usable_cores()):
         ranges = _ranges(option, model, (batch for batch, _ in work.data.calibration.batches(CALIBRATION_BATCH)))
     model = skeleton(option, model, work.form)
-    for name, (low, high) in ranges.items():
-        rounding = model.get_submodule(name)
-        assert isinstance(rounding, FakeQuantized)
-        rounding.cover(low, high)
+    for name, layer in model.named_modules():
+        if isinstance(layer, FakeQuantized) and name in ranges:
+            layer.cover(*ranges[name])
     promise = Promise(HANDLES, layers="simulated", kept=kept_in_float(option, work.baseline.model))
     return Quantized(model, promise, calibration_seconds=time.perf_counter() - started)
 
 
 @torch.no_grad()
 def skeleton(option: FakeQuant, network: nn.Module, form: Form) -> nn.Module:
-    """Return `network` with its weights rounded and its layers replaced, their ranges still to be filled in."""
+    """Return `network` with rounded weights and replaced layers, whose ranges are filled in later."""
     for name in _layers(option, network):
         parent, _, child = name.rpartition(".")
         layer = network.get_submodule(name)
@@ -80,30 +79,30 @@ def skeleton(option: FakeQuant, network: nn.Module, form: Form) -> nn.Module:
 
 def round_weight(weight: Tensor, bits: int, granularity: Granularity) -> Tensor:
     """Round a weight of shape (channels, ...) to the symmetric grid of `bits` bits."""
-    most = 2 ** (bits - 1) - 1
+    largest = 2 ** (bits - 1) - 1
     rows = weight.flatten(1) if granularity is Granularity.per_channel else weight.reshape(1, -1)
-    scale = (rows.abs().amax(1, keepdim=True) / most).clamp(min=torch.finfo(torch.float32).eps)
-    rounded: Tensor = (rows / scale).round_().clamp_(-most - 1, most).mul_(scale)
+    scale = (rows.abs().amax(1, keepdim=True) / largest).clamp(min=torch.finfo(torch.float32).eps)
+    rounded: Tensor = (rows / scale).round_().clamp_(-largest - 1, largest).mul_(scale)
     return rounded.view_as(weight)
 
 
 @torch.no_grad()
 def _ranges(option: FakeQuant, model: nn.Module, batches: Iterable[Batch]) -> dict[str, tuple[float, float]]:
-    """Return the bounds that keep `percentile` per cent of the values that each layer takes, by name."""
-    seen: dict[str, list[Tensor]] = {name: [] for name in _layers(option, model)}
+    """Return the bounds that contain `percentile` percent of the inputs of each layer, by name."""
+    recorded: dict[str, list[Tensor]] = {name: [] for name in _layers(option, model)}
     hooks = [
-        model.get_submodule(name).register_forward_pre_hook(lambda _, inputs, taken=taken: taken.append(inputs[0]))
-        for name, taken in seen.items()
+        model.get_submodule(name).register_forward_pre_hook(lambda _, inputs, values=values: values.append(inputs[0]))
+        for name, values in recorded.items()
     ]
     for batch in batches:
         model(*batch)
     for hook in hooks:
         hook.remove()
-    return {name: bounds(torch.cat(taken), option.percentile) for name, taken in seen.items() if taken}
+    return {name: bounds(torch.cat(values), option.percentile) for name, values in recorded.items() if values}
 
 
 def bounds(values: Tensor, percentile: float) -> tuple[float, float]:
-    """Return the least and the greatest value when (100 - percentile) / 2 per cent are left out on either side."""
+    """Return the smallest and the largest value after excluding (100 - percentile) / 2 percent on each side."""
     ordered = values.flatten().sort().values
     tail = int(len(ordered) * (100.0 - percentile) / 200.0)
     return float(ordered[tail]), float(ordered[len(ordered) - 1 - tail])

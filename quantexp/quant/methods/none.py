@@ -1,4 +1,4 @@
-"""No quantization: the float model itself, or its weights cast to a 16-bit float (the quick `half()`)."""
+"""No quantization: the float network itself, or a copy with weights cast to a 16-bit float, as `half()` does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from quantexp.config import NoQuant
-from quantexp.quant.flows.working import taking
+from quantexp.quant.flows.working import explain_failure
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.casting import Cast
 from quantexp.quant.methods.work import Form, Work
@@ -17,18 +17,21 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def quantize(option: NoQuant, work: Work) -> Quantized:
-    """Return the float model as it is, or a copy with its weights cast."""
+    """Return the float network unchanged, or a copy with its weights cast."""
     precision = work.form.precision
     if precision == "fp32":
         return Quantized(work.baseline.model, None)
     promise = Promise("every layer with floating-point weights", layers=precision, operators=precision)
     model = skeleton(option, copy.deepcopy(work.baseline.model), work.form)
-    rule = f"precision={precision} needs a network that computes in the type of its weights"
-    with torch.no_grad(), taking(rule, f"use quant=amp precision={precision}, which casts where it must"):
+    rule = f"precision={precision} needs a network that can compute in the type of its weights"
+    with (
+        torch.no_grad(),
+        explain_failure(rule, f"use quant=amp precision={precision}, which casts only where it is possible"),
+    ):
         model(*work.form.example)
     return Quantized(model, promise)
 
 
 def skeleton(option: NoQuant, network: nn.Module, form: Form) -> nn.Module:
-    """Return `network` in the structure that `quantize` leaves."""
+    """Return `network` with the structure that `quantize` creates."""
     return network if form.precision == "fp32" else Cast(network, DTYPES[form.precision])

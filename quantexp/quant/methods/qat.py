@@ -1,9 +1,8 @@
-"""Quantization-aware training: fake quantization in the loop, then the integer kernels.
+"""Quantization-aware training (QAT): the network is trained with fake quantization, then converted to int8 kernels.
 
-The schedule: from the trained float model, one pass with a tenth of its learning rate, so that the
-network settles on the grid of int8 without unlearning; from scratch, the recipe of the float model.
-After a share of the steps the observers freeze, so that the last steps train against the ranges that
-the converted model will have.
+The default schedule is one epoch with a tenth of the learning rate, from the trained float network, so that the weights
+adapt to the grid of int8 but change little. From scratch, it is the recipe of the float network. After a share of the
+steps the observers are frozen, so that the last steps train with the ranges of the converted network.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from quantexp.quant.selection import kept_in_float
 from quantexp.results import Training
 from quantexp.training.loop import fit
 
-FINE_TUNING_SHARE = 0.1  # of the float model's learning rate
+FINE_TUNING_SHARE = 0.1  # of the learning rate of the float network
 
 
 def recipe(option: Qat, train: Train) -> Train:
@@ -37,16 +36,18 @@ def recipe(option: Qat, train: Train) -> Train:
 
 
 def quantize(option: Qat, work: Work) -> Quantized:
-    """Train a copy of the float model, or a fresh one, with fake quantization, and convert it."""
+    """Train a copy of the float network, or a fresh network, with fake quantization, and convert it."""
     flow, schedule, baseline, data = flow_of(option), recipe(option, work.train), work.baseline, work.data
 
     def build() -> nn.Module:
-        begin = copy.deepcopy(baseline.model) if option.start is Start.trained else baseline.fresh()
-        prepared: nn.Module = flow.prepare_qat(option, begin, work.form.example)
+        """Return the prepared network with its initial weights."""
+        initial = copy.deepcopy(baseline.model) if option.start is Start.trained else baseline.fresh()
+        prepared: nn.Module = flow.prepare_qat(option, initial, work.form.example)
         return prepared
 
     def run_training(prepared: nn.Module) -> Training:
-        with torch.no_grad():  # what cannot be converted, or not run, is better known before training
+        """Train the prepared network; the observers freeze after a share of the steps."""
+        with torch.no_grad():  # a network that cannot be converted or run must fail before training
             skeleton(option, copy.deepcopy(baseline.model), work.form)(*work.form.example)
 
         def freeze(step: int, steps: int) -> None:
@@ -65,7 +66,7 @@ def quantize(option: Qat, work: Work) -> Quantized:
 
 
 def skeleton(option: Qat, network: nn.Module, form: Form) -> nn.Module:
-    """Return `network` in the structure that `quantize` leaves, its ranges those of the example."""
+    """Return `network` with the structure that `quantize` creates, calibrated on the example."""
     flow = flow_of(option)
     with working(option.engine):
         prepared = flow.prepare_qat(option, network, form.example)
@@ -75,9 +76,9 @@ def skeleton(option: Qat, network: nn.Module, form: Form) -> nn.Module:
 
 
 def _key(option: Qat, kept: list[str]) -> dict[str, Any]:
-    """Return what of the option shapes the weights, resolved: patterns of layers to the layers that they leave out.
+    """Return the settings that affect the weights; the patterns of layers are resolved to the layers left in float.
 
-    Epochs and learning rate are those of the schedule, which is in the key itself.
+    Epochs and learning rate are already in the key, as part of the schedule.
     """
     settings = option.settings(WEIGHTS)
     for name in ("include", "exclude", "epochs", "learning_rate"):

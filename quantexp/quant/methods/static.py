@@ -1,4 +1,4 @@
-"""Static quantization: weights and activations, with ranges seen on calibration examples."""
+"""Static quantization of weights and activations, with ranges from calibration examples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALIBRATION_BATCH = 64
 
 
 def quantize(option: Static, work: Work) -> Quantized:
-    """Calibrate and convert a copy of the float model."""
+    """Calibrate and convert a copy of the float network."""
     started = time.perf_counter()
     model, examples = work.baseline.model, work.data.calibration
     with working(option.engine), threads(usable_cores()):
@@ -37,14 +37,14 @@ def quantize(option: Static, work: Work) -> Quantized:
 
 
 def skeleton(option: Static, network: nn.Module, form: Form) -> nn.Module:
-    """Return `network` in the structure that `quantize` leaves, its ranges those of the example."""
+    """Return `network` with the structure that `quantize` creates, calibrated on the example."""
     with working(option.engine):
         return _quantized(option, network, form, [form.example])
 
 
 def _quantized(option: Static, network: nn.Module, form: Form, batches: Iterable[Batch]) -> nn.Module:
-    flow, dynamically = flow_of(option), dynamic_layers(option, network)
+    flow, dynamic = flow_of(option), dynamic_layers(option, network)
     prepared = flow.prepare_static(option, network, form.example)
     flow.calibrate(prepared, batches)
     converted: nn.Module = flow.convert(prepared, form.target)
-    return flow.add_dynamic(converted, dynamically) if dynamically else converted
+    return flow.add_dynamic(converted, dynamic) if dynamic else converted

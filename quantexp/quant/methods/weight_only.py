@@ -1,4 +1,4 @@
-"""Weights alone are quantized: they take less memory, and are expanded where they are multiplied with floats."""
+"""Weight-only quantization: weights take less memory, and are multiplied with float inputs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
 
-OPERATORS = {"int8": None, "int4": "int4"}  # int8 weights are multiplied as floats, int4 has kernels of its own
+OPERATORS = {"int8": None, "int4": "int4"}  # int8 weights are converted to float; int4 has its own kernels
 
 
 def quantize(option: WeightOnly, work: Work) -> Quantized:
-    """Quantize the weights of a copy of the float model."""
+    """Quantize the weights of a copy of the float network."""
     model, precision = work.baseline.model, work.form.precision
     kept = kept_in_float(option, model)
     unfit = flow_of(option).unfit(option, model, precision)
@@ -25,6 +25,6 @@ def quantize(option: WeightOnly, work: Work) -> Quantized:
 
 
 def skeleton(option: WeightOnly, network: nn.Module, form: Form) -> nn.Module:
-    """Return `network` in the structure that `quantize` leaves."""
+    """Return `network` with the structure that `quantize` creates."""
     quantized: nn.Module = flow_of(option).weight_only(option, network.eval(), form.precision)
     return quantized

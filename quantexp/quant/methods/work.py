@@ -1,4 +1,4 @@
-"""What every method is given, and what a stored network is built again from."""
+"""The arguments of every method, and those that rebuild a stored network."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from quantexp.training.baseline import Baseline
 
 @dataclass(frozen=True)
 class Form:
-    """What the structure of a quantized network depends on, beside its method and the float network.
+    """The parameters of the structure of a quantized network, besides its method and the float network.
 
-    `example` is a batch of two inputs or more; its values do not matter. `target` is the form that the runtime needs.
+    `example` is a batch of at least two examples; its values do not matter. `target` is the form that the runtime
+    needs.
     """
 
     precision: str
@@ -24,7 +25,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Work:
-    """The float network, the data, how to train others, and the form of what is to come out."""
+    """The arguments of a method: the float network, the data, the training options, and the form of the result."""
 
     baseline: Baseline
     data: TaskData

@@ -1,7 +1,7 @@
-"""What is learned and how good it is: loss, quality, paired comparison. A module a kind.
+"""The objectives: loss, quality and paired comparison. There is one module for each kind.
 
-Cross entropy, the class that outputs predict and McNemar's test are named here only; whatever stands above
-handles a name, a value and an interval.
+Only these modules know about cross entropy, predicted classes and McNemar's test; all other code handles a name, a
+value and an interval.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
 
 
 class Objective(Protocol):
-    """A kind of objective."""
+    """The interface of an objective."""
 
     @property
     def name(self) -> str:
-        """What it is called in a report."""
+        """The name of the objective in a report."""
 
     @property
     def headline(self) -> str:
-        """The name of the figure that says how good a quantized network is."""
+        """The name of the metric that measures how good a quantized network is."""
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean loss of a batch, which training makes small."""
+        """Return the mean loss of a batch, which training minimizes."""
 
     def mean_loss(self, outputs: Tensor, labels: Tensor | None) -> float | None:
-        """Return the mean loss in double precision, None where there is none or it is not finite."""
+        """Return the mean loss in double precision, None if it is not finite or there are no labels."""
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        """Return what the outputs say of each example, shape (examples,)."""
+        """Return the prediction for each example, shape (examples,)."""
 
     def quality(self, outputs: Tensor, labels: Tensor | None) -> Quality | None:
-        """Return how good the outputs are, None without labels."""
+        """Return the quality of the outputs, None without labels."""
 
     def change(self, reference: Tensor, outputs: Tensor, labels: Tensor | None) -> QualityChange | None:
         """Compare the outputs of two networks on the same examples, None without labels."""

@@ -1,4 +1,4 @@
-"""Two quantized networks against each other, both compared before with the same float network. No torch."""
+"""Comparison of two quantized networks through their float network. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from quantexp.results import QualityChange
 def change_between(first: QualityChange, second: QualityChange, examples: int) -> QualityChange:
     """Return the change from the first network to the second, by the exact McNemar test.
 
-    They differ on the examples whose flip from the float network is not the same in both.
+    Their correct examples differ where only one of them differs from the float network.
 
     Args:
         first: The change from the float network to the first one.
         second: The change from the float network to the second one, on the same examples.
         examples: How many examples both were evaluated on.
     """
-    from quantexp.statistics.paired import detectable_drop, mcnemar  # imports scipy
+    from quantexp.statistics.paired import detectable_drop, mcnemar  # import scipy only where it is needed
 
     gained_first, gained_second = set(first.gained_examples), set(second.gained_examples)
     lost_first, lost_second = set(first.lost_examples), set(second.lost_examples)

@@ -1,4 +1,4 @@
-"""Classification: one output a class; cross entropy, accuracy, and McNemar's test on the same examples."""
+"""Classification: one output for each class; cross entropy, accuracy, and McNemar's test for paired comparison."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quantexp.statistics.sqnr import finite
 
 @dataclass(frozen=True)
 class Classification:
-    """One of `classes`, the one with the greatest output. Labels are int64, values in [0, classes)."""
+    """Classification into `classes` classes by the largest output. Labels are int64, in [0, classes)."""
 
     classes: int
     name: str = "classification"
@@ -26,11 +26,11 @@ class Classification:
         return cross_entropy(outputs, labels)
 
     def mean_loss(self, outputs: Tensor, labels: Tensor | None) -> float | None:
-        """Return the mean cross entropy in double precision, None where it is not finite."""
+        """Return the mean cross entropy in double precision, None if it is not finite."""
         return None if labels is None else finite(cross_entropy(outputs.double(), labels).item())
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        """Return the class of the greatest output of each example."""
+        """Return the class with the largest output for each example."""
         return outputs.argmax(1)
 
     def quality(self, outputs: Tensor, labels: Tensor | None) -> Quality | None:
@@ -50,10 +50,10 @@ class Classification:
             return None
         before, after = self.predictions(reference), self.predictions(outputs)
         gained, lost = flips(before, after, labels)
-        right = [int((one == labels).sum()) / len(labels) for one in (before, after)]
+        accuracies = [int((predicted == labels).sum()) / len(labels) for predicted in (before, after)]
         return QualityChange(
             name=self.headline,
-            drop=right[0] - right[1],
+            drop=accuracies[0] - accuracies[1],
             flips_gained=len(gained),
             flips_lost=len(lost),
             p_value=mcnemar(len(gained), len(lost)),

@@ -1,4 +1,4 @@
-"""No labels: nothing is trained and there is no accuracy; agreement and output SQNR say how close two networks are."""
+"""Examples without labels: no training and no accuracy; agreement and output SQNR compare two networks."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from quantexp.system.errors import TrainingError
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """The objective of examples without labels; the greatest output stands for what a network predicts."""
+    """The objective for examples without labels; the prediction is the index of the largest output."""
 
     name: str = "unlabelled"
     headline: str = "output_sqnr_db"
 
     def loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Refuse to train. Raises TrainingError."""
+        """Raise TrainingError: without labels nothing can be trained."""
         raise TrainingError("training needs labels, data=synthetic has none; use data=full or data=sample")
 
     def mean_loss(self, outputs: Tensor, labels: Tensor | None) -> None:
-        """There is none."""
+        """Return None: there is no loss without labels."""
 
     def predictions(self, outputs: Tensor) -> Tensor:
-        """Return the index of the greatest output of each example."""
+        """Return the index of the largest output for each example."""
         return outputs.argmax(1)
 
     def quality(self, outputs: Tensor, labels: Tensor | None) -> Quality | None:
-        """There is none."""
+        """Return None: there is no quality without labels."""
         return None
 
     def change(self, reference: Tensor, outputs: Tensor, labels: Tensor | None) -> QualityChange | None:
-        """There is none."""
+        """Return None: there is no quality without labels."""
         return None
