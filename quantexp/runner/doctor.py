@@ -77,12 +77,9 @@ def examine() -> bool:
     environment = describe()
     show(_table("This machine", ("", ""), facts(environment, load_average(), free_gb)))
     err().print("trying each method, flow, precision and engine on a toy network ...")
-    with (
-        threads(1),
-        tempfile.TemporaryDirectory(prefix="quantexp-") as folder,
-    ):  # more threads would wait for busy cores
+    with threads(1), tempfile.TemporaryDirectory(prefix="quantexp-") as folder:  # more could wait for busy cores
         found = list(trials(folder, environment))
-    rows = ((one.what, one.precision, one.engine, "yes" if one.works else "no", one.note) for one in found)
+    rows = ((trial.what, trial.precision, trial.engine, "yes" if trial.works else "no", trial.note) for trial in found)
     show(_table("What works here", ("what", "precision", "engine", "works", "details"), rows))
     show(f"Works: runs in that precision and predicts correctly. Times are approximate: one thread, batch {BATCH}.\n")
     show("What makes figures unreliable here")
@@ -115,9 +112,9 @@ def facts(environment: Environment, load: tuple[float, ...] | None, free_gb: flo
 
 def trials(folder: str, environment: Environment) -> Iterator[Trial]:
     """Try the float network first, then every method, flow, precision and engine, then the GPU and torch.compile."""
-    for one in experiments(folder):
-        method = f"{one.quant.name} {getattr(one.quant, 'flow', '')}".strip()
-        yield attempt((method, str(one.precision), one.quant.packs_for or ""), partial(quantize, one))
+    for candidate in experiments(folder):
+        method = f"{candidate.quant.name} {getattr(candidate.quant, 'flow', '')}".strip()
+        yield attempt((method, str(candidate.precision), candidate.quant.packs_for or ""), partial(quantize, candidate))
     yield attempt(("training", "fp32", "GPU"), partial(train_on_gpu, folder))
     yield attempt(("torch.compile", "fp32", ""), partial(compile_float, folder, environment))
 
@@ -155,7 +152,7 @@ def attempt(what: tuple[str, str, str], work: Callable[[], str]) -> Trial:
         return Trial(*what, False, " ".join(f"{kind}{error}".split())[:LONGEST_NOTE])
 
 
-def quantize(one: Experiment) -> str:
+def quantize(candidate: Experiment) -> str:
     """Quantize and predict as a run does; return its time and, if it is not everything, the share that was quantized.
 
     Raises:
@@ -167,17 +164,17 @@ def quantize(one: Experiment) -> str:
     from quantexp.training.baseline import trained
     from quantexp.training.loop import outputs
 
-    data, precision = toy(), str(one.precision)
-    baseline = trained(one, data)  # trained in the first trial, then loaded
-    quantized = quantized_by(one.quant, Work(baseline, data, one.train, Form(precision, data.example)))
-    evidence = inspect(quantized, operators(quantized.model, data.example), one.quant.packs_for)
+    data, precision = toy(), str(candidate.precision)
+    baseline = trained(candidate, data)  # trained in the first trial, then loaded
+    quantized = quantized_by(candidate.quant, Work(baseline, data, candidate.train, Form(precision, data.example)))
+    evidence = inspect(quantized, operators(quantized.model, data.example), candidate.quant.packs_for)
     quality = data.objective.quality(outputs(quantized.model, data.test), data.test.labels)
     right = quality.value if quality else 0.0
     if right < RIGHT:
         raise QuantizationError(f"it runs, but only {right:.0%} of its predictions are right")
     if quantized.promise is None:
         return "the float network"
-    if not one.quant.timed:
+    if not candidate.quant.timed:
         return "simulated in float, so it has no time"
     times = _times_float(quantized.model, baseline.model, data)
     slow = "with slow reference kernels: " if times > SLOW else ""

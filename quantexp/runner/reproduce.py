@@ -172,10 +172,10 @@ def _relevant(settings: Mapping[str, str]) -> dict[str, str]:
     return {name: text for name, text in settings.items() if name == "experiment" or affects(name) is not NOTHING}
 
 
-def _shared(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _shared(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return both, only with the names that both have."""
-    names = one.keys() & other.keys()
-    return {name: one[name] for name in names}, {name: other[name] for name in names}
+    names = first.keys() & second.keys()
+    return {name: first[name] for name in names}, {name: second[name] for name in names}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

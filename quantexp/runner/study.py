@@ -74,13 +74,13 @@ def _run_variants(experiment: Experiment, request: Request, variants: Variants) 
         measured = dict(_measured_before(tracked))
 
         def report_of(variant: Experiment) -> Report:
-            asked = _asked(experiment, variant, request)
-            name = " ".join(asked.typed) or "as requested"
+            difference = _difference(experiment, variant, request)
+            name = " ".join(difference.typed) or "as requested"
             if report := measured.get(identity_of(variant, fingerprint).digest):
                 log.info("variant   %s: measured before", name)
                 return report
             log.info("variant   %s", name)
-            return run_single(variant, _request(request, variant, asked, tracked.run_id)).report
+            return run_single(variant, _request(request, variant, difference, tracked.run_id)).report
 
         return _follow(variants, tracked, report_of)
 
@@ -101,7 +101,7 @@ def command(experiment: Experiment, variant: Experiment, request: Request) -> st
     """Return the command that runs a variant of a study alone."""
     from quantexp.runner.sweep import command_line
 
-    return command_line(_typed(request, _asked(experiment, variant, request)))
+    return command_line(_typed(request, _difference(experiment, variant, request)))
 
 
 def _follow(variants: Variants, tracked: TrackedRun, report_of: Callable[[Experiment], Report]) -> Findings:
@@ -146,7 +146,7 @@ def _answered(
 
 
 @dataclass(frozen=True)
-class Asked:
+class Difference:
     """How a variant differs from the study: settings by path, and its method if that is another."""
 
     changes: Mapping[str, Any]
@@ -169,31 +169,31 @@ class Asked:
         return elsewhere or name in self.changes or others
 
 
-def _asked(experiment: Experiment, variant: Experiment, request: Request) -> Asked:
+def _difference(experiment: Experiment, variant: Experiment, request: Request) -> Difference:
     """Compare a variant with the study's experiment; with another method, compare with the defaults of that method."""
     base, method = replace(experiment, study=variant.study), None
     if type(variant.quant) is not type(experiment.quant):
         base, method = replace(base, quant=type(variant.quant)(), precision=None), variant.quant.name
-    before, after = (parameters(one, request.choices) for one in (base, variant))
-    return Asked({name: value for name, value in after.items() if before.get(name) != value}, method)
+    before, after = (parameters(each, request.choices) for each in (base, variant))
+    return Difference({name: value for name, value in after.items() if before.get(name) != value}, method)
 
 
-def _typed(request: Request, asked: Asked) -> list[str]:
-    return [*(text for text in request.overrides if not asked.replaces(text)), *asked.typed]
+def _typed(request: Request, difference: Difference) -> list[str]:
+    return [*(text for text in request.overrides if not difference.replaces(text)), *difference.typed]
 
 
-def _request(request: Request, variant: Experiment, asked: Asked, parent: str) -> Request:
+def _request(request: Request, variant: Experiment, difference: Difference, parent: str) -> Request:
     """Return the request of a variant as a single run, with its own settings in command and YAML."""
     from omegaconf import OmegaConf
 
     settings: dict[str, Any] = {"study": {}}
     choices = {**request.choices, "study": Single.name}
-    if asked.method:
-        choices["quant"] = asked.method
+    if difference.method:
+        choices["quant"] = difference.method
         settings["quant"] = OmegaConf.to_container(OmegaConf.structured(variant.quant), enum_to_str=True)
         settings["precision"] = variant.precision
     config: Any = OmegaConf.create(request.yaml)
-    for name, value in {**settings, **asked.changes}.items():
+    for name, value in {**settings, **difference.changes}.items():
         OmegaConf.update(config, name, value, merge=False)
-    overrides = _typed(request, asked)
+    overrides = _typed(request, difference)
     return Request(choices, overrides, yaml_text(config, overrides), parent, quiet=True)

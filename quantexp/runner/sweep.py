@@ -61,8 +61,8 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
     atexit.register(_close, store, parent)
     known = f", {len(before.done)} finished before" if before.done else ""
     log.info("sweep     %s: %s%s", name, planned, known)
-    for one in before.unreadable:
-        log.warning("%s is run again, its result cannot be read: %s", one.name, one.reason)
+    for entry in before.unreadable:
+        log.warning("%s is run again, its result cannot be read: %s", entry.name, entry.reason)
 
 
 def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: JobOutcome) -> None:
@@ -75,7 +75,7 @@ def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: JobOutco
     from quantexp.tracking.store import open_store
 
     ongoing, outcomes = Ongoing.read(folder), read_outcomes(folder)
-    failed = sum(one.state == "failed" for one in outcomes)
+    failed = sum(other.state == "failed" for other in outcomes)
     with suppress(Exception):  # the runs themselves are recorded
         store = open_store(tracking)
         done = len(outcomes) - failed
@@ -88,7 +88,7 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> in
     from quantexp.tracking.views import directions
 
     outcomes = read_outcomes(folder)
-    failures = [one for one in outcomes if one.state == "failed"]
+    failures = [outcome for outcome in outcomes if outcome.state == "failed"]
     ongoing = Ongoing.read(folder)
     status = "KILLED" if interrupted else "FAILED" if failures else "FINISHED"
     try:

@@ -37,11 +37,11 @@ class Before:
 
 def read_before(store: Store, parent: str) -> Before:
     """Read what a sweep finished before it is resumed. Raises TrackingError."""
-    tried = list(_tried(store, children(store, parent)))
+    outcomes = list(_outcomes(store, children(store, parent)))
     return Before(
-        {one.run.tags[IDENTITY]: one.run.name for one in tried if one.report},
-        frozenset(one.run.tags[CONFIGURATION] for one in tried if one.run.status == "FAILED"),
-        tuple(_unreadable(tried)),
+        {outcome.run.tags[IDENTITY]: outcome.run.name for outcome in outcomes if outcome.report},
+        frozenset(outcome.run.tags[CONFIGURATION] for outcome in outcomes if outcome.run.status == "FAILED"),
+        tuple(_unreadable(outcomes)),
     )
 
 
@@ -52,8 +52,8 @@ def read_sweep(store: Store, name: str) -> SweepResult:
         TrackingError: If the store cannot be read, or has no such sweep.
     """
     found = parents(store, name)
-    tried = [one for parent in found for one in _tried(store, children(store, parent.run_id))]
-    unreadable = list(_unreadable(tried))
+    outcomes = [outcome for parent in found for outcome in _outcomes(store, children(store, parent.run_id))]
+    unreadable = list(_unreadable(outcomes))
     unsupported: list[UnsupportedEntry] = []
     for parent in found:
         try:
@@ -63,7 +63,7 @@ def read_sweep(store: Store, name: str) -> SweepResult:
     return SweepResult(
         name=found[0].tags[SWEEP],
         command=found[0].tags.get(COMMAND, ""),
-        entries=tuple(one.entry for one in tried if one.report or one.run.status == "FAILED"),
+        entries=tuple(outcome.entry for outcome in outcomes if outcome.report or outcome.run.status == "FAILED"),
         left=sum(int(parent.metrics.get(LEFT, 0)) for parent in found),
         unsupported=_different(unsupported),
         unreadable=tuple(unreadable),
@@ -105,7 +105,7 @@ def _different(entries: Sequence[UnsupportedEntry]) -> tuple[UnsupportedEntry, .
 
 
 @dataclass(frozen=True)
-class Tried:
+class CombinationOutcome:
     """The outcome of a combination: the run that counts, with its report or the reason why it cannot be read."""
 
     run: RunFacts
@@ -119,28 +119,28 @@ class Tried:
         return Entry(self.run.run_id, self.run.name, self.run.params, self.report, error)
 
 
-def _tried(store: Store, runs: Iterable[RunFacts]) -> Iterator[Tried]:
+def _outcomes(store: Store, runs: Iterable[RunFacts]) -> Iterator[CombinationOutcome]:
     """Yield the outcome of each combination, in the order in which they were first tried."""
     of_configuration: dict[str, list[RunFacts]] = {}
     for run in runs:
         of_configuration.setdefault(run.tags.get(CONFIGURATION, run.run_id), []).append(run)
     for group in of_configuration.values():
-        yield _counted(store, group)
+        yield _outcome(store, group)
 
 
-def _counted(store: Store, runs: Sequence[RunFacts]) -> Tried:
+def _outcome(store: Store, runs: Sequence[RunFacts]) -> CombinationOutcome:
     """Return the last run whose report can be read; without one the last that finished, that failed, or of all."""
     unreadable = None
     for run in (run for run in reversed(runs) if run.finished):
         try:
-            return Tried(run, read_report(store, run))
+            return CombinationOutcome(run, read_report(store, run))
         except TrackingError as error:
-            unreadable = unreadable or Tried(run, unreadable=str(error))
+            unreadable = unreadable or CombinationOutcome(run, unreadable=str(error))
     failed = [run for run in runs if run.status == "FAILED"]
-    return unreadable or Tried((failed or runs)[-1])
+    return unreadable or CombinationOutcome((failed or runs)[-1])
 
 
-def _unreadable(tried: Iterable[Tried]) -> Iterator[UnreadableEntry]:
-    for one in tried:
-        if one.unreadable:
-            yield UnreadableEntry(one.run.run_id, one.run.name, one.unreadable)
+def _unreadable(outcomes: Iterable[CombinationOutcome]) -> Iterator[UnreadableEntry]:
+    for outcome in outcomes:
+        if outcome.unreadable:
+            yield UnreadableEntry(outcome.run.run_id, outcome.run.name, outcome.unreadable)

@@ -141,7 +141,7 @@ def _tags(report: Report, identity: Identity) -> dict[str, str]:
     if report.unstable:
         tags["unstable"] = "; ".join(report.unstable)
     if report.comparison:
-        tags |= {f"verdict_b{one.batch_size}": one.verdict for one in report.comparison.speedups}
+        tags |= {f"verdict_b{speedup.batch_size}": speedup.verdict for speedup in report.comparison.speedups}
         if change := report.comparison.quality:
             tags[f"verdict_{change.name}"] = change.verdict
     return tags

@@ -23,7 +23,7 @@ import quantexp
 from quantexp.config import DataSource, Engine, Experiment, Mnist, Sst2, Task
 from quantexp.mission import load
 from quantexp.system.environment import describe
-from quantexp.training.loop import predict
+from quantexp.training.loop import outputs
 
 pytestmark = pytest.mark.slow
 
@@ -323,7 +323,7 @@ def test_a_recorded_model_predicts_as_it_did_when_it_was_measured(
     model = quantexp.load(run.info.run_id)
     report = swept.report(run.info.run_id)
     recorded = (report["quantized"] or report["baseline"])["accuracy"]
-    correct = int((predict(model, test) == test.labels).sum())
+    correct = int((outputs(model, test).argmax(1) == test.labels).sum())
     assert (correct, len(test)) == (recorded["correct"], recorded["total"])
     assert round(correct / len(test), 6) == run.data.metrics["accuracy"]
 

@@ -6,7 +6,7 @@ import json
 
 from omegaconf import OmegaConf
 
-from quantexp.config import Amp, Dynamic, Experiment, Qat, Quant, Server, Source, Sst2, Train
+from quantexp.config import Amp, DataSource, Dynamic, Experiment, Qat, Quant, Server, Sst2, Train
 from quantexp.runner.labels import parameters, run_name, yaml_text
 
 CHOICES = {
@@ -29,7 +29,7 @@ def named(*overrides: str, quant: Quant | None = None, **parts: object) -> str:
 
 def test_a_name_begins_with_the_axes() -> None:
     assert named() == "mnist-dynamic-int8-s0"
-    assert named(quant=Amp(), seed=7, data=Source.sample) == "mnist-sample-amp-bf16-s7"
+    assert named(quant=Amp(), seed=7, data=DataSource.sample) == "mnist-sample-amp-bf16-s7"
 
 
 def test_overrides_that_shape_a_result_tell_names_apart() -> None:

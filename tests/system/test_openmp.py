@@ -43,13 +43,14 @@ except ValueError:
 """
 TRAINED = """
 import hashlib, torch
-from quantexp.config import Device, Experiment, Source, Train
+from quantexp import mission, models
+from quantexp.config import DataSource, Device, Experiment, Train
 from quantexp.training.loop import fit
-experiment = Experiment(data=Source.sample, train=Train(device=Device.cpu, threads=2))
-data = experiment.load()
+experiment = Experiment(data=DataSource.sample, train=Train(device=Device.cpu, threads=2))
+data = mission.load(experiment)
 torch.manual_seed(0)
-model = experiment.model.build(data.features, data.classes)
-fit(model, data.train, experiment.train, seed=0, label="train")
+model = models.build(experiment.model, data.inputs, data.classes)
+fit(model, data.train, data.objective, experiment.train, seed=0, label="train")
 print(hashlib.sha256(b"".join(value.numpy().tobytes() for value in model.state_dict().values())).hexdigest())
 """
 
