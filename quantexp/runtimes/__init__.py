@@ -24,7 +24,7 @@ class Prepared(Protocol):
 
     @property
     def network(self) -> Callable[..., Any]:
-        """What is called as `network(*batch)`."""
+        """What is called as `network(*batch)`: in inference mode, on tensors that were made in it."""
 
     @property
     def batch_size(self) -> int | None:

@@ -42,8 +42,8 @@ class NotCompiledForError(BenchmarkError, ShortenTraceback):
 
     def __str__(self) -> str:  # torch adds to messages
         return (
-            "a compiled network must be called with the batch size and the threads that it was compiled for, in "
-            "inference mode, and no other network may be quantized in between; this call is another one"
+            "a compiled network must be called as it was compiled: with the same batch size and threads, in inference "
+            "mode, on tensors that were made in it, and before another network is quantized; it was called otherwise"
         )
 
 
