@@ -21,7 +21,7 @@ FUNCTIONS = {  # that the modules of a group have
     Task: ("load", "inputs", "classes", "encode"),
     Model: ("build",),
     Quant: ("quantize", "skeleton"),
-    Runtime: ("prepare",),
+    Runtime: ("require", "prepare"),
     Study: (),
 }
 IMPLEMENTED = [(group, chosen) for group in FUNCTIONS for chosen in OPTIONS if issubclass(chosen, group)]

@@ -24,7 +24,7 @@ class Prepared(Protocol):
 
     @property
     def network(self) -> Callable[..., Any]:
-        """The executable network, called as `network(*batch)`."""
+        """The executable network, called as `network(*batch)` in inference mode, on tensors made in it."""
 
     @property
     def batch_size(self) -> int | None:

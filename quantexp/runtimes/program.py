@@ -45,8 +45,8 @@ class NotCompiledForError(BenchmarkError, ShortenTraceback):
 
     def __str__(self) -> str:  # torch appends to the message
         return (
-            "a compiled network must be called in inference mode, with the batch size and the threads that it was "
-            "compiled for, and no other network may be quantized before the call; this call differs"
+            "a compiled network must be called as it was compiled: with the same batch size and threads, in inference "
+            "mode, on tensors that were made in it, and before another network is quantized; this call differs"
         )
 
 
