@@ -153,6 +153,6 @@ def test_a_process_that_loads_a_large_model_needs_at_least_its_weights_above_one
 
 def test_a_process_that_cannot_load_the_model_is_an_error_that_names_the_setting(tmp_path: Path) -> None:
     with pytest.raises(
-        BenchmarkError, match=r"(?s)benchmark\.memory=true needs a process .* leave benchmark\.memory out"
+        BenchmarkError, match=r"(?s)benchmark\.memory=true needs a process .* use benchmark\.memory=false"
     ):
         memory_bytes(tmp_path / "nothing", 1, 1)

@@ -331,7 +331,7 @@ def test_a_width_that_leaves_no_integers_is_refused(num_bits: int, symmetric: bo
             r"must have shape \(\) for axis=None, got \(2,\)",
         ),
         ({"axis": 0}, r"must have shape \(1,\) for axis=0, got \(\)"),
-        ({"axis": 1}, "axis must be one of the 1 of the tensor, got 1"),
+        ({"axis": 1}, "axis must be one of the 1 axes of the tensor, got 1"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

@@ -84,7 +84,7 @@ def test_a_promise_of_layers_that_is_not_kept_says_what_was_promised_found_and_h
     with pytest.raises(QuantizationError) as failure:
         inspected(network, EXAMPLE, promise=Promise("nn.Linear and nothing else", layers="int8"))
     assert str(failure.value) == (
-        "the method must have int8 layers, it has fp32; "
+        "the quantized network must have int8 layers, it has fp32; "
         "the method handles nn.Linear and nothing else: use a model that has them"
     )
 

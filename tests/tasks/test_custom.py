@@ -253,7 +253,9 @@ def test_random_inputs_are_drawn_as_it_describes_them_without_its_data(
 
 
 def test_random_inputs_that_it_does_not_describe_are_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"as task\.target=own_tasks\.Sentences describes them, .* `inputs`; give it"):
+    with pytest.raises(
+        ConfigError, match=r"the attribute `inputs` of task\.target=own_tasks\.Sentences, it has none; add"
+    ):
         loaded(own("Sentences"), Kind.tokens, source=DataSource.synthetic)
 
 
@@ -320,7 +322,7 @@ FAULTS: dict[str, tuple[str, str]] = {
         "def __init__(self):\n  raise ValueError('today')",
         "must build as Own\\(\\), .*today",
     ),
-    "no train": ("train = None", "train\\(\\) of .* must return .* it does not \\(TypeError: "),
+    "no train": ("train = None", "train\\(\\) of .* must return .* but it failed \\(TypeError: "),
     "a train that fails": ("def train(self):\n  raise OSError('no disk')", "train\\(\\) of .*OSError: no disk"),
     "inputs alone": (f"def train(self):\n  return {VALUES}", "train\\(\\) of .* must return .*, got a Tensor"),
     "three things": (f"def train(self):\n  return {VALUES}, {LABELS}, 1", "must return .*, got a tuple"),
@@ -376,15 +378,15 @@ FAULTS: dict[str, tuple[str, str]] = {
     ),
     "another test": (
         f"def test(self):\n  return torch.zeros(6, 5), {LABELS}",
-        "inputs of test\\(\\) .* must be float32 of shape \\(4,\\) an example, got float32 of shape \\(5,\\)",
+        "inputs of test\\(\\) .* must be float32 of shape \\(4,\\) per example, got float32 of shape \\(5,\\)",
     ),
     "more inputs to test": (
         f"def test(self):\n  return ({VALUES}, {VALUES}), {LABELS}",
-        "inputs of test\\(\\) .* must be float32 of shape \\(4,\\) an example, got float32 .* and float32",
+        "inputs of test\\(\\) .* must be float32 of shape \\(4,\\) per example, got float32 .* and float32",
     ),
     "inputs that are not as described": (
         "inputs = (InputSpec('x', (4,), 'int64', 0, 9),)",
-        "inputs of train\\(\\) .* must be int64 of shape \\(4,\\) an example, got float32 .*its attribute `inputs`",
+        "inputs of train\\(\\) .* must be int64 of shape \\(4,\\) per example, got float32 .*its attribute `inputs`",
     ),
     "inputs that are no description": (
         "inputs = (4,)",
@@ -508,7 +510,7 @@ def test_a_stored_network_predicts_on_raw_inputs_where_its_task_is_trusted(
 
 @pytest.mark.parametrize("raw", ["a word", [[1.0, 2.0]], None])
 def test_raw_inputs_that_its_encoding_refuses_are_an_error_in_words(folder: Path, raw: Any) -> None:
-    with pytest.raises(ModelError, match=r"encode\(\) of task\.target=own_tasks\.Points must return .*it does not"):
+    with pytest.raises(ModelError, match=r"encode\(\) of task\.target=own_tasks\.Points must return .*but it failed"):
         tasks.encode(own("Points"), Kind.features, raw, ())
 
 

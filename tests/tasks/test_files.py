@@ -223,7 +223,9 @@ def test_a_download_that_breaks_off_leaves_no_folder_and_the_next_one_starts_afr
         raise RuntimeError("the line\n  is dead")
 
     request = DataRequest(cache_dir=str(tmp_path))
-    with pytest.raises(DataError, match=r"things is neither .* \(the line is dead\)\. Two ways out") as error:
+    with pytest.raises(
+        DataError, match=r"things is not in .* \(the line is dead\)\. There are two alternatives"
+    ) as error:
         files(broken).locate(request)
     assert isinstance(error.value.__cause__, RuntimeError)
     assert in_cache(tmp_path) == []
@@ -550,8 +552,8 @@ def test_sst2_is_asked_for_at_one_pinned_revision(hub: list[dict[str, Any]], tmp
 @pytest.mark.parametrize(
     ("rows", "fault"),
     [
-        ({"train": 4, "dev": 2}, "train should have 4 rows, the download has 3"),
-        ({"train": 3, "dev": 1}, "dev should have 1 rows, the download has 2"),
+        ({"train": 4, "dev": 2}, "train must have 4 rows, the download has 3"),
+        ({"train": 3, "dev": 1}, "dev must have 1 rows, the download has 2"),
     ],
     ids=["train", "dev"],
 )

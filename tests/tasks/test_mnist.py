@@ -296,11 +296,11 @@ def test_images_are_encoded_as_images_for_a_network_that_takes_images() -> None:
 
 
 REFUSED: dict[str, tuple[object, str]] = {
-    "too large": (np.full((28, 28), 256), "got 256; scale and round"),
-    "negative": (np.full((28, 28), -1), "got -1; scale"),
-    "between whole numbers": (np.full((1, 28, 28), 0.5), "got 0.5; scale and round your values to 0 .. 255"),
-    "not a number": (np.full((28, 28), np.nan), "got nan"),
-    "infinite": (torch.full((28, 28), float("inf")), "got inf"),
+    "too large": (np.full((28, 28), 256), "got the value 256; scale and round"),
+    "negative": (np.full((28, 28), -1), "got the value -1; scale"),
+    "between whole numbers": (np.full((1, 28, 28), 0.5), "got the value 0.5; scale and round your values to 0 .. 255"),
+    "not a number": (np.full((28, 28), np.nan), "got the value nan"),
+    "infinite": (torch.full((28, 28), float("inf")), "got the value inf"),
     "truth values": (np.zeros((28, 28), dtype=bool), "ndarray of bool"),
     "too small": (np.zeros((20, 20)), r"got shape \(20, 20\); reshape it to \(28, 28\)"),
     "flat": (np.zeros(784), r"got shape \(784,\)"),
@@ -308,9 +308,9 @@ REFUSED: dict[str, tuple[object, str]] = {
     "with a channel": (np.zeros((1, 1, 28, 28)), r"got shape \(1, 1, 28, 28\)"),
     "none": ([], r"got shape \(0,\)"),
     "none of the right shape": (np.zeros((0, 28, 28)), r"got shape \(0, 28, 28\)"),
-    "bytes": (bytes(784), "got bytes of"),
-    "text": ("digit.png", "got str of"),
-    "nothing": (None, "got NoneType of object"),
+    "bytes": (bytes(784), "got a bytes of"),
+    "text": ("digit.png", "got a str of"),
+    "nothing": (None, "got a NoneType of object"),
     "of unequal rows": ([[1, 2], [3]], "got a list that is not an array"),
     "sparse": (torch.zeros(28, 28).to_sparse(), "got a Tensor that is not an array"),
 }

@@ -100,7 +100,7 @@ def test_the_files_are_read_once_whichever_split_is_measured_on(
         return real(task, kind, request)
 
     monkeypatch.setattr(mnist, "load", reading)
-    monkeypatch.setattr(tasks, "_kept", None)
+    monkeypatch.setattr(tasks, "_last_loaded", None)
     for split in ("test", "validation", "test"):
         data = load(sample(validation=0.1, evaluation=split))
         assert data.evaluated is (data.test if split == "test" else data.validation)

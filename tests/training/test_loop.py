@@ -133,14 +133,14 @@ def test_what_a_network_draws_while_it_trains_is_fixed_by_the_seed() -> None:
 
 def test_a_learning_rate_that_makes_the_loss_nan_is_an_error_that_names_step_and_rate() -> None:
     steps = 3 * math.ceil(EXAMPLES / 16)  # 39
-    with pytest.raises(TrainingError, match=rf"became (nan|inf) by step {steps} of {steps}.*\(now 1e\+30\)"):
+    with pytest.raises(TrainingError, match=rf"it is (nan|inf) at step {steps} of {steps}.*\(now 1e\+30\)"):
         trained(0, recipe(learning_rate=1e30))
 
 
 def test_inputs_that_are_not_finite_are_an_error_that_names_the_step_and_the_data() -> None:
     data = separable()
     data.values[0][17, 2] = math.inf
-    with pytest.raises(TrainingError, match=r"became nan by step 13 of 13; .*now 0\.001\) or check the data"):
+    with pytest.raises(TrainingError, match=r"it is nan at step 13 of 13; .*now 0\.001\) or check the data"):
         fit(network(), data, OBJECTIVE, recipe(epochs=1), seed=0, label="test")
 
 
