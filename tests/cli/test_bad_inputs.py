@@ -29,9 +29,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from quantexp.config import DataRequest, DataSource, Engine, Experiment, Mnist, Train
+from quantexp import models, tasks
+from quantexp.config import DataRequest, DataSource, Engine, Experiment, Kind, Mlp, Mnist, Train
 from quantexp.mission import load
-from quantexp.results import parse_report
+from quantexp.results import InputSpec, parse_report
 from quantexp.system.errors import DataError
 from quantexp.tasks import sources
 from quantexp.training.baseline import trained
@@ -362,7 +363,7 @@ def test_mnist_without_a_network_is_refused_with_both_ways_out(workdir: Path, qu
 def test_mnist_whose_mirrors_are_all_closed_cannot_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MNIST_MIRRORS", (f"{CLOSED}/a/", f"{CLOSED}/b/"))
     with pytest.raises(DataError, match=r"there is no network.*data_dir=FOLDER.*data=sample"):
-        Mnist().load(DataRequest(cache_dir=str(tmp_path)))
+        tasks.load(Mnist(), Kind.features, DataRequest(cache_dir=str(tmp_path)))
 
 
 # -- weights ---------------------------------------------------------------------------------------------
@@ -380,8 +381,7 @@ class RunsCode:
 
 def state(hidden: int) -> dict[str, torch.Tensor]:
     """The state dict of an MLP for MNIST with one hidden layer, as the run's own model has it."""
-    model = Experiment(task=Mnist(hidden=[hidden])).model.build(400, 10)
-    return model.state_dict()
+    return models.build(Mlp(hidden=[hidden]), (InputSpec("pixels", (400,)),), 10).state_dict()
 
 
 CHECKPOINTS = {

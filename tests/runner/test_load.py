@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import quantexp
 from quantexp.config import Amp, Dynamic, Experiment, Local, Mlp, NoQuant, Quant, Static, Train
 from quantexp.runner.identity import configuration
-from quantexp.storage.stored import Recipe, save
+from quantexp.storage.stored import save
 from quantexp.system.errors import ModelError, TrackingError, TrainingError
 from quantexp.tracking.store import open_store
 
@@ -37,11 +37,10 @@ def stored(small: Sample, workdir: Path, tmp_path: Path) -> Callable[..., tuple[
 
     def store_run(quant: Quant, precision: str | None = None) -> tuple[str, Path]:
         experiment = small(quant=quant, precision=precision)
-        data = experiment.load()
-        model = quant.apply(experiment.baseline(data), data, experiment.train, str(experiment.precision)).model
+        result = quantexp.run(experiment)
         store = open_store(Local())
         run_id = store.client.create_run(store.experiment_id).info.run_id
-        save(tmp_path / "model", model, Recipe.of(experiment, data))
+        save(tmp_path / "model", result.model, result.recipe)
         store.client.log_artifacts(run_id, str(tmp_path / "model"), "model")
         return run_id, workdir / "mlartifacts" / run_id / "artifacts" / "model"
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from quantexp.config import Experiment, NoQuant, Retry
-from quantexp.config import Sweep as Settings
+from quantexp.config import SweepSettings as Settings
 from quantexp.config.tracking import Local
+from quantexp.mission import load
 from quantexp.runner import sweep
 from quantexp.runner.identity import configuration_digest, identity_of
 from quantexp.runner.jobs import JobOutcome, Ongoing, Plan
@@ -187,7 +188,7 @@ def experiment(sample: Callable[..., Experiment]) -> Experiment:
 
 
 def test_a_combination_is_skipped_if_its_identity_is_done(experiment: Experiment) -> None:
-    digest = identity_of(experiment, experiment.load().fingerprint).digest
+    digest = identity_of(experiment, load(experiment).fingerprint).digest
     done = Ongoing("night", "p", 2, Retry.unfinished, {digest: "the run"}, [])
     assert done.reason_to_skip(experiment) == "finished before: the run"
     other = Ongoing("night", "p", 2, Retry.unfinished, {digest[::-1]: "another"}, [])

@@ -21,8 +21,9 @@ from torch import nn
 
 import quantexp
 from quantexp.config import Dynamic, Experiment, Local, Mlp, NoQuant, Train
+from quantexp.mission import load
 from quantexp.runner.load import model_folder
-from quantexp.storage.stored import Recipe, save
+from quantexp.storage.stored import save
 from quantexp.system.errors import ModelError, TrackingError
 from quantexp.tracking import artifacts
 from quantexp.tracking.artifacts import read_artifact
@@ -49,14 +50,13 @@ def scratch(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
 def recorded(store: Store, sample: Callable[..., Experiment], tmp_path: Path) -> tuple[str, nn.Module]:
     """A run of the store with an int8 model and a report; its id, and the model."""
     experiment = sample(quant=Dynamic(), model=Mlp(hidden=[16]), train=Train(epochs=1, threads=1))
-    data = experiment.load()
-    model = experiment.quant.apply(experiment.baseline(data), data, experiment.train, "int8").model
-    save(tmp_path / "kept" / "model", model, Recipe.of(experiment, data))
+    result = quantexp.run(experiment)
+    save(tmp_path / "kept" / "model", result.model, result.recipe)
     (tmp_path / "kept" / "report.json").write_text('{"a": 1}', encoding="utf-8")
     run_id = store.client.create_run(store.experiment_id).info.run_id
     store.client.log_artifacts(run_id, str(tmp_path / "kept"))
     shutil.rmtree(tmp_path / "kept")
-    return run_id, model
+    return run_id, result.model
 
 
 def folder_of(run_id: str) -> Path:
@@ -95,7 +95,9 @@ def test_a_run_gives_its_model_back_bit_for_bit(recorded: tuple[str, nn.Module],
 
 def test_an_artifact_is_read_by_its_path(store: Store, recorded: tuple[str, nn.Module], scratch: Path) -> None:
     assert read_artifact(store, store.run(recorded[0]), "report.json") == b'{"a": 1}'
-    assert json.loads(read_artifact(store, store.run(recorded[0]), "model/recipe.json"))["precision"] == "int8"
+    assert (
+        json.loads(read_artifact(store, store.run(recorded[0]), "model/recipe.json"))["options"]["precision"] == "int8"
+    )
     assert list(scratch.iterdir()) == []
 
 
@@ -202,7 +204,8 @@ def test_a_recipe_that_names_a_class_of_another_package_runs_nothing(
         {"name": "custom", "target": "evil_networks.Net", "arguments": {}},
         {"name": "mlp", "hidden": [16], "_target_": "evil_networks.Net"},
     ):
-        recipe.write_text(json.dumps({**described, "model": model}), encoding="utf-8")
+        described["options"]["model"] = model
+        recipe.write_text(json.dumps(described), encoding="utf-8")
         before = everything_below(tmp_path)
         with pytest.raises(ModelError, match=r"uses 'evil_networks\.Net', whose code would be executed; .*trust=True"):
             quantexp.load(run_id)
@@ -297,15 +300,15 @@ def test_a_server_gives_a_model_back(
     server: str, monkeypatch: pytest.MonkeyPatch, sample: Callable[..., Experiment], tmp_path: Path
 ) -> None:
     experiment = sample(quant=NoQuant(), model=Mlp(hidden=[16]), train=Train(epochs=1, threads=1))
-    data = experiment.load()
-    save(tmp_path / "model", experiment.baseline(data).model, Recipe.of(experiment, data))
+    result = quantexp.run(experiment)
+    save(tmp_path / "model", result.model, result.recipe)
     files = {f"model/{path.name}": path.read_bytes() for path in (tmp_path / "model").iterdir()}
     listed = [{"path": Path(name).name, "is_dir": False, "file_size": len(files[name])} for name in files]
     monkeypatch.setattr(Hostile, "listed", listed, raising=False)
     monkeypatch.setattr(Hostile, "files", files, raising=False)
-    inputs = data.test.inputs(torch.arange(8))
+    batch = load(experiment).test.first(8)
     with torch.no_grad():
-        assert torch.equal(quantexp.load(RUN, tracking_uri=server)(inputs), experiment.baseline(data).model(inputs))
+        assert torch.equal(quantexp.load(RUN, tracking_uri=server)(*batch), result.model(*batch))
 
 
 LISTINGS: dict[str, tuple[dict[str, Any], str]] = {
