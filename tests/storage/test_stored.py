@@ -266,7 +266,7 @@ def test_a_folder_without_a_recipe_is_an_error_that_says_so(tmp_path: Path) -> N
 
 
 def test_a_path_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"with recipe\.json in it, .*absent is not"):
+    with pytest.raises(ModelError, match=r"that contains recipe\.json, .*absent does not"):
         load(tmp_path / "absent")
 
 
@@ -280,20 +280,20 @@ def test_a_recipe_that_is_damaged_is_an_error_that_names_the_folder(stored: Path
 def test_a_method_that_is_not_known_is_an_error_that_lists_those_that_are(stored: Path) -> None:
     rewrite(stored, quant={"name": "ternary"})
     with pytest.raises(
-        ModelError, match="may use none, dynamic, weight_only, static, qat, amp, fake_quant, got 'ternary'"
+        ModelError, match="must use one of none, dynamic, weight_only, static, qat, amp, fake_quant; got 'ternary'"
     ):
         load(stored)
 
 
 def test_a_network_that_is_not_known_is_an_error_that_lists_those_that_are(stored: Path) -> None:
     rewrite(stored, model={"name": "os.system"})
-    with pytest.raises(ModelError, match=r"may use mlp, lenet5, custom, got 'os\.system'"):
+    with pytest.raises(ModelError, match=r"must use one of mlp, lenet5, custom; got 'os\.system'"):
         load(stored)
 
 
 def test_a_task_that_is_not_known_is_an_error_that_lists_those_that_are(stored: Path) -> None:
     rewrite(stored, task={"name": "imagenet"})
-    with pytest.raises(ModelError, match=r"may use mnist, sst2, custom, got 'imagenet'"):
+    with pytest.raises(ModelError, match=r"must use one of mnist, sst2, custom; got 'imagenet'"):
         load(stored)
 
 
