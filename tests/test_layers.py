@@ -6,6 +6,7 @@ import ast
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -94,6 +95,9 @@ def _targets(argument: ast.expr, function: ast.FunctionDef) -> Iterator[str]:
         return
     assert isinstance(argument, ast.Attribute), "resolve takes an attribute of an option, such as task.implementation"
     group = _type(argument.value, function)
+    if issubclass(group, Enum):
+        yield from (getattr(member, argument.attr) for member in group)
+        return
     yield from (getattr(chosen, argument.attr) for chosen in OPTIONS if issubclass(chosen, group))
 
 

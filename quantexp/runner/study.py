@@ -48,11 +48,9 @@ def run_study(experiment: Experiment, request: Request) -> Findings:
     Raises:
         QuantexpError: Any error of a variant that the study does not handle.
     """
-    study = experiment.study
-    variants: Variants = resolve(study.implementation)(
-        study, experiment, lambda variant: command(experiment, variant, request)
-    )
-    if study.needs_data:
+    find = resolve(experiment.study.implementation)
+    variants: Variants = find(experiment.study, experiment, lambda variant: command(experiment, variant, request))
+    if experiment.study.needs_data:
         return _run_variants(experiment, request, variants)
     with tracked_run(experiment, request) as tracked:
         return _follow(variants, tracked, lambda variant: run_single(variant, request).report)

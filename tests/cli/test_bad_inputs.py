@@ -137,14 +137,14 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
         pytest.param(
             ["quant=static", "quant.flow=torchao"],
             [
-                "quant.flow=torchao does not exist for quant=static, which has fx, eager, pt2e",
+                "quant.flow=torchao is not supported by quant=static, which has fx, eager, pt2e",
                 "quant=dynamic: eager",
             ],
             id="flow-of-another-method",
         ),
         pytest.param(
             ["quant=dynamic", "quant.flow=pt2e", "precision=fp16"],
-            ["precision=fp16 does not exist for quant=dynamic in quant.flow=pt2e", "quant.flow=eager: int8, fp16"],
+            ["precision=fp16 is not supported by quant=dynamic in flow pt2e", "quant.flow=eager: int8, fp16"],
             id="precision-of-another-flow",
         ),
         pytest.param(
@@ -192,7 +192,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     done = quantexp("-m", "task=mnist,sst2", "seed=-1", "precision=int4", "batch_size=0")
     faults = [line for line in done.stderr.splitlines() if line.strip()]
     assert len(faults) == 3  # each once, though both tasks have them
-    refused(done, "seed must be at least 0", "precision=int4 does not exist", "batch_size must be", status=2)
+    refused(done, "seed must be at least 0", "precision=int4 is not supported", "batch_size must be", status=2)
 
 
 # -- data ------------------------------------------------------------------------------------------------
@@ -641,7 +641,7 @@ def test_a_result_that_cannot_be_recorded_is_shown_and_kept_in_a_file(workdir: P
     (kept,) = workdir.glob("quantexp-report-*.json")
     assert f"The result is kept in {kept}" in stderr
     report = parse_report(kept.read_bytes())
-    assert f"{100 * report.baseline.accuracy.value:.2f} [" in stdout
+    assert f"{100 * report.baseline.quality.value:.2f} [" in stdout
 
     from mlflow import MlflowClient
 

@@ -213,7 +213,7 @@ def test_weights_that_are_not_there_are_told_before_anything_heavy_is_imported(
 ) -> None:
     done = quantexp("data=sample", "train.checkpoint=lost.pt", PYTHONPATH=without_torch)
     assert done.returncode == 2
-    assert "train.checkpoint must name a file with weights, there is none at lost.pt" in done.stderr
+    assert "train.checkpoint must name a file with weights, there is no file lost.pt" in done.stderr
     assert list(folder.iterdir()) == []
 
 

@@ -165,7 +165,7 @@ def test_arguments_that_cannot_be_stored_are_a_fault() -> None:
     [
         (
             "own_absent.Net",
-            r"must be importable, own_absent is not \(ModuleNotFoundError.*start quantexp in its folder$",
+            r"must be importable, own_absent is not \(ModuleNotFoundError.*run quantexp in its folder$",
         ),
         ("own_broken.Net", "must be importable, own_broken is not .*a_module_that_nobody_has"),
         (

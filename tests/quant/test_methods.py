@@ -46,6 +46,7 @@ from quantexp.mission import run
 from quantexp.quant.engine import supported_engines
 from quantexp.quant.flows import eager, fx
 from quantexp.quant.inspection.promise import Quantized
+from quantexp.quant.methods import qat
 from quantexp.results import Evidence, InputSpec
 from quantexp.statistics.paired import flips
 from quantexp.system.errors import QuantizationError
@@ -448,6 +449,7 @@ def converted(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
         return convert(prepared, target)
 
     monkeypatch.setattr(fx, "convert", keeping)
+    monkeypatch.setattr(qat, "skeleton", lambda option, network, form: network)  # converted to see whether it runs
     return seen
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quantexp.config import Experiment, Lab, Mlp, Mnist, NoQuant, Server, Static, Sweep, Train
+from quantexp.config import Experiment, Lab, Mlp, Mnist, NoQuant, Server, Static, SweepSettings, Train
 from quantexp.results.identity import Identity
 from quantexp.runner.identity import configuration, configuration_digest, identity_of
 
@@ -50,7 +50,7 @@ def test_whatever_shapes_a_result_makes_another_identity(identity: Identity, oth
         Experiment(data_dir="/data"),
         Experiment(cache_dir="/cache"),
         Experiment(tracking=Server(uri="http://host:5000")),
-        Experiment(sweep=Sweep(name="night", resume=False)),
+        Experiment(sweep=SweepSettings(name="night", resume=False)),
         Experiment(precision="int8"),  # what null stands for
         Experiment(model=Mlp(hidden=[1024, 1024])),  # as is this
     ],

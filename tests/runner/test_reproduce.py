@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from quantexp import mission
 from quantexp import reproduce as command
 from quantexp.config import Experiment, Mlp, Mnist, Paired, Static
 from quantexp.config.tracking import Local
@@ -98,7 +99,7 @@ def test_a_run_is_trained_again_and_comes_out_the_same(run_id: str, capsys: pyte
     shown = capsys.readouterr().out
     for model in ("float fp32", "static int8"):
         (line,) = [line for line in shown.splitlines() if line.strip().startswith(f"Accuracy, {model}")]
-        assert line.rstrip().endswith("the same")
+        assert line.rstrip().endswith("equal")
     runs = {run.run_id: run for run in store().search("params.quant != ''")}
     assert len(runs) == 2
     (again,) = [run for name, run in runs.items() if name != run_id]
@@ -150,13 +151,13 @@ def test_an_identity_a_parameter_and_a_metric_that_were_changed_are_all_told(run
     with pytest.raises(TrackingError) as error:
         reproduce.restore(read_finished_run(store(), run_id))
     told = str(error.value)
-    assert "identity.json is not what the tag quantexp.identity was made from" in told
+    assert "identity.json does not match the tag quantexp.identity" in told
     assert "the parameter train.epochs says '3', the identity '2'" in told
     assert "the metric accuracy says 0.999, report.json says" in told
 
 
 def test_data_that_are_not_those_of_then_are_told(run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Experiment, "load", _other_data(Experiment.load))
+    monkeypatch.setattr(mission, "load", _other_data(mission.load))
     with pytest.raises(TrackingError, match=r"used data with fingerprint [0-9a-f]{16}, the data now have eeee"):
         reproduce.reproduce(run_id, Local())
 

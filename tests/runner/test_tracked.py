@@ -71,7 +71,7 @@ def test_all_of_a_result_is_recorded(store: Store, sample: Callable[..., Experim
         of_one = [row for row in confusion if row["model"] == name]
         assert sum(int(row["examples"]) for row in of_one) == report.data.test
         right = sum(int(row["examples"]) for row in of_one if row["label"] == row["predicted"])
-        assert right == measured.accuracy.correct
+        assert right == measured.quality.correct
     assert {"layers.csv", "operators.csv", "time.csv", "classes.csv"} <= {path.name for path in folder.iterdir()}
     machine = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     assert {"cpu", "cores", "packages", "load_average", "threads"} <= machine.keys()

@@ -132,6 +132,6 @@ def test_its_recipe_tells_what_it_takes(saved: Callable[..., tuple[Path, nn.Modu
 def test_without_trust_its_code_does_not_run(saved: Callable[..., tuple[Path, nn.Module, Batch]]) -> None:
     folder, _, _ = saved(NoQuant())
     sys.modules.pop("own_words")
-    with pytest.raises(ModelError, match=r"names 'own_words\.Mean', whose code would run; .* trust=True"):
+    with pytest.raises(ModelError, match=r"uses 'own_words\.Mean', whose code would be executed; .* trust=True"):
         load(folder)
     assert "own_words" not in sys.modules

@@ -14,6 +14,7 @@ import pytest
 from torch import nn
 
 from quantexp.config import Device, Experiment, Train
+from quantexp.mission import load
 from quantexp.system import openmp
 from quantexp.system.environment import record, usable_cores
 from quantexp.system.openmp import GNU, OTHERS, SPIN_COUNT, waiting, warn_of_spinning
@@ -160,7 +161,8 @@ def test_the_weights_do_not_depend_on_how_threads_wait(
 
 
 def trained_with(threads: int, data: TaskData) -> None:
-    fit(nn.Linear(data.features, data.classes), data.test, recipe(threads), seed=0, label="train")
+    network = nn.Linear(data.inputs[0].values, data.classes)
+    fit(network, data.test, data.objective, recipe(threads), seed=0, label="train")
 
 
 def recipe(threads: int) -> Train:
@@ -171,7 +173,7 @@ def recipe(threads: int) -> Train:
 def test_training_says_once_what_to_set_if_torch_was_imported_first(
     spinning: None, sample: Callable[..., Experiment], caplog: pytest.LogCaptureFixture
 ) -> None:
-    data = sample().load()
+    data = load(sample())
     trained_with(1, data)
     assert caplog.messages == []  # one thread waits for nobody
     trained_with(2, data)

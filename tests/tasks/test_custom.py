@@ -277,7 +277,7 @@ def test_random_inputs_for_a_number_of_classes_that_it_does_not_tell_are_refused
     [
         ("own_tasks.Nothing", "there is no Nothing in own_tasks; it has Described, Lazy, Points, Sentences"),
         ("own_tasks.torch", "torch is neither; it has"),
-        ("own_absent.Points", "importable, own_absent is not .* start quantexp in its folder"),
+        ("own_absent.Points", "importable, own_absent is not .* run quantexp in its folder"),
         ("own_broken.Points", r"own_broken is not \(ModuleNotFoundError: .*a_module_that_nobody_has"),
     ],
 )

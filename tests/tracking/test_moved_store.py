@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 import quantexp as package
 from quantexp.config import Experiment, Local, Mlp, Mnist, Sensitivity, Static, Train
-from quantexp.config import Sweep as Settings
+from quantexp.config import SweepSettings as Settings
 from quantexp.report import main as report_command
 from quantexp.results.sweep import SweepResult
 from quantexp.runner import sweep

@@ -179,7 +179,7 @@ def test_recording_in_a_store_that_is_read_only_is_refused(folder: Path, modes: 
     for name, mode in modes.items():
         (folder / name).chmod(mode)
     before = content(folder)
-    with unprivileged(), pytest.raises(TrackingError, match=rf"{told}.*, or record elsewhere.* can be read$"):
+    with unprivileged(), pytest.raises(TrackingError, match=rf"{told}.*, or record elsewhere.* can still be read"):
         open_store(Local())
     assert content(folder) == before
 
@@ -290,7 +290,7 @@ def empty(database: Path) -> None:
 def test_a_store_that_is_damaged_is_told_and_left_as_it_is(folder: Path, damage: Callable[[Path], None]) -> None:
     damage(folder / "mlflow.db")
     before = content(folder)
-    told = r"mlflow\.db is damaged, or is not a SQLite store \(.*\); put a backup in its place.*\.recover"
+    told = r"mlflow\.db is damaged, or is not a SQLite store \(.*\); restore a backup, or move it away.*\.recover"
     with pytest.raises(TrackingError, match=told), read_store(None, "quantexp"):
         pass
     assert content(folder) == before

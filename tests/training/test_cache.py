@@ -262,7 +262,7 @@ def test_a_full_disk_costs_a_warning_and_not_the_training(
 def test_a_cache_below_a_file_is_an_error_that_names_the_setting(small: Sample, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("", encoding="utf-8")
-    with pytest.raises(CacheError, match=r"must be a folder .*file.* choose another with cache_dir=FOLDER"):
+    with pytest.raises(CacheError, match=r"must be a writable folder, .*file.* choose another with cache_dir=FOLDER"):
         baseline(small(cache_dir=str(file / "below")))
 
 
