@@ -146,6 +146,9 @@ def test_the_module_that_an_option_names_is_there_with_the_functions_of_its_grou
         assert chosen.implementation == ""
         return
     module = resolve(chosen.implementation)
+    if issubclass(chosen, Study):  # it names the generator itself
+        assert f"{module.__module__}.{module.__qualname__}" == chosen.implementation
+        return
     assert module.__name__ == chosen.implementation
     for name in FUNCTIONS[group]:
         assert callable(getattr(module, name)), f"{chosen.implementation} has no function {name}"

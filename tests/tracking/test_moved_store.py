@@ -174,7 +174,7 @@ def test_a_run_is_reproduced_and_recorded_beside_the_store_only(
     (first, *_) = recorded()
     reproduce(first.run_id, Local())  # its speedups on so small a model and so short a time may differ
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "Accuracy, dynamic int8" in line]
-    assert line.rstrip().endswith("the same")
+    assert line.rstrip().endswith("equal")
     again = recorded()[0]
     assert again.tags["quantexp.reproduces"] == first.run_id
     assert (folder / files_of(again.run_id) / "report.json").is_file()
@@ -262,7 +262,7 @@ def test_runs_without_their_files_are_said_and_count_neither_as_done_nor_as_fail
     told = sweep_result.unreadable[0].reason
     run_id = sweep_result.unreadable[0].run_id
     assert f"there is no folder {moved / files_of(run_id)} with its files" in told
-    assert "copy mlartifacts there from where the store was" in told
+    assert "copy mlartifacts there from the original store" in told
     with pytest.raises(SystemExit) as left:
         report_command(["night"])
     assert left.value.code == 1
@@ -287,7 +287,7 @@ def test_a_report_is_not_replaced_by_one_that_lacks_results_which_it_has(
     shown = capsys.readouterr()
     assert left.value.code == 1
     assert "1 recorded results cannot be read and are not in the table" in shown.out
-    assert "report-night keeps its report: it has 1 results that cannot be read now" in shown.err
+    assert "the report in report-night is not replaced: it has 1 results that cannot be read now" in shown.err
     assert shown.err.rstrip().endswith("Choose another folder with --to FOLDER")
     assert content(moved) == before
 
