@@ -17,7 +17,10 @@ share_cores()  # before torch is imported: tests run beside each other, and trai
 
 from quantexp.config import DataSource, Experiment, Paired  # noqa: E402
 
-REAL_DATA = os.environ.pop("QUANTEXP_DATA_DIR", None)  # tests that want it ask for it by the fixture
+# Tests that want the real data ask for it by the fixture. Workers inherit the second name, which no run reads.
+if (named := os.environ.pop("QUANTEXP_DATA_DIR", None)) is not None:
+    os.environ["QUANTEXP_TEST_DATA_DIR"] = named
+REAL_DATA = os.environ.get("QUANTEXP_TEST_DATA_DIR")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 

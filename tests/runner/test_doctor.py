@@ -8,20 +8,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 
 from quantexp.benchmark.noise import Load
-from quantexp.config import METHODS, ByLayer, Dynamic, Engine, NoQuant, Train
+from quantexp.config import METHODS, ByLayer, Dynamic, Engine, NoQuant
 from quantexp.quant import engine as engines
 from quantexp.quant.inspection.promise import Quantized
+from quantexp.quant.methods.work import Work
 from quantexp.runner import doctor
-from quantexp.runner.doctor import attempt, concerns, experiment, experiments, quantize
+from quantexp.runner.doctor import attempt, concerns, experiment, experiments
 from quantexp.system.environment import Environment, describe
 from quantexp.system.errors import QuantizationError
-from quantexp.tasks.data import TaskData
-from quantexp.training.baseline import Baseline
 
 pytestmark = pytest.mark.slow
 
@@ -31,10 +31,14 @@ QUIET = Load(seconds=0.5, cores_used=0.1, others_load=0.0, steal=0.0)
 class Deaf(NoQuant):
     """Leaves a network that says the same to every input."""
 
-    def apply(self, baseline: Baseline, data: TaskData, train: Train, precision: str) -> Quantized:
-        model = copy.deepcopy(baseline.model)
-        model.load_state_dict({name: torch.zeros_like(value) for name, value in model.state_dict().items()})
-        return Quantized(model, None)
+    implementation: ClassVar[str] = __name__
+
+
+def quantize(option: Deaf, work: Work) -> Quantized:
+    """Return the float network with zeros for its parameters."""
+    network = copy.deepcopy(work.baseline.model)
+    network.load_state_dict({name: torch.zeros_like(value) for name, value in network.state_dict().items()})
+    return Quantized(network, None)
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ def test_the_doctor_names_the_machine_and_says_of_everything_whether_it_works() 
     rows = [line.split() for line in done.stdout.splitlines()]
     tried = {row[0] for row in rows if "yes" in row or "no" in row}
     assert describe().cpu in done.stdout
-    assert ["none", "fp32", "yes", "the", "float", "model"] in rows
+    assert ["none", "fp32", "yes", "the", "float", "network"] in rows
     assert {method.name for method in METHODS} | {"training", "torch.compile"} <= tried
     assert "no C++ compiler was found" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("- ")
@@ -121,15 +125,15 @@ def test_an_engine_that_this_torch_lacks_does_not_work_and_the_row_says_which_it
 ) -> None:
     monkeypatch.setattr(engines, "supported_engines", lambda: ["onednn"])
     lacking = experiment(str(tmp_path), Dynamic(engine=Engine.fbgemm), "int8")
-    trial = attempt(("dynamic", "int8", "fbgemm"), lambda: quantize(lacking))
+    trial = attempt(("dynamic", "int8", "fbgemm"), lambda: doctor.quantize(lacking))
     assert not trial.works
     assert trial.note == "quant.engine must be supported on this machine, got fbgemm; use one of onednn"
 
 
 def test_a_method_that_runs_and_predicts_wrongly_does_not_work(tmp_path: Path, small: None) -> None:
-    trial = attempt(("none", "fp32", ""), lambda: quantize(experiment(str(tmp_path), Deaf(), "fp32")))
+    trial = attempt(("none", "fp32", ""), lambda: doctor.quantize(experiment(str(tmp_path), Deaf(), "fp32")))
     assert not trial.works
-    assert trial.note == "it runs, but predicts only 25% of the toy's examples right"
+    assert trial.note == "it runs, but only 25% of its predictions are right"
 
 
 @pytest.mark.parametrize(

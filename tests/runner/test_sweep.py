@@ -230,7 +230,7 @@ def test_a_sweep_runs_in_one_process_at_a_time(workdir: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(CacheError, match=r"another process runs the sweep in .*night; wait for it"):
+        with pytest.raises(CacheError, match=r"another process runs the sweep in .*night; wait until it ends"):
             sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "python -m quantexp -m")
         other.kill()
     sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "python -m quantexp -m")  # the dead hold nothing
