@@ -17,7 +17,10 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         from quantexp.cli.help import help_text
 
-        print(help_text())  # importing Hydra for it would double the time
+        try:
+            print(help_text(), flush=True)  # importing Hydra for it would double the time
+        except BrokenPipeError:  # a reader such as `head` has enough; Python must not find that again when it exits
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):

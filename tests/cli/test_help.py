@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import subprocess
 import sys
@@ -182,3 +183,12 @@ def test_what_is_imported_before_a_run_starts_imports_nothing_heavy(module: str)
     imported = set(done.stdout.split())
     assert "quantexp" in imported
     assert imported & HEAVY == set()
+
+
+def test_the_help_can_be_cut_off_by_its_reader() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as `head` does when it has enough
+    command = [sys.executable, "-m", "quantexp", "--help"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
