@@ -26,7 +26,7 @@ from quantexp.config import Benchmark, Lab, Paired
 from quantexp.results import Conditions, Latency
 from quantexp.runtimes import Prepared
 from quantexp.statistics.timing import half_width, latency
-from quantexp.system import host
+from quantexp.system import host, openmp
 from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.data import Split
 from quantexp.tasks.inputs import Batch
@@ -83,6 +83,7 @@ def time_models(contestants: Sequence[Prepared], examples: Split, batch_size: in
             others_load=load.others_load,
             steal=load.steal,
             unstable=unstable,
+            openmp=openmp.waiting(),
         ),
     )
 

@@ -6,13 +6,14 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from quantexp.benchmark import child
 from quantexp.benchmark.latency import Timing, time_models
 from quantexp.benchmark.layers import layer_losses
 from quantexp.benchmark.memory import memory_bytes
@@ -85,12 +86,15 @@ def measure(
     """
     log.info("measure   %s %s examples", f"{len(data.evaluated):,}", data.evaluation)
     outputs = [contestant.outputs(data.evaluated, benchmark.threads) for contestant in contestants]
-    with threads(benchmark.threads):
-        times = [_timed([*contestants, *others], data, batch_size, benchmark) for batch_size in batch_sizes]
-        profiles = [_profiles(times, index, data) for index in range(len(contestants))]
     measured = []
-    for index, contestant in enumerate(contestants):
-        with _stored(contestant, recipes[index]) as (folder, load_ms):
+    with ExitStack() as stack:
+        kept = [stack.enter_context(_stored(*pair)) for pair in zip(contestants, recipes, strict=True)]
+        folders = [folder for folder, _ in kept]
+        with threads(benchmark.threads):
+            times = _times(contestants, others, folders, data, benchmark, batch_sizes)
+            profiles = [_profiles(times, index, data) for index in range(len(contestants))]
+        for index, contestant in enumerate(contestants):
+            folder, load_ms = kept[index]
             measured.append(
                 Measured(
                     precision=contestant.precision,
@@ -115,11 +119,39 @@ def measure(
     return Measurements(tuple(measured), comparison, tuple(other_floats), conditions)
 
 
-def _timed(contestants: Sequence[Contestant], data: TaskData, batch_size: int, benchmark: Benchmark) -> _Times:
-    batch = data.evaluated.first(batch_size)
-    prepared = tuple(contestant.prepared(batch) for contestant in contestants)
+def _times(
+    contestants: Sequence[Contestant],
+    others: Sequence[Contestant],
+    folders: Sequence[Path | None],
+    data: TaskData,
+    benchmark: Benchmark,
+    batch_sizes: Sequence[int],
+) -> list[_Times]:
+    """Prepare all contestants for each batch size and time them; `folders` has each stored network, if it could be."""
+    all_of_them = (*contestants, *others)
+    prepared = [
+        tuple(contestant.prepared(data.evaluated.first(batch_size)) for contestant in all_of_them)
+        for batch_size in batch_sizes
+    ]
+    if prepared and child.needed(benchmark) and None not in folders:
+        log.info("measure   latency on %d threads, in a child process", benchmark.threads)
+        kept = (*folders, *(folders[0] for _ in others))  # the others are the float network too
+        stored_networks = [
+            child.Stored(folder, contestant.runtime, contestant.engine)
+            for folder, contestant in zip(kept, all_of_them, strict=True)
+            if folder is not None
+        ]
+        timings = child.time_stored(stored_networks, data.evaluated, batch_sizes, benchmark)
+    else:
+        timings = [
+            _timed(networks, data, size, benchmark) for networks, size in zip(prepared, batch_sizes, strict=True)
+        ]
+    return [_Times(timing, networks) for timing, networks in zip(timings, prepared, strict=True)]
+
+
+def _timed(networks: Sequence[Prepared], data: TaskData, batch_size: int, benchmark: Benchmark) -> Timing:
     log.info("measure   latency at batch %d (%s)", batch_size, benchmark.name)
-    return _Times(time_models(prepared, data.evaluated, batch_size, benchmark), prepared)
+    return time_models(networks, data.evaluated, batch_size, benchmark)
 
 
 def _latencies(times: Sequence[_Times], index: int) -> tuple[Latency, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from quantexp.results.evidence import Evidence, Profile
@@ -82,6 +82,7 @@ class Conditions:
     protocol has a fixed number of calls. `cores_used` is the CPU time of this process divided by wall time,
     `others_load` the number of cores that other processes kept busy, `steal` the share of CPU time that the
     hypervisor gave to other machines. `unstable` holds the reasons not to trust the figures; empty if there are none.
+    `openmp` has the environment variables, of those that are set, which define how OpenMP's threads wait.
     """
 
     batch_size: int
@@ -92,6 +93,7 @@ class Conditions:
     others_load: float
     steal: float
     unstable: tuple[str, ...]
+    openmp: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

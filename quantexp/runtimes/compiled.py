@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +22,10 @@ from quantexp.tasks.inputs import Batch, size
 
 log = logging.getLogger(__name__)
 
-# Allowed difference of the outputs from eager execution, as a share of the largest output, by the precision of the
-# products: fused sums differ in their last bits, which can change the rounding to integers by one step.
-TOLERANCES = {"int8": 1e-2, "int4": 1e-2, "bf16": 2e-2, "fp16": 2e-2}
-TOLERANCE = 1e-3
+# The least SQNR of the outputs in dB, with eager execution as the reference, by the precision of the products: fused
+# sums differ in their last bits, which can change the rounding to integers by one step, in each layer anew.
+LEAST_SQNR_DB = {"int8": 20.0, "int4": 20.0, "bf16": 30.0, "fp16": 30.0}
+LEAST_FLOAT_SQNR_DB = 60.0
 GENERATED = "inductor.generated"  # products in generated C++ code, which calls no operator
 REPAIR = "use runtime=eager, and leave compiled out of benchmark.runtimes"
 LONGEST_REASON = 300  # characters
@@ -97,13 +98,14 @@ def prepare(runtime: Compiled, network: nn.Module, batch: Batch, engine: Engine 
     log.info("compile   for batches of %d: %.1f s", size(batch), program.seconds)
     ran = _ran(program, network, batch)
     with torch.inference_mode():
-        difference = _difference(expected, program.function(*batch))
-    allowed = max((TOLERANCES.get(operator.precision, TOLERANCE) for operator in ran), default=TOLERANCE)
-    allowed *= max(1.0, float(expected.abs().nan_to_num(0.0, 0.0).max()))
-    if not difference <= allowed:
+        difference, found = _compared(expected, program.function(*batch))
+    least = min(
+        (LEAST_SQNR_DB.get(operator.precision, LEAST_FLOAT_SQNR_DB) for operator in ran), default=LEAST_FLOAT_SQNR_DB
+    )
+    if not found >= least:
         raise BenchmarkError(
-            f"the outputs of a compiled network must differ from eager execution by at most {allowed:.2g}; "
-            f"they differ by {difference:.2g}; {REPAIR}"
+            "the outputs of a compiled network must equal those of eager execution up to rounding "
+            f"(SQNR of at least {least:g} dB); they have {found:.1f} dB and differ by up to {difference:.2g}; {REPAIR}"
         )
     return CompiledNetwork(program, size(batch), difference, ran)
 
@@ -121,10 +123,15 @@ def _ran(program: Program, network: nn.Module, batch: Batch) -> tuple[Operator, 
     return (*operators, Operator(GENERATED, precision, 1, rest))
 
 
-def _difference(expected: Tensor, found: Tensor) -> float:
-    """Return the largest difference; values that are not finite must be equal."""
+def _compared(expected: Tensor, found: Tensor) -> tuple[float, float]:
+    """Return the largest difference, and the SQNR in dB; values that are not finite must be equal."""
     same = (expected == found) | (expected.isnan() & found.isnan())
-    return float((expected - found).abs().masked_fill(same, 0.0).max())
+    noise = (expected - found).double().masked_fill(same, 0.0)
+    signal = expected.double().masked_fill(same & ~expected.isfinite(), 0.0)
+    if not noise.any():
+        return 0.0, math.inf
+    ratio = float(signal.square().sum() / noise.square().sum())
+    return float(noise.abs().max()), 10 * math.log10(ratio) if ratio > 0 else -math.inf
 
 
 def _reason(error: Exception) -> str:

@@ -36,6 +36,11 @@ def share_cores() -> None:
         os.environ[VARIABLE] = SPIN_COUNT
 
 
+def shortened() -> bool:
+    """Return whether the threads of this process wait as `share_cores` sets it, which is shorter than torch's wait."""
+    return os.environ.get(VARIABLE) == SPIN_COUNT and _uses_gnu()
+
+
 def waiting() -> dict[str, str]:
     """Return the variables that define how threads wait, those that are set."""
     return {name: os.environ[name] for name in (*GNU, *OTHERS) if name in os.environ}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,7 @@ from quantexp.quant.methods.work import Form
 from quantexp.results import Operator
 from quantexp.results.metrics import metrics
 from quantexp.runtimes import prepare
-from quantexp.runtimes.compiled import GENERATED, CompiledNetwork
+from quantexp.runtimes.compiled import GENERATED, LEAST_SQNR_DB, CompiledNetwork, _compared
 from quantexp.storage import stored
 from quantexp.system.environment import compiler, threads
 from quantexp.system.errors import BenchmarkError, ConfigError
@@ -177,10 +178,14 @@ def test_what_is_multiplied_in_generated_code_is_listed_in_the_precision_it_has_
 
 
 class Fickle(nn.Module):
-    """Gives something else when it is compiled."""
+    """Gives something else when it is compiled: a tenth more. Its outputs have the magnitude `scale`."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + 1 if torch.compiler.is_compiling() else x
+        return x * self.scale * (1.1 if torch.compiler.is_compiling() else 1.0)
 
 
 class Branches(nn.Module):
@@ -191,10 +196,18 @@ class Branches(nn.Module):
 
 
 @needs_compiler
-def test_a_program_that_computes_something_else_is_an_error() -> None:
-    difference = r"must differ from eager execution by at most .*they differ by 1; use runtime"
-    with pytest.raises(BenchmarkError, match=difference):
-        prepare(Compiled(), Fickle(), POINTS)
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_a_program_that_computes_something_else_is_an_error_however_large_its_outputs_are(scale: float) -> None:
+    expected = r"up to rounding \(SQNR of at least 60 dB\); they have 20.0 dB and differ by up to .*; use runtime=eager"
+    with pytest.raises(BenchmarkError, match=expected):
+        prepare(Compiled(), Fickle(scale), POINTS)
+
+
+@pytest.mark.parametrize("found", [(1.0, math.nan), (1.0, -math.inf), (1.0, 2.0), (math.inf, math.inf)])
+def test_values_that_are_not_finite_must_be_equal(found: tuple[float, ...]) -> None:
+    expected = torch.tensor([1.0, math.inf])
+    assert _compared(expected, expected.clone()) == (0.0, math.inf)
+    assert not _compared(expected, torch.tensor(found))[1] >= LEAST_SQNR_DB["int8"]
 
 
 @needs_compiler
