@@ -25,6 +25,7 @@ NEAR = 1.05  # times the smallest size
 FEW = 3  # networks of a task that have a paragraph each
 MOST_NAMED = 6  # methods in one sentence
 NO_MODEL = "No run of this sweep measured a model; the results of a study are in its own record."
+NONE_FINISHED = "No combination of this sweep is finished yet."
 ONLY_FLOAT = "Nothing to compare: only the float model was measured."
 UNLABELLED = "The data have no labels, so the accuracy is unknown."
 
@@ -53,7 +54,8 @@ def recommend(sweep: SweepResult) -> str:
             sentences = _sentences(network, again=place in described)
             paragraphs.append(" ".join([f"{task}{f' ({where})' * bool(where)}:", *sentences]))
             described.add(place)
-    return "\n\n".join(paragraphs or [ONLY_FLOAT if sweep.entries else NO_MODEL])
+    nothing = ONLY_FLOAT if sweep.entries else NONE_FINISHED if sweep.left else NO_MODEL
+    return "\n\n".join(paragraphs or [nothing])
 
 
 # Many networks

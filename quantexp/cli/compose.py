@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -96,6 +96,16 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
             leave(f"{explain(error)}  (in {' '.join(overrides)})", BAD_VALUES)
 
 
+def _elsewhere(key: str, known: Sequence[str]) -> str:
+    """Say which choice has the setting, for those of the user's own code, or where an argument of it goes."""
+    group, _, name = key.partition(".")
+    if group in ("model", "task") and name in ("target", "arguments") and name not in known:
+        return f". {key} needs {group}=custom"
+    if group in ("model", "task") and "arguments" in known:
+        return f". An argument of your own code goes in '{group}.arguments={{{name}: VALUE}}'"
+    return ""
+
+
 def explain(error: Exception) -> str:
     """Return an error of Hydra or OmegaConf as a message that says what is possible."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
@@ -104,7 +114,7 @@ def explain(error: Exception) -> str:
         close = difflib.get_close_matches(str(cause.key), known, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         possible = f"Possible here: {', '.join(known)}" if known else "There are no settings here"
-        return f"there is no setting {cause.full_key}.{hint} {possible}"
+        return f"there is no setting {cause.full_key}.{hint} {possible}{_elsewhere(str(cause.full_key), known)}"
     if isinstance(cause, ValidationError) and "is not a ListConfig" in str(cause):
         return (
             f"{cause.full_key} is a list, got {cause.value!r}; put it in brackets: '{cause.full_key}=[{cause.value}]'"

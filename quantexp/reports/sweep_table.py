@@ -33,6 +33,10 @@ from quantexp.results import Comparison, Report
 from quantexp.results.sweep import Entry, SweepResult
 from quantexp.results.text import change_text, p_text, size_text
 
+OWN_FLOAT = (
+    "Each row is a run of its own, in which the float model was timed beside the quantized one: compare methods by "
+    "their speedups, not by the latencies of two rows."
+)
 SUMMARY = ("Task", "Quantization", "dtype")
 CLOSENESS = ("Agreement (%)", "SQNR (dB)")
 
@@ -65,7 +69,8 @@ def summary_table(sweep: SweepResult) -> Table:
         for entry in variant.entries if variant.setup is None else ():
             cells = [variant.task, variant.quant, variant.precision, _settings(variant, entry, folded)]
             rows.append((*cells, *[""] * (len(columns) - len(cells) - 1), error_text(entry)))
-    return Table(tuple(columns), tuple(rows), tuple(_notes(sweep, every, folded))).compact()
+    told = [*_notes(sweep, every, folded), *([OWN_FLOAT] if any(report.comparison for report in sweep.reports) else [])]
+    return Table(tuple(columns), tuple(rows), tuple(told)).compact()
 
 
 def full_table(sweep: SweepResult) -> Table:

@@ -191,7 +191,7 @@ def calibration_split(train: Split, test: Split, request: DataRequest) -> Split:
     if request.calibrates and count > len(pool):
         raise ConfigError(
             f"quant.calibration_examples must be at most {len(pool)}, the size of the {request.calibration} split, "
-            f"got {count}"
+            f"got {count}; set quant.calibration_examples={len(pool)} or less"
         )
     rows = torch.randperm(len(pool), generator=torch.Generator().manual_seed(request.seed))[:count]
     return pool.take(rows)

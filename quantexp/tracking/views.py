@@ -52,7 +52,7 @@ def directions(store: Store, name: str, run_id: str) -> list[str]:
         start = "  type mlflow ui here, then open"
     experiment = f"{address}#/experiments/{store.experiment_id}/runs"
     return [
-        f"recorded: {name} in {shown}",
+        f"recorded: {name} in {shown}, run {run_id}",
         f"{start} {experiment}/{run_id}?{MODE}",
         f"  all runs side by side: {experiment}?{MODE}&viewStateShareKey={KEY}",
     ]

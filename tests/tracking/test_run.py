@@ -136,7 +136,7 @@ def test_a_run_that_is_resumed_keeps_what_it_has_and_loses_its_error(store: Stor
 
 def test_the_place_of_a_run_names_the_command_that_shows_it(store: Store, tmp_path: Path) -> None:
     here = TrackedRun(store, "abc", "mine").where()
-    assert here[0] == f"recorded: mine in sqlite:///{tmp_path}/mlflow.db"
+    assert here[0] == f"recorded: mine in sqlite:///{tmp_path}/mlflow.db, run abc"
     assert here[1].startswith("  type mlflow ui here, then open http://127.0.0.1:5000/")
     assert here[1].endswith(f"#/experiments/{store.experiment_id}/runs/abc?workflowType=machine_learning")
     elsewhere = TrackedRun(Store(store.client, "sqlite:////data/runs.db", "1"), "abc", "mine").where()

@@ -31,7 +31,10 @@ from quantexp.tasks.inputs import Batch
 
 HANDLES = "the layers that FX can quantize"
 DYNAMICALLY = "nn.Linear"
-TRACEABLE = "quant.flow=fx needs a network that torch.ao can trace and fuse", "use quant.flow=eager"
+TRACEABLE = (
+    "quant.flow=fx needs a network that torch.ao can trace and fuse",
+    ("use quant.flow=eager, or quant=dynamic in quant.flow=eager, which traces nothing"),
+)
 
 
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:

@@ -7,7 +7,9 @@ compiler replaces by integer kernels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,7 +41,7 @@ from quantexp.tasks.inputs import Batch
 
 HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
-OTHERS = "use quant.flow=fx or eager"
+OTHERS = "use quant.flow=fx or eager, or quant=dynamic in quant.flow=eager, which traces nothing"
 EPSILON = 2**-12  # the smallest scale, as in torchao
 ATTENTION, DROPOUT = torch.ops.aten.scaled_dot_product_attention.default, 4  # the index of its argument dropout_p
 
@@ -151,10 +153,20 @@ def _switch_attention(graph: Any, training: bool) -> None:
     graph.recompile()
 
 
+@contextmanager
+def _without_logs(name: str) -> Iterator[None]:
+    """Drop what a module of torch logs, such as the whole graph that it could not export."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
 def _exported(model: nn.Module, example: Batch) -> fx.GraphModule:
-    with explain_failure(
-        "quant.flow=pt2e needs a network that torch.export can export for batches of any size", OTHERS
-    ):
+    rule = "quant.flow=pt2e needs a network that torch.export can export for batches of any size"
+    with explain_failure(rule, OTHERS), _without_logs("torch.fx.experimental.symbolic_shapes"):
         graph: fx.GraphModule = torch.export.export(model, example, dynamic_shapes=any_batch(example)).module()
     return graph
 

@@ -48,5 +48,6 @@ def explain_failure(rule: str, repair: str) -> Iterator[None]:
     except (QuantexpError, MemoryError):
         raise
     except Exception as error:  # tracing, fusing and lowering can raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        paragraph = str(error).strip().partition("\n\n")[0]  # torch may add the graph, or hints for its developers
+        reason = " ".join(f"{type(error).__name__}: {paragraph}".split())[:300]
         raise QuantizationError(f"{rule}, but it failed ({reason}); {repair}") from error
