@@ -91,6 +91,7 @@ def test_lab_gives_ratios_without_intervals(sample: Callable[..., Experiment]) -
     assert {one.ended_by for one in report.conditions} == {"protocol"}
 
 
+@pytest.mark.slow
 def test_memory_is_measured_only_when_asked_for(sample: Callable[..., Experiment], static: Report) -> None:
     assert static.result.memory_bytes is None
     protocol = Paired(placements=2, seconds=0.02, memory=True)

@@ -319,6 +319,7 @@ def refused_in_its_sweep(failed: Swept, fault: str, *told: str) -> None:
         assert text in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [*MNIST_DAMAGE, *SST2_DAMAGE])
 def test_damaged_data_are_refused_by_file_and_fault(failed: Swept, damage: str) -> None:
     refused_in_its_sweep(failed, damage, *(MNIST_DAMAGE | SST2_DAMAGE)[damage][1])
@@ -334,6 +335,7 @@ def test_a_file_that_the_data_folder_lacks_is_named(workdir: Path, quantexp: Com
     refused(quantexp(f"data_dir={workdir}/data"), "mnist/MNIST/raw/t10k-labels-idx1-ubyte.gz", "data_dir=null")
 
 
+@pytest.mark.slow
 def test_more_calibration_examples_than_there_are_is_refused(failed: Swept) -> None:
     told = ["quant.calibration_examples must be at most 1437", "train split", "got 1438"]  # the sample has 1,437
     refused_in_its_sweep(failed, "calibration-beyond-the-split", *told)
@@ -410,6 +412,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", CHECKPOINTS)
 def test_a_checkpoint_that_does_not_do_is_refused(failed: Swept, fault: str) -> None:
     refused_in_its_sweep(failed, fault, *CHECKPOINTS[fault])
@@ -434,12 +437,14 @@ def test_an_engine_that_the_machine_lacks_is_refused(workdir: Path, quantexp: Co
 # -- the cache and the disk ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["below-a-file", "read-only"])
 def test_a_cache_that_cannot_be_written_is_refused(failed: Swept, place: str) -> None:
     folder = "file/cache" if place == "below-a-file" else "/proc/quantexp"
     refused_in_its_sweep(failed, place, "the cache must be a writable folder", folder, "cache_dir=FOLDER")
 
 
+@pytest.mark.slow
 def test_damaged_cache_entries_are_told_and_trained_again(workdir: Path, quantexp: Command) -> None:
     cache = workdir / "cache"
     experiments = [
@@ -485,6 +490,7 @@ def limited(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+@pytest.mark.slow
 def test_a_disk_too_full_for_the_cache_costs_the_entry_and_not_the_run(workdir: Path) -> None:
     # 400 x 2500 float32 weights take 4 MB, as int8 they take 1 MB; the store itself has 1.2 MB.
     arguments = [*SMALL[:-1], "task.hidden=[2500]", "quant=dynamic", f"cache_dir={workdir}/cache"]
@@ -505,6 +511,7 @@ def test_a_disk_too_full_for_the_cache_costs_the_entry_and_not_the_run(workdir: 
     assert left == {".lock"}  # neither half an entry nor a scratch file
 
 
+@pytest.mark.slow
 def test_a_network_beyond_any_memory_is_refused_in_words(workdir: Path, quantexp: Command) -> None:
     done = quantexp(*SMALL[:-1], "quant=none", "task.hidden=[100000000000]")
     told = refused(done, "the run does not fit into memory", "choose a smaller network (task.hidden", status=1)
@@ -619,6 +626,7 @@ def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(workd
     refused(done, "'quantexp'", "is deleted", f"mlflow experiments restore -x {number}", "tracking.experiment=OTHER")
 
 
+@pytest.mark.slow
 def test_a_result_that_cannot_be_recorded_is_shown_and_kept_in_a_file(workdir: Path, cache: Path) -> None:
     arguments = [*SMALL, "quant=none", "benchmark.seconds=3", f"cache_dir={cache}"]
     child = subprocess.Popen(
@@ -651,6 +659,7 @@ def test_a_result_that_cannot_be_recorded_is_shown_and_kept_in_a_file(workdir: P
     assert "cannot be recorded" in run.data.tags["error"]
 
 
+@pytest.mark.slow
 def test_a_result_that_cannot_be_printed_is_recorded_all_the_same(workdir: Path, cache: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)  # as with `| head` that has seen enough

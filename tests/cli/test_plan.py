@@ -141,6 +141,7 @@ def test_a_sweep_that_asks_for_what_does_not_exist_is_refused_and_told_how_to_sk
     assert not (workdir / "multirun").exists()
 
 
+@pytest.mark.slow
 def test_what_does_not_exist_is_skipped_and_kept_with_its_reason(workdir: Path, quantexp: Command) -> None:
     first = quantexp(*QUICK, *PAIR, "sweep.unsupported=skip")
     assert first.returncode == 0, first.stderr

@@ -167,6 +167,7 @@ def test_a_study_of_a_tensor_asks_for_no_data(tmp_path: Path) -> None:
 # -- the command -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_records_what_the_study_found(workdir: Path, quantexp: Command) -> None:
     done = quantexp("study=affine", "seed=999", "study.shape=[4,4]", f"data_dir={workdir / 'nowhere'}")
     assert (done.returncode, done.stderr) == (0, "")
@@ -187,6 +188,7 @@ def test_the_command_prints_and_records_what_the_study_found(workdir: Path, quan
     assert all(path.read_bytes().startswith(PNG) for path in (folder / "pictures").iterdir())
 
 
+@pytest.mark.slow
 def test_a_sweep_of_studies_records_each_and_says_that_it_measured_no_model(workdir: Path, quantexp: Command) -> None:
     done = quantexp("-m", "study=affine", "seed=0,1", "study.shape=[4,8]", "sweep.name=tensors")
     assert done.returncode == 0

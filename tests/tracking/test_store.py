@@ -45,6 +45,7 @@ print(store.experiment_id)
 # -- SQLite ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_processes_that_make_the_same_store_at_once_all_succeed(tmp_path: Path) -> None:
     children = [
         subprocess.Popen(
@@ -317,6 +318,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> It
         process.wait(PATIENCE)
 
 
+@pytest.mark.slow
 def test_a_run_is_recorded_on_a_server_and_its_model_read_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantexp: Command, server: str
 ) -> None:
