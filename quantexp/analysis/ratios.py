@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from quantexp.analysis.seeds import difference, paired
 from quantexp.analysis.variants import Variant
 from quantexp.results import Speedup
-from quantexp.results.comparison import NO_DIFFERENCE
+from quantexp.results.comparison import FASTER, NO_INTERVAL, SLOWER, decided
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +29,16 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """ "faster" or "slower" only if the whole interval lies beyond the margin."""
+        """What the interval decides, in the words of `Speedup.word`."""
         if self.reach is None:
-            return "no interval"
-        if self.centre - self.reach > self.margin:
-            return "faster"
-        return "slower" if self.centre + self.reach < -self.margin else NO_DIFFERENCE
+            return NO_INTERVAL
+        low, high = math.exp(self.centre - self.reach), math.exp(self.centre + self.reach)
+        return decided(low, high, math.expm1(self.margin))
 
     @property
     def significant(self) -> bool:
         """Whether one is faster than the other."""
-        return self.verdict in ("faster", "slower")
+        return self.verdict in (FASTER, SLOWER)
 
     def __str__(self) -> str:
         digits = 2 if self.centre > math.log(0.1) else 4  # so that 0.0085x is not shown as 0.01x

@@ -44,8 +44,9 @@ class Paired(Benchmark):
     """New copies of all networks, timed in turns; the interval is taken over the copies.
 
     Two copies of one network differ by a few percent, as their weights lie elsewhere in memory, and no number
-    of rounds averages that out: so each placement copies all networks again. Placements are added until
-    the interval of every comparison is narrow or the seconds are spent.
+    of rounds averages that out: so each placement copies all networks again. Placements are added until the interval of
+    every comparison is narrow or the seconds are spent. While an interval decides nothing (faster, slower, or no
+    difference beyond the margin), they are added for longer.
     """
 
     name: ClassVar[str] = "paired"
@@ -60,7 +61,14 @@ class Paired(Benchmark):
     narrow: float = option(
         "half-width of the interval at which measuring stops, as a share of the ratio", 0.01, affects=RESULT, above=0
     )
-    seconds: float = option("maximum time for each batch size", 2.0, affects=RESULT, above=0)
+    seconds: float = option("time for each batch size", 2.0, affects=RESULT, above=0)
+    extend: float = option(
+        "how many times these seconds it may take while a comparison is undecided; 1 never extends them",
+        4.0,
+        affects=RESULT,
+        at_least=1,
+        at_most=1000,
+    )
     calls: int = option("minimum number of calls in a timed block", 1, affects=RESULT, at_least=1, at_most=10000)
 
 

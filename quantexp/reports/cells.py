@@ -7,7 +7,7 @@ from quantexp.analysis.ratios import Ratio
 from quantexp.analysis.seeds import Spread
 from quantexp.analysis.variants import Variant
 from quantexp.results import Latency, Quality, Speedup
-from quantexp.results.comparison import NO_DIFFERENCE
+from quantexp.results.comparison import FASTER, NO_DIFFERENCE, SLOWER
 from quantexp.results.sweep import Entry
 
 LONGEST_ERROR = 100  # characters of an error that a table shows
@@ -47,14 +47,14 @@ def interval_text(speedup: Speedup) -> str:
 
 
 def speedup_text(speedup: Speedup) -> str:
-    """Return the speedup with its interval and a short verdict: `1.02x [0.99, 1.05] no difference`."""
-    verdict = "" if speedup.low is None else speedup.verdict.partition(" of ")[0]
-    return f"{interval_text(speedup)} {verdict}".rstrip()
+    """Return the speedup with its interval and a short verdict: `1.02x [0.99, 1.05] undecided`."""
+    word = "" if speedup.low is None else speedup.word
+    return f"{interval_text(speedup)} {word}".rstrip()
 
 
 def speedup_word(speedup: Speedup) -> str:
     """Return the speedup, with a word if it is significant: `1.25x faster`, `1.01x`."""
-    word = speedup.verdict if speedup.verdict in ("faster", "slower") else ""
+    word = speedup.word if speedup.word in (FASTER, SLOWER) else ""
     return f"{speedup.ratio:.2f}x {word}".rstrip()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from quantexp.results.evidence import LayerLoss
 from quantexp.results.measured import Latency
 
+FASTER, SLOWER, NO_SPEEDUP, UNDECIDED, NO_INTERVAL = "faster", "slower", "no difference", "undecided", "no interval"
 NO_DIFFERENCE, LOSS, GAIN = "no significant difference", "significant loss", "significant gain"
 
 
@@ -28,15 +30,47 @@ class Speedup:
 
     @property
     def verdict(self) -> str:
-        """The words "faster" or "slower" if the whole interval is beyond the margin, else what can be ruled out."""
+        """What the interval decides, in words: of "undecided" it gives the ends of the interval."""
+        word = self.word
+        if word == NO_SPEEDUP:
+            return f"{word} of more than {100 * self.margin:g} %"
+        if word == UNDECIDED and self.low is not None and self.high is not None:
+            return f"{word}: between {_ends(self.low, self.high)}"
+        return word
+
+    @property
+    def word(self) -> str:
+        """What the interval decides: "faster", "slower", "no difference", "undecided" or "no interval"."""
         if self.low is None or self.high is None:
-            return "no interval"
-        if self.low > 1 + self.margin:
-            return "faster"
-        if self.high < 1 / (1 + self.margin):
-            return "slower"
-        largest = max(self.high, 1 / self.low) - 1
-        return f"no difference of more than {math.ceil(1000 * max(largest, self.margin) - 1e-9) / 10:g} %"
+            return NO_INTERVAL
+        return decided(self.low, self.high, self.margin)
+
+
+def decided(low: float, high: float, margin: float) -> str:
+    """Return what the interval of a speedup decides.
+
+    It is "faster" or "slower" if the whole interval is beyond the margin, "no difference" if all of it is within, else
+    "undecided".
+    """
+    if low > 1 + margin:
+        return FASTER
+    if high < 1 / (1 + margin):
+        return SLOWER
+    return NO_SPEEDUP if 1 / (1 + margin) <= low and high <= 1 + margin else UNDECIDED
+
+
+def _ends(low: float, high: float) -> str:
+    """Return the ends of an interval of speedups: `1.2 % slower and 3 % faster`; rounding makes it wider."""
+    if high <= 1:
+        return f"{_percent(low, math.ceil)} and {_percent(high, math.floor)} slower"
+    if low >= 1:
+        return f"{_percent(low, math.floor)} and {_percent(high, math.ceil)} faster"
+    return f"{_percent(low, math.ceil)} slower and {_percent(high, math.ceil)} faster"
+
+
+def _percent(speedup: float, rounded: Callable[[float], int]) -> str:
+    tenths = round(1000 * (max(speedup, 1 / speedup) - 1), 6)  # 0.8 times as fast takes 25 % longer
+    return f"{rounded(tenths) / 10:g} %"
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,22 +78,25 @@ class Latency:
 class Conditions:
     """The conditions of the timing at one batch size, and the reasons not to trust its figures.
 
-    `ended_by` says what ended the measurement: the interval was narrow enough, the time budget was spent, or the
-    protocol has a fixed number of calls. `cores_used` is the CPU time of this process divided by wall time,
-    `others_load` the number of cores that other processes kept busy, `steal` the share of CPU time that the
-    hypervisor gave to other machines. `unstable` holds the reasons not to trust the figures; empty if there are none.
-    `openmp` has the environment variables, of those that are set, which define how OpenMP's threads wait.
+    `ended_by` says what ended the measurement: all intervals were "narrow" and decided; all comparisons were "decided"
+    when the time was spent, or later; the maximum time ("budget") was spent; or the "protocol" has a fixed length.
+    `cores_used` is the CPU time of this process divided by wall time, `others_load` the number of cores that other
+    processes kept busy, `steal` the share of CPU time that the hypervisor gave to other machines. `unstable` holds the
+    reasons not to trust the figures; empty if there are none. `openmp` has the environment variables, of those that are
+    set, which define how OpenMP's threads wait. `repeated` is the share of the rounds that were measured again because
+    another process interrupted them.
     """
 
     batch_size: int
     threads: int
     seconds: float
-    ended_by: Literal["narrow", "budget", "protocol"]
+    ended_by: Literal["narrow", "decided", "budget", "protocol"]
     cores_used: float
     others_load: float
     steal: float
     unstable: tuple[str, ...]
     openmp: dict[str, str] = field(default_factory=dict)
+    repeated: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,9 @@ def latency(
 def speedup(reference: Latency, other: Latency, margin: float) -> Speedup:
     """Return the speedup of `other` over `reference`.
 
-    Each placement gives the median of its log-ratios, with one log-ratio for each pair of rounds. The estimate is the
-    mean over the placements, the interval is Student's t interval, and both are transformed back with exp. With one
-    placement there is no interval, and the speedup is the ratio of the means.
+    Each placement gives the mean of the middle half of its log-ratios, with one log-ratio for each pair of rounds. The
+    estimate is the mean over the placements, the interval is Student's t interval, and both are transformed back with
+    exp. With one placement there is no interval, and the speedup is the ratio of the means.
     """
     if reference.placements < 2:
         return Speedup(reference.batch_size, reference.mean_ms / other.mean_ms, None, None, margin)
@@ -52,13 +52,14 @@ def speedup(reference: Latency, other: Latency, margin: float) -> Speedup:
     return Speedup(reference.batch_size, math.exp(centre), low, high, margin, tuple(np.exp(ratios).tolist()))
 
 
-def half_width(reference: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> float:
-    """Return half the width of the interval of the log-ratio; the samples are by placement and round."""
-    return _half_width(_log_ratios(np.asarray(reference), np.asarray(other)))
+def log_interval(reference: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Return the centre of the interval of the log-ratio and half its width; the samples are by placement and round."""
+    ratios = _log_ratios(np.asarray(reference), np.asarray(other))
+    return float(ratios.mean()), _half_width(ratios)
 
 
 def _log_ratios(reference: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the median log-ratio of each placement, from samples of shape (placements, rounds).
+    """Return the log-ratio of each placement, from samples of shape (placements, rounds): the mean of the middle half.
 
     Two rounds, in which the models run in opposite orders, give one log-ratio: the order changes what a model finds
     in the caches, so single rounds would be biased in one direction or the other.
@@ -66,7 +67,9 @@ def _log_ratios(reference: NDArray[np.float64], other: NDArray[np.float64]) -> N
     by_round = np.log(reference) - np.log(other)
     placements, rounds = by_round.shape
     by_pair = by_round.reshape(placements, -1, 1 if rounds % 2 else 2).mean(axis=2)
-    ratios: NDArray[np.float64] = np.median(by_pair, axis=1)
+    pairs = by_pair.shape[1]
+    cut = max(pairs // 4, (min(pairs, 3) - 1) // 2)  # of three, the median
+    ratios: NDArray[np.float64] = np.sort(by_pair, axis=1)[:, cut : pairs - cut].mean(axis=1)
     return ratios
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quantexp.benchmark.latency import Timing, time_models
+from quantexp.benchmark.paired import _Block, _Looks, _rounds
 from quantexp.config import Benchmark, Dynamic, Eager, Engine, Lab, Paired
 from quantexp.models.mlp import MLP
 from quantexp.quant.engine import supported_engines
@@ -93,16 +95,70 @@ def test_paired_takes_the_same_number_of_rounds_in_every_placement_for_every_mod
 
 
 def test_paired_ends_when_the_interval_is_narrow_and_says_so() -> None:
-    found, _ = timing(4, Paired(placements=4, narrow=1000.0, seconds=60.0))
+    found, _ = timing(4, Paired(placements=4, narrow=1000.0, margin=1.0, seconds=60.0))  # 1: anything up to twice
     assert found.conditions.ended_by == "narrow"
     assert {one.placements for one in found.latencies} == {4}, "the least number, as any interval is narrow enough"
 
 
 def test_paired_ends_when_the_seconds_are_spent_and_says_so() -> None:
-    found, _ = timing(4, Paired(placements=1000, seconds=0.05))
+    found, _ = timing(4, Paired(placements=1000, seconds=0.05, extend=1.0))
     assert found.conditions.ended_by == "budget"
     assert 2 <= found.latencies[0].placements < 1000
     assert found.conditions.seconds >= 0.05
+
+
+SURE, WAVERING = [2.0, 2.02, 1.98, 2.01], [1.0, 1.04, 0.97, 1.02]  # ratios by placement
+
+
+def looked(ratios: list[float], seconds: float, looks: _Looks | None = None, **settings: float) -> str | None:
+    """What ends a measurement with these ratios after so many seconds, of a budget of 2 that can be extended to 8."""
+    placements = [[[ratio] * 2, [1.0] * 2] for ratio in ratios]
+    return (looks or _Looks(Paired(placements=4, **settings))).ended(placements, seconds)  # type: ignore[arg-type]
+
+
+def test_within_its_time_a_measurement_ends_only_when_narrow_and_decided() -> None:
+    assert looked(SURE, 0.5, narrow=0.05) == "narrow"
+    assert looked(SURE, 0.5, narrow=0.001) is None
+    assert looked([1.01, 1.0101, 1.0099, 1.01], 0.5, narrow=0.05) is None, "it ends on both sides of the margin"
+
+
+def test_when_its_time_is_spent_a_measurement_goes_on_only_while_it_decides_nothing() -> None:
+    assert looked(SURE, 2.1, narrow=0.001) == "decided"
+    assert looked(WAVERING, 2.1) is None
+    assert looked(WAVERING, 7.9) is None
+    assert looked(WAVERING, 8.0) == "budget"
+    assert looked(WAVERING, 2.1, extend=1.0) == "budget"
+
+
+def test_the_interval_is_looked_at_a_few_times_only() -> None:
+    looks = _Looks(Paired(placements=4, narrow=0.05))
+    assert looked(WAVERING, 0.1, looks) is None
+    assert looked(SURE, 0.2, looks) is None, "the next look is at five placements"
+    assert looked([*SURE, 2.0], 0.3, looks) == "narrow"
+    looks = _Looks(Paired(placements=100))
+    assert looked(SURE, 2.0, looks) == "decided", "there is a look when the time is spent"
+
+
+def test_a_placement_has_the_rounds_that_make_the_interval_narrowest() -> None:
+    # 4 times the root of 90 ms, for copying and warming up, over 10 ms, for two rounds of 5 ms
+    assert _rounds(_Block(1, 1), 0.09, 0.005) == 2 * 12
+    assert _rounds(_Block(5, 2), 0.09, 0.01) == 12, "with two slices a single round is balanced"
+    assert _rounds(_Block(1, 1), 1e-6, 10.0) == 2
+    assert _rounds(_Block(1, 1), 10.0, 1e-6) == 100
+
+
+class Sleeper(nn.Module):
+    """A network that does not compute: for the operating system it looks like one that was interrupted."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(1e-3)
+        return x
+
+
+def test_rounds_that_were_interrupted_are_measured_again_three_times_and_that_is_recorded() -> None:
+    with threads(1):
+        found = time_models([prepared(Sleeper()), prepared(Sleeper())], split(), 4, Paired(placements=2, seconds=0.05))
+    assert found.conditions.repeated == 3 / 4
 
 
 def test_with_no_time_at_all_there_still_is_an_interval() -> None:

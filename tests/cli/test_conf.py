@@ -155,7 +155,14 @@ def test_every_method_composes_with_a_precision_of_its_own_choice(method: type[Q
 
 
 def test_the_quick_benchmark_is_the_paired_one_with_less_of_all() -> None:
-    assert to_experiment(composed("benchmark=quick")).benchmark == Paired(threads=1, placements=3, seconds=0.1)
+    quick = Paired(threads=1, placements=3, seconds=0.1, extend=1.0)
+    assert to_experiment(composed("benchmark=quick")).benchmark == quick
+
+
+def test_the_fine_benchmark_is_the_paired_one_with_at_most_a_minute() -> None:
+    fine = to_experiment(composed("benchmark=fine")).benchmark
+    assert fine == Paired(narrow=0.0025, seconds=15.0)
+    assert fine.seconds * fine.extend == 60
 
 
 def test_a_server_takes_its_address_from_the_environment_unless_told() -> None:

@@ -175,7 +175,7 @@ def test_the_full_table_has_intervals_flips_and_verdicts_and_a_row_a_batch_size(
     assert first["Accuracy (%)"].startswith("97.40 [")
     assert (first["Batch"], first["Speedup"]) == ("1", "2.50x [2.40, 2.60] faster")
     assert (second["Task"], second["Accuracy (%)"], second["Batch"]) == ("", "", "64")
-    assert second["Speedup"] == "1.00x [0.99, 1.01] no difference"
+    assert second["Speedup"] == "1.00x [0.99, 1.01] undecided"
 
 
 def test_notes_of_the_full_table_are_numbered_and_said_once() -> None:
@@ -225,7 +225,7 @@ def test_an_interval_over_seeds_is_students_over_logarithms() -> None:
     table = seeds_table(sweep(*over_seeds("static", [978, 978, 978], [1.0, math.e, math.e**2])))
     assert table is not None
     low, high = math.exp(1 - 4.30265 / math.sqrt(3)), math.exp(1 + 4.30265 / math.sqrt(3))
-    assert column(table, "Speedup B1") == [f"2.72x [{low:.2f}, {high:.2f}] no significant difference"]
+    assert column(table, "Speedup B1") == [f"2.72x [{low:.2f}, {high:.2f}] undecided"]
     assert column(table, "Accuracy") == ["+0.00 points [-0.10, +0.10] over 3 seeds"]
     assert column(table, "Verdict") == ["no significant difference"]
 

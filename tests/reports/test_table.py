@@ -134,10 +134,10 @@ def test_a_gain_of_accuracy_has_a_plus_sign() -> None:
     [
         (Speedup(1, 2.5, 2.4, 2.6, 0.01), "2.50x [2.40, 2.60] faster"),
         (Speedup(1, 0.5, 0.4, 0.6, 0.01), "0.50x [0.40, 0.60] slower"),
-        (Speedup(1, 1.0, 0.97, 1.02, 0.01), "1.00x [0.97, 1.02] no difference"),
+        (Speedup(1, 1.0, 0.97, 1.02, 0.01), "1.00x [0.97, 1.02] undecided"),
         (Speedup(1, 2.5, None, None, 0.01), "2.50x"),
     ],
-    ids=["faster", "slower", "no difference", "no interval"],
+    ids=["faster", "slower", "undecided", "no interval"],
 )
 def test_a_speedup_is_called_faster_or_slower_only_if_it_is_significant(one: Speedup, told: str) -> None:
     assert changes(with_comparison(speedups=(one,)))["Latency B1 (ms)"] == told
@@ -184,7 +184,7 @@ def test_the_compiled_float_model_stands_below_the_eager_one_at_each_batch_size(
         ("Latency B1 (ms)", "0.500 ± 0.050", "0.200 ± 0.020", "2.50x [2.40, 2.60] faster"),
         ("  compiled B1", "0.360 ± 0.036", "", "vs compiled: 1.80x [1.70, 1.90] faster"),
         ("Latency B64 (ms)", "4.000 ± 0.400", "2.000 ± 0.200", "2.00x [1.90, 2.10] faster"),
-        ("  compiled B64", "2.000 ± 0.200", "", "vs compiled: 1.00x [0.99, 1.01] no difference"),
+        ("  compiled B64", "2.000 ± 0.200", "", "vs compiled: 1.00x [0.99, 1.01] undecided"),
     )
     assert {len(row) for row in rows} == {4}
 
@@ -247,7 +247,7 @@ def test_why_a_model_is_not_faster_is_said_for_each_batch_size_at_which_it_is_no
     )
     assert comparison_table(made).notes[2:4] == (
         "Latency at batch 1: slower. Reasons: the calls decide; no VNNI.",
-        "Latency at batch 64: no difference of more than 4 %. Reasons: no VNNI.",
+        "Latency at batch 64: undecided: between 2.1 % slower and 4 % faster. Reasons: no VNNI.",
     )
     assert "Reasons" not in note(comparison_table(REPORT))
     one = with_comparison(not_faster=(NotFaster(64, ("no VNNI",)),))

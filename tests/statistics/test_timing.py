@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from quantexp.results import Latency, Speedup
-from quantexp.statistics.timing import half_width, latency, speedup
+from quantexp.statistics.timing import latency, log_interval, speedup
 
 
 def timed(samples_ms: Sequence[float], placements: int = 1, *, batch_size: int = 1, calls: int = 1) -> Latency:
@@ -78,10 +78,17 @@ def test_the_interval_is_students_over_the_placements() -> None:
     assert found.high == pytest.approx(math.exp(mean(logs) + reach), rel=1e-12)
 
 
-def test_a_placement_counts_with_the_median_of_its_pairs_of_rounds() -> None:
+def test_a_pair_of_rounds_that_was_disturbed_does_not_count() -> None:
     slow_once, fast_once = [2.0, 2.0, 2.0, 2.0, 900.0, 900.0], [3.0, 3.0, 0.003, 3.0, 3.0, 3.0]
     found = pair([*slow_once, *fast_once], [1.0] * 12, 2)
     assert found.ratio == pytest.approx(math.sqrt(2.0 * 3.0), rel=1e-12)
+
+
+def test_a_placement_counts_with_the_mean_of_the_middle_half_of_its_pairs_of_rounds() -> None:
+    logs = [-9.0, 0.1, 0.4, 0.9, 1.0, 7.0, 9.0, 0.0]  # in order -9, 0, 0.1, 0.4, 0.9, 1, 7, 9
+    rounds = [math.exp(log) for log in logs for _ in range(2)]
+    found = pair(rounds * 2, [1.0] * 32, 2)
+    assert math.log(found.ratio) == pytest.approx((0.1 + 0.4 + 0.9 + 1.0) / 4, rel=1e-12)
 
 
 def test_who_goes_first_does_not_matter_as_the_next_round_turns_the_order_about() -> None:
@@ -112,7 +119,7 @@ def test_a_speedup_keeps_its_margin_and_the_ratio_of_each_placement() -> None:
     assert math.prod(found.per_placement) ** (1 / 2) == pytest.approx(found.ratio, rel=1e-12)
 
 
-def test_half_the_width_that_ends_a_measurement_is_that_of_the_interval_that_is_reported() -> None:
+def test_the_interval_that_ends_a_measurement_is_the_one_that_is_reported() -> None:
     chance = random.Random(0)
     for placements, rounds in ((2, 2), (10, 4), (7, 6)):
         float_ms = [[chance.uniform(1.8, 2.2) for _ in range(rounds)] for _ in range(placements)]
@@ -120,6 +127,7 @@ def test_half_the_width_that_ends_a_measurement_is_that_of_the_interval_that_is_
         found = pair([*chain(*float_ms)], [*chain(*quantized_ms)], placements)
         assert found.low is not None
         assert found.high is not None
-        reach = half_width(float_ms, quantized_ms)
+        centre, reach = log_interval(float_ms, quantized_ms)
+        assert centre == pytest.approx(math.log(found.ratio), rel=1e-9, abs=1e-12)
         assert reach == pytest.approx(math.log(found.high / found.low) / 2, rel=1e-9)
         assert reach == pytest.approx(math.log(found.high / found.ratio), rel=1e-9)

@@ -1,0 +1,50 @@
+"""Timed calls of a network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+from quantexp.results import Latency
+from quantexp.tasks.inputs import Batch
+
+LEAST_WAIT_SECONDS = 2e-5  # shorter waits are within the resolution of the CPU time
+WAIT_SHARE = 0.01  # of the time of the calls
+
+Network: TypeAlias = Callable[..., Any]
+"""Called as `network(*batch)`."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """The latency of each network, what ended the measurement, and the share of it that was repeated."""
+
+    latencies: tuple[Latency, ...]
+    ended_by: Literal["narrow", "decided", "budget", "protocol"]
+    repeated: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The mean seconds of a call, and whether the operating system ran something else meanwhile."""
+
+    seconds: float
+    interrupted: bool
+
+
+def timed(model: Network, inputs: list[Batch], calls: int, start: int = 0) -> Taken:
+    """Time consecutive calls, which rotate over the inputs."""
+    turns = [inputs[(start + index) % len(inputs)] for index in range(calls)]
+    used = time.thread_time()
+    started = time.perf_counter()
+    for batch in turns:
+        model(*batch)
+    seconds = time.perf_counter() - started
+    waited = seconds - (time.thread_time() - used)
+    # With several threads this one also waits for the others.
+    interrupted = torch.get_num_threads() == 1 and waited > max(LEAST_WAIT_SECONDS, WAIT_SHARE * seconds)
+    return Taken(seconds / calls, interrupted)

@@ -1,0 +1,210 @@
+"""The protocol `paired`: the networks run alternately, and are copied to new memory many times.
+
+Two copies of one network differ by a few percent, depending on the addresses of their weights. So each placement in
+memory is one sample of the speedup, and the interval is computed over placements. A placement has several rounds, and
+each round has one block of calls for each network. A block is long enough for the resolution of the clock, but short,
+because disturbances of the machine last only milliseconds. A block of many calls is timed in slices, and the networks
+alternate after each slice. A call then finds the caches as the other network left them, as in a service that also does
+other work.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from quantexp.benchmark.calls import Network, Timed, timed
+from quantexp.config import Paired
+from quantexp.results.comparison import UNDECIDED, decided
+from quantexp.runtimes import Prepared
+from quantexp.statistics.timing import latency, log_interval
+from quantexp.tasks.inputs import Batch
+
+BLOCK_SECONDS = 2e-4  # about the shortest block: a disturbance of the machine then also affects the next network
+SLICE_SECONDS = 5e-3  # about the longest time before it is the turn of the next network
+SPREADS = 4.0  # deviation of the log-ratio of a pair of rounds, over that of placements; docs/measurement.md shows it
+MOST_ROUNDS = 100  # in a placement, an even number
+RETRIES = 3  # of rounds that were interrupted
+GROWTH = 1.2  # of the number of placements between two looks at the interval; each look can end the measurement
+WARM_UPS = 5  # at most
+IMPROVEMENT = 0.98  # a round that takes a larger share of the best time so far is no improvement
+MAX_SHIFT = 1 << 20  # size of the tensor that moves the next copy to another address
+
+
+def time_paired(contestants: Sequence[Prepared], inputs: list[Batch], batch_size: int, protocol: Paired) -> Timed:
+    """Time the contestants by placements; the first one is the reference of the comparisons."""
+    started = time.perf_counter()
+    chance = random.Random()  # not seeded: an order shared by all runs would give all of them the same bias
+    first_ms = [timed(contestant.network, inputs, 1).seconds * 1e3 for contestant in contestants]
+    call_seconds = [_call_seconds(contestant.network, inputs) for contestant in contestants]
+    block = _Block.of(protocol.calls, min(call_seconds))
+    placements: list[list[list[float]]] = []  # samples in ms by placement, contestant and round
+    looks, rounds, units, repeated = _Looks(protocol), None, 0, 0
+    while True:
+        before = time.perf_counter()
+        copies = _placed(contestants, chance)
+        round_seconds = _warm_up(copies, inputs, block, chance)
+        rounds = rounds or _rounds(block, time.perf_counter() - before, round_seconds)
+        samples, again = _samples(copies, inputs, block, rounds, chance)
+        placements.append(samples)
+        units, repeated = units + rounds // block.unit + again, repeated + again
+        ended = looks.ended(placements, time.perf_counter() - started)
+        if ended:
+            break
+    latencies = tuple(
+        latency(
+            batch_size, [ms for samples in placements for ms in samples[index]], block.calls, len(placements), first
+        )
+        for index, first in enumerate(first_ms)
+    )
+    return Timed(latencies, ended, repeated / units)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The calls of a network that are timed together as a slice, and the slices of a block."""
+
+    slice_calls: int
+    slices: int
+
+    @classmethod
+    def of(cls, least_calls: int, call_seconds: float) -> _Block:
+        """Return the block for a call of `call_seconds`, at least 100 times the resolution of the clock."""
+        least_seconds = max(BLOCK_SECONDS, 100 * time.get_clock_info("perf_counter").resolution)
+        calls = max(least_calls, round(least_seconds / call_seconds))
+        slice_calls = min(calls, max(1, round(SLICE_SECONDS / call_seconds)))
+        return cls(slice_calls, math.ceil(calls / slice_calls))
+
+    @property
+    def calls(self) -> int:
+        return self.slice_calls * self.slices
+
+    @property
+    def unit(self) -> int:
+        """The fewest rounds in which each network runs first as often as last."""
+        return 1 + self.slices % 2
+
+
+def _samples(
+    copies: Sequence[Network], inputs: list[Batch], block: _Block, rounds: int, chance: random.Random
+) -> tuple[list[list[float]], int]:
+    """Return the mean milliseconds of a call in each block, by network and round, and what was measured again.
+
+    Rounds that another process interrupted are measured again, up to `RETRIES` times.
+    """
+    samples: list[list[float]] = [[] for _ in copies]
+    again = 0
+    for _ in range(0, rounds, block.unit):
+        for attempt in range(RETRIES + 1):
+            taken, interrupted = _unit(copies, inputs, block, chance)
+            if not interrupted or attempt == RETRIES:
+                break
+            again += 1
+        for kept, new in zip(samples, taken, strict=True):
+            kept += new
+    return samples, again
+
+
+def _unit(
+    copies: Sequence[Network], inputs: list[Batch], block: _Block, chance: random.Random
+) -> tuple[list[list[float]], bool]:
+    """Return the milliseconds of the fewest rounds that are balanced, and whether they were interrupted.
+
+    The order is shuffled for every other turn and reversed in the turn after it. The order changes what a network finds
+    in the caches, so each network must run early as often as late.
+    """
+    samples = [[0.0] * block.unit for _ in copies]
+    interrupted = False
+    order: list[int] = []
+    for turn in range(block.unit * block.slices):
+        order = order[::-1] if turn % 2 else chance.sample(range(len(copies)), len(copies))
+        for index in order:
+            taken = timed(copies[index], inputs, block.slice_calls, start=turn)
+            samples[index][turn // block.slices] += taken.seconds * 1e3 / block.slices
+            interrupted |= taken.interrupted
+    return samples, interrupted
+
+
+def _placed(contestants: Sequence[Prepared], chance: random.Random) -> list[Network]:
+    """Copy the contestants to other addresses in memory, in random order because the order affects the addresses."""
+    copies: dict[int, Network] = {}
+    shifts = []  # freed after all copies are made
+    for index in chance.sample(range(len(contestants)), len(contestants)):
+        shifts.append(torch.empty(chance.randrange(1, MAX_SHIFT)))
+        copies[index] = contestants[index].copied()
+    return [copies[index] for index in range(len(contestants))]
+
+
+def _call_seconds(model: Network, inputs: list[Batch]) -> float:
+    timed(model, inputs, len(inputs))  # warm-up
+    return timed(model, inputs, len(inputs)).seconds
+
+
+def _warm_up(copies: Sequence[Network], inputs: list[Batch], block: _Block, chance: random.Random) -> float:
+    """Run the copies in turns, as they are timed, until that no longer becomes faster; return the seconds of a round.
+
+    In the first calls on new memory the caches and the address translation are filled.
+    """
+    best = math.inf
+    for _ in range(WARM_UPS):
+        started = time.perf_counter()
+        _unit(copies, inputs, block, chance)
+        seconds = (time.perf_counter() - started) / block.unit
+        if seconds > IMPROVEMENT * best:
+            break
+        best = seconds
+    return min(best, seconds)
+
+
+def _rounds(block: _Block, placing_seconds: float, round_seconds: float) -> int:
+    """Return the rounds of a placement that make the interval narrowest for the time spent.
+
+    With p placements of n units of rounds, s the deviation of placements and w that of units, the variance of the
+    estimate is (s² + w² / n) / p, and its time p · (placing + n · unit). Their product is least for
+    n = w / s · sqrt(placing / unit).
+    """
+    units = SPREADS * math.sqrt(placing_seconds / (block.unit * round_seconds))
+    return block.unit * max(1, min(MOST_ROUNDS // block.unit, round(units)))
+
+
+class _Looks:
+    """When the intervals are looked at, and what they end: few looks, as each could end the measurement by chance."""
+
+    def __init__(self, protocol: Paired) -> None:
+        self.protocol = protocol
+        self.next = protocol.placements
+        self.spent = False
+
+    def ended(
+        self, placements: Sequence[Sequence[Sequence[float]]], seconds: float
+    ) -> Literal["narrow", "decided", "budget", "protocol"] | None:
+        """Return what ends the measurement after these placements, None if it continues."""
+        protocol, count = self.protocol, len(placements)
+        first, *others = zip(*placements, strict=True)
+        if count < 2:
+            return None
+        if not others:
+            return "protocol" if count >= protocol.placements or seconds >= protocol.seconds else None
+        if seconds >= protocol.seconds * protocol.extend:
+            return "budget"
+        now_spent = seconds >= protocol.seconds and not self.spent
+        if count < self.next and not now_spent:
+            return None
+        self.spent = seconds >= protocol.seconds
+        self.next = max(count + 1, math.ceil(GROWTH * count))
+        intervals = [log_interval(first, other) for other in others]
+        if any(_word(*interval, protocol.margin) == UNDECIDED for interval in intervals):
+            return None
+        if self.spent:
+            return "decided"
+        return "narrow" if all(width <= protocol.narrow for _, width in intervals) else None
+
+
+def _word(centre: float, width: float, margin: float) -> str:
+    return decided(math.exp(centre - width), math.exp(centre + width), margin)
