@@ -95,14 +95,3 @@ def real_data() -> str:
     if REAL_DATA is None:
         pytest.skip("QUANTEXP_DATA_DIR names no folder with the real data")
     return str(Path(REAL_DATA).resolve())
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Give the tests of a module to one worker if they share something that takes long to make.
-
-    When the collection is complete, it is too late: then the workers read the groups.
-    """
-    made = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-    shared = any(one[-1].scope == "module" for one in made.values())
-    if shared and item.get_closest_marker("xdist_group") is None:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
