@@ -16,6 +16,8 @@ from quantexp.system.errors import BenchmarkError
 from quantexp.system.openmp import SPIN_COUNT, VARIABLE, shortened
 from quantexp.tasks.data import Tensors
 
+pytestmark = pytest.mark.serial
+
 QUICK = {"placements": 2, "seconds": 0.05}
 several = pytest.mark.skipif(not shortened() or usable_cores() < 2, reason="needs GNU OpenMP and two cores")
 

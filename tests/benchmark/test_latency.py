@@ -21,6 +21,8 @@ from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.data import Tensors
 from tests.networks import made
 
+pytestmark = pytest.mark.serial
+
 EXAMPLES, FEATURES = 20, 5
 ENGINES = [Engine(name) for name in supported_engines()]
 BATCHES = 8  # distinct ones that the calls rotate over

@@ -11,6 +11,8 @@ from quantexp.benchmark import noise
 from quantexp.benchmark.noise import Clock, Load, reasons
 from quantexp.results import Latency
 
+pytestmark = pytest.mark.serial
+
 CORES = 4
 QUIET = Load(seconds=2.0, cores_used=1.0, others_load=0.0, steal=0.0)
 SPIN = "import time\nwhile time.process_time() < 0.5: pass"
