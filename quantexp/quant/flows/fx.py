@@ -33,7 +33,7 @@ HANDLES = "the layers that FX can quantize"
 DYNAMICALLY = "nn.Linear"
 TRACEABLE = (
     "quant.flow=fx needs a network that torch.ao can trace and fuse",
-    ("use quant.flow=eager, or quant=dynamic in quant.flow=eager, which traces nothing"),
+    "use quant.flow=eager, or quant=dynamic in quant.flow=eager, which traces nothing",
 )
 
 
