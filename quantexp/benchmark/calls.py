@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
-from quantexp.results import Latency
+from quantexp.results import Ended, Latency
 from quantexp.tasks.inputs import Batch
 
 LEAST_WAIT_SECONDS = 2e-5  # shorter waits are within the resolution of the CPU time
@@ -24,7 +24,7 @@ class Timed:
     """The latency of each network, what ended the measurement, and the share of it that was repeated."""
 
     latencies: tuple[Latency, ...]
-    ended_by: Literal["narrow", "decided", "budget", "protocol"]
+    ended_by: Ended
     repeated: float = 0.0
 
 

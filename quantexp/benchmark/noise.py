@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import psutil
 
 from quantexp.results import Latency
+from quantexp.statistics.timing import uncertainty
 from quantexp.system.environment import usable_cores
 
 OTHERS_SHARE = 0.1  # of the cores; an idle system is below it
 STEAL_SHARE = 0.01
-SPREAD = 0.5  # of the median, between the 10th and the 90th percentile of the blocks
+UNCERTAINTY = 0.1  # half the width of an interval, as a share
+SPREAD = 0.5  # of the median, between the 10th and the 90th percentile of the calls, where there is no interval
 SPARE_CORES = 0.3  # above the number of threads; the background work of torch needs less
 LEAST_SECONDS = 0.2  # CPU times have a resolution of 10 ms: over shorter times, shares are rounding errors
 
@@ -55,10 +57,19 @@ def reasons(load: Load, threads: int, latencies: Sequence[Latency]) -> tuple[str
         found.append(f"{threads} threads share {cores} cores")
     if measurable and load.cores_used > threads + SPARE_CORES:
         found.append(f"this process used {load.cores_used:.1f} cores for {threads} threads")
+    return (*found, *_scatter(latencies))
+
+
+def _scatter(latencies: Sequence[Latency]) -> Iterator[str]:
+    """Yield what the latencies themselves tell against them."""
+    if latencies[0].placements > 1:
+        unknown = uncertainty(latencies)
+        if unknown > UNCERTAINTY:
+            yield f"the {'latency' if len(latencies) == 1 else 'speedup'} is only known to ±{unknown:.0%}"
+        return
     spread = max((latency.p90_ms - latency.p10_ms) / latency.median_ms for latency in latencies)
     if spread > SPREAD:
-        found.append(f"the timed blocks spread by {spread:.0%} of their median")
-    return tuple(found)
+        yield f"the timed blocks spread by {spread:.0%} of their median"
 
 
 def _readings() -> tuple[float, float, float, float, float]:

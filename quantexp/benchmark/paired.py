@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from quantexp.benchmark.calls import Network, Timed, timed
 from quantexp.config import Paired
+from quantexp.results import Ended
 from quantexp.results.comparison import UNDECIDED, decided
 from quantexp.runtimes import Prepared
 from quantexp.statistics.timing import latency, log_interval
@@ -32,8 +33,8 @@ SPREADS = 4.0  # deviation of the log-ratio of a pair of rounds, over that of pl
 MOST_ROUNDS = 100  # in a placement, an even number
 RETRIES = 3  # of rounds that were interrupted
 GROWTH = 1.2  # of the number of placements between two looks at the interval; each look can end the measurement
-WARM_UPS = 5  # at most
-IMPROVEMENT = 0.98  # a round that takes a larger share of the best time so far is no improvement
+WARM_UPS = 4  # balanced rounds before those that are timed, at most
+SETTLED = 1.1  # a round is warm if it takes at most so many times as long as those of the last placement
 MAX_SHIFT = 1 << 20  # size of the tensor that moves the next copy to another address
 
 
@@ -45,13 +46,14 @@ def time_paired(contestants: Sequence[Prepared], inputs: list[Batch], batch_size
     call_seconds = [_call_seconds(contestant.network, inputs) for contestant in contestants]
     block = _Block.of(protocol.calls, min(call_seconds))
     placements: list[list[list[float]]] = []  # samples in ms by placement, contestant and round
-    looks, rounds, units, repeated = _Looks(protocol), None, 0, 0
+    looks, rounds, units, repeated, usual = _Looks(protocol), None, 0, 0, 0.0
     while True:
         before = time.perf_counter()
         copies = _placed(contestants, chance)
-        round_seconds = _warm_up(copies, inputs, block, chance)
-        rounds = rounds or _rounds(block, time.perf_counter() - before, round_seconds)
+        warm_seconds = _warm_up(copies, inputs, block, chance, usual)
+        rounds = rounds or _rounds(block, time.perf_counter() - before, warm_seconds)
         samples, again = _samples(copies, inputs, block, rounds, chance)
+        usual = block.calls * sum(statistics.median(samples_ms) for samples_ms in samples) / 1e3
         placements.append(samples)
         units, repeated = units + rounds // block.unit + again, repeated + again
         ended = looks.ended(placements, time.perf_counter() - started)
@@ -146,20 +148,20 @@ def _call_seconds(model: Network, inputs: list[Batch]) -> float:
     return timed(model, inputs, len(inputs)).seconds
 
 
-def _warm_up(copies: Sequence[Network], inputs: list[Batch], block: _Block, chance: random.Random) -> float:
-    """Run the copies in turns, as they are timed, until that no longer becomes faster; return the seconds of a round.
+def _warm_up(
+    copies: Sequence[Network], inputs: list[Batch], block: _Block, chance: random.Random, usual: float
+) -> float:
+    """Run the copies in turns, as they are timed, until a round takes about the usual seconds; return its seconds.
 
     In the first calls on new memory the caches and the address translation are filled.
     """
-    best = math.inf
     for _ in range(WARM_UPS):
         started = time.perf_counter()
         _unit(copies, inputs, block, chance)
         seconds = (time.perf_counter() - started) / block.unit
-        if seconds > IMPROVEMENT * best:
+        if seconds <= SETTLED * usual:
             break
-        best = seconds
-    return min(best, seconds)
+    return seconds
 
 
 def _rounds(block: _Block, placing_seconds: float, round_seconds: float) -> int:
@@ -181,17 +183,16 @@ class _Looks:
         self.next = protocol.placements
         self.spent = False
 
-    def ended(
-        self, placements: Sequence[Sequence[Sequence[float]]], seconds: float
-    ) -> Literal["narrow", "decided", "budget", "protocol"] | None:
-        """Return what ends the measurement after these placements, None if it continues."""
+    def ended(self, placements: Sequence[Sequence[Sequence[float]]], seconds: float) -> Ended | None:
+        """Return what ends the measurement after these placements, which took `seconds`; None if it continues."""
         protocol, count = self.protocol, len(placements)
+        most = protocol.seconds * protocol.extend
         first, *others = zip(*placements, strict=True)
         if count < 2:
             return None
         if not others:
             return "protocol" if count >= protocol.placements or seconds >= protocol.seconds else None
-        if seconds >= protocol.seconds * protocol.extend:
+        if seconds * (count + 1) / count > most:  # another placement would take too long
             return "budget"
         now_spent = seconds >= protocol.seconds and not self.spent
         if count < self.next and not now_spent:
@@ -199,11 +200,12 @@ class _Looks:
         self.spent = seconds >= protocol.seconds
         self.next = max(count + 1, math.ceil(GROWTH * count))
         intervals = [log_interval(first, other) for other in others]
-        if any(_word(*interval, protocol.margin) == UNDECIDED for interval in intervals):
-            return None
-        if self.spent:
-            return "decided"
-        return "narrow" if all(width <= protocol.narrow for _, width in intervals) else None
+        if all(_word(*interval, protocol.margin) != UNDECIDED for interval in intervals):
+            narrow = all(width <= protocol.narrow for _, width in intervals)
+            return "decided" if self.spent else "narrow" if narrow else None
+        shrinking = math.sqrt(seconds / most)  # of the widths, if the measurement took the maximum time
+        hopeless = any(_word(centre, width * shrinking, protocol.margin) == UNDECIDED for centre, width in intervals)
+        return "undecided" if self.spent and hopeless else None
 
 
 def _word(centre: float, width: float, margin: float) -> str:

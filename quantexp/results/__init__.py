@@ -3,13 +3,14 @@
 from quantexp.results.comparison import Comparison, NotFaster, OtherFloat, QualityChange, Speedup
 from quantexp.results.evidence import Evidence, Layer, LayerLoss, LeftInFloat, Operator, Profile, TimeShare
 from quantexp.results.inputs import InputSpec
-from quantexp.results.measured import Conditions, Latency, Measured, Quality, Size, Training
+from quantexp.results.measured import Conditions, Ended, Latency, Measured, Quality, Size, Training
 from quantexp.results.report import Data, Report, parse_report
 
 __all__ = [
     "Comparison",
     "Conditions",
     "Data",
+    "Ended",
     "Evidence",
     "InputSpec",
     "Latency",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from quantexp.results.evidence import Evidence, Profile
 
@@ -74,12 +74,16 @@ class Latency:
         return self.batch_size / self.median_ms * 1e3
 
 
+Ended: TypeAlias = Literal["narrow", "decided", "undecided", "budget", "protocol"]
+
+
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """The conditions of the timing at one batch size, and the reasons not to trust its figures.
 
     `ended_by` says what ended the measurement: all intervals were "narrow" and decided; all comparisons were "decided"
-    when the time was spent, or later; the maximum time ("budget") was spent; or the "protocol" has a fixed length.
+    when the time was spent, or later; one was "undecided" then, and would still be so after the maximum time; the
+    maximum time ("budget") was spent; or the "protocol" has a fixed length.
     `cores_used` is the CPU time of this process divided by wall time, `others_load` the number of cores that other
     processes kept busy, `steal` the share of CPU time that the hypervisor gave to other machines. `unstable` holds the
     reasons not to trust the figures; empty if there are none. `openmp` has the environment variables, of those that are
@@ -90,7 +94,7 @@ class Conditions:
     batch_size: int
     threads: int
     seconds: float
-    ended_by: Literal["narrow", "decided", "budget", "protocol"]
+    ended_by: Ended
     cores_used: float
     others_load: float
     steal: float

@@ -52,6 +52,17 @@ def speedup(reference: Latency, other: Latency, margin: float) -> Speedup:
     return Speedup(reference.batch_size, math.exp(centre), low, high, margin, tuple(np.exp(ratios).tolist()))
 
 
+def uncertainty(latencies: Sequence[Latency]) -> float:
+    """Return half the width of the widest interval, as a share; the latencies have several placements.
+
+    The intervals are those of the speedups over the first network. If there is only one network, it is that of its
+    latency.
+    """
+    first, *others = (np.reshape(one.samples_ms, (one.placements, -1)) for one in latencies)
+    widths = [_half_width(_log_ratios(first, other)) for other in others or [np.ones_like(first)]]
+    return math.expm1(max(widths))
+
+
 def log_interval(reference: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> tuple[float, float]:
     """Return the centre of the interval of the log-ratio and half its width; the samples are by placement and round."""
     ratios = _log_ratios(np.asarray(reference), np.asarray(other))

@@ -105,11 +105,13 @@ def test_paired_ends_when_the_interval_is_narrow_and_says_so() -> None:
 def test_paired_ends_when_the_seconds_are_spent_and_says_so() -> None:
     found, _ = timing(4, Paired(placements=1000, seconds=0.05, extend=1.0))
     assert found.conditions.ended_by == "budget"
-    assert 2 <= found.latencies[0].placements < 1000
-    assert found.conditions.seconds >= 0.05
+    placements = found.latencies[0].placements
+    assert 2 <= placements < 1000
+    assert found.conditions.seconds * (placements + 1) / placements > 0.05, "one more would have taken too long"
 
 
-SURE, WAVERING = [2.0, 2.02, 1.98, 2.01], [1.0, 1.04, 0.97, 1.02]  # ratios by placement
+# Ratios by placement. The interval of OPEN is 3.182 * 0.735 % / 2 = 1.17 % to either side.
+SURE, OPEN, WAVERING = [2.0, 2.02, 1.98, 2.01], [1.0, 1.009, 0.991, 1.0], [1.0, 1.04, 0.97, 1.02]
 
 
 def looked(ratios: list[float], seconds: float, looks: _Looks | None = None, **settings: float) -> str | None:
@@ -126,10 +128,16 @@ def test_within_its_time_a_measurement_ends_only_when_narrow_and_decided() -> No
 
 def test_when_its_time_is_spent_a_measurement_goes_on_only_while_it_decides_nothing() -> None:
     assert looked(SURE, 2.1, narrow=0.001) == "decided"
-    assert looked(WAVERING, 2.1) is None
-    assert looked(WAVERING, 7.9) is None
-    assert looked(WAVERING, 8.0) == "budget"
-    assert looked(WAVERING, 2.1, extend=1.0) == "budget"
+    assert looked(OPEN, 2.1) is None
+    assert looked(OPEN, 5.0) is None
+    assert looked(OPEN, 6.5) == "budget", "a fifth placement would take more than 8 seconds in all"
+    assert looked(OPEN, 2.1, extend=1.0) == "budget"
+
+
+def test_a_measurement_ends_that_would_decide_nothing_in_all_its_time() -> None:
+    assert looked(WAVERING, 1.9) is None
+    assert looked(WAVERING, 2.1) == "undecided", "half as wide, the interval still reaches beyond the margin"
+    assert looked(OPEN, 2.1, extend=1.4) == "undecided"
 
 
 def test_the_interval_is_looked_at_a_few_times_only() -> None:

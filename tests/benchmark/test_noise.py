@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -26,12 +28,12 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def timed(spread: float = 0.1) -> Latency:
-    """A latency whose blocks spread by this share of their median."""
+    """A latency whose blocks spread by this share of their median, in one placement."""
     return Latency(
         batch_size=1,
         samples_ms=(2.0,) * 4,
         calls_per_sample=1,
-        placements=2,
+        placements=1,
         median_ms=2.0,
         mean_ms=2.0,
         std_ms=0.1,
@@ -87,6 +89,21 @@ def test_blocks_that_spread_by_more_than_half_of_their_median_are_a_reason_which
     told = ("the timed blocks spread by 80% of their median",)
     assert reasons(QUIET, 1, [timed(0.8), timed(0.1)]) == told
     assert reasons(QUIET, 1, [timed(0.1), timed(0.6), timed(0.8)]) == told
+
+
+def placed(*samples_ms: float) -> Latency:
+    """A latency of one sample a placement, that spread widely in the short."""
+    return replace(timed(0.9), samples_ms=samples_ms, placements=len(samples_ms))
+
+
+def test_a_speedup_or_a_latency_known_to_a_tenth_only_is_a_reason_however_the_blocks_spread() -> None:
+    # Of four placements at distance d from their mean the interval is 3.182 * sqrt(4/3) * d / 2 to either side.
+    steady, changing, wild = (placed(*(2 * math.exp(d * sign) for sign in (1, -1, 1, -1))) for d in (0.0, 0.05, 0.1))
+    assert reasons(QUIET, 1, [steady, changing]) == ()
+    assert reasons(QUIET, 1, [steady, changing, wild]) == ("the speedup is only known to ±20%",)
+    assert reasons(QUIET, 1, [wild, wild]) == (), "what both have in common cancels"
+    assert reasons(QUIET, 1, [changing]) == ()
+    assert reasons(QUIET, 1, [wild]) == ("the latency is only known to ±20%",)
 
 
 def test_of_a_time_too_short_to_count_the_work_of_cores_only_what_needs_no_counting_is_a_reason() -> None:
