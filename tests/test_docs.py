@@ -57,6 +57,7 @@ def test_the_page_of_options_is_current() -> None:
     assert shown == options_page(), "run python -m quantexp.cli.options_page > docs/options.md"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "arguments"), SHOWN.values(), ids=SHOWN)
 def test_every_command_composes_to_what_can_be_run(module: str, arguments: list[str]) -> None:
     match module:

@@ -77,6 +77,7 @@ METHODS: dict[str, tuple[Quant, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quant", "precision"), METHODS.values(), ids=METHODS)
 def test_a_task_of_two_tensors_and_its_network_are_run_recorded_and_loaded_with_equal_outputs(
     sample: Sample, examples: Path, quant: Quant, precision: str

@@ -58,6 +58,7 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
 # -- values: told within a second, with exit status 2, before anything is imported or written ------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -325,6 +326,7 @@ def test_damaged_data_are_refused_by_file_and_fault(failed: Swept, damage: str) 
     refused_in_its_sweep(failed, damage, *(MNIST_DAMAGE | SST2_DAMAGE)[damage][1])
 
 
+@pytest.mark.slow
 def test_a_data_folder_that_is_a_file_is_refused(workdir: Path, quantexp: Command) -> None:
     (workdir / "file").write_text("no folder")
     refused(quantexp(f"data_dir={workdir}/file", "task=sst2"), f"data_dir={workdir}/file must hold sst2/train.tsv")
@@ -418,6 +420,7 @@ def test_a_checkpoint_that_does_not_do_is_refused(failed: Swept, fault: str) -> 
     refused_in_its_sweep(failed, fault, *CHECKPOINTS[fault])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("failed")
 def test_no_code_in_a_checkpoint_is_run(weights: dict[str, Path]) -> None:
     assert not (weights["runs-code"].parent / "code-was-run").exists()
@@ -585,6 +588,7 @@ def test_a_store_in_a_folder_that_is_not_there_is_refused(workdir: Path, quantex
     refused(done, "/no/such/folder/mlflow.db", "there is no folder /no/such/folder", "tracking.uri=sqlite:///")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="this system has no folder in which nobody can make a file")
 @pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["run", "sweep"])
 def test_a_store_in_a_folder_in_which_no_file_can_be_made_is_refused_at_once(
@@ -616,6 +620,7 @@ def test_a_database_of_another_program_is_refused(
     refused(quantexp("-m", *SMALL), f"{tmp_path}/mlflow.db cannot be used", "tracking=server")
 
 
+@pytest.mark.slow
 def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(workdir: Path, quantexp: Command) -> None:
     from mlflow import MlflowClient
 

@@ -259,6 +259,7 @@ def test_a_mistyped_argument_ends_the_command_with_status_2(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="this system has no folder in which nobody can make a file")
 @pytest.mark.parametrize(
     ("arguments", "told"),

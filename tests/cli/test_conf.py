@@ -68,6 +68,7 @@ def test_the_defaults_are_those_of_python() -> None:
     assert to_experiment(composed("sweep.name=null")) == Experiment()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "value"), OURS, ids=map("=".join, OURS))
 def test_every_committed_value_composes_to_a_checked_experiment(group: str, value: str) -> None:
     required = {  # what has no default, or does not go with the others'

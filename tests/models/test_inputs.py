@@ -243,6 +243,7 @@ def held(how: str) -> nn.Module:
     return models.build(own("Held", how=how), (InputSpec("values", (4,)),), 3).eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["logits", "tuple", "list"])
 @pytest.mark.parametrize(("method", "flow", "precision"), FLOWS, ids=lambda one: getattr(one, "name", str(one)))
 def test_an_output_that_holds_the_logits_counts_as_the_logits(

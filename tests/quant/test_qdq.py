@@ -48,6 +48,7 @@ def kept(option: Quant, network: nn.Module, batch: Batch) -> QdqNetwork:
     return quantized
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda one: one.name)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_state_brings_its_weights_and_ranges(name: str, option: Quant) -> None:
@@ -62,6 +63,7 @@ def test_a_state_brings_its_weights_and_ranges(name: str, option: Quant) -> None
             assert torch.equal(again(*batch), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda one: one.name)
 def test_it_computes_as_the_kernels_do_and_holds_what_they_hold(option: Quant) -> None:
     network = fresh("mlp", 0)
@@ -114,6 +116,7 @@ class Attends(nn.Module):
         return logits
 
 
+@pytest.mark.slow
 def test_dropout_in_fused_attention_is_on_in_training_and_off_in_evaluation() -> None:
     torch.manual_seed(0)
     batch = (torch.randn(4, 6, 8),)

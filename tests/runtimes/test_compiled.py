@@ -121,6 +121,7 @@ CASES = {
 QUICK = ("float", "static", "static of two inputs")
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(
     "case", [pytest.param(one, id=name, marks=[] if name in QUICK else slow) for name, one in CASES.items()]
@@ -279,6 +280,7 @@ def test_int8_weights_alone_are_floats_in_a_program_which_is_why_they_are_refuse
 # Runs
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_compiled_run_compares_both_compiled_networks_and_stores_the_one_that_was_compiled(
     sample: Callable[..., Experiment], tmp_path: Path

@@ -105,6 +105,7 @@ def spinning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     warn_of_spinning.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_that_trains_sets_the_spin_count_before_torch_is_imported(
     seen: Callable[..., list[str | None]], command: str

@@ -293,6 +293,7 @@ def check(result: RunResult, quant: Quant) -> None:
     assert parse_report(report.to_json().encode()) == report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 @pytest.mark.parametrize("model", [model for model in MODELS if model is not CustomModel], ids=lambda model: model.name)
 @pytest.mark.parametrize("task", [task for task in TASKS if task is not CustomTask], ids=lambda task: task.name)

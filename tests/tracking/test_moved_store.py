@@ -113,6 +113,7 @@ def test_a_sweep_is_reported_as_it_was(
         assert after[f"report-night/{name}"] == (made / REPORT / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["moved", "copied"])
 def test_a_network_is_loaded_and_started_from(
     place: str, request: pytest.FixtureRequest, sample: Callable[..., Experiment]

@@ -109,6 +109,7 @@ def read_all(to: Path) -> None:
 # -- read-only -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_read_only_is_read_and_left_as_it_is(folder: Path, tmp_path: Path) -> None:
     read_all(tmp_path / "before")  # imports what another user may not be allowed to
     forbid_writing(folder)
