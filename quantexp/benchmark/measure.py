@@ -56,6 +56,14 @@ class Measurements:
 
 
 @dataclass(frozen=True)
+class _Kept:
+    """The folder in which a network is stored, and the milliseconds to load it; None if it could not be stored."""
+
+    folder: Path | None
+    load_ms: float | None
+
+
+@dataclass(frozen=True)
 class _Times:
     """The timing of all contestants at one batch size, and the prepared networks."""
 
@@ -86,31 +94,28 @@ def measure(
     """
     log.info("measure   %s %s examples", f"{len(data.evaluated):,}", data.evaluation)
     outputs = [contestant.outputs(data.evaluated, benchmark.threads) for contestant in contestants]
-    measured = []
     with ExitStack() as stack:
         kept = [stack.enter_context(_stored(*pair)) for pair in zip(contestants, recipes, strict=True)]
-        folders = [folder for folder, _ in kept]
         with threads(benchmark.threads):
-            times = _times(contestants, others, folders, data, benchmark, batch_sizes)
+            times = _times(contestants, others, [one.folder for one in kept], data, benchmark, batch_sizes)
             profiles = [_profiles(times, index, data) for index in range(len(contestants))]
-        for index, contestant in enumerate(contestants):
-            folder, load_ms = kept[index]
-            measured.append(
-                Measured(
-                    precision=contestant.precision,
-                    quality=data.objective.quality(outputs[index], data.evaluated.labels),
-                    size=size(contestant.network, folder),
-                    evidence=contestant.evidence,
-                    profiles=profiles[index],
-                    latency=_latencies(times, index),
-                    load_ms=load_ms,
-                    train_seconds=contestant.training.seconds if contestant.training else None,
-                    memory_bytes=_memory(folder, benchmark, batch_sizes),
-                    loss=data.objective.mean_loss(outputs[index], data.evaluated.labels),
-                    prepare_seconds=_prepare_seconds(times, index),
-                    max_difference=_max_difference(times, index, contestant),
-                )
+        measured = [
+            Measured(
+                precision=contestant.precision,
+                quality=data.objective.quality(outputs[index], data.evaluated.labels),
+                size=size(contestant.network, kept[index].folder),
+                evidence=contestant.evidence,
+                profiles=profiles[index],
+                latency=_latencies(times, index),
+                load_ms=kept[index].load_ms,
+                train_seconds=contestant.training.seconds if contestant.training else None,
+                memory_bytes=_memory(kept[index].folder, benchmark, batch_sizes),
+                loss=data.objective.mean_loss(outputs[index], data.evaluated.labels),
+                prepare_seconds=_prepare_seconds(times, index),
+                max_difference=_max_difference(times, index, contestant),
             )
+            for index, contestant in enumerate(contestants)
+        ]
     comparison = _compare(contestants, measured, outputs, data, benchmark, times) if len(contestants) == 2 else None
     other_floats = (
         _other(times, index, other, measured, benchmark) for index, other in enumerate(others, len(contestants))
@@ -195,11 +200,8 @@ def _profiles(times: Sequence[_Times], index: int, data: TaskData) -> tuple[Prof
 
 
 @contextmanager
-def _stored(contestant: Contestant, recipe: Recipe) -> Iterator[tuple[Path | None, float | None]]:
-    """Store a network in a temporary folder; yield the folder and the milliseconds to load the network from it.
-
-    If that fails, both are None: with a full disk the run continues without these figures.
-    """
+def _stored(contestant: Contestant, recipe: Recipe) -> Iterator[_Kept]:
+    """Store a network in a temporary folder; with a full disk the run continues without these figures."""
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
         try:
             stored.save(Path(scratch), contestant.network, recipe)
@@ -208,9 +210,9 @@ def _stored(contestant: Contestant, recipe: Recipe) -> Iterator[tuple[Path | Non
             load_ms = (time.perf_counter() - started) * 1e3
         except Exception as error:  # torch and safetensors raise their own errors
             log.warning("the size of the stored network and its load time could not be measured: %s", error)
-            yield None, None
+            yield _Kept(None, None)
             return
-        yield Path(scratch), load_ms
+        yield _Kept(Path(scratch), load_ms)
 
 
 def _memory(folder: Path | None, benchmark: Benchmark, batch_sizes: Sequence[int]) -> int | None:
