@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
 
@@ -21,6 +22,7 @@ from quantexp.system.errors import ConfigError
 from quantexp.system.terminal import leave
 
 BAD_VALUES = 2  # exit status
+AMBIGUOUS = "Ambiguous value for argument "
 NOISE = ("object_type=", "reference_type=", "Config search path", "provider=", "See https", "Set hydra.verbose")
 
 
@@ -106,18 +108,31 @@ def _elsewhere(key: str, known: Sequence[str]) -> str:
     return ""
 
 
+def _nearest(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {close[0]}?" if close else ""
+
+
 def explain(error: Exception) -> str:
     """Return an error of Hydra or OmegaConf as a message that says what is possible."""
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and isinstance(cause.parent_node, DictConfig):
         known = sorted(str(key) for key in cause.parent_node if key != "hydra")
-        close = difflib.get_close_matches(str(cause.key), known, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
         possible = f"Possible here: {', '.join(known)}" if known else "There are no settings here"
+        hint = _nearest(str(cause.key), known)
         return f"there is no setting {cause.full_key}.{hint} {possible}{_elsewhere(str(cause.full_key), known)}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group} cannot be {name}.{_nearest(name, error.options)} Possible here: {', '.join(error.options)}"
     if isinstance(cause, ValidationError) and "is not a ListConfig" in str(cause):
         return (
             f"{cause.full_key} is a list, got {cause.value!r}; put it in brackets: '{cause.full_key}=[{cause.value}]'"
+        )
+    if str(error).startswith(AMBIGUOUS):
+        argument = str(error).splitlines()[0].removeprefix(AMBIGUOUS).strip("'")
+        return (
+            f"{argument} are several values; a sweep over them takes -m, as in: -m {argument} "
+            "(a setting that takes a list has it in brackets, as in 'batch_size=[1,2]')"
         )
     if str(error).startswith("Config group override must be"):
         return "a config group takes the name of one of its values, as in task=mnist, not a number; see --help"

@@ -80,10 +80,14 @@ def test_a_setting_of_another_method_is_answered_with_those_of_the_chosen_one() 
 
 
 def test_an_unknown_value_of_a_group_is_answered_with_the_possible_ones() -> None:
-    lines = explained("quant=statik").splitlines()
-    assert lines[0] == "In 'config': Could not find 'quant/statik'"
-    assert [line.strip() for line in lines[2:-1]] == sorted(method.name for method in METHODS)
-    assert lines[-1] == LISTS_ALL
+    possible = ", ".join(sorted(method.name for method in METHODS))
+    assert explained("quant=statik") == f"quant cannot be statik. Did you mean static? Possible here: {possible}"
+    assert explained("quant=zzz") == f"quant cannot be zzz. Possible here: {possible}"
+
+
+def test_several_values_without_a_sweep_are_answered_with_how_to_sweep() -> None:
+    told = "quant=none,static are several values; a sweep over them takes -m, as in: -m quant=none,static (a setting"
+    assert explained("quant=none,static").startswith(told)
 
 
 def test_an_unknown_name_is_answered_with_the_possible_ones() -> None:
@@ -154,7 +158,7 @@ def test_a_sweep_with_a_value_that_does_not_exist_starts_no_job(
 ) -> None:
     done = quantexp("-m", "quant=static,statik", PYTHONPATH=without_torch)
     assert done.returncode == 2
-    assert "Could not find 'quant/statik'" in done.stderr
+    assert "quant cannot be statik. Did you mean static?" in done.stderr
     assert list(folder.iterdir()) == []
 
 
@@ -244,7 +248,7 @@ def test_what_was_asked_for_is_told_before_what_is_missing(
     ("argument", "told"),
     [
         ("precison=int8", "quantexp: there is no setting precison. Did you mean precision?"),
-        ("quant=statik", "quantexp: In 'config': Could not find 'quant/statik'"),
+        ("quant=statik", "quantexp: quant cannot be statik. Did you mean static?"),
         ("quant.engine=mkl", "Invalid value 'mkl', expected one of [x86, fbgemm, onednn, qnnpack]"),
         ("+foo=1", "quantexp: there is no setting foo;"),
     ],
