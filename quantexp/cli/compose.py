@@ -123,7 +123,8 @@ def explain(error: Exception) -> str:
         return f"there is no setting {cause.full_key}.{hint} {possible}{_elsewhere(str(cause.full_key), known)}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group} cannot be {name or 'empty'}.{_nearest(name, error.options)} Possible here: {', '.join(error.options)}"
+        possible = ", ".join(error.options)
+        return f"{group} cannot be {name or 'empty'}.{_nearest(name, error.options)} Possible here: {possible}"
     if isinstance(cause, ValidationError) and "is not a ListConfig" in str(cause):
         return (
             f"{cause.full_key} is a list, got {cause.value!r}; put it in brackets: '{cause.full_key}=[{cause.value}]'"
