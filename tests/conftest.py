@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from quantexp.system.openmp import share_cores
 share_cores()  # before torch is imported: tests run beside each other, and train
 
 from quantexp.config import DataSource, Experiment, Paired  # noqa: E402
+from tests.command import CommandServer  # noqa: E402
 
 # Tests that want the real data ask for it by the fixture. Workers inherit the second name, which no run reads.
 if (named := os.environ.pop("QUANTEXP_DATA_DIR", None)) is not None:
@@ -70,14 +71,27 @@ def sample(cache: Path) -> Callable[..., Experiment]:
     return build
 
 
+@pytest.fixture(scope="session")
+def commands() -> Iterator[CommandServer]:
+    """A process that has imported what the command needs."""
+    server = CommandServer()
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def quantexp(cache: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command in the current directory: `quantexp("data=sample", "quant=qat")`."""
+def quantexp(cache: Path, commands: CommandServer) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command in the current directory: `quantexp("data=sample", "quant=qat")`.
+
+    With changes of the environment it starts Python anew; they may concern imports.
+    """
 
     def run(*arguments: str, timeout: float = 180, **environment: str) -> subprocess.CompletedProcess[str]:
         cached = [] if any("cache_dir=" in text for text in arguments) else [f"cache_dir={cache}"]
         if {"--help", "--cfg", "--info"} & set(arguments):
             cached = []
+        if not environment:
+            return commands.run([*arguments, *cached], timeout)
         return subprocess.run(
             [sys.executable, "-m", "quantexp", *arguments, *cached],
             capture_output=True,

@@ -32,7 +32,7 @@ from quantexp.tasks import mnist, sst2
 pytestmark = pytest.mark.slow
 
 TASKS = {"mnist": Mnist, "sst2": Sst2}
-FLOWS = (Flow.fx, Flow.pt2e)
+FLOWS = {"mnist": Flow.fx, "sst2": Flow.pt2e}
 FLOAT_AT_LEAST = {"mnist": 0.968, "sst2": 0.795}
 DROP_AT_MOST = {"mnist": 0.005, "sst2": 0.010}
 QAT_BELOW_STATIC_AT_MOST = {"mnist": 0.003, "sst2": 0.010}
@@ -88,15 +88,13 @@ def test_quantizing_after_training_costs_little_accuracy(outcome, task: str, met
     assert abs(comparison.quality.drop) <= DROP_AT_MOST[task]
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "flow"), FLOWS.items())
 def test_qat_does_not_fall_below_static(outcome, task: str, flow: Flow) -> None:
     static, qat = (outcome(task, method, flow=flow).report.result.quality.value for method in (Static, Qat))
     assert qat - static >= -QAT_BELOW_STATIC_AT_MOST[task]
 
 
-@pytest.mark.parametrize("flow", FLOWS)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("task", "flow"), FLOWS.items())
 def test_qat_moves_the_weights(outcome, task: str, flow: Flow) -> None:
     def integers(method: type[Quant]) -> Tensor:
         first = next(held_weights(outcome(task, method, flow=flow).model)).weight

@@ -217,8 +217,7 @@ def of_type(dtype: torch.dtype, count: int = 8) -> Batch:
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32], ids=str)
 @pytest.mark.parametrize("how", ["product", "filled", "matrix product"])
-@pytest.mark.parametrize("flow", [Flow.fx, Flow.pt2e])
-@pytest.mark.parametrize("method", [Static, Qat], ids=of_case)
+@pytest.mark.parametrize(("method", "flow"), [(Static, Flow.fx), (Qat, Flow.pt2e)], ids=of_case)
 def test_masks_of_any_type_combine_with_values_in_any_way(
     method: type[Static | Qat], flow: Flow, how: str, dtype: torch.dtype
 ) -> None:

@@ -140,9 +140,9 @@ def test_of_two_layers_one_alone_is_all_but_the_other(workdir: Path, small: Call
 @pytest.mark.parametrize(
     "quant",
     [
-        *(Dynamic(flow=flow) for flow in (Flow.eager, Flow.torchao)),
+        Dynamic(flow=Flow.torchao),
         Static(flow=Flow.eager, calibration_examples=64),
-        *(Qat(flow=flow) for flow in (Flow.fx, Flow.pt2e)),
+        Qat(flow=Flow.pt2e),
         *(WeightOnly(), FakeQuant(weight_bits=2)),
     ],
     ids=lambda quant: f"{quant.name}-{getattr(quant, 'flow', 'simulated')}",
