@@ -37,6 +37,8 @@ from quantexp.system.errors import DataError
 from quantexp.tasks import sources
 from quantexp.training.baseline import trained
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 SMALL = ("data=sample", "benchmark=quick", "batch_size=1", "train.epochs=1", "task.hidden=[8]")
@@ -58,7 +60,6 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
 # -- values: told within a second, with exit status 2, before anything is imported or written ------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -330,13 +331,11 @@ def refused_in_its_sweep(failed: Swept, fault: str, *told: str) -> None:
         assert text in error
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("damage", [*MNIST_DAMAGE, *SST2_DAMAGE])
 def test_damaged_data_are_refused_by_file_and_fault(failed: Swept, damage: str) -> None:
     refused_in_its_sweep(failed, damage, *(MNIST_DAMAGE | SST2_DAMAGE)[damage][1])
 
 
-@pytest.mark.slow
 def test_a_data_folder_that_is_a_file_is_refused(workdir: Path, quantexp: Command) -> None:
     (workdir / "file").write_text("no folder")
     refused(quantexp(f"data_dir={workdir}/file", "task=sst2"), f"data_dir={workdir}/file must hold sst2/train.tsv")
@@ -347,7 +346,6 @@ def test_a_file_that_the_data_folder_lacks_is_named(workdir: Path, quantexp: Com
     refused(quantexp(f"data_dir={workdir}/data"), "mnist/MNIST/raw/t10k-labels-idx1-ubyte.gz", "data_dir=null")
 
 
-@pytest.mark.slow
 def test_more_calibration_examples_than_there_are_is_refused(failed: Swept) -> None:
     told = ["quant.calibration_examples must be at most 1437", "train split", "got 1438"]  # the sample has 1,437
     refused_in_its_sweep(failed, "calibration-beyond-the-split", *told)
@@ -424,13 +422,11 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("fault", CHECKPOINTS)
 def test_a_checkpoint_that_does_not_do_is_refused(failed: Swept, fault: str) -> None:
     refused_in_its_sweep(failed, fault, *CHECKPOINTS[fault])
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("failed")
 def test_no_code_in_a_checkpoint_is_run(weights: dict[str, Path]) -> None:
     assert not (weights["runs-code"].parent / "code-was-run").exists()
@@ -450,14 +446,12 @@ def test_an_engine_that_the_machine_lacks_is_refused(workdir: Path, quantexp: Co
 # -- the cache and the disk ------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("place", ["below-a-file", "read-only"])
 def test_a_cache_that_cannot_be_written_is_refused(failed: Swept, place: str) -> None:
     folder = "file/cache" if place == "below-a-file" else "/proc/quantexp"
     refused_in_its_sweep(failed, place, "the cache must be a writable folder", folder, "cache_dir=FOLDER")
 
 
-@pytest.mark.slow
 def test_damaged_cache_entries_are_told_and_trained_again(workdir: Path, quantexp: Command) -> None:
     cache = workdir / "cache"
     experiments = [
@@ -503,7 +497,6 @@ def limited(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-@pytest.mark.slow
 def test_a_disk_too_full_for_the_cache_costs_the_entry_and_not_the_run(workdir: Path) -> None:
     # 400 x 2500 float32 weights take 4 MB, as int8 they take 1 MB; the store itself has 1.2 MB.
     arguments = [*SMALL[:-1], "task.hidden=[2500]", "quant=dynamic", f"cache_dir={workdir}/cache"]
@@ -524,7 +517,6 @@ def test_a_disk_too_full_for_the_cache_costs_the_entry_and_not_the_run(workdir: 
     assert left == {".lock"}  # neither half an entry nor a scratch file
 
 
-@pytest.mark.slow
 def test_a_network_beyond_any_memory_is_refused_in_words(workdir: Path, quantexp: Command) -> None:
     done = quantexp(*SMALL[:-1], "quant=none", "task.hidden=[100000000000]")
     told = refused(done, "the run does not fit into memory", "choose a smaller network (task.hidden", status=1)
@@ -598,7 +590,6 @@ def test_a_store_in_a_folder_that_is_not_there_is_refused(workdir: Path, quantex
     refused(done, "/no/such/folder/mlflow.db", "there is no folder /no/such/folder", "tracking.uri=sqlite:///")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="this system has no folder in which nobody can make a file")
 @pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["run", "sweep"])
 def test_a_store_in_a_folder_in_which_no_file_can_be_made_is_refused_at_once(
@@ -630,7 +621,6 @@ def test_a_database_of_another_program_is_refused(
     refused(quantexp("-m", *SMALL), f"{tmp_path}/mlflow.db cannot be used", "tracking=server")
 
 
-@pytest.mark.slow
 def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(workdir: Path, quantexp: Command) -> None:
     from mlflow import MlflowClient
 
@@ -641,7 +631,6 @@ def test_a_deleted_experiment_is_refused_with_the_command_that_restores_it(workd
     refused(done, "'quantexp'", "is deleted", f"mlflow experiments restore -x {number}", "tracking.experiment=OTHER")
 
 
-@pytest.mark.slow
 def test_a_result_that_cannot_be_recorded_is_shown_and_kept_in_a_file(workdir: Path, cache: Path) -> None:
     arguments = [*SMALL, "quant=none", "benchmark.seconds=3", f"cache_dir={cache}"]
     child = subprocess.Popen(
@@ -674,7 +663,6 @@ def test_a_result_that_cannot_be_recorded_is_shown_and_kept_in_a_file(workdir: P
     assert "cannot be recorded" in run.data.tags["error"]
 
 
-@pytest.mark.slow
 def test_a_result_that_cannot_be_printed_is_recorded_all_the_same(workdir: Path, cache: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)  # as with `| head` that has seen enough

@@ -148,6 +148,7 @@ def test_a_program_computes_what_its_network_does_with_the_kernels_it_names_wher
     assert {name: tensor.data_ptr() for name, tensor in network.named_parameters()} == before
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_call_that_torch_would_compile_anew_is_an_error_and_the_program_stays_as_it_is() -> None:
     _, prepared = compiled(NoQuant(), "fp32", mlp(), POINTS)

@@ -131,6 +131,7 @@ def test_a_network_is_loaded_and_started_from(
     assert content(folder) == before
 
 
+@pytest.mark.slow
 def test_files_of_the_former_place_are_still_found_where_the_database_alone_was_copied(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -348,6 +348,7 @@ def test_a_run_is_recorded_on_a_server_and_its_model_read_back(
     assert round(correct / len(test), 6) == run.data.metrics["accuracy"]
 
 
+@pytest.mark.slow
 def test_a_server_behind_a_user_and_password_is_reached(server: str) -> None:
     guarded = server.replace("http://", "http://user:secret@")
     assert open_store(Server(uri=guarded)).uri == guarded
