@@ -89,4 +89,4 @@ def test_the_command_runs_from_the_wheel_with_the_configs_in_it(unzipped: Path, 
 def test_the_help_from_the_wheel_lists_the_configs_in_it(unzipped: Path, tmp_path: Path) -> None:
     done = run(unzipped, tmp_path, "-m", "quantexp", "--help")
     assert done.returncode == 0, done.stderr
-    assert "benchmark=paired|lab|quick" in done.stdout
+    assert "benchmark=paired|lab|fine|quick" in done.stdout
