@@ -57,15 +57,15 @@ def reasons(load: Load, threads: int, latencies: Sequence[Latency]) -> tuple[str
         found.append(f"{threads} threads share {cores} cores")
     if measurable and load.cores_used > threads + SPARE_CORES:
         found.append(f"this process used {load.cores_used:.1f} cores for {threads} threads")
-    return (*found, *_scatter(latencies))
+    return (*found, *_from_samples(latencies))
 
 
-def _scatter(latencies: Sequence[Latency]) -> Iterator[str]:
-    """Yield what the latencies themselves tell against them."""
+def _from_samples(latencies: Sequence[Latency]) -> Iterator[str]:
+    """Yield the reasons that the samples give: a wide interval, or without intervals samples that differ much."""
     if latencies[0].placements > 1:
-        unknown = uncertainty(latencies)
-        if unknown > UNCERTAINTY:
-            yield f"the {'latency' if len(latencies) == 1 else 'speedup'} is only known to ±{unknown:.0%}"
+        half_width = uncertainty(latencies)
+        if half_width > UNCERTAINTY:
+            yield f"the {'latency' if len(latencies) == 1 else 'speedup'} is only known to ±{half_width:.0%}"
         return
     spread = max((latency.p90_ms - latency.p10_ms) / latency.median_ms for latency in latencies)
     if spread > SPREAD:
