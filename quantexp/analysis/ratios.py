@@ -40,13 +40,20 @@ class Ratio:
         """Whether one is faster than the other."""
         return self.verdict in (FASTER, SLOWER)
 
+    @property
+    def short(self) -> str:
+        """The speedup without its interval: `2.50x`."""
+        return f"{math.exp(self.centre):.{self._digits}f}x"
+
     def __str__(self) -> str:
-        digits = 2 if self.centre > math.log(0.1) else 4  # so that 0.0085x is not shown as 0.01x
-        centre = f"{math.exp(self.centre):.{digits}f}x"
         if self.reach is None:
-            return centre
+            return self.short
         low, high = math.exp(self.centre - self.reach), math.exp(self.centre + self.reach)
-        return f"{centre} [{low:.{digits}f}, {high:.{digits}f}]"
+        return f"{self.short} [{low:.{self._digits}f}, {high:.{self._digits}f}]"
+
+    @property
+    def _digits(self) -> int:
+        return 2 if self.centre > math.log(0.1) else 4  # so that 0.0085x is not shown as 0.01x
 
 
 def over_float(variant: Variant, size: int) -> Ratio | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from quantexp.analysis.methods import method_pairs
 from quantexp.analysis.names import place_names, setup_names
 from quantexp.analysis.quality import quality_percent
+from quantexp.analysis.ratios import over_float
 from quantexp.analysis.seeds import spread
 from quantexp.analysis.settings import settings_text
 from quantexp.analysis.values import latency_ms
@@ -35,7 +36,7 @@ from quantexp.results.text import change_text, p_text, size_text
 
 OWN_FLOAT = (
     "Each row is a run of its own, in which the float model was timed beside the quantized one: compare methods by "
-    "their speedups, not by the latencies of two rows."
+    "their speedups over it (x), not by the latencies of two rows."
 )
 SUMMARY = ("Task", "Quantization", "dtype")
 CLOSENESS = ("Agreement (%)", "SQNR (dB)")
@@ -178,9 +179,11 @@ def _accuracy(alike: Iterator[Variant]) -> str:
 
 
 def _latency(variant: Variant | None, size: int) -> str:
-    """Return mean ± standard deviation, with an asterisk if it is unstable."""
-    text = spread_text(latency_ms(variant, size), 3) if variant else ""
-    return f"{text}*" if text and variant and variant.unstable(size) else text
+    """Return mean ± standard deviation, with an asterisk if it is unstable, and the speedup over float."""
+    if variant is None or not (text := spread_text(latency_ms(variant, size), 3)):
+        return ""
+    ratio = over_float(variant, size)
+    return f"{text}{'*' if variant.unstable(size) else ''}{f', {ratio.short}' if ratio else ''}"
 
 
 def _notes(sweep: SweepResult, every: Sequence[Setup], folded: bool) -> Iterator[str]:

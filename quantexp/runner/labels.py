@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from quantexp.config import GROUPS, NOTHING, DataSource, Experiment, Single, affects
+from quantexp.config import GROUPS, NOTHING, CustomModel, CustomTask, DataSource, Experiment, Single, affects
 from quantexp.system.passwords import without_password
 from quantexp.tracking.names import as_text
 
@@ -22,6 +22,13 @@ def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequ
     study = [] if isinstance(experiment.study, Single) else [experiment.study.name]
     rest = [text for text in distinguishing(overrides) if text.partition("=")[0] not in IN_THE_NAME]
     return " ".join(["-".join([*study, *axes, f"s{experiment.seed}"]), *rest])
+
+
+def title(option: object, choice: str) -> str:
+    """Return what tables and pictures call a task or a network: its choice, but the class where that is the user's."""
+    if isinstance(option, CustomTask | CustomModel) and choice == option.name:
+        return str(option.target).rpartition(".")[2]
+    return choice
 
 
 def distinguishing(overrides: Sequence[str]) -> list[str]:
