@@ -28,6 +28,7 @@ LABELLED = (
 )
 UNLABELLED = "Agreement: examples with the same prediction as float. SQNR: energy of float's outputs over the error's."
 PAIRED = "Speedup: paired, [ ]: 95 % interval, * unstable."
+UNPAIRED = "Speedup: ratio of the mean latencies, without an interval, * unstable."
 
 
 def network_tables(sweep: SweepResult) -> list[tuple[str, Table]]:
@@ -73,7 +74,9 @@ def _table(network: Network, failed: Sequence[Variant]) -> Table:
     setup = network.setup
     executed = "" if network.runtime == EAGER else f"runtime {network.runtime}, "
     where = f"{setup.host}: {setup.machine}; {setup.protocol}, {executed}{threads_text(setup.threads)}."
-    meaning = " ".join((EVIDENCE, LABELLED if network.labelled else UNLABELLED, PAIRED))
+    ratios = [over_float(variant, size) for variant in network.variants for size in network.sizes]
+    speedups = PAIRED if any(ratio and ratio.reach is not None for ratio in ratios) else UNPAIRED
+    meaning = " ".join((EVIDENCE, LABELLED if network.labelled else UNLABELLED, speedups))
     return Table((*columns, "Failed"), tuple(rows), (meaning, where)).compact()
 
 

@@ -91,7 +91,7 @@ def markdown(sweep: SweepResult, pictures: list[Picture]) -> str:
     """Return the report as Markdown, with links to the pictures."""
     parts = [f"# Sweep {plain(sweep.name)}", f"    {' '.join(sweep.command.split())}"]
     parts += ["## Recommendation", *(plain(text) for text in recommend(sweep).split("\n\n"))]
-    parts += [f"## {title}\n\n{table.markdown().strip()}" for title, table in _tables(sweep)]
+    parts += [f"## {title}\n\n{table.markdown().strip()}" for title, table in tables(sweep)]
     parts += [
         f"## {plain(picture.title)}\n\n![{plain(picture.caption)}](pictures/{picture.file})" for picture in pictures
     ]
@@ -118,9 +118,17 @@ def html(sweep: SweepResult, pictures: list[Picture]) -> str:
     )
 
 
+def tables(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
+    """Yield the tables with their titles, the summary first."""
+    yield "Summary", summary_table(sweep)
+    yield from _of_networks(sweep)
+    if seeds := seeds_table(sweep):
+        yield "Methods compared over seeds", seeds
+    yield "All runs", full_table(sweep)
+
+
 def _sections(sweep: SweepResult, pictures: list[Picture]) -> Iterator[str]:
-    tables = dict(_tables(sweep))
-    summary, *others = tables.items()
+    summary, *others = tables(sweep)
     yield "<h2>Recommendation</h2>"
     yield from (f"<p>{escape(text)}</p>" for text in recommend(sweep).split("\n\n"))
     yield from _table(*summary)
@@ -140,15 +148,6 @@ def _sections(sweep: SweepResult, pictures: list[Picture]) -> Iterator[str]:
         for one in sweep.unreadable:
             yield f'<dt>{escape(one.name)}</dt>\n<dd class="failed">{escape(one.reason)}</dd>'
         yield "</dl>"
-
-
-def _tables(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
-    """Yield the tables with their titles, the summary first."""
-    yield "Summary", summary_table(sweep)
-    yield from _of_networks(sweep)
-    if seeds := seeds_table(sweep):
-        yield "Methods compared over seeds", seeds
-    yield "All runs", full_table(sweep)
 
 
 def _of_networks(sweep: SweepResult) -> Iterator[tuple[str, Table]]:

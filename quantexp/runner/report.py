@@ -55,17 +55,14 @@ def report(name: str, uri: str | None, experiment: str, folder: Path) -> None:
 
 
 def _show(sweep: SweepResult) -> None:
-    """Print every table of the report, and the recommendation."""
+    """Print every table of the report with its title, and the recommendation."""
     from quantexp.analysis.recommendation import recommend
-    from quantexp.reports.flows import flows_table
-    from quantexp.reports.networks import network_tables, unsupported_table
-    from quantexp.reports.sweep_table import full_table, seeds_table, summary_table
+    from quantexp.reports.page import tables
 
-    of_networks = (table for _, table in network_tables(sweep))
-    last = (flows_table(sweep), unsupported_table(sweep), summary_table(sweep))
-    for table in (full_table(sweep), seeds_table(sweep), *of_networks, *last):
-        if table:
-            show(table.rich())
+    summary, *others = tables(sweep)
+    for title, table in (*others, summary):  # the summary last, where a terminal stops
+        show(f"\n{title}")
+        show(table.rich())
     show(recommend(sweep))
 
 

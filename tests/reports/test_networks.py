@@ -64,6 +64,17 @@ def test_a_speed_far_below_that_of_float_keeps_its_digits() -> None:
     assert column(table, "Speedup B1")[1] == "0.0085x [0.0085, 0.0085] slower"
 
 
+def test_only_speedups_with_an_interval_are_called_paired() -> None:
+    def note(placements: int) -> str:
+        ratios = (speedup(1, 2.0, placements=placements),)
+        return "".join(
+            only(network_tables(sweep(*(method(name, speedups=ratios) for name in ("static", "qat"))))).notes
+        )
+
+    assert "Speedup: paired, [ ]: 95 % interval" in note(10)
+    assert "Speedup: ratio of the mean latencies, without an interval" in note(1)
+
+
 def test_each_network_has_a_table_of_its_own() -> None:
     made = [
         entry(dataclasses.replace(method(quant), model=model), model=model)

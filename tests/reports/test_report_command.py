@@ -39,6 +39,18 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str | N
     return found
 
 
+def test_each_table_has_its_title_above_it_and_the_summary_comes_last(
+    asked: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["night"])
+    lines = capsys.readouterr().out.splitlines()
+    titles = ["All runs", "Summary"]
+    places = [lines.index(title) for title in titles]
+    assert places == sorted(places)
+    for place in places:
+        assert "Quantization" in "".join(lines[place + 1 : place + 4])
+
+
 def test_the_command_prints_the_tables_and_the_advice_and_says_where_the_page_lies(
     asked: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
