@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from quantexp.config import GROUPS, NOTHING, CustomModel, CustomTask, DataSource, Experiment, Single, affects
+from quantexp.config import GROUPS, NOTHING, CustomModel, DataSource, Experiment, Model, Single, affects
 from quantexp.system.passwords import without_password
 from quantexp.tracking.names import as_text
 
@@ -24,10 +24,10 @@ def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequ
     return " ".join(["-".join([*study, *axes, f"s{experiment.seed}"]), *rest])
 
 
-def title(option: object, choice: str) -> str:
-    """Return what tables and pictures call a task or a network: its choice, but the class where that is the user's."""
-    if isinstance(option, CustomTask | CustomModel) and choice == option.name:
-        return str(option.target).rpartition(".")[2]
+def network_title(model: Model, choice: str) -> str:
+    """Return what tables and pictures call a network: the choice, or the name of the class if it is the user's own."""
+    if isinstance(model, CustomModel) and choice == model.name:
+        return str(model.target).rpartition(".")[2]
     return choice
 
 

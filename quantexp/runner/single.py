@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantexp.config import Experiment
-from quantexp.runner.labels import title
+from quantexp.runner.labels import network_title
 from quantexp.runner.load import checkpoint_folder
 from quantexp.runner.tracked import Request, log_result, tracked_run
 from quantexp.system.errors import TrackingError
@@ -45,8 +45,8 @@ def run_single(experiment: Experiment, request: Request) -> RunResult:
     choices = request.choices
     with tracked_run(experiment, request) as tracked:
         result = run(experiment)
-        task, model = title(experiment.task, choices["task"]), title(experiment.model, choices["model"])
-        report = replace(result.report, task=task, model=model, quant=choices["quant"])
+        model = network_title(experiment.model, choices["model"])
+        report = replace(result.report, task=choices["task"], model=model, quant=choices["quant"])
         if not request.quiet:
             show(comparison_table(report).rich())
         try:

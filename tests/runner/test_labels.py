@@ -6,21 +6,8 @@ import json
 
 from omegaconf import OmegaConf
 
-from quantexp.config import (
-    Amp,
-    CustomModel,
-    CustomTask,
-    DataSource,
-    Dynamic,
-    Experiment,
-    Mlp,
-    Qat,
-    Quant,
-    Server,
-    Sst2,
-    Train,
-)
-from quantexp.runner.labels import parameters, run_name, title, yaml_text
+from quantexp.config import Amp, CustomModel, DataSource, Dynamic, Experiment, Mlp, Qat, Quant, Server, Sst2, Train
+from quantexp.runner.labels import network_title, parameters, run_name, yaml_text
 
 CHOICES = {
     "task": "mnist",
@@ -68,11 +55,10 @@ def test_what_is_in_the_axes_or_tells_no_results_apart_is_not_repeated() -> None
     assert named(*silent, *elsewhere) == named()
 
 
-def test_tables_name_the_class_of_a_users_own_network_or_task_and_else_the_choice() -> None:
-    assert title(CustomModel(target="nets.small.Gated"), "custom") == "Gated"
-    assert title(CustomTask(target="own.reviews"), "custom") == "reviews"
-    assert title(CustomModel(target="nets.Gated"), "my_gated") == "my_gated"  # from a file of the user's own
-    assert title(Mlp(), "wide") == "wide"
+def test_tables_name_the_class_of_a_users_own_network_and_else_the_choice() -> None:
+    assert network_title(CustomModel(target="nets.small.Gated"), "custom") == "Gated"
+    assert network_title(CustomModel(target="nets.Gated"), "my_gated") == "my_gated"  # from a file of the user's own
+    assert network_title(Mlp(), "wide") == "wide"
 
 
 # -- its parameters --------------------------------------------------------------------------------------
