@@ -25,7 +25,7 @@ from quantexp.config import (
     Static,
 )
 from quantexp.mission import RunResult, run
-from quantexp.quant.inspection.evidence import held_weights
+from quantexp.quant.inspection.layers import held_weights
 from quantexp.system.environment import describe
 from quantexp.tasks import mnist, sst2
 

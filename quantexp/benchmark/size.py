@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from quantexp.quant.inspection.evidence import held_as, held_weights
+from quantexp.quant.inspection.layers import held_as, held_weights
 from quantexp.quant.inspection.watch import NAMES
 from quantexp.results import Size
 from quantexp.state.tensors import parts

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from quantexp.config import Selective, Static
-from quantexp.quant.inspection.evidence import held_weights
+from quantexp.quant.inspection.layers import held_weights
 from quantexp.system.errors import QuantizationError
 
 

@@ -1,5 +1,6 @@
 """The results of a run: frozen dataclasses, a unit in every name, shares and accuracy in [0, 1]."""
 
+from quantexp.results.checks import Finding
 from quantexp.results.comparison import Comparison, NotFaster, OtherFloat, QualityChange, Speedup
 from quantexp.results.evidence import Evidence, Layer, LayerLoss, LeftInFloat, Operator, Profile, TimeShare
 from quantexp.results.inputs import InputSpec
@@ -12,6 +13,7 @@ __all__ = [
     "Data",
     "Ended",
     "Evidence",
+    "Finding",
     "InputSpec",
     "Latency",
     "Layer",

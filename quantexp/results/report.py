@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from quantexp.results.checks import Finding
 from quantexp.results.comparison import Comparison, OtherFloat
 from quantexp.results.measured import Conditions, Measured, Training
 
@@ -37,7 +38,7 @@ class Report:
     """The results of one run. `quantized` and `comparison` are None where nothing is quantized.
 
     `runtime` executed both networks; `others` has the float network in further runtimes. `objective` is
-    "classification", or "unlabelled" where there were no labels.
+    "classification", or "unlabelled" where there were no labels. `findings` are those of the self-checks.
 
     `flops` counts the floating-point operations of the float network on one example with torch's counter, which counts
     matrix products and convolutions, two for a multiply-accumulate. `host` names the machine, `machine` describes in a
@@ -66,6 +67,7 @@ class Report:
     runtime: str = "eager"
     others: tuple[OtherFloat, ...] = ()
     objective: str = "classification"
+    findings: tuple[Finding, ...] = ()
 
     @property
     def task_name(self) -> str:

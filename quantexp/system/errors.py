@@ -6,6 +6,7 @@
     ├── CacheError           the folder of trained models or downloads cannot be used
     ├── TrainingError        training that cannot start or has diverged
     ├── QuantizationError    a method that could not run, or a network that is not what it declares
+    │   └── CheckError       a quantized network that does not compute what it should
     ├── BenchmarkError       a measurement whose conditions could not be set up
     ├── TrackingError        a tracking store that cannot be reached or written
     └── ModelError           a stored model that is missing, damaged or not ours
@@ -62,6 +63,17 @@ class TrainingError(QuantexpError):
 
 class QuantizationError(QuantexpError):
     """A method could not run here, or its network is not what the method declares."""
+
+
+class CheckError(QuantizationError):
+    """A self-check failed: the network would give wrong results, or its figures would be wrong.
+
+    `check` is its name: "stored", "traced", "kernels", "macs" or "repeated".
+    """
+
+    def __init__(self, check: str, message: str) -> None:
+        self.check = check
+        super().__init__(message)
 
 
 class BenchmarkError(QuantexpError):

@@ -17,7 +17,7 @@ from quantexp.models.mlp import MLP
 from quantexp.quant.flows import pt2e
 from quantexp.quant.flows.qdq import QdqNetwork
 from quantexp.quant.inspection.dequantized import calls
-from quantexp.quant.inspection.evidence import held_weights
+from quantexp.quant.inspection.layers import held_weights
 from quantexp.quant.methods import skeleton
 from quantexp.quant.methods.work import Form
 from quantexp.state.tensors import fill, flat_state

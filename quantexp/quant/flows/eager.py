@@ -18,7 +18,7 @@ from torch.ao.quantization.quantization_mappings import get_default_static_quant
 
 from quantexp.config import ByLayer, Dynamic, Qat, Static
 from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
-from quantexp.quant.inspection.evidence import held_weights
+from quantexp.quant.inspection.layers import held_weights
 from quantexp.quant.inspection.promise import Wrapper
 from quantexp.quant.selection import kept_in_float
 from quantexp.system.errors import QuantizationError

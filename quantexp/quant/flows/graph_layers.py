@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from quantexp.quant.flows.multipliers import Operands, operands
-from quantexp.quant.inspection.evidence import HeldWeights
+from quantexp.quant.inspection.layers import HeldWeights
 
 DEQUANTIZE = "quantized_decomposed.dequantize"
 

@@ -22,7 +22,7 @@ from quantexp.quant.flows.graph_layers import exported_layers, held, hold_as_par
 from quantexp.quant.flows.lowered_calls import calls
 from quantexp.quant.flows.qparams import qparams, write_qparams
 from quantexp.quant.inspection.dequantized import Call
-from quantexp.quant.inspection.evidence import HeldWeights
+from quantexp.quant.inspection.layers import HeldWeights
 from quantexp.tasks.inputs import Batch
 
 aten = torch.ops.aten

@@ -16,7 +16,7 @@ from quantexp.quant.flows.graph_layers import DEQUANTIZE, Placed, exported_layer
 from quantexp.quant.flows.multipliers import operands
 from quantexp.quant.flows.qparams import qparams, write_qparams
 from quantexp.quant.inspection.dequantized import Call, Grid
-from quantexp.quant.inspection.evidence import HeldWeights
+from quantexp.quant.inspection.layers import HeldWeights
 from quantexp.tasks.inputs import Batch
 
 QUANTIZE = "quantized_decomposed.quantize"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantexp.quant.inspection.evidence import HeldWeights, held_weights
+from quantexp.quant.inspection.layers import HeldWeights, held_weights
 from quantexp.quant.inspection.promise import Simulated, Wrapper
 from quantexp.tasks.inputs import Batch
 

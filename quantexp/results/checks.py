@@ -1,0 +1,16 @@
+"""What the self-checks of a run found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A finding of a self-check that does not end the run: the name of the check, and a sentence.
+
+    `check` is one of "stored", "traced", "kernels", "macs" and "repeated".
+    """
+
+    check: str
+    text: str
