@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,14 +12,19 @@ from torch import nn
 
 from quantexp import models, tasks
 from quantexp.benchmark.measure import Measurements, measure
-from quantexp.config import RUNTIMES, Eager, Experiment, FakeQuant, Kind, Runtime, Static
+from quantexp.benchmark.size import size
+from quantexp.checks.kernels import output_sqnr_db
+from quantexp.checks.networks import check_graph, check_networks, poor_layers
+from quantexp.config import RUNTIMES, Eager, Experiment, FakeQuant, Kind, Quant, Runtime, Static
 from quantexp.quant.inspection.evidence import float_operations, inspect
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods import quantize
 from quantexp.quant.methods.work import Form, Work
-from quantexp.results import Data, Report
+from quantexp.results import Data, Evidence, Finding, Report, Size
 from quantexp.runtimes import prepare, require
 from quantexp.runtimes.contestant import Contestant
+from quantexp.statistics.sqnr import finite
+from quantexp.storage.kept import Kept, kept
 from quantexp.storage.recipe import Recipe
 from quantexp.system.environment import describe, threads
 from quantexp.tasks.data import TaskData
@@ -37,6 +43,21 @@ class RunResult:
     recipe: Recipe
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A network that was quantized and passed all self-checks, without its latency.
+
+    `evidence` and `size` are those of the quantized network, or of the float network if nothing is quantized;
+    `output_sqnr_db` compares their outputs for some examples, None if they are equal.
+    """
+
+    evidence: Evidence
+    size: Size
+    output_sqnr_db: float | None
+    findings: tuple[Finding, ...]
+    quant: Quant
+
+
 def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
     """Train or load the float network, quantize it, check what the method did, and measure.
 
@@ -50,15 +71,67 @@ def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
     _require_runtimes(experiment)
     data = load(experiment)
     baseline = trained(experiment, data, weights)  # trained once, then read from the cache
+    with _checked(experiment, data, baseline) as made:
+        others = list(_others(experiment, made.contestants[0]))
+        sizes = experiment.batch_size if experiment.quant.timed else []  # without kernels there is no latency
+        measured = measure(made.contestants, others, made.kept, data, experiment.benchmark, sizes)
+    report = _report(experiment, data, baseline, made, measured)
+    return RunResult(report, made.contestants[-1].network, made.recipes[-1])
+
+
+def attempt(experiment: Experiment, data: TaskData | None = None, baseline: Baseline | None = None) -> Attempt:
+    """Quantize the float network, inspect and check the result, and measure nothing.
+
+    Args:
+        experiment: The options of the run.
+        data: The data of the task, if they are loaded.
+        baseline: The float network, if it is trained.
+
+    Raises:
+        CheckError: If the quantized network does not compute what it should.
+        QuantizationError: If the method cannot quantize the network.
+        QuantexpError: Any other error before that.
+    """
+    data = data or load(experiment)
+    baseline = baseline or trained(experiment, data)
+    with _checked(experiment, data, baseline) as made:
+        reference, *quantized = made.contestants
+        final = made.contestants[-1]
+        ratio = None
+        if quantized:
+            batch = data.calibration.first(PREDICT_BATCH)
+            ratio = finite(output_sqnr_db(reference.network, final.network, batch))
+        return Attempt(final.evidence, size(final.network, made.kept[-1].folder), ratio, made.findings, made.quant)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What was made of the float network, inspected, stored and checked."""
+
+    quant: Quant
+    quantized: Quantized
+    contestants: Sequence[Contestant]
+    recipes: Sequence[Recipe]
+    kept: Sequence[Kept]
+    findings: tuple[Finding, ...]
+
+
+@contextmanager
+def _checked(experiment: Experiment, data: TaskData, baseline: Baseline) -> Iterator[_Made]:
+    """Quantize the float network, inspect, store and check both networks; they stay stored in the context."""
     form = Form(str(experiment.precision), data.example, experiment.runtime.target)
-    quantized = quantize(experiment.quant, Work(baseline, data, experiment.train, form))
+    work = Work(baseline, data, experiment.train, form)
+    check_graph(experiment.quant, work, experiment.batch_size)
+    quantized = quantize(experiment.quant, work)
     contestants = list(_contestants(experiment, data, baseline, quantized))  # raises if inspection fails
     recipes = _recipes(experiment, data, contestants)
-    others = list(_others(experiment, contestants[0]))
-    sizes = experiment.batch_size if experiment.quant.timed else []  # without kernels there is no latency
-    measured = measure(contestants, others, recipes, data, experiment.benchmark, sizes)
-    report = _report(experiment, data, baseline, quantized, measured)
-    return RunResult(report, contestants[-1].network, recipes[-1])
+    with ExitStack() as stack:
+        stored = [
+            stack.enter_context(kept(one.network, recipe)) for one, recipe in zip(contestants, recipes, strict=True)
+        ]
+        findings = check_networks(experiment.quant, work, contestants, stored, experiment.benchmark.threads)
+        unloaded = [replace(one, network=None) for one in stored]
+        yield _Made(experiment.quant, quantized, contestants, recipes, unloaded, findings)
 
 
 def load(experiment: Experiment) -> TaskData:
@@ -134,9 +207,8 @@ def _recipes(experiment: Experiment, data: TaskData, contestants: Sequence[Conte
     return [replace(recipe, quant={"name": "none"}, precision="fp32"), recipe][: len(contestants)]
 
 
-def _report(
-    experiment: Experiment, data: TaskData, baseline: Baseline, quantized: Quantized, measured: Measurements
-) -> Report:
+def _report(experiment: Experiment, data: TaskData, baseline: Baseline, made: _Made, measured: Measurements) -> Report:
+    losses = measured.comparison.layers if measured.comparison else ()
     return Report(
         task=experiment.task.name,
         model=experiment.model.name,
@@ -163,10 +235,11 @@ def _report(
         comparison=measured.comparison,
         conditions=measured.conditions,
         calibration=experiment.quant.calibration.value if isinstance(experiment.quant, Static | FakeQuant) else None,
-        calibration_seconds=quantized.calibration_seconds,
+        calibration_seconds=made.quantized.calibration_seconds,
         float_training=baseline.training,
-        quantized_training=quantized.training,
+        quantized_training=made.quantized.training,
         runtime=experiment.runtime.name,
         others=measured.others,
         objective=data.objective.name,
+        findings=(*made.findings, *poor_layers(made.quant, losses)),
     )

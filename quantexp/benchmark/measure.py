@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,8 +34,7 @@ from quantexp.runtimes import Prepared
 from quantexp.runtimes.contestant import Contestant
 from quantexp.statistics.sqnr import sqnr_db
 from quantexp.statistics.timing import speedup
-from quantexp.storage import stored
-from quantexp.storage.recipe import Recipe
+from quantexp.storage.kept import Kept
 from quantexp.system.environment import describe, threads, usable_cores
 from quantexp.tasks.data import TaskData
 
@@ -56,14 +52,6 @@ class Measurements:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """The folder in which a network is stored, and the milliseconds to load it; None if it could not be stored."""
-
-    folder: Path | None
-    load_ms: float | None
-
-
-@dataclass(frozen=True)
 class _Times:
     """The timing of all contestants at one batch size, and the prepared networks."""
 
@@ -74,7 +62,7 @@ class _Times:
 def measure(
     contestants: Sequence[Contestant],
     others: Sequence[Contestant],
-    recipes: Sequence[Recipe],
+    kept: Sequence[Kept],
     data: TaskData,
     benchmark: Benchmark,
     batch_sizes: Sequence[int],
@@ -84,7 +72,7 @@ def measure(
     Args:
         contestants: The float network, which is the reference, and the quantized network if there is one.
         others: The float network in other runtimes, which is only timed.
-        recipes: The recipe of each contestant.
+        kept: Each contestant, stored and read back.
         data: Has the split on which quality is measured.
         benchmark: The protocol for latency.
         batch_sizes: The batch sizes for latency; empty if nothing is timed.
@@ -94,28 +82,26 @@ def measure(
     """
     log.info("measure   %s %s examples", f"{len(data.evaluated):,}", data.evaluation)
     outputs = [contestant.outputs(data.evaluated, benchmark.threads) for contestant in contestants]
-    with ExitStack() as stack:
-        kept = [stack.enter_context(_stored(*pair)) for pair in zip(contestants, recipes, strict=True)]
-        with threads(benchmark.threads):
-            times = _times(contestants, others, [one.folder for one in kept], data, benchmark, batch_sizes)
-            profiles = [_profiles(times, index, data) for index in range(len(contestants))]
-        measured = [
-            Measured(
-                precision=contestant.precision,
-                quality=data.objective.quality(outputs[index], data.evaluated.labels),
-                size=size(contestant.network, kept[index].folder),
-                evidence=contestant.evidence,
-                profiles=profiles[index],
-                latency=_latencies(times, index),
-                load_ms=kept[index].load_ms,
-                train_seconds=contestant.training.seconds if contestant.training else None,
-                memory_bytes=_memory(kept[index].folder, benchmark, batch_sizes),
-                loss=data.objective.mean_loss(outputs[index], data.evaluated.labels),
-                prepare_seconds=_prepare_seconds(times, index),
-                max_difference=_max_difference(times, index, contestant),
-            )
-            for index, contestant in enumerate(contestants)
-        ]
+    with threads(benchmark.threads):
+        times = _times(contestants, others, [one.folder for one in kept], data, benchmark, batch_sizes)
+        profiles = [_profiles(times, index, data) for index in range(len(contestants))]
+    measured = [
+        Measured(
+            precision=contestant.precision,
+            quality=data.objective.quality(outputs[index], data.evaluated.labels),
+            size=size(contestant.network, kept[index].folder),
+            evidence=contestant.evidence,
+            profiles=profiles[index],
+            latency=_latencies(times, index),
+            load_ms=kept[index].load_ms,
+            train_seconds=contestant.training.seconds if contestant.training else None,
+            memory_bytes=_memory(kept[index].folder, benchmark, batch_sizes),
+            loss=data.objective.mean_loss(outputs[index], data.evaluated.labels),
+            prepare_seconds=_prepare_seconds(times, index),
+            max_difference=_max_difference(times, index, contestant),
+        )
+        for index, contestant in enumerate(contestants)
+    ]
     comparison = _compare(contestants, measured, outputs, data, benchmark, times) if len(contestants) == 2 else None
     other_floats = (
         _other(times, index, other, measured, benchmark) for index, other in enumerate(others, len(contestants))
@@ -197,22 +183,6 @@ def _profiles(times: Sequence[_Times], index: int, data: TaskData) -> tuple[Prof
         profile(timed.prepared[index].network, data.evaluated.first(timed.timing.conditions.batch_size))
         for timed in times
     )
-
-
-@contextmanager
-def _stored(contestant: Contestant, recipe: Recipe) -> Iterator[_Kept]:
-    """Store a network in a temporary folder; with a full disk the run continues without these figures."""
-    with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
-        try:
-            stored.save(Path(scratch), contestant.network, recipe)
-            started = time.perf_counter()
-            stored.load(scratch, trust=True)  # this run has stored it
-            load_ms = (time.perf_counter() - started) * 1e3
-        except Exception as error:  # torch and safetensors raise their own errors
-            log.warning("the size of the stored network and its load time could not be measured: %s", error)
-            yield _Kept(None, None)
-            return
-        yield _Kept(Path(scratch), load_ms)
 
 
 def _memory(folder: Path | None, benchmark: Benchmark, batch_sizes: Sequence[int]) -> int | None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quantexp.config import Compiled, Engine
 from quantexp.quant.inspection.watch import Watch
 from quantexp.results import Operator
 from quantexp.runtimes.program import Program
+from quantexp.statistics.sqnr import compared
 from quantexp.system.environment import compiler
 from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.inputs import Batch, size
@@ -98,7 +98,7 @@ def prepare(runtime: Compiled, network: nn.Module, batch: Batch, engine: Engine 
     log.info("compile   for batches of %d: %.1f s", size(batch), program.seconds)
     ran = _ran(program, network, batch)
     with torch.inference_mode():
-        difference, found = _compared(expected, program.function(*batch))
+        difference, found = compared(expected, program.function(*batch))
     least = min(
         (LEAST_SQNR_DB.get(operator.precision, LEAST_FLOAT_SQNR_DB) for operator in ran), default=LEAST_FLOAT_SQNR_DB
     )
@@ -121,17 +121,6 @@ def _ran(program: Program, network: nn.Module, batch: Batch) -> tuple[Operator, 
         return operators
     _, precision = max(eager.macs, key=lambda key: eager.macs[key])
     return (*operators, Operator(GENERATED, precision, 1, rest))
-
-
-def _compared(expected: Tensor, found: Tensor) -> tuple[float, float]:
-    """Return the largest difference, and the SQNR in dB; values that are not finite must be equal."""
-    same = (expected == found) | (expected.isnan() & found.isnan())
-    noise = (expected - found).double().masked_fill(same, 0.0)
-    signal = expected.double().masked_fill(same & ~expected.isfinite(), 0.0)
-    if not noise.any():
-        return 0.0, math.inf
-    ratio = float(signal.square().sum() / noise.square().sum())
-    return float(noise.abs().max()), 10 * math.log10(ratio) if ratio > 0 else -math.inf
 
 
 def _reason(error: Exception) -> str:

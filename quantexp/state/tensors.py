@@ -1,7 +1,9 @@
-"""The state of a model as plain tensors: tensor subclasses are split into named parts.
+"""The state of a model as plain tensors: what is no plain tensor is split into named parts.
 
 A weight that torchao quantized consists of several tensors: `layers.0.weight` is stored as
-`layers.0.weight/qdata` and `layers.0.weight/scale`. Its other properties follow from the structure of the model.
+`layers.0.weight/qdata` and `layers.0.weight/scale`, a weight that torch.ao packed as `0._packed/weight` and
+`0._packed/bias`. Its other properties follow from the structure of the model. Tensors that are plain attributes are
+part of the state too.
 """
 
 from __future__ import annotations
@@ -11,24 +13,34 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from quantexp.state import attributes
+from quantexp.state.packed import is_packed, packed_again, unpacked
 
 
 def flat_state(model: nn.Module) -> dict[str, Any]:
-    """Return the state dict of `model` with its tensor subclasses split into plain tensors."""
+    """Return the state of `model` as plain tensors. Raises TypeError if part of it cannot be unpacked."""
     state = model.state_dict()
-    for name in [name for name, value in state.items() if is_traceable_wrapper_subclass(value)]:
+    for name in [name for name, value in state.items() if _has_parts(value)]:
         state.update(parts(name, state.pop(name)))
+    state.update(attributes.tensors(model))
     return state
 
 
 @torch.no_grad()
 def fill(model: nn.Module, state: dict[str, Any]) -> None:
     """Fill `model` with a result of `flat_state`. Raises ValueError or RuntimeError if it has another structure."""
-    merged = OrderedDict(state)
+    plain = {name: value for name, value in state.items() if attributes.MARK in name}
+    attributes.restore_tensors(model, plain)
+    merged = OrderedDict((name, value) for name, value in state.items() if name not in plain)
     merged._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]  # versions of the modules of PyTorch's own quantization
+    _separate_elements(model)
     for name, value in model.state_dict().items():
+        if is_packed(value):
+            names = [part for part in merged if part.startswith(f"{name}/")]
+            merged[name] = packed_again({part.removeprefix(f"{name}/"): merged.pop(part) for part in names}, value)
         if not is_traceable_wrapper_subclass(value):
             continue
         for part, tensor in parts(name, value):
@@ -42,8 +54,24 @@ def fill(model: nn.Module, state: dict[str, Any]) -> None:
 
 def parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the plain tensors that a value of a state dict consists of, with their names; other values unchanged."""
-    if not is_traceable_wrapper_subclass(value):
+    if is_packed(value):
+        yield from ((f"{name}/{part}", tensor) for part, tensor in unpacked(value).items())
+    elif is_traceable_wrapper_subclass(value):
+        for inner in value.__tensor_flatten__()[0]:
+            yield from parts(f"{name}/{inner}", getattr(value, inner))
+    else:
         yield name, value
-        return
-    for inner in value.__tensor_flatten__()[0]:
-        yield from parts(f"{name}/{inner}", getattr(value, inner))
+
+
+def _has_parts(value: Any) -> bool:
+    return is_packed(value) or is_traceable_wrapper_subclass(value)
+
+
+def _separate_elements(model: nn.Module) -> None:
+    """Give each element of a buffer its own memory: values cannot be copied into an expanded tensor."""
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        for name, buffer in module._buffers.items():
+            if isinstance(buffer, Tensor) and 0 in buffer.stride() and buffer.numel() > 1:
+                module._buffers[name] = buffer.contiguous()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 
@@ -24,6 +25,24 @@ def energies(reference: Tensor, quantized: Tensor) -> tuple[float, float]:
 def decibels(signal: float, noise: float) -> float | None:
     """Return the ratio of two energies in dB, None if it is not finite."""
     return finite(10 * math.log10(signal / noise)) if signal > 0 and 0 < noise < math.inf else None
+
+
+def compared(expected: Tensor, found: Tensor) -> tuple[float, float]:
+    """Return the largest difference, and the SQNR in dB: infinite without a difference.
+
+    Values that are not finite must be equal; if one differs, the SQNR is NaN or minus infinity. Tensors of different
+    shapes differ without bounds.
+    """
+    if expected.shape != found.shape:
+        return math.inf, -math.inf
+    expected, found = expected.double(), found.double()
+    same = (expected == found) | (expected.isnan() & found.isnan())
+    noise = (expected - found).masked_fill(same, 0.0)
+    signal = expected.masked_fill(same & ~expected.isfinite(), 0.0)
+    if not torch.any(noise != 0):
+        return 0.0, math.inf
+    ratio = float(signal.square().sum() / noise.square().sum())
+    return float(noise.abs().max()), 10 * math.log10(ratio) if ratio > 0 else -math.inf
 
 
 def finite(value: float) -> float | None:

@@ -5,6 +5,7 @@ inputs          an InputSpec for each input tensor of the network
 output          the number of classes
 preprocessing   the kind of input that the task prepares from raw inputs
 runtime         its name, the form of the network for it, and the batch sizes it was prepared for (empty: any)
+attributes      numbers that the network has outside its state, by module and name
 versions        the versions of quantexp, torch and torchao that stored the network
 files           the other files of the folder by role, each with its name and SHA-256
 """
@@ -33,7 +34,7 @@ FILES = {
 }  # the largest size in bytes that is downloaded
 ROLES = {"state": (SAFE_STATE, TORCH_STATE), "vocabulary": (VOCABULARY,)}  # with the allowed file names
 FORMAT = 4
-FIELDS = ("format", "options", "inputs", "output", "preprocessing", "runtime", "versions", "files")
+FIELDS = ("format", "options", "inputs", "output", "preprocessing", "runtime", "attributes", "versions", "files")
 FIELDS_3 = ("format", "task", "model", "quant", "precision", "inputs", "classes")  # of format 3
 PACKAGES = ("quantexp", "torch", "torchao")
 
@@ -57,6 +58,7 @@ class Recipe:
     runtime: str = "eager"
     target: str = "kernels"
     batch_sizes: tuple[int, ...] = ()
+    attributes: Mapping[str, Mapping[str, int | float | bool]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
@@ -96,6 +98,7 @@ def write(folder: Path, recipe: Recipe, state: str) -> None:
         "output": {"classes": recipe.classes},
         "preprocessing": {"kind": recipe.kind},
         "runtime": {"name": recipe.runtime, "target": recipe.target, "batch_sizes": list(recipe.batch_sizes)},
+        "attributes": recipe.attributes,
         "versions": dict(recipe.versions),
         "files": {role: {"name": name, "sha256": sha256(folder / name)} for role, name in files.items()},
     }
@@ -132,6 +135,7 @@ def read(folder: Path) -> Recipe:
         runtime=str(runtime["name"]),
         target=str(runtime["target"]),
         batch_sizes=tuple(int(size) for size in runtime["batch_sizes"]),
+        attributes={name: dict(own) for name, own in described.get("attributes", {}).items()},
         versions=dict(described["versions"]),
         files=files,
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from quantexp.quant.engine import use_engine
 from quantexp.quant.methods import skeleton
 from quantexp.quant.methods.work import Form
 from quantexp.results import InputSpec
+from quantexp.state import attributes
 from quantexp.state.checkpoint import RECIPE, SAFE_STATE
 from quantexp.state.tensors import fill, flat_state
 from quantexp.storage.prediction import StoredModel
@@ -37,12 +39,16 @@ from quantexp.tasks.inputs import examples
 T = TypeVar("T", bound=Option)
 
 
+class UnknownOptionError(ModelError):
+    """A recipe names an option, or a value of one, that is not part of quantexp, such as a flow of the user."""
+
+
 def save(folder: Path, model: nn.Module, recipe: Recipe) -> None:
-    """Write the network into `folder`. Raises OSError."""
+    """Write the network into `folder`. Raises OSError, and TypeError if part of its state cannot be stored."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = flat_state(model)
+    state, recipe = flat_state(model), replace(recipe, attributes=attributes.numbers(model))
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor) and not value.is_quantized}
     if len(tensors) == len(state):
         save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, folder / SAFE_STATE)
@@ -77,13 +83,15 @@ def _read(folder: Path, trust: bool) -> StoredModel:
     with _explained(folder):
         recipe = read(folder)
         task, kind = _task(recipe, trust), Kind(recipe.kind)
-        quant, network = _option(recipe.quant, METHODS), _network(recipe.model, trust)
+        methods = (*METHODS, *_loaded(Quant)) if trust else METHODS
+        quant, network = _option(recipe.quant, methods), _network(recipe.model, trust)
         state = _state(folder / recipe.files["state"])
         with use_engine(quant.packs_for), torch.random.fork_rng(devices=[]):
             if not trust:
                 _check_parameter_count(network, recipe, folder)
             model = _structure(quant, network, recipe)
             fill(model, state)
+            attributes.restore_numbers(model, recipe.attributes)
     return StoredModel(model.eval(), task, kind, recipe.vocabulary).eval()
 
 
@@ -138,7 +146,8 @@ def _state(path: Path) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     if path.name == SAFE_STATE:
-        return dict(load_file(path))
+        # A tensor of the file is mapped memory at any address, and kernels may compute other last bits on it.
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
     with warnings.catch_warnings():
         for message in ("TypedStorage is deprecated", r"torch\.quantize_per_"):  # from torch's quantized tensors
             warnings.filterwarnings("ignore", message=message)
@@ -158,10 +167,20 @@ def _network(described: dict[str, Any], trust: bool) -> Model:
     return _option(described, MODELS)
 
 
+def _loaded(option: type[T]) -> Iterator[type[T]]:
+    """Yield the subclasses of an option that are imported already, such as a method of the user."""
+    for cls in option.__subclasses__():
+        yield cls
+        yield from _loaded(cls)
+
+
 def _option(described: dict[str, Any], known: tuple[type[T], ...]) -> T:
     values = dict(described)
     name = values.pop("name", None)
     for cls in known:
         if cls.name == name:
-            return cls(**values)
-    raise ModelError(f"a stored model must use one of {', '.join(cls.name for cls in known)}; got {name!r}")
+            try:
+                return cls(**values)
+            except ConfigError as error:
+                raise UnknownOptionError(f"a stored model cannot be built here: {error}") from error
+    raise UnknownOptionError(f"a stored model must use one of {', '.join(cls.name for cls in known)}; got {name!r}")

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from quantexp.statistics.sqnr import decibels, energies, finite, sqnr_db
+from quantexp.statistics.sqnr import compared, decibels, energies, finite, sqnr_db
 
 
 def test_noise_of_a_tenth_of_the_signal_is_twenty_decibels_below_it() -> None:
@@ -41,3 +41,14 @@ def test_a_ratio_that_is_no_finite_number_is_none(signal: float, noise: float) -
 )
 def test_only_a_finite_number_is_kept(value: float, kept: float | None) -> None:
     assert finite(value) == kept
+
+
+@pytest.mark.parametrize("found", [(1.0, math.nan), (1.0, -math.inf), (1.0, 2.0), (math.inf, math.inf)])
+def test_compared_values_that_are_not_finite_must_be_equal(found: tuple[float, ...]) -> None:
+    expected = torch.tensor([1.0, math.inf])
+    assert compared(expected, expected.clone()) == (0.0, math.inf)
+    assert not compared(expected, torch.tensor(found))[1] >= 0
+
+
+def test_tensors_of_different_shapes_have_nothing_in_common() -> None:
+    assert compared(torch.ones(2, 3), torch.ones(3)) == (math.inf, -math.inf)

@@ -154,7 +154,17 @@ def test_loading_leaves_the_random_state_of_torch_as_it_was(stored: Path) -> Non
 
 def test_the_recipe_says_what_the_model_is(stored: Path) -> None:
     recipe = described(stored)
-    assert list(recipe) == ["format", "options", "inputs", "output", "preprocessing", "runtime", "versions", "files"]
+    assert list(recipe) == [
+        "format",
+        "options",
+        "inputs",
+        "output",
+        "preprocessing",
+        "runtime",
+        "attributes",
+        "versions",
+        "files",
+    ]
     assert recipe["format"] == 4
     options = recipe["options"]
     assert options["task"] == {"name": "mnist", "hidden": [1024, 1024], "crop": 20}

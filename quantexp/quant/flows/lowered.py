@@ -52,10 +52,15 @@ class Lowered(nn.Module):
         self.register_load_state_dict_post_hook(_refresh)  # type: ignore[no-untyped-call]
         self.eval()
         self._pack()
+        self._unlowered = [converted]  # a list, so that it is no part of the network
 
     def forward(self, *batch: Tensor) -> Tensor:
         logits: Tensor = self.program(*batch, *self.packed)
         return logits
+
+    def unlowered(self) -> fx.GraphModule | None:
+        """Return the graph that was lowered, which computes the same with float kernels; a copy has none."""
+        return self._unlowered[0] if self._unlowered else None
 
     def held_weights(self) -> Iterator[HeldWeights]:
         """Yield the weights of the layers, as the operators use them: int8 or float."""
@@ -66,7 +71,7 @@ class Lowered(nn.Module):
         return calls(self.program, {layer.node: layer.name for layer in self.layers}, (*batch, *self.packed))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "packed": ()}
+        return {**self.__dict__, "packed": (), "_unlowered": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]

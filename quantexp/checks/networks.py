@@ -1,0 +1,104 @@
+"""All self-checks of the networks of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from quantexp.checks import kernels
+from quantexp.checks.alternatives import right_one
+from quantexp.checks.repeated import check_float, check_quantized, difference
+from quantexp.checks.stored import check_stored
+from quantexp.checks.traced import batches, check_traced
+from quantexp.config import ByLayer, Quant
+from quantexp.quant.flows import flow_of
+from quantexp.quant.methods.work import Work
+from quantexp.results import Finding, LayerLoss
+from quantexp.runtimes.contestant import Contestant
+from quantexp.storage.kept import Kept
+from quantexp.system.errors import CheckError
+from quantexp.tasks.inputs import Batch
+
+EXAMPLES = 16  # of a batch that is compared
+
+
+def check_graph(option: Quant, work: Work, batch_sizes: Sequence[int]) -> None:
+    """Check the graph that the flow of a method traces, before it is quantized. Raises CheckError."""
+    if not isinstance(option, ByLayer) or (trace := getattr(flow_of(option), "trace", None)) is None:
+        return
+    model, inputs = work.baseline.model, list(batches(work.data.calibration, batch_sizes))
+    if difference(model, inputs[0]):
+        return  # a random network differs from itself
+    others = [flow.value for flow in option.flows if flow is not option.flow]
+    repair = f"use another flow ({', '.join(others)}), or write it so that it can be traced"
+    check_traced(model, trace(model, work.form.example), inputs, repair)
+
+
+def check_networks(
+    option: Quant, work: Work, contestants: Sequence[Contestant], stored: Sequence[Kept], threads: int
+) -> tuple[Finding, ...]:
+    """Check the float network and, if there is one, the quantized network; return what is noteworthy.
+
+    Args:
+        option: The method.
+        work: The arguments of the method.
+        contestants: The float network, and the quantized one if there is one.
+        stored: Each of them, stored and read back.
+        threads: The threads that are measured with.
+
+    Raises:
+        CheckError: If a network does not compute what it should.
+    """
+    data = work.data
+    batch = data.calibration.first(EXAMPLES)
+    reference, *quantized = contestants
+    random = difference(reference.network, batch)
+    findings = [*check_float(random)]
+    for contestant in quantized:
+        varies = difference(contestant.network, batch)
+        check_quantized(varies, random)
+        findings += _checked_kernels(option, work, contestant, batch)
+        random = max(random, varies)
+    inputs = [data.calibration.first(count) for count in (1, EXAMPLES)]
+    for contestant, kept in zip(contestants, stored, strict=True):
+        if kept.network is not None:
+            check_stored(contestant.network, kept.network, inputs, random, threads)
+    return tuple(findings)
+
+
+def poor_layers(option: Quant, layers: Sequence[LayerLoss]) -> Iterator[Finding]:
+    """Yield a finding if outputs of layers have little in common with those of the float network."""
+    poor = [
+        (layer.name, layer.output_sqnr_db)
+        for layer in layers
+        if layer.output_sqnr_db is not None and layer.output_sqnr_db < kernels.LEAST_SQNR_DB
+    ]
+    if poor and not _learns(option):
+        yield kernels.poor_layers(poor)
+
+
+def _checked_kernels(option: Quant, work: Work, contestant: Contestant, batch: Batch) -> Iterator[Finding]:
+    """Check the kernels of a quantized network; the error says what is right on this machine."""
+    try:
+        kernels.check_arithmetic(contestant.network, batch, contestant.engine)
+    except kernels.WrongKernelsError as error:
+        least = None if _learns(option) else kernels.LEAST_SQNR_DB
+        raise _with_repair(error, right_one(option, work, batch, error.layers, least)) from error
+    if _learns(option):
+        return  # other weights give other outputs
+    ratio = kernels.output_sqnr_db(work.baseline.model, contestant.network, batch)
+    if ratio >= kernels.LEAST_SQNR_DB:
+        return
+    finding = kernels.poor_output(ratio)
+    if better := right_one(option, work, batch, (), ratio + kernels.BETTER_DB):
+        raise _with_repair(CheckError("kernels", finding.text), better)
+    yield finding
+
+
+def _learns(option: Quant) -> bool:
+    """Return whether the method changes the weights by training, so that outputs differ rightly."""
+    return option.trains or option.name == "amp"
+
+
+def _with_repair(error: CheckError, better: str | None) -> CheckError:
+    repair = f"use {better}, which is right here" if better else "use another method: no engine or flow of it is right"
+    return CheckError(error.check, f"{error}; {repair}")
