@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from quantexp.config import ByLayer, Engine, Quant
 from quantexp.quant.engine import supported_engines
 from quantexp.quant.methods import quantize, skeleton
 from quantexp.quant.methods.work import Work
+from quantexp.state.copies import copied
 from quantexp.system.errors import QuantizationError
 from quantexp.tasks.inputs import Batch
 
@@ -34,7 +34,7 @@ def right_one(option: Quant, work: Work, batch: Batch, wrong: Sequence[str], lea
         try:
             log.info("check     whether %s is right", typed)
             if alternative.trains:
-                network = skeleton(alternative, copy.deepcopy(work.baseline.model), work.form)
+                network = skeleton(alternative, copied(work.baseline.model), work.form)
             else:
                 network = quantize(alternative, work).model
             check_arithmetic(network, batch, alternative.packs_for)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
 
+from quantexp.state.copies import copied
 from quantexp.statistics.sqnr import compared
 from quantexp.system.errors import CheckError
 from quantexp.tasks.data import Split
@@ -38,7 +38,7 @@ def check_traced(network: nn.Module, graph: nn.Module, inputs: Sequence[Batch], 
     Raises:
         CheckError: If the outputs differ by more than rounding, or the graph fails.
     """
-    original = copy.deepcopy(network)
+    original = copied(network)
     for batch in inputs:
         expected = original(*batch)
         try:
