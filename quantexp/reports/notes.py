@@ -32,6 +32,8 @@ def data_notes(reports: Sequence[Report]) -> Iterator[str]:
     """Yield the limits of the figures, and which data were used."""
     if any(report.unstable for report in reports) and len(reports) > 1:
         yield "* unstable: the machine was not quiet during the measurement; each run lists the reasons."
+    if len(reports) > 1 and (found := sum(bool(report.findings) for report in reports)):
+        yield f"FINDINGS of self-checks in {found} of {len(reports)} runs: each run lists them."
     sources = {report.data.source for report in reports}
     if "sample" in sources:
         yield "sample: the small data set in the package; accuracy on it does not transfer to the full data set."

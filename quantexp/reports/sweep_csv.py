@@ -52,7 +52,7 @@ def full_csv(sweep: SweepResult) -> str:
     figures = [metrics(report) for report in sweep.reports]
     names = list(dict.fromkeys(name for named in figures for name in named))
     verdict = ["verdict_accuracy"] if any(report.result.quality for report in sweep.reports) else []
-    columns = [*described, *varied, *names, *verdict, "unstable_because", "error", "unsupported"]
+    columns = [*described, *varied, *names, *verdict, "unstable_because", "findings", "error", "unsupported"]
     rows = [_full(variant, entry) for variant, entry in _entries(sweep)]
     return _csv(columns, [*rows, *map(_unsupported, sweep.unsupported)])
 
@@ -83,6 +83,7 @@ def _full(variant: Variant, entry: Entry) -> Row:
     change = report.comparison.quality if report.comparison else None
     row |= {"seed": report.seed, "host": setup.host, "machine": setup.machine, "protocol": setup.protocol}
     row |= {"threads": setup.threads, "runtime": report.runtime, "unstable_because": "; ".join(report.unstable)}
+    row |= {"findings": "; ".join(finding.text for finding in report.findings)}
     return {**row, **metrics(report), "verdict_accuracy": change.verdict if change else ""}
 
 

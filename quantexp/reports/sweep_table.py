@@ -162,7 +162,8 @@ def _full_rows(cells: Sequence[str], report: Report, numbers: dict[str, int]) ->
     for latency in report.result.latency:
         size = latency.batch_size
         unstable = [why for found in report.conditions if found.batch_size == size for why in found.unstable]
-        texts = [*(f"unstable: {why}" for why in unstable), *_reasons(report.comparison, size)]
+        found = [finding.text for finding in report.findings]
+        texts = [*found, *(f"unstable: {why}" for why in unstable), *_reasons(report.comparison, size)]
         refs = ", ".join(f"[{numbers.setdefault(text, len(numbers) + 1)}]" for text in texts)
         yield (*cells, str(size), mean_std(latency), of_size.get(size, ""), refs, "")
         cells = [""] * len(cells)

@@ -150,6 +150,8 @@ def _findings(report: Report) -> Iterator[str]:
                 verdict = "not faster" if speedup.low is None else speedup.verdict
                 why = reasons[speedup.batch_size]
                 yield f"Latency at batch {speedup.batch_size}: {verdict}. Reasons: {why}."
+    for finding in report.findings:
+        yield f"FINDING: {finding.text}."
     for reason in report.unstable:
         yield f"UNSTABLE at {reason}."
     if report.unstable:

@@ -140,6 +140,8 @@ def _tags(report: Report, identity: Identity) -> dict[str, str]:
         tags["calibration"] = report.calibration
     if report.unstable:
         tags["unstable"] = "; ".join(report.unstable)
+    if report.findings:
+        tags["findings"] = "; ".join(finding.text for finding in report.findings)
     if report.comparison:
         tags |= {f"verdict_b{speedup.batch_size}": speedup.verdict for speedup in report.comparison.speedups}
         if change := report.comparison.quality:

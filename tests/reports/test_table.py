@@ -11,6 +11,7 @@ from quantexp.reports.notes import notes
 from quantexp.reports.table import Table, comparison_table
 from quantexp.results import (
     Evidence,
+    Finding,
     Layer,
     LeftInFloat,
     Measured,
@@ -366,3 +367,10 @@ def test_text_from_a_store_does_not_steer_the_terminal() -> None:
 )
 def test_sizes_have_two_digits_behind_the_point_and_three_below_one_megabyte(size_mb: float, text: str) -> None:
     assert size_text(size_mb) == text
+
+
+def test_the_findings_of_self_checks_are_sentences_below_the_table() -> None:
+    finding = Finding("repeated", "the float network is random in evaluation mode")
+    text = comparison_table(report(findings=(finding,))).markdown()
+    assert "FINDING: the float network is random in evaluation mode." in text
+    assert "FINDING" not in comparison_table(report()).markdown()
