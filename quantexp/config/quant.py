@@ -168,7 +168,7 @@ class Static(ByLayer):
         "ranges of activations: affine, or symmetric around zero", Scheme.affine, affects=RESULT
     )
     reduce_range: bool | None = option(
-        "7 bits for activations, so that sums cannot overflow; null: where the CPU needs it", None, affects=RESULT
+        "7 bits for activations, so that sums cannot overflow; null: where the kernels need it", None, affects=RESULT
     )
     calibration: CalibrationSplit = option(
         "split of the calibration examples: train, or test, which is tagged", CalibrationSplit.train, affects=RESULT
@@ -198,7 +198,7 @@ class Qat(ByLayer):
         "ranges of activations: affine, or symmetric around zero", Scheme.affine, affects=WEIGHTS
     )
     reduce_range: bool | None = option(
-        "7 bits for activations, so that sums cannot overflow; null: where the CPU needs it", None, affects=WEIGHTS
+        "7 bits for activations, so that sums cannot overflow; null: where the kernels need it", None, affects=WEIGHTS
     )
     start: Start = option(
         "trained: start from the float network; scratch: from new weights", Start.trained, affects=WEIGHTS

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from quantexp.config import Engine
 from quantexp.system.environment import FOR_PRECISION, describe
@@ -24,27 +25,37 @@ FULL_RANGE = {  # with any of these instruction sets an engine adds products in 
     Engine.onednn: FOR_PRECISION["int8"],
 }
 
+OF_FBGEMM = (Engine.x86, Engine.fbgemm)  # the engines with kernels of fbgemm
+
 
 def supported_engines() -> list[str]:
     """Return the engines that torch supports on this machine."""
     return [name for name in torch.backends.quantized.supported_engines if name != "none"]
 
 
-def reduces_range(engine: Engine | None, requested: bool | None) -> bool:
+def reduces_range(engine: Engine | None, requested: bool | None, model: nn.Module | None = None) -> bool:
     """Return whether activations use 7 of their 8 bits only.
 
     Without VNNI or AMX, two products are added in 16 bits, which overflows with the full range. If the instruction sets
-    of the CPU are unknown, the range is reduced.
+    of the CPU are unknown, the range is reduced. The kernels of fbgemm for depthwise convolutions add in 16 bits on
+    every CPU.
 
     Args:
         engine: The engine that executes the layers.
-        requested: The setting of the user; None decides by the CPU.
+        requested: The setting of the user; None decides by the CPU and the layers.
+        model: The network with these layers, if they matter.
     """
     sets = set(describe().instruction_sets)
-    needed = engine in FULL_RANGE and not sets & set(FULL_RANGE[engine])
-    if needed and requested is False:
-        log.warning("reduce_range is off: without VNNI, sums may saturate in %s and reduce accuracy", engine)
-    return needed if requested is None else requested
+    without = engine in FULL_RANGE and not sets & set(FULL_RANGE[engine])
+    depthwise = engine in OF_FBGEMM and model is not None and any(map(_is_depthwise, model.modules()))
+    if (without or depthwise) and requested is False:
+        cause = "without VNNI" if without else "in depthwise convolutions"
+        log.warning("reduce_range is off: %s, sums may saturate in %s and reduce accuracy", cause, engine)
+    return without or depthwise if requested is None else requested
+
+
+def _is_depthwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d | nn.Conv3d) and module.groups == module.in_channels > 1
 
 
 @contextmanager

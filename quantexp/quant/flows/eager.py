@@ -90,7 +90,7 @@ def quantize_dynamic(model: nn.Module, qconfigs: dict[str, Any], precision: str)
 
 def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
     """Put stubs around `model`, fuse its modules and insert observers, in place."""
-    qconfig = static_qconfig(option)
+    qconfig = static_qconfig(option, model)
     stubbed = _stubbed(option, model.eval(), example, qconfig)
     if fusible := _fusible(option, model):
         quantization.fuse_modules(stubbed.model, fusible, inplace=True)  # type: ignore[no-untyped-call]
@@ -100,7 +100,7 @@ def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Modul
 
 def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
     """Put stubs around `model`, fuse its modules and insert fake quant, in place."""
-    stubbed = _stubbed(option, model.eval(), example, qat_qconfig(option)).train()
+    stubbed = _stubbed(option, model.eval(), example, qat_qconfig(option, model)).train()
     if fusible := _fusible(option, model):
         quantization.fuse_modules_qat(stubbed.model, fusible, inplace=True)  # type: ignore[no-untyped-call]
     prepared: nn.Module = quantization.prepare_qat(stubbed, inplace=True)  # type: ignore[no-untyped-call]

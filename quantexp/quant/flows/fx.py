@@ -50,7 +50,7 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
 
 def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
     """Insert observers into `model`. `example` is one batch of inputs."""
-    return _prepared(prepare_fx, model.eval(), _mapping(option, model, static_qconfig(option)), example)
+    return _prepared(prepare_fx, model.eval(), _mapping(option, model, static_qconfig(option, model)), example)
 
 
 def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
@@ -63,7 +63,7 @@ def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
 
 def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
     """Insert fake quant into `model`."""
-    return _prepared(prepare_qat_fx, model.train(), _mapping(option, model, qat_qconfig(option)), example)
+    return _prepared(prepare_qat_fx, model.train(), _mapping(option, model, qat_qconfig(option, model)), example)
 
 
 def freeze_observers(prepared: nn.Module) -> None:

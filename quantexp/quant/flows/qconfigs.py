@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 from torch.ao.quantization import (
     FusedMovingAvgObsFakeQuantize,
     HistogramObserver,
@@ -54,24 +55,24 @@ OBSERVERS: dict[Observer, Any] = {
 }
 
 
-def static_qconfig(option: Static) -> QConfig:
-    """Return the qconfig with the observers for calibration."""
-    settings = _activations(option)
+def static_qconfig(option: Static, model: nn.Module) -> QConfig:
+    """Return the qconfig with the observers for the calibration of `model`."""
+    settings = _activations(option, model)
     if option.observer is Observer.percentile:
         settings["percentile"] = option.percentile
     return _qconfig(OBSERVERS[option.observer].with_args(**settings), WEIGHT_OBSERVERS[option.weights])
 
 
-def qat_qconfig(option: Qat) -> QConfig:
-    """Return the qconfig with the fake quant for quantization-aware training."""
+def qat_qconfig(option: Qat, model: nn.Module) -> QConfig:
+    """Return the qconfig with the fake quant for quantization-aware training of `model`."""
     fake = FusedMovingAvgObsFakeQuantize.with_args(  # type: ignore[no-untyped-call]
-        observer=MovingAverageMinMaxObserver, quant_min=0, quant_max=255, **_activations(option)
+        observer=MovingAverageMinMaxObserver, quant_min=0, quant_max=255, **_activations(option, model)
     )
     return _qconfig(fake, WEIGHT_FAKE_QUANT[option.weights])
 
 
-def _activations(option: Static | Qat) -> dict[str, Any]:
-    reduce_range = reduces_range(option.engine, option.reduce_range)
+def _activations(option: Static | Qat, model: nn.Module) -> dict[str, Any]:
+    reduce_range = reduces_range(option.engine, option.reduce_range, model)
     return {"dtype": torch.quint8, "qscheme": SCHEMES[option.activations], "reduce_range": reduce_range}
 
 

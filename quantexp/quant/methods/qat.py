@@ -59,7 +59,7 @@ def quantize(option: Qat, work: Work) -> Quantized:
 
     kept = kept_in_float(option, baseline.model)
     extra = {
-        "quant": _key(option, work.form, sorted(kept)),
+        "quant": _key(option, work.form, baseline.model, sorted(kept)),
         "from": baseline.key if option.start is Start.trained else None,
     }
     with working(option.engine):
@@ -78,7 +78,7 @@ def skeleton(option: Qat, network: nn.Module, form: Form) -> nn.Module:
         return converted
 
 
-def _key(option: Qat, form: Form, kept: list[str]) -> dict[str, Any]:
+def _key(option: Qat, form: Form, model: nn.Module, kept: list[str]) -> dict[str, Any]:
     """Return the settings that affect the weights; the patterns of layers are resolved to the layers left in float.
 
     Epochs and learning rate are already in the key, as part of the schedule.
@@ -86,4 +86,5 @@ def _key(option: Qat, form: Form, kept: list[str]) -> dict[str, Any]:
     settings = weight_settings(option, form)
     for name in ("include", "exclude", "epochs", "learning_rate"):
         del settings[name]
-    return {**settings, "kept": kept, "reduce_range": reduces_range(option.engine, option.reduce_range)}
+    reduced = reduces_range(option.engine, option.reduce_range, model)
+    return {**settings, "kept": kept, "reduce_range": reduced}
