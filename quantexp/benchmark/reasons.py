@@ -64,7 +64,7 @@ def not_faster(
     if setting.threads > setting.cores:
         found.append(f"{setting.threads} threads share {setting.cores} cores")
     quantized = evidence.mac_share(precision)
-    if quantized < 0.995:
+    if quantized is not None and quantized < 0.995:
         names = ", ".join(layer.name for layer in evidence.left_in_float[:5])
         found.append(
             f"only {quantized:.0%} of the multiply-accumulates run in {precision}{f': {names} in float' * bool(names)}"

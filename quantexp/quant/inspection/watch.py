@@ -46,6 +46,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: Counter[tuple[str, str]] = Counter()
         self.macs: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.unknown: dict[str, None] = {}
 
     def operators(self, examples: int) -> tuple[Operator, ...]:
         """Return the operators recorded on a batch of `examples`; the multiply-accumulates are per example."""

@@ -1,0 +1,56 @@
+"""The account: the multiply-accumulates of a float network, counted independently of its quantized network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from quantexp.quant.inspection.watch import Watch
+from quantexp.results import Account, Finding
+from quantexp.results.text import listed
+from quantexp.state.copies import copied, materialized
+from quantexp.tasks.inputs import Batch, size
+
+NAMED = 3  # operators in a finding
+
+
+@torch.no_grad()
+def account(network: nn.Module, batch: Batch) -> Account:
+    """Count the multiply-accumulates of a float network, and name the operators that cannot be counted.
+
+    Products that only compute weights (weight normalisation, parametrizations) do not count: quantization makes such
+    weights permanent.
+
+    Args:
+        network: Is not changed; a copy runs once.
+        batch: What the quantized network is inspected with, since products can depend on the values of the inputs.
+    """
+    watch = Watch()
+    with _attention_in_parts(), watch:
+        materialized(copied(network))(*batch)
+    return Account(sum(watch.macs.values()) // size(batch), tuple(watch.unknown))
+
+
+def findings(counted: Account) -> Iterator[Finding]:
+    """Yield a finding if operators cannot be counted."""
+    if counted.unknown:
+        names = listed(counted.unknown, NAMED)
+        yield Finding(
+            "macs",
+            f"FLOPs and shares of multiply-accumulates are unknown, since the account does not know {names}; "
+            "torch.utils.flop_counter.register_flop_formula makes an operator known",
+        )
+
+
+@contextmanager
+def _attention_in_parts() -> Iterator[None]:
+    """Let attention layers run as separate products and as dense tensors, not in one operator."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
