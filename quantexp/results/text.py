@@ -34,9 +34,17 @@ def change_text(change: QualityChange) -> str:
 
 
 def mac_share_text(evidence: Evidence, precision: str) -> str:
-    """Return the share of the multiply-accumulates that ran in `precision`: `75%`, or `unknown`."""
+    """Return the share of the multiply-accumulates that ran in `precision`: `75%`, or `unknown`.
+
+    It is `100%` only if all of them did, and `0%` only if none did; otherwise `>99%` and `<1%`.
+    """
     share = evidence.mac_share(precision)
-    return "unknown" if share is None else f"{share:.0%}"
+    if share is None:
+        return "unknown"
+    text = f"{share:.0%}"
+    if text == "100%" and share < 1:
+        return ">99%"
+    return "<1%" if text == "0%" and share > 0 else text
 
 
 def threads_text(count: int) -> str:

@@ -20,12 +20,14 @@ from quantexp.quant.inspection.layers import held_weights
 from quantexp.quant.inspection.promise import Promise, Quantized, Simulated
 from quantexp.quant.inspection.watch import NAMES, Watch
 from quantexp.results import Account, Evidence, Layer, LeftInFloat, Operator, Profile, TimeShare
+from quantexp.results.text import listed, mac_share_text
 from quantexp.system.errors import CheckError, QuantizationError
 from quantexp.tasks.inputs import Batch, size
 
 log = logging.getLogger(__name__)
 
 PROFILED_CALLS = 5
+SHOWN_UNKNOWN = 3  # operators
 SHOWN_SHARE = 0.005  # of the time; operators below it are omitted
 
 
@@ -114,8 +116,10 @@ def _summary(evidence: Evidence) -> str:
     held = (f"{count} {name} {'layer' if count == 1 else 'layers'}" for name, count in layers.items())
     ran = (f"{operator.name} ({operator.precision}) x{operator.calls}" for operator in evidence.operators)
     names = sorted({operator.precision for operator in evidence.operators})
-    shares = [f"{share:.0%} {name}" for name in names if (share := evidence.mac_share(name)) is not None]
-    return f"{', '.join(held)}; ran {', '.join(ran)}; multiply-accumulates: {', '.join(shares) or 'unknown'}"
+    shares = ", ".join(f"{mac_share_text(evidence, name)} {name}" for name in names)
+    if evidence.account and evidence.account.unknown:
+        shares = f"no share, the account does not know {listed(evidence.account.unknown, SHOWN_UNKNOWN)}"
+    return f"{', '.join(held)}; ran {', '.join(ran)}; multiply-accumulates: {shares}"
 
 
 def _layers(model: nn.Module, engine: Engine | None) -> Iterator[Layer]:

@@ -62,7 +62,8 @@ class Call:
 
 def macs(call: Call) -> int | None:
     """Return the multiply-accumulates of a call, 0 if it multiplies nothing, None if that is not known."""
-    if formula := _formula(call.func, call.name):
+    registered = getattr(call.func, "overloadpacket", None) in flop_registry  # users can add to it at any time
+    if formula := _formula(call.name) or (_registered if registered else None):
         try:
             return formula(call)
         except (RuntimeError, NotImplementedError, TypeError, AttributeError):  # nested tensors have no plain shape
@@ -76,7 +77,7 @@ Formula = Callable[[Call], int]
 
 
 @functools.cache
-def _formula(func: Any, name: str) -> Formula | None:
+def _formula(name: str) -> Formula | None:
     if name.endswith(("prepack", "unpack")):
         return None
     exact: dict[str, Formula] = {
@@ -97,7 +98,7 @@ def _formula(func: Any, name: str) -> Formula | None:
     for start, formula in ((LINEAR, _of_matrices), (CONVOLUTIONS, _of_convolution), (SCALED_ATTENTION, _of_attention)):
         if name.startswith(start) and not name.endswith("backward"):
             return formula
-    return _registered if getattr(func, "overloadpacket", None) in flop_registry else None
+    return None
 
 
 def _takes_floats(call: Call) -> bool:
