@@ -187,6 +187,24 @@ def test_weights_that_are_computed_before_each_call_are_not_counted() -> None:
     assert nn.utils.parametrize.is_parametrized(wrapped)  # the network itself is as it was
 
 
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: (x * (x.mean(-1, keepdim=True) > 0.5)).sum(1) / LENGTH, lambda x: F.cosine_similarity(x, 1 - x, dim=-1)],
+    ids=["mean under a mask", "cosine"],
+)
+def test_a_weighted_sum_of_the_values_of_one_tensor_is_no_product(function: Callable[[Tensor], Tensor]) -> None:
+    assert counted(Computes(function), *SEQUENCE) == Account(0)
+
+
+def attends_by_sums(x: Tensor) -> Tensor:
+    weights = torch.softmax((x.unsqueeze(2) * x.unsqueeze(1)).sum(-1), -1)
+    return (weights.unsqueeze(-1) * x.unsqueeze(1)).sum(2)
+
+
+def test_attention_that_is_written_as_multiplications_and_sums_counts_as_its_products() -> None:
+    assert counted(Computes(attends_by_sums), *SEQUENCE) == Account(2 * LENGTH**2 * WIDTH)
+
+
 def test_an_embedding_multiplies_nothing() -> None:
     network = nn.Sequential(nn.Embedding(10, WIDTH), nn.Flatten(), nn.Linear(LENGTH * WIDTH, 2)).eval()
     assert account(network, (torch.randint(0, 10, (N, LENGTH)),)) == Account(LENGTH * WIDTH * 2)

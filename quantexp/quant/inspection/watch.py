@@ -40,8 +40,9 @@ SUMS = ("aten.sum", "aten.mean")
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Count the multiplying operators that run and their multiply-accumulates, by the precision they run in.
 
-    A multiplication whose result is summed is a product too. `unknown` are the operators that may multiply, and whose
-    multiply-accumulates are not known.
+    A product of matrices can also be written as a multiplication that spreads both operands, and a sum: (x[:, None] *
+    weight).sum(-1). A weighted sum of the values of one tensor, such as a mean under a mask, is no product.
+    `unknown` are the operators that may multiply, and whose multiply-accumulates are not known.
     """
 
     supports_higher_order_operators = True
@@ -80,7 +81,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.unknown[call.name] = None
         elif count:
             self._add(call.name, _precision(call), count)
-        elif call.name == "aten.mul" and isinstance(call.result, Tensor) and call.result.is_floating_point():
+        elif call.name == "aten.mul" and _spreads_both(call):
             self._multiplied[call.result] = None
         elif call.name in SUMS and call.args[0] in self._multiplied:
             self._add("aten.mul", NAMES.get(call.args[0].dtype, str(call.args[0].dtype)), call.args[0].numel())
@@ -92,6 +93,14 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _is_composite(func: Any) -> bool:
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
+
+
+def _spreads_both(call: Call) -> bool:
+    """Return whether each value of both operands is multiplied more than once."""
+    one, other, result = call.args[0], call.args[1], call.result
+    if not (isinstance(one, Tensor) and isinstance(other, Tensor) and result.is_floating_point()):
+        return False
+    return bool(result.numel() > max(one.numel(), other.numel()))
 
 
 def _precision(call: Call) -> str:
