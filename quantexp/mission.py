@@ -16,11 +16,12 @@ from quantexp.benchmark.size import size
 from quantexp.checks.kernels import output_sqnr_db
 from quantexp.checks.networks import check_graph, check_networks, poor_layers
 from quantexp.config import RUNTIMES, Eager, Experiment, FakeQuant, Kind, Quant, Runtime, Static
-from quantexp.quant.inspection.evidence import float_operations, inspect
+from quantexp.quant.inspection.account import account, findings
+from quantexp.quant.inspection.evidence import inspect
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods import quantize
 from quantexp.quant.methods.work import Form, Work
-from quantexp.results import Data, Evidence, Finding, Report, Size
+from quantexp.results import Account, Data, Evidence, Finding, Report, Size
 from quantexp.runtimes import prepare, require
 from quantexp.runtimes.contestant import Contestant
 from quantexp.statistics.sqnr import finite
@@ -114,6 +115,7 @@ class _Made:
     recipes: Sequence[Recipe]
     kept: Sequence[Kept]
     findings: tuple[Finding, ...]
+    account: Account
 
 
 @contextmanager
@@ -123,15 +125,16 @@ def _checked(experiment: Experiment, data: TaskData, baseline: Baseline) -> Iter
     work = Work(baseline, data, experiment.train, form)
     check_graph(experiment.quant, work, experiment.batch_size)
     quantized = quantize(experiment.quant, work)
-    contestants = list(_contestants(experiment, data, baseline, quantized))  # raises if inspection fails
+    counted = account(baseline.model, data.evaluated.first(PREDICT_BATCH))
+    contestants = list(_contestants(experiment, data, baseline, quantized, counted))  # raises if inspection fails
     recipes = _recipes(experiment, data, contestants)
     with ExitStack() as stack:
         stored = [
             stack.enter_context(kept(one.network, recipe)) for one, recipe in zip(contestants, recipes, strict=True)
         ]
-        findings = check_networks(experiment.quant, work, contestants, stored, experiment.benchmark.threads)
+        found = check_networks(experiment.quant, work, contestants, stored, experiment.benchmark.threads)
         unloaded = [replace(one, network=None) for one in stored]
-        yield _Made(experiment.quant, quantized, contestants, recipes, unloaded, findings)
+        yield _Made(experiment.quant, quantized, contestants, recipes, unloaded, (*findings(counted), *found), counted)
 
 
 def load(experiment: Experiment) -> TaskData:
@@ -165,20 +168,22 @@ def _require_runtimes(experiment: Experiment) -> None:
 
 
 def _contestants(
-    experiment: Experiment, data: TaskData, baseline: Baseline, quantized: Quantized
+    experiment: Experiment, data: TaskData, baseline: Baseline, quantized: Quantized, counted: Account
 ) -> Iterator[Contestant]:
     """Yield the float network and, if anything is quantized, the quantized one; both are inspected."""
     float_network = Quantized(baseline.model, None, baseline.training)
-    yield _inspected(float_network, "fp32", experiment, data)
+    yield _inspected(float_network, "fp32", experiment, data, counted)
     if quantized.promise is not None:
-        yield _inspected(quantized, str(experiment.precision), experiment, data)
+        yield _inspected(quantized, str(experiment.precision), experiment, data, counted)
 
 
-def _inspected(quantized: Quantized, precision: str, experiment: Experiment, data: TaskData) -> Contestant:
+def _inspected(
+    quantized: Quantized, precision: str, experiment: Experiment, data: TaskData, counted: Account
+) -> Contestant:
     runtime, engine = experiment.runtime, experiment.quant.packs_for if quantized.promise else None
     with threads(experiment.benchmark.threads):  # a compiled network runs with the threads it was compiled with
         prepared = prepare(runtime, quantized.model, data.evaluated.first(PREDICT_BATCH), engine)
-        evidence = inspect(quantized, prepared.operators(), engine)
+        evidence = inspect(quantized, prepared.operators(), engine, counted)
     return Contestant(quantized.model, precision, runtime, evidence, quantized.training, engine, prepared)
 
 
@@ -229,7 +234,7 @@ def _report(experiment: Experiment, data: TaskData, baseline: Baseline, made: _M
         machine=describe().summary,
         benchmark=experiment.benchmark.name,
         threads=experiment.benchmark.threads,
-        flops=float_operations(baseline.model, data.example),
+        flops=made.account.flops,
         baseline=measured.measured[0],
         quantized=measured.measured[1] if measured.comparison else None,
         comparison=measured.comparison,

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from quantexp.config import Engine, Experiment, Quant
 from quantexp.mission import input_kind
+from quantexp.quant.inspection.account import account
 from quantexp.quant.inspection.evidence import inspect, operators
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods import skeleton
 from quantexp.quant.methods.work import Form
-from quantexp.results import Evidence
+from quantexp.results import Account, Evidence
 from quantexp.state.copies import copied
 from quantexp.storage import stored
 from quantexp.storage.prediction import StoredModel
@@ -27,10 +28,19 @@ def made(option: Quant, network: nn.Module, precision: str, *batch: Tensor) -> n
 
 
 def inspected(
-    network: nn.Module, *batch: Tensor, promise: Promise | None = None, engine: Engine | None = None
+    network: nn.Module,
+    *batch: Tensor,
+    promise: Promise | None = None,
+    engine: Engine | None = None,
+    source: nn.Module | None = None,
 ) -> Evidence:
-    """Return what inspection finds in a network that runs eagerly on the batch."""
-    return inspect(Quantized(network, promise), operators(network, batch), engine)
+    """Return what inspection finds in a network that runs eagerly on the batch.
+
+    The shares are those of the float network `source`; without it, those of the operators that ran.
+    """
+    ran = operators(network, batch)
+    counted = account(source, batch) if source else Account(sum(operator.macs for operator in ran))
+    return inspect(Quantized(network, promise), ran, engine, counted)
 
 
 def predictions(network: nn.Module, examples: Split) -> Tensor:

@@ -11,7 +11,7 @@ from quantexp.quant.inspection.evidence import inspect, operators
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods import quantize
 from quantexp.quant.methods.work import Form, Work
-from quantexp.results import Evidence
+from quantexp.results import Account, Evidence
 from quantexp.tasks.data import TaskData
 from quantexp.tasks.inputs import Batch
 from quantexp.training.baseline import Baseline, trained
@@ -36,7 +36,8 @@ def form(precision: str, *batch: Tensor) -> Form:
 
 def evidence(network: Quantized, batch: Batch) -> Evidence:
     """What inspection finds in a network that runs eagerly."""
-    return inspect(network, operators(network.model, batch))
+    ran = operators(network.model, batch)
+    return inspect(network, ran, None, Account(sum(operator.macs for operator in ran)))
 
 
 def same_weights(one: nn.Module, other: nn.Module) -> bool:

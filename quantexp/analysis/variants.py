@@ -179,8 +179,8 @@ class Network:
         return tuple(dict.fromkeys(other.runtime for report in reports for other in report.others))
 
     @property
-    def flops(self) -> int:
-        """Floating-point operations of the float network per example."""
+    def flops(self) -> int | None:
+        """Floating-point operations of the float network per example, None if they cannot all be counted."""
         return next(iter(self.variants[0].reports.values())).flops
 
 

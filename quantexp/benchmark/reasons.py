@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantexp.results import Evidence, Profile, Speedup
+from quantexp.results.text import mac_share_text
 from quantexp.system.environment import FOR_PRECISION
 
 MULTIPLIERS = (
@@ -64,10 +65,11 @@ def not_faster(
     if setting.threads > setting.cores:
         found.append(f"{setting.threads} threads share {setting.cores} cores")
     quantized = evidence.mac_share(precision)
-    if quantized < 0.995:
+    if quantized is not None and quantized < 0.995:
         names = ", ".join(layer.name for layer in evidence.left_in_float[:5])
         found.append(
-            f"only {quantized:.0%} of the multiply-accumulates run in {precision}{f': {names} in float' * bool(names)}"
+            f"only {mac_share_text(evidence, precision)} of the multiply-accumulates run in {precision}"
+            f"{f': {names} in float' * bool(names)}"
         )
     found += _instructions(precision, setting.instruction_sets)
     if setting.engine == "onednn" and ratio < HOPELESS:

@@ -19,9 +19,9 @@ from quantexp.reports.notes import EAGER
 from quantexp.reports.table import Table
 from quantexp.results import Report
 from quantexp.results.sweep import SweepResult, UnsupportedEntry
-from quantexp.results.text import size_text, threads_text
+from quantexp.results.text import mac_share_text, size_text, threads_text
 
-EVIDENCE = "Layers in dtype: with weights in it. MACs in dtype: share of the multiply-accumulates that ran in it."
+EVIDENCE = "Layers in dtype: with weights in it. MACs in dtype: share of float's multiply-accumulates that ran in it."
 LABELLED = (
     "vs float: change of accuracy, and the examples that only quantized (+) or only float (-) gets right, by the exact "
     "McNemar test; with several seeds the mean difference."
@@ -95,7 +95,7 @@ def _figures(network: Network, variant: Variant) -> Iterator[str]:
 def _evidence(report: Report) -> tuple[str, str]:
     evidence = report.result.evidence
     held = f"{len(evidence.held(report.precision))} of {len(evidence.layers)}"
-    return held, f"{evidence.mac_share(report.precision):.0%}"
+    return held, mac_share_text(evidence, report.precision)
 
 
 def _speedups(network: Network, variant: Variant) -> Iterator[str]:

@@ -180,18 +180,19 @@ def method_figures(group: Group) -> Iterator[Figure]:
 
 def flops_figures(group: Group) -> Iterator[Figure]:
     """Plot accuracy, FLOPs and latency against each other, if networks differ in their FLOPs."""
-    if len({network.flops for network in group.networks}) < 2:
+    known = [(at, network, network.flops) for at, network in enumerate(group.networks, 1) if network.flops is not None]
+    if len({flops for *_, flops in known}) < 2:
         return
-    order = sorted(enumerate(group.networks, 1), key=lambda numbered: numbered[1].flops)
+    order = sorted(known, key=lambda entry: entry[2])
     flops, latency = "MFLOPs per example", "latency (ms)"
     for size in group.ends:
         found = [
-            (number, variant, network)
-            for number, network in order
+            (number, variant, count)
+            for number, network, count in order
             for variant in network.variants
             if variant.latencies(size)
         ]
-        cost = [Value.exact(network.flops / 1e6) for _, _, network in found]
+        cost = [Value.exact(count / 1e6) for *_, count in found]
         quality = [quality_value(variant) for _, variant, _ in found]
         times = [latency_value(variant, size) for _, variant, _ in found]
         speedups = [speedup_value(variant, size) for _, variant, _ in found]

@@ -10,14 +10,15 @@ from typing import Literal
 from quantexp.reports.cells import known, mean_std, quality_text, speedup_text
 from quantexp.reports.notes import EAGER, SIMULATED, notes
 from quantexp.reports.widths import Fitted
-from quantexp.results import Measured, QualityChange, Report
-from quantexp.results.text import change_text, p_text, size_text
+from quantexp.results import Evidence, Measured, QualityChange, Report
+from quantexp.results.text import change_text, listed, mac_share_text, p_text, size_text
 from quantexp.system.terminal import printable
 
 TEXT_COLUMNS = (
     *("Task", "Quantization", "dtype", "flow", "engine", "Baseline", "Candidate", "Settings", "Quantized", "Setup"),
     *("Compared", "Verdict", "Significant?", "Requested by", "Failed", "Bound", "Front"),
 )
+SHOWN = 3  # unknown operators
 Row = tuple[str, list[str], str]  # name, a cell per model, change
 
 
@@ -174,6 +175,12 @@ def _evidence_sentence(report: Report) -> str:
         bits = max((layer.bits for layer in evidence.layers if layer.precision == SIMULATED), default=0)
         text = f"{held} are simulated: weights rounded to {bits} bits, computed in float, with the size of float"
     else:
-        share = f"{evidence.mac_share(report.precision):.0%} of the multiply-accumulates"
-        text = f"{held} have {report.precision} weights, {share} ran in {report.precision}"
+        text = f"{held} have {report.precision} weights, {_share(evidence, report.precision)}"
     return f"Evidence: {text}{f'; left in float: {left}' if left else ''}."
+
+
+def _share(evidence: Evidence, precision: str) -> str:
+    if evidence.mac_share(precision) is None:
+        unknown = evidence.account.unknown if evidence.account else ()
+        return f"no share of multiply-accumulates is given: the account does not know {listed(unknown, SHOWN)}"
+    return f"{mac_share_text(evidence, precision)} of the multiply-accumulates ran in {precision}"

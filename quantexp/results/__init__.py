@@ -2,12 +2,13 @@
 
 from quantexp.results.checks import Finding
 from quantexp.results.comparison import Comparison, NotFaster, OtherFloat, QualityChange, Speedup
-from quantexp.results.evidence import Evidence, Layer, LayerLoss, LeftInFloat, Operator, Profile, TimeShare
+from quantexp.results.evidence import Account, Evidence, Layer, LayerLoss, LeftInFloat, Operator, Profile, TimeShare
 from quantexp.results.inputs import InputSpec
 from quantexp.results.measured import Conditions, Ended, Latency, Measured, Quality, Size, Training
 from quantexp.results.report import Data, Report, parse_report
 
 __all__ = [
+    "Account",
     "Comparison",
     "Conditions",
     "Data",

@@ -55,21 +55,54 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """The multiply-accumulates of the float network for one example, counted in its own forward pass.
+
+    `unknown` names the operators that can multiply and that the account cannot count; `macs` does not include them.
+    """
+
+    macs: int
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def flops(self) -> int | None:
+        """The floating-point operations, two for a multiply-accumulate; None if some cannot be counted."""
+        return None if self.unknown else 2 * self.macs
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
-    """The layers of a network and the operators that really ran."""
+    """The layers of a network and the operators that really ran.
+
+    `account` is that of the float network; None in reports from before accounts existed.
+    """
 
     layers: tuple[Layer, ...]
     operators: tuple[Operator, ...]
     left_in_float: tuple[LeftInFloat, ...]
+    account: Account | None = None
 
     def held(self, precision: str) -> tuple[str, ...]:
         """Return the names of the layers that hold their weights in `precision`."""
         return tuple(layer.name for layer in self.layers if layer.precision == precision)
 
-    def mac_share(self, precision: str) -> float:
-        """Return the share of the multiply-accumulates that ran in `precision`; 0 where nothing multiplies."""
-        total = sum(operator.macs for operator in self.operators)
-        return sum(run.macs for run in self.operators if run.precision == precision) / total if total else 0.0
+    def mac_share(self, precision: str) -> float | None:
+        """Return the share of the network's multiply-accumulates that ran in `precision`; 0 if it has none.
+
+        It is None if the account does not know all operators. Reports without an account have a share of the
+        operators that were recorded.
+        """
+        if self.account is None:
+            total = sum(operator.macs for operator in self.operators)
+        elif self.account.unknown:
+            return None
+        else:
+            total = self.account.macs
+        return self.macs(precision) / total if total else 0.0
+
+    def macs(self, precision: str) -> int:
+        """Return the multiply-accumulates for one example that ran in `precision`."""
+        return sum(operator.macs for operator in self.operators if operator.precision == precision)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ def metrics(report: Report) -> dict[str, float]:
     named |= {
         "calibration_seconds": report.calibration_seconds,
         "flops": report.flops,
-        "macs": report.flops / 2,
+        "macs": None if report.flops is None else report.flops / 2,
         "unstable": len(report.unstable),
     }
     named |= _details(report.result)

@@ -40,8 +40,8 @@ class Report:
     `runtime` executed both networks; `others` has the float network in further runtimes. `objective` is
     "classification", or "unlabelled" where there were no labels. `findings` are those of the self-checks.
 
-    `flops` counts the floating-point operations of the float network on one example with torch's counter, which counts
-    matrix products and convolutions, two for a multiply-accumulate. `host` names the machine, `machine` describes in a
+    `flops` counts the floating-point operations of the float network for one example, two for a multiply-accumulate;
+    None if it has operators that cannot be counted. `host` names the machine, `machine` describes in a
     line what latencies depend on: CPU, cores, instruction sets, torch, Python.
     """
 
@@ -55,7 +55,7 @@ class Report:
     machine: str
     benchmark: str
     threads: int
-    flops: int
+    flops: int | None
     baseline: Measured
     quantized: Measured | None
     comparison: Comparison | None

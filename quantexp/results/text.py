@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quantexp.results.comparison import QualityChange
+from quantexp.results.evidence import Evidence
 
 
 def size_text(size_mb: float) -> str:
@@ -30,6 +31,20 @@ def flips_text(change: QualityChange) -> str:
 def change_text(change: QualityChange) -> str:
     """Return the change in quality in points, with the examples that changed: `-0.30 points: +2 / -5 examples`."""
     return f"{points_text(-change.drop)} points: {flips_text(change)} examples"
+
+
+def mac_share_text(evidence: Evidence, precision: str) -> str:
+    """Return the share of the multiply-accumulates that ran in `precision`: `75%`, or `unknown`.
+
+    It is `100%` only if all of them did, and `0%` only if none did; otherwise `>99%` and `<1%`.
+    """
+    share = evidence.mac_share(precision)
+    if share is None:
+        return "unknown"
+    text = f"{share:.0%}"
+    if text == "100%" and share < 1:
+        return ">99%"
+    return "<1%" if text == "0%" and share > 0 else text
 
 
 def threads_text(count: int) -> str:

@@ -158,6 +158,7 @@ def quantize(candidate: Experiment) -> str:
     Raises:
         QuantizationError: If the network is not what the method declares, or predicts wrongly.
     """
+    from quantexp.quant.inspection.account import account
     from quantexp.quant.inspection.evidence import inspect, operators
     from quantexp.quant.methods import quantize as quantized_by
     from quantexp.quant.methods.work import Form, Work
@@ -167,7 +168,12 @@ def quantize(candidate: Experiment) -> str:
     data, precision = toy(), str(candidate.precision)
     baseline = trained(candidate, data)  # trained in the first trial, then loaded
     quantized = quantized_by(candidate.quant, Work(baseline, data, candidate.train, Form(precision, data.example)))
-    evidence = inspect(quantized, operators(quantized.model, data.example), candidate.quant.packs_for)
+    evidence = inspect(
+        quantized,
+        operators(quantized.model, data.example),
+        candidate.quant.packs_for,
+        account(baseline.model, data.example),
+    )
     quality = data.objective.quality(outputs(quantized.model, data.test), data.test.labels)
     right = quality.value if quality else 0.0
     if right < RIGHT:
@@ -179,7 +185,7 @@ def quantize(candidate: Experiment) -> str:
     times = _times_float(quantized.model, baseline.model, data)
     slow = "with slow reference kernels: " if times > SLOW else ""
     share = evidence.mac_share(precision)
-    part = "" if share > 0.995 else f", {share:.0%} of the multiplications in {precision}"
+    part = "" if share is None or share > 0.995 else f", {share:.0%} of the multiplications in {precision}"
     return f"{slow}{times:.1f} times the time of float{part}"
 
 

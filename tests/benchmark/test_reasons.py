@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from quantexp.benchmark.reasons import Setting, not_faster
-from quantexp.results import Evidence, LeftInFloat, Operator, Speedup
+from quantexp.results import Account, Evidence, LeftInFloat, Operator, Speedup
 from tests.builders import profile, speedup
 
 NONE_KNOWN = ("no reason is known",)
@@ -63,6 +63,10 @@ def test_work_that_is_left_in_float_is_a_reason_that_names_the_layers() -> None:
 def test_a_trifle_that_is_left_in_float_is_no_reason() -> None:
     assert told(ran(int8=996, fp32=4)) == NONE_KNOWN
     assert told(ran(int8=990, fp32=10)) == ("only 99% of the multiply-accumulates run in int8",)
+
+
+def test_a_share_that_is_unknown_is_no_reason() -> None:
+    assert told(replace(ran(int8=10), account=Account(100, ("my.op",)))) == NONE_KNOWN
 
 
 def test_the_precision_that_counts_is_the_one_that_was_promised() -> None:

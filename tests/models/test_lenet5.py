@@ -35,7 +35,7 @@ from quantexp.config import (
 from quantexp.mission import load, run
 from quantexp.models.lenet5 import LeNet5
 from quantexp.quant.flows import fx
-from quantexp.quant.inspection.evidence import float_operations
+from quantexp.quant.inspection.account import account
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods import qat
 from quantexp.reports.table import comparison_table
@@ -109,7 +109,7 @@ def test_its_layers_are_those_of_the_notebook(channels: int) -> None:
 
 def test_on_the_images_of_mnist_it_has_61706_parameters_and_416520_multiply_accumulates() -> None:
     assert parameter_count(network(1)) == weights(1) + OUTPUTS == 61_706
-    assert float_operations(network(1), (example(1, 7),)) == 2 * (sum(convolving(1)) + LINEAR) == 2 * 416_520
+    assert account(network(1), (example(1, 7),)).flops == 2 * (sum(convolving(1)) + LINEAR) == 2 * 416_520
 
 
 @CHANNELS

@@ -21,11 +21,12 @@ from quantexp.config import METHODS, Dynamic, Engine, FakeQuant, Granularity, No
 from quantexp.models.mlp import MLP
 from quantexp.quant.engine import supported_engines, use_engine
 from quantexp.quant.flows.working import working
-from quantexp.quant.inspection.evidence import float_operations, profile
+from quantexp.quant.inspection.account import account
+from quantexp.quant.inspection.evidence import profile
 from quantexp.quant.inspection.promise import Promise
 from quantexp.quant.methods.casting import Autocast, Cast
 from quantexp.quant.selection import kept_in_float
-from quantexp.results import Evidence, Layer, LeftInFloat, Operator
+from quantexp.results import Account, Evidence, Layer, LeftInFloat, Operator
 from quantexp.system.errors import QuantizationError
 from tests.networks import inspected, made
 
@@ -196,6 +197,7 @@ def test_the_float_network_shows_its_layers_and_the_operators_that_multiply(netw
         layers=tuple(Layer(f"layers.{index}", "Linear", "fp32", 32) for index in (0, 2, 4)),
         operators=(Operator("aten.addmm", "fp32", 3, MACS),),
         left_in_float=(),
+        account=Account(MACS),
     )
 
 
@@ -302,7 +304,7 @@ def test_the_float_operations_of_an_mlp_are_two_for_each_weight(hidden: list[int
     model = MLP(20, hidden, 10).eval()
     macs = sum(inputs * outputs for inputs, outputs in pairwise([20, *hidden, 10]))
     for examples in (1, 2, 7):  # of one example, whatever the batch
-        assert float_operations(model, (torch.ones(examples, 20),)) == 2 * macs
+        assert account(model, (torch.ones(examples, 20),)).flops == 2 * macs
         evidence = inspected(model, torch.ones(examples, 20))
         assert sum(operator.macs for operator in evidence.operators) == macs
 
@@ -315,7 +317,7 @@ def test_every_method_multiplies_as_often_as_the_float_network_and_all_of_it_in_
     assert sum(operator.macs for operator in evidence.operators) == MACS
     assert sum(operator.calls for operator in evidence.operators) == 3
     assert evidence.mac_share(precision) == 1.0
-    assert float_operations(network, (EXAMPLE,)) == 2 * MACS
+    assert account(network, (EXAMPLE,)).flops == 2 * MACS
 
 
 @pytest.mark.parametrize("option", INT8, ids=of_option)
@@ -365,7 +367,7 @@ def test_convolutions_are_layers_and_operators_too(images_network: nn.Module) ->
         Operator("aten.convolution", "fp32", 2, CONVOLUTIONS),
         Operator("aten.addmm", "fp32", 1, LINEAR),
     )
-    assert float_operations(images_network, (IMAGES,)) == 2 * (CONVOLUTIONS + LINEAR)
+    assert account(images_network, (IMAGES,)).flops == 2 * (CONVOLUTIONS + LINEAR)
 
 
 @pytest.mark.parametrize("weights", Granularity)
@@ -430,7 +432,7 @@ def test_a_profile_writes_nothing_on_the_screen() -> None:
 def test_looking_at_a_model_does_not_change_it(network: nn.Module) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     inspected(network, EXAMPLE)
-    float_operations(network, (EXAMPLE,))
+    account(network, (EXAMPLE,))
     profile(network, (EXAMPLE,))
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())

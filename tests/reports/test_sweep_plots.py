@@ -63,6 +63,9 @@ def test_a_sweep_has_a_picture_for_each_question() -> None:
 def test_flops_are_drawn_only_where_they_vary_within_a_task() -> None:
     varied = sweep(*(network(width) for width in (64, 256)))
     assert {"flops-mnist.png", "flops-mnist-2.png"} <= set(figures(varied))  # the smallest batch and the largest
+    unknown = entry(method("static", flops=None), model__hidden="[512]")
+    assert {"flops-mnist.png"} <= set(figures(sweep(network(64), network(256), unknown)))
+    assert not [name for name in figures(sweep(network(64), unknown)) if name.startswith("flops")]
     two_tasks = sweep(STATIC, dataclasses.replace(STATIC, task="sst2", flops=7))
     assert not [name for name in figures(two_tasks) if name.startswith("flops")]
 

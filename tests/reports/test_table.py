@@ -10,6 +10,7 @@ from rich.console import Console
 from quantexp.reports.notes import notes
 from quantexp.reports.table import Table, comparison_table
 from quantexp.results import (
+    Account,
     Evidence,
     Finding,
     Layer,
@@ -238,6 +239,15 @@ def test_a_layer_left_in_float_is_named_with_its_reason() -> None:
     assert comparison_table(part).notes[1] == (
         "Evidence: 2 of 3 layers have int8 weights, 75% of the multiply-accumulates ran in int8; "
         "left in float: layers.0 (it is a Bilinear, the method handles nn.Linear)."
+    )
+
+
+def test_no_share_is_given_where_an_operator_is_unknown() -> None:
+    counted = dataclasses.replace(evidence(), account=Account(750, ("my.op", "aten._fft_r2c")))
+    unknown = dataclasses.replace(REPORT, quantized=dataclasses.replace(QUANTIZED, evidence=counted))
+    assert comparison_table(unknown).notes[1] == (
+        "Evidence: 3 of 3 layers have int8 weights, no share of multiply-accumulates is given: "
+        "the account does not know my.op and aten._fft_r2c."
     )
 
 

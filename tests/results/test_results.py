@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from quantexp.results import Evidence, Operator, Quality, Report, Speedup, parse_report
+from quantexp.results import Account, Evidence, Operator, Quality, Report, Speedup, parse_report
 from quantexp.results.metrics import metrics
+from quantexp.results.text import mac_share_text
 from tests.builders import (
     comparison,
     conditions,
@@ -279,6 +280,29 @@ def test_the_share_of_a_precision_is_that_of_its_multiply_accumulates() -> None:
     assert [evidence.mac_share(name) for name in ("int8", "fp32", "bf16")] == [0.3, 0.7, 0.0]
     assert Evidence((), (), ()).mac_share("int8") == 0.0
     assert Evidence((), (Operator("a", "int8", 1, 0),), ()).mac_share("int8") == 0.0
+
+
+def test_with_an_account_the_share_is_of_what_the_float_network_multiplies() -> None:
+    seen = (Operator("a", "int8", 1, 30),)
+    assert Evidence((), seen, (), Account(40)).mac_share("int8") == 0.75
+    assert Evidence((), seen, (), Account(30, ("my.op",))).mac_share("int8") is None
+    assert Evidence((), (), (), Account(0)).mac_share("int8") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("macs", "text"), [(0, "0%"), (1, "<1%"), (100, "10%"), (994, "99%"), (999, ">99%"), (1000, "100%")]
+)
+def test_all_and_nothing_are_never_the_result_of_rounding(macs: int, text: str) -> None:
+    assert mac_share_text(Evidence((), (Operator("a", "int8", 1, macs),), (), Account(1000)), "int8") == text
+
+
+def test_figures_that_cannot_be_counted_are_no_metrics() -> None:
+    unknown = Evidence((), (Operator("a", "int8", 1, 30),), (), Account(30, ("my.op",)))
+    baseline, quantized = (dataclasses.replace(made, evidence=unknown) for made in (STATIC.baseline, STATIC.result))
+    found = metrics(dataclasses.replace(STATIC, flops=None, baseline=baseline, quantized=quantized))
+    assert not {"flops", "macs", "int8_mac_share", "float/int8_mac_share"} & set(found)
+    made = dataclasses.replace(STATIC, flops=None, quantized=quantized)
+    assert parse_report(made.to_json().encode()) == made
 
 
 def test_the_accuracy_of_a_class_is_the_share_of_its_own_examples() -> None:

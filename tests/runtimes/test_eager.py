@@ -11,6 +11,7 @@ from torch import nn
 from quantexp.config import Dynamic, Eager, Engine
 from quantexp.models.mlp import MLP
 from quantexp.quant.engine import supported_engines
+from quantexp.quant.inspection.account import account
 from quantexp.quant.inspection.evidence import inspect, operators
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.runtimes import prepare
@@ -47,7 +48,7 @@ def test_a_copy_is_packed_for_the_engine_of_the_network(engine: Engine) -> None:
 
 def test_a_contestant_is_made_executable_by_its_runtime() -> None:
     network, batch = NETWORKS["token ids and mask"]
-    evidence = inspect(Quantized(network, None), operators(network, batch))
+    evidence = inspect(Quantized(network, None), operators(network, batch), None, account(network, batch))
     contestant = Contestant(network, "fp32", Eager(), evidence)
     assert contestant.prepared(batch).network is network
     inspected = prepare(Eager(), network, batch)

@@ -19,34 +19,39 @@ from quantexp.config import Engine
 from quantexp.quant.inspection.layers import held_weights
 from quantexp.quant.inspection.promise import Promise, Quantized, Simulated
 from quantexp.quant.inspection.watch import NAMES, Watch
-from quantexp.results import Evidence, Layer, LeftInFloat, Operator, Profile, TimeShare
-from quantexp.system.errors import QuantizationError
+from quantexp.results import Account, Evidence, Layer, LeftInFloat, Operator, Profile, TimeShare
+from quantexp.results.text import listed, mac_share_text
+from quantexp.system.errors import CheckError, QuantizationError
 from quantexp.tasks.inputs import Batch, size
 
 log = logging.getLogger(__name__)
 
 PROFILED_CALLS = 5
+SHOWN_UNKNOWN = 3  # operators
 SHOWN_SHARE = 0.005  # of the time; operators below it are omitted
 
 
-def inspect(quantized: Quantized, ran: tuple[Operator, ...], engine: Engine | None = None) -> Evidence:
+def inspect(quantized: Quantized, ran: tuple[Operator, ...], engine: Engine | None, account: Account) -> Evidence:
     """Return the evidence: the layers of the network, and the operators that `ran`.
 
     Args:
         quantized: The network, and what its method promises.
         ran: The operators that ran.
-        engine: The engine that its int8 weights are packed for.
+        engine: The engine that its int8 weights are packed for, None if it has none.
+        account: The multiply-accumulates of the float network on the same batch.
 
     Raises:
+        CheckError: If more multiply-accumulates ran in a precision than the account has.
         QuantizationError: If the method does not keep its promise.
     """
     promise = quantized.promise
     layers = tuple(_layers(quantized.model, engine))
     by_layer = promise is not None and promise.layers is not None
     left = tuple(_left_in_float(layers, promise)) if promise and by_layer else ()
-    evidence = Evidence(layers, ran, left)
+    evidence = Evidence(layers, ran, left, account)
     if promise is not None:
         _check(promise, evidence)
+        _check_shares(evidence, account)
         log.info("inspect   %s", _summary(evidence))
     for layer in left:
         if promise and layer.name not in promise.kept:  # the user did not choose this
@@ -76,16 +81,6 @@ def profile(model: Callable[..., Any], batch: Batch) -> Profile:
     return Profile(size(batch), tuple(entry for entry in shares if entry.share >= SHOWN_SHARE))
 
 
-@torch.no_grad()
-def float_operations(model: nn.Module, example: Batch) -> int:
-    """Return the floating-point operations of a float network on one example, counted by torch."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        model(*example)
-    return int(counter.get_total_flops()) // size(example)
-
-
 def _check(promise: Promise, evidence: Evidence) -> None:
     layers = sorted({layer.precision for layer in evidence.layers}) or ["none"]
     ran = sorted({operator.precision for operator in evidence.operators}) or ["none"]
@@ -102,16 +97,29 @@ def _check(promise: Promise, evidence: Evidence) -> None:
         )
 
 
+def _check_shares(evidence: Evidence, account: Account) -> None:
+    for precision in {operator.precision for operator in evidence.operators}:
+        ran = evidence.macs(precision)
+        if ran > account.macs and not account.unknown:
+            raise CheckError(
+                "macs",
+                f"a quantized network must not multiply more than its float network: {ran:,} multiply-accumulates ran "
+                f"in {precision}, the float network has {account.macs:,} in all for the same examples; either it "
+                "depends on the values of its inputs which products run, or an operator is counted wrongly: make the "
+                "forward pass the same for all inputs, or report this to the developers of quantexp",
+            )
+
+
 def _summary(evidence: Evidence) -> str:
     """Return a summary of layers and operators: `3 int8 layers; ran quantized.linear (int8) x3; 100 % of the MACs`."""
     layers = Counter(layer.precision for layer in evidence.layers)
     held = (f"{count} {name} {'layer' if count == 1 else 'layers'}" for name, count in layers.items())
     ran = (f"{operator.name} ({operator.precision}) x{operator.calls}" for operator in evidence.operators)
-    shares = (
-        f"{evidence.mac_share(name):.0%} {name}"
-        for name in sorted({operator.precision for operator in evidence.operators})
-    )
-    return f"{', '.join(held)}; ran {', '.join(ran)}; multiply-accumulates: {', '.join(shares)}"
+    names = sorted({operator.precision for operator in evidence.operators})
+    shares = ", ".join(f"{mac_share_text(evidence, name)} {name}" for name in names)
+    if evidence.account and evidence.account.unknown:
+        shares = f"no share, the account does not know {listed(evidence.account.unknown, SHOWN_UNKNOWN)}"
+    return f"{', '.join(held)}; ran {', '.join(ran)}; multiply-accumulates: {shares}"
 
 
 def _layers(model: nn.Module, engine: Engine | None) -> Iterator[Layer]:
