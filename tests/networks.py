@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods import skeleton
 from quantexp.quant.methods.work import Form
 from quantexp.results import Evidence
+from quantexp.state.copies import copied
 from quantexp.storage import stored
 from quantexp.storage.prediction import StoredModel
 from quantexp.storage.recipe import Recipe
@@ -23,7 +23,7 @@ from quantexp.training.loop import outputs
 
 def made(option: Quant, network: nn.Module, precision: str, *batch: Tensor) -> nn.Module:
     """Return a copy of `network` quantized for kernels, its ranges those of the batch."""
-    return skeleton(option, copy.deepcopy(network), Form(precision, batch))
+    return skeleton(option, copied(network), Form(precision, batch))
 
 
 def inspected(

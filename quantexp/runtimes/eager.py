@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 from torch import nn
@@ -11,6 +10,7 @@ from quantexp.config import Eager, Engine
 from quantexp.quant.engine import use_engine
 from quantexp.quant.inspection.evidence import operators
 from quantexp.results import Operator
+from quantexp.state.copies import copied
 from quantexp.tasks.inputs import Batch
 
 
@@ -28,7 +28,7 @@ class EagerNetwork:
     def copied(self) -> nn.Module:
         """Return a new copy of the network, its weights packed for the same engine."""
         with use_engine(self.engine):
-            return copy.deepcopy(self.network)
+            return copied(self.network)
 
     def operators(self) -> tuple[Operator, ...]:
         """Return the multiplying operators that run in a forward pass on the batch."""

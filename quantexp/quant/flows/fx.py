@@ -6,7 +6,6 @@ combine integers with floats compute in float.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -27,6 +26,7 @@ from quantexp.quant.flows.eager import EMBEDDINGS, quantize_dynamic
 from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
 from quantexp.quant.flows.working import explain_failure
 from quantexp.quant.selection import dynamic_layers, kept_in_float
+from quantexp.state.copies import copied
 from quantexp.tasks.inputs import Batch
 
 HANDLES = "the layers that FX can quantize"
@@ -90,7 +90,7 @@ def _prepared(
 ) -> nn.Module:
     with explain_failure(*TRACEABLE):
         prepared = prepare(model, mapping, example)
-        run = _Run(copy.deepcopy(prepared).eval())
+        run = _Run(copied(prepared).eval())
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             run.run(*example)
     for node in list(prepared.graph.nodes):

@@ -5,8 +5,6 @@ Without labels nothing is trained, and the float network itself runs under autoc
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
 from quantexp.config import Amp
@@ -15,6 +13,7 @@ from quantexp.quant.methods.casting import Autocast
 from quantexp.quant.methods.none import DTYPES
 from quantexp.quant.methods.work import Form, Work, weight_settings
 from quantexp.results import Training
+from quantexp.state.copies import copied
 from quantexp.training.cache import Trained
 from quantexp.training.loop import fit
 
@@ -33,7 +32,7 @@ def quantize(option: Amp, work: Work) -> Quantized:
             "amp", work.train, weight_settings(option, work.form), baseline.fresh, run_training
         )
     else:
-        trained = Trained(copy.deepcopy(baseline.model), None)
+        trained = Trained(copied(baseline.model), None)
     promise = Promise("the operators that autocast casts", operators=precision)
     return Quantized(skeleton(option, trained.model, work.form), promise, training=trained.training)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
 from quantexp.config import Dynamic
@@ -12,17 +10,19 @@ from quantexp.quant.flows.working import working
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
+from quantexp.state.copies import copied, materialized
 
 
 def quantize(option: Dynamic, work: Work) -> Quantized:
     """Quantize a copy of the float network; int8 computes in int8, fp16 stores fp16 and computes in float."""
     model, precision = work.baseline.model, work.form.precision
     promise = Promise("nn.Linear", layers=precision, operators=precision, kept=kept_in_float(option, model))
-    return Quantized(skeleton(option, copy.deepcopy(model), work.form), promise)
+    return Quantized(skeleton(option, copied(model), work.form), promise)
 
 
 def skeleton(option: Dynamic, network: nn.Module, form: Form) -> nn.Module:
     """Return `network` with the structure that `quantize` creates."""
     with working(option.engine):
+        network = materialized(network)
         quantized: nn.Module = flow_of(option).dynamic(option, network, form.precision, form.example, form.target)
         return quantized

@@ -9,7 +9,6 @@ a number of bits. There are no kernels for it, so it shows neither size nor spee
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterable
 
@@ -21,6 +20,7 @@ from quantexp.quant.inspection.promise import Promise, Quantized, Simulated
 from quantexp.quant.methods.static import CALIBRATION_BATCH
 from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
+from quantexp.state.copies import copied, materialized
 from quantexp.system.environment import threads, usable_cores
 from quantexp.tasks.inputs import Batch
 
@@ -55,7 +55,7 @@ class FakeQuantized(Simulated):
 def quantize(option: FakeQuant, work: Work) -> Quantized:
     """Round the weights of a copy of the float network, and its activations with ranges from calibration."""
     started = time.perf_counter()
-    model = copy.deepcopy(work.baseline.model)
+    model = materialized(copied(work.baseline.model))
     with threads(usable_cores()):
         ranges = _ranges(option, model, (batch for batch, _ in work.data.calibration.batches(CALIBRATION_BATCH)))
     model = skeleton(option, model, work.form)
@@ -69,6 +69,7 @@ def quantize(option: FakeQuant, work: Work) -> Quantized:
 @torch.no_grad()
 def skeleton(option: FakeQuant, network: nn.Module, form: Form) -> nn.Module:
     """Return `network` with rounded weights and replaced layers, whose ranges are filled in later."""
+    network = materialized(network)
     for name in _layers(option, network):
         parent, _, child = name.rpartition(".")
         layer = network.get_submodule(name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 
@@ -12,6 +10,7 @@ from quantexp.quant.flows.working import explain_failure
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.casting import Cast
 from quantexp.quant.methods.work import Form, Work
+from quantexp.state.copies import copied
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -22,7 +21,7 @@ def quantize(option: NoQuant, work: Work) -> Quantized:
     if precision == "fp32":
         return Quantized(work.baseline.model, None)
     promise = Promise("every layer with floating-point weights", layers=precision, operators=precision)
-    model = skeleton(option, copy.deepcopy(work.baseline.model), work.form)
+    model = skeleton(option, copied(work.baseline.model), work.form)
     rule = f"precision={precision} needs a network that can compute in the type of its weights"
     with (
         torch.no_grad(),

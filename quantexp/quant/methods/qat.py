@@ -7,7 +7,6 @@ steps the observers are frozen, so that the last steps train with the ranges of 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any
 
@@ -22,6 +21,7 @@ from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.work import Form, Work, weight_settings
 from quantexp.quant.selection import kept_in_float
 from quantexp.results import Training
+from quantexp.state.copies import copied, materialized
 from quantexp.training.loop import fit
 
 FINE_TUNING_SHARE = 0.1  # of the learning rate of the float network
@@ -41,14 +41,14 @@ def quantize(option: Qat, work: Work) -> Quantized:
 
     def build() -> nn.Module:
         """Return the prepared network with its initial weights."""
-        initial = copy.deepcopy(baseline.model) if option.start is Start.trained else baseline.fresh()
-        prepared: nn.Module = flow.prepare_qat(option, initial, work.form.example)
+        initial = copied(baseline.model) if option.start is Start.trained else baseline.fresh()
+        prepared: nn.Module = flow.prepare_qat(option, materialized(initial), work.form.example)
         return prepared
 
     def run_training(prepared: nn.Module) -> Training:
         """Train the prepared network; the observers freeze after a share of the steps."""
         with torch.no_grad():  # a network that cannot be converted or run must fail before training
-            skeleton(option, copy.deepcopy(baseline.model), work.form)(*work.form.example)
+            skeleton(option, copied(baseline.model), work.form)(*work.form.example)
 
         def freeze(step: int, steps: int) -> None:
             if step == int(steps * option.freeze_after):
@@ -72,7 +72,7 @@ def skeleton(option: Qat, network: nn.Module, form: Form) -> nn.Module:
     """Return `network` with the structure that `quantize` creates, calibrated on the example."""
     flow = flow_of(option)
     with working(option.engine):
-        prepared = flow.prepare_qat(option, network, form.example)
+        prepared = flow.prepare_qat(option, materialized(network), form.example)
         flow.calibrate(prepared, [form.example])
         converted: nn.Module = flow.convert(prepared, form.target)
         return converted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from quantexp.quant.flows.working import working
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import dynamic_layers, kept_in_float
+from quantexp.state.copies import copied, materialized
 from quantexp.system.environment import threads, usable_cores
 from quantexp.tasks.inputs import Batch
 
@@ -29,7 +29,7 @@ def quantize(option: Static, work: Work) -> Quantized:
     model, examples = work.baseline.model, work.data.calibration
     with working(option.engine), threads(usable_cores()):
         batches = (batch for batch, _ in examples.batches(CALIBRATION_BATCH))
-        quantized = _quantized(option, copy.deepcopy(model), work.form, batches)
+        quantized = _quantized(option, copied(model), work.form, batches)
     seconds = time.perf_counter() - started
     log.info("calibrate %d examples of the %s split: %.1f s", len(examples), option.calibration.value, seconds)
     promise = Promise(flow_of(option).HANDLES, "int8", "int8", kept_in_float(option, model))
@@ -43,6 +43,7 @@ def skeleton(option: Static, network: nn.Module, form: Form) -> nn.Module:
 
 
 def _quantized(option: Static, network: nn.Module, form: Form, batches: Iterable[Batch]) -> nn.Module:
+    network = materialized(network)
     flow, dynamic = flow_of(option), dynamic_layers(option, network)
     prepared = flow.prepare_static(option, network, form.example)
     flow.calibrate(prepared, batches)

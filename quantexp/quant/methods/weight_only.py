@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 from torch import nn
 
 from quantexp.config import WeightOnly
@@ -11,6 +9,7 @@ from quantexp.quant.flows import flow_of
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
+from quantexp.state.copies import copied, materialized
 
 OPERATORS = {"int8": None, "int4": "int4"}  # int8 weights are converted to float; int4 has its own kernels
 
@@ -21,10 +20,10 @@ def quantize(option: WeightOnly, work: Work) -> Quantized:
     kept = kept_in_float(option, model)
     unfit = flow_of(option).unfit(option, model, precision)
     promise = Promise("nn.Linear", precision, OPERATORS[precision], kept, unfit)
-    return Quantized(skeleton(option, copy.deepcopy(model), work.form), promise)
+    return Quantized(skeleton(option, copied(model), work.form), promise)
 
 
 def skeleton(option: WeightOnly, network: nn.Module, form: Form) -> nn.Module:
     """Return `network` with the structure that `quantize` creates."""
-    quantized: nn.Module = flow_of(option).weight_only(option, network.eval(), form.precision)
+    quantized: nn.Module = flow_of(option).weight_only(option, materialized(network).eval(), form.precision)
     return quantized

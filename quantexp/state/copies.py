@@ -1,0 +1,98 @@
+"""Copies of networks, and weights that are computed before each call made permanent.
+
+Weight normalisation, spectral normalisation, pruning and parametrizations compute the weight of a layer from other
+parameters. torch cannot copy a weight that was computed with gradients, and quantization needs the weight itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
+from torch.nn.utils.weight_norm import WeightNorm
+
+N = TypeVar("N", bound=nn.Module)
+
+
+def copied(network: N) -> N:
+    """Return a deep copy of `network` in its own memory; the copy of a computed tensor is a constant."""
+    with torch.no_grad():
+        memo = {id(tensor): tensor.detach().clone() for tensor in _computed(network)}
+        return copy.deepcopy(network, memo)
+
+
+@torch.no_grad()
+def materialized(network: nn.Module) -> nn.Module:
+    """Return `network` with the weights that hooks or parametrizations compute in evaluation mode as plain parameters.
+
+    This changes `network` itself. Its layers keep their names, and nothing changes if no weight is computed.
+    """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()  # in training mode spectral normalisation changes its state
+    for module in list(network.modules()):
+        if parametrize.is_parametrized(module):
+            _remove_parametrizations(module)
+        _remove_hooks(module)
+    for module, mode in modes.items():
+        module.training = mode
+    return network
+
+
+def _computed(network: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors in attributes of modules that autograd computed, which torch cannot copy."""
+    for module in network.modules():
+        yield from _not_leaves(vars(module).values())
+
+
+def _not_leaves(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            if not value.is_leaf:
+                yield value
+        elif isinstance(value, dict):
+            yield from _not_leaves(value.values())
+        elif isinstance(value, list | tuple | set):
+            yield from _not_leaves(value)
+
+
+def _remove_parametrizations(module: Any) -> None:
+    # remove_parametrizations changes the class of the module, which a copy shares with its original
+    held = dict(module.parametrizations)
+    values = {name: getattr(module, name).detach().clone() for name in held}
+    before = parametrize.type_before_parametrizations(module)
+    delattr(module, "parametrizations")
+    module.__class__ = before
+    for name, computed in held.items():
+        if parameters := list(computed.parameters(recurse=False)):
+            trained = any(parameter.requires_grad for parameter in parameters)
+            setattr(module, name, nn.Parameter(values[name], trained))
+        else:
+            module.register_buffer(name, values[name])
+
+
+def _remove_hooks(module: Any) -> None:
+    """Remove the hooks of torch that compute a weight, the last one first: it can work on a result of the others."""
+    for hook in reversed(list(module._forward_pre_hooks.values())):
+        if isinstance(hook, WeightNorm):
+            remove_weight_norm(module, hook.name)
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(module, hook.name)
+            _remove_load_hook(module, hook)
+        elif isinstance(hook, prune.BasePruningMethod):
+            name = str(hook._tensor_name)
+            original = module._parameters[f"{name}_orig"]  # torch writes into it, and another layer may share it
+            module._parameters[f"{name}_orig"] = nn.Parameter(original.detach().clone(), original.requires_grad)
+            prune.remove(module, name)  # type: ignore[no-untyped-call]
+
+
+def _remove_load_hook(module: Any, removed: SpectralNorm) -> None:
+    """Remove the hook that requires the parameters of `removed` in a state dict: torch does not find it."""
+    for key, wrapped in list(module._load_state_dict_pre_hooks.items()):
+        hook = getattr(wrapped, "hook", wrapped)
+        if isinstance(hook, SpectralNormLoadStateDictPreHook) and hook.fn is removed:
+            del module._load_state_dict_pre_hooks[key]
