@@ -60,15 +60,25 @@ class HeldWeights:
 
 @torch.no_grad()
 def held_weights(model: nn.Module, *, packed: bool = False) -> Iterator[HeldWeights]:
-    """Yield the weights of the layers; with `packed`, only those that are neither parameters nor buffers."""
+    """Yield the weights of the layers; with `packed`, only those that are neither parameters nor buffers.
+
+    A layer has one entry, which is that of its float weight if some of its calls use it; with `packed` a weight that is
+    packed several times has several.
+    """
     network = model.model if isinstance(model, Wrapper) else model
     if own := getattr(network, "held_weights", None):  # a graph lists its layers itself, and has no packed weights
         yield from () if packed else own()
         return
+    found: dict[str, HeldWeights] = {}
     for name, module in _modules("", network, set()):
-        yield from _unpacked(name, module)
+        for held in _unpacked(name, module):
+            if packed:
+                yield held
+            else:
+                found.setdefault(held.name, held)
         if not packed:
-            yield from _own(name, module, network)
+            found |= {held.name: held for held in _own(name, module, network)}
+    yield from found.values()
 
 
 def layer_of(network: nn.Module, path: str) -> str:
@@ -122,7 +132,7 @@ def _unpacked(name: str, module: nn.Module) -> Iterator[HeldWeights]:
         first, *more = module.get_weight().values()  # type: ignore[no-untyped-call]
         found = module.get_bias().values()  # type: ignore[no-untyped-call]
         biases = tuple(bias.detach() for bias in found if bias is not None)
-        held = torch.float16 if module.dtype is torch.float16 else first.dtype
+        held = first.dtype if first.is_quantized else torch.float16
         yield HeldWeights(name, kind, module, first, None, held, _qscheme(first), more=tuple(more), more_biases=biases)
     elif callable(weight := getattr(type(module), "weight", None)):  # unpacks
         unpacked, bias = weight(module), getattr(type(module), "bias", None)
