@@ -32,7 +32,8 @@ def losses(network: nn.Module, quantized: nn.Module, inputs: Tensor) -> dict[str
 
 def rounded(network: nn.Module, bits: int, low: float = 0.0, high: float = 255.0) -> nn.Module:
     """The network with weights of so many bits; its inputs are rounded to 256 values between the ends."""
-    model = made(FakeQuant(weight_bits=bits, activation_bits=8), network, "simulated", torch.empty(0))
+    width = next(module.in_features for module in network.modules() if isinstance(module, nn.Linear))
+    model = made(FakeQuant(weight_bits=bits, activation_bits=8), network, "simulated", torch.ones(2, width))
     for module in model.modules():
         if isinstance(module, FakeQuantized):
             module.cover(low, high)

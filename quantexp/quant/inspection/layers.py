@@ -129,7 +129,7 @@ def _unpacked(name: str, module: nn.Module) -> Iterator[HeldWeights]:
                 dtype = weight.dtype if weight.is_quantized else torch.float16
                 yield HeldWeights(layer, PARAMETER, module, weight, bias, dtype, _qscheme(weight), operand=packed)
     elif isinstance(module, PACKED_RECURRENT):
-        first, *more = module.get_weight().values()  # type: ignore[no-untyped-call]
+        first, *more = (tensor for _, tensor in sorted(module.get_weight().items()))  # type: ignore[no-untyped-call]
         found = module.get_bias().values()  # type: ignore[no-untyped-call]
         biases = tuple(bias.detach() for bias in found if bias is not None)
         held = first.dtype if first.is_quantized else torch.float16
@@ -153,7 +153,7 @@ def _own(name: str, module: nn.Module, network: nn.Module) -> Iterator[HeldWeigh
         yield HeldWeights(_unfused(name, network), kind, module, weight, bias, *held_as(weight))
     weights = {key: tensor for key, tensor in tensors.items() if tensor.dim() > 1 and "bias" not in key}
     if weights and isinstance(module, SEVERAL):
-        first, *more = weights.values()
+        first, *more = (tensor for _, tensor in sorted(weights.items()))  # hooks can change the order of parameters
         biases = tuple(tensor for key, tensor in tensors.items() if key not in weights)
         yield HeldWeights(name, kind, module, first, None, *held_as(first), more=tuple(more), more_biases=biases)
         return
