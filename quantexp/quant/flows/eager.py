@@ -82,9 +82,14 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
 
 def quantize_dynamic(model: nn.Module, qconfigs: dict[str, Any], precision: str) -> nn.Module:
     """Replace layers of `model` by dynamically quantized ones, in place; `qconfigs` is by their names."""
+    modules = list(model.named_modules(remove_duplicate=False))  # a shared layer has several names
+    names = {module: name for name, module in reversed(modules)}
     quantized: nn.Module = quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
         model, qconfigs, dtype=DTYPES[precision], inplace=True
     )
+    for name, module in modules:
+        if name != names[module]:  # torch replaces a layer under its first name only
+            quantized.set_submodule(name, quantized.get_submodule(names[module]))
     return quantized
 
 

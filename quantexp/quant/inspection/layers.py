@@ -81,6 +81,12 @@ def held_weights(model: nn.Module, *, packed: bool = False) -> Iterator[HeldWeig
     yield from found.values()
 
 
+def is_computed(module: nn.Module) -> bool:
+    """Return whether the weight of a layer is a plain attribute, which a hook of the user computes in each call."""
+    weight = vars(module).get("weight")
+    return isinstance(weight, Tensor) and not weight.is_quantized and "weight" not in computed_weights(module)
+
+
 def layer_of(network: nn.Module, path: str) -> str:
     """Return the layer that the parameter `path` is a weight of, such as `attention` for `attention.in_proj_weight`."""
     owner, _, name = path.rpartition(".")
@@ -157,6 +163,8 @@ def _own(name: str, module: nn.Module, network: nn.Module) -> Iterator[HeldWeigh
         biases = tuple(tensor for key, tensor in tensors.items() if key not in weights)
         yield HeldWeights(name, kind, module, first, None, *held_as(first), more=tuple(more), more_biases=biases)
         return
+    if weight is not None and is_computed(module):
+        return  # from these parameters
     for key, tensor in weights.items():
         yield HeldWeights(_joined(name, key), PARAMETER, module, tensor, None, *held_as(tensor), operand=tensor)
 

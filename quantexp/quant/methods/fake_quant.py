@@ -29,7 +29,6 @@ from quantexp.tasks.inputs import Batch
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
-COMPUTED = "its weight is not a parameter, but computed in each call"
 NOT_CALLED = "the network does not call it but computes with its weight, so its inputs cannot be rounded"
 
 
@@ -70,11 +69,7 @@ def quantize(option: FakeQuant, work: Work) -> Quantized:
     model = _ready(copied(work.baseline.model))
     kept = kept_in_float(option, model)
     layers = _layers(option, model, work.form.example)
-    unfit = {
-        name: NOT_CALLED if _has_parameter(module) else COMPUTED
-        for name, module in _candidates(model).items()
-        if name not in (*layers, *kept)
-    }
+    unfit = {name: NOT_CALLED for name in _candidates(model) if name not in (*layers, *kept)}
     with threads(usable_cores()):
         batches = (batch for batch, _ in work.data.calibration.batches(CALIBRATION_BATCH))
         ranges = _ranges(model, layers, option.percentile, batches)
@@ -118,24 +113,20 @@ def _ready(network: nn.Module) -> nn.Module:
     return materialized(network).eval()
 
 
-def _candidates(model: nn.Module) -> dict[str, nn.Module]:
+def _candidates(model: nn.Module) -> list[str]:
     """Return the layers by name that compute as one of LAYERS, also those of its subclasses."""
-    return {
-        name: module
+    return [
+        name
         for name, module in model.named_modules()
         if any(isinstance(module, kind) and type(module).forward is kind.forward for kind in LAYERS)
-    }
-
-
-def _has_parameter(layer: nn.Module) -> bool:
-    return "weight" in layer._parameters
+    ]
 
 
 def _layers(option: FakeQuant, model: nn.Module, example: Batch) -> list[str]:
     """Return the layers that are quantized: those whose inputs can be rounded, because the network calls them."""
     kept = kept_in_float(option, model)
-    fit = [name for name, layer in _candidates(model).items() if name not in kept and _has_parameter(layer)]
-    return [name for name, values in _inputs(model, fit, [example]).items() if values]
+    inputs = _inputs(model, [name for name in _candidates(model) if name not in kept], [example])
+    return [name for name, values in inputs.items() if values]
 
 
 def _ranges(
