@@ -12,16 +12,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvTransposeNd
 
-from quantexp.quant.inspection.dequantized import Call, Grid, calls, named_layers, weight
+from quantexp.quant.inspection.dequantized import Call, Grid, named_layers, weight
+from quantexp.quant.inspection.recorded import UNKNOWN, calls
 from quantexp.results import Layer, LayerLoss
+from quantexp.state.copies import copied, materialized
 from quantexp.statistics.sqnr import decibels, energies, finite, sqnr_db
 from quantexp.tasks.data import Split
-from quantexp.tasks.inputs import Batch
 from quantexp.training.loop import PREDICT_BATCH
 
 EXAMPLES = 512
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Figures = dict[str, float | None]
 
 
@@ -35,16 +37,19 @@ def layer_losses(
     """
     if all(layer.precision == "fp32" for layer in layers):
         return ()
+    reference = materialized(copied(baseline))
+    remaining = {layer.name for layer in layers}
     count = min(EXAMPLES, len(examples))
     rows = torch.arange(count) * len(examples) // count
-    norms = _folded(baseline, {layer.name for layer in layers}, examples.inputs(rows[:2]))
-    seen = {layer.name: _Seen() for layer in layers}
+    seen = {layer.name: _Seen(remaining) for layer in layers}
+    norms: dict[str, str] = {}
     for batch in torch.split(rows, PREDICT_BATCH):
         inputs = examples.inputs(batch)
-        before, after = calls(baseline, inputs, norms), calls(quantized, inputs)
+        before, after = calls(reference, inputs), calls(quantized, inputs)
+        norms |= _folded(before, remaining)
         for name, sums in seen.items():
             sums.add(before.get(name, []), after.get(name, []))
-    weights = _float_weights(baseline, norms)
+    weights = _float_weights(reference, norms)
     held = dict.fromkeys(layer.name for layer in layers) | {
         name: weight(layer) for name, layer in named_layers(quantized).items()
     }
@@ -61,8 +66,9 @@ def layer_losses(
 
 @dataclass
 class _Seen:
-    """The sums and ranges of one layer over the batches so far."""
+    """The sums and ranges of one layer over the batches so far; `remaining` are the layers of the quantized network."""
 
+    remaining: Container[str]
     low: float = math.inf
     high: float = -math.inf
     grid_low: float = math.inf  # over the grids of all calls
@@ -82,9 +88,8 @@ class _Seen:
                 if other.grid is not None:
                     self._count_clipped(other.grid, call.inputs)
                 self.inputs = _add_energies(self.inputs, call.inputs, other.inputs)
-            if call.output is not None and other.output is not None:
-                reference = call.output.relu() if other.rectified else call.output
-                self.outputs = _add_energies(self.outputs, reference, other.output)
+            if compared := _passed_on(call, other, self.remaining):
+                self.outputs = _add_energies(self.outputs, *compared)
 
     def _count_clipped(self, grid: Grid, values: Tensor) -> None:
         low, high = grid.low - grid.scale / 2, grid.high + grid.scale / 2
@@ -105,10 +110,29 @@ class _Seen:
         }
 
 
+def _passed_on(call: Call, other: Call, remaining: Container[str]) -> tuple[Tensor, Tensor] | None:
+    """Return the outputs of a layer in float and quantized as the next layer takes them: behind normalisation and ReLU.
+
+    The quantized output includes a normalisation that is not among the `remaining` layers, and a ReLU that was fused.
+    None if the outputs cannot be compared.
+    """
+    if call.output is None or other.output is None or call.output.numel() != other.output.numel():
+        return None
+    # Graphs flatten the inputs of linear layers.
+    reference, value = call.output, other.output.reshape(call.output.shape)
+    for step in call.behind:
+        if step.norm == UNKNOWN:
+            return None
+        reference = step.compute(reference)
+        if step.norm in remaining or (step.norm is None and not other.rectified):
+            value = step.compute(value)
+    return (reference.relu() if other.rectified else reference), value
+
+
 def _add_energies(sums: tuple[float, float], reference: Tensor, other: Tensor) -> tuple[float, float]:
     if reference.numel() != other.numel():
         return sums
-    signal, noise = energies(reference, other.reshape(reference.shape))  # graphs flatten the inputs of linear layers
+    signal, noise = energies(reference, other.reshape(reference.shape))
     return sums[0] + signal, sums[1] + noise
 
 
@@ -133,33 +157,27 @@ def _weight_figures(reference: Tensor | None, quantized: Tensor | None) -> Figur
 # Batch normalisation
 
 
-def _folded(baseline: nn.Module, remaining: Container[str], example: Batch) -> dict[str, nn.Module]:
-    """Return the batch normalisations that were folded into the layer before them, by the name of that layer.
-
-    Their inputs are the outputs of that layer, and they are not among the `remaining` layers of the quantized network.
-    """
-    held = named_layers(baseline)
-    norms = {
-        name: layer.module for name, layer in held.items() if isinstance(layer.module, NORMS) and name not in remaining
-    }
-    if not norms:
-        return {}
-    found = calls(baseline, example)
+def _folded(before: Mapping[str, Sequence[Call]], remaining: Container[str]) -> dict[str, str]:
+    """Return the batch normalisations that were folded into the layer before them, by the name of that layer."""
     return {
-        name: norm
-        for norm_name, norm in norms.items()
-        for name, layer_calls in found.items()
-        for call, norm_call in zip(layer_calls, found[norm_name], strict=False)
-        if call.output is not None and norm_call.inputs is not None and torch.equal(call.output, norm_call.inputs)
+        name: step.norm
+        for name, layer_calls in before.items()
+        for call in layer_calls
+        for step in call.behind
+        if step.norm and step.norm not in remaining
     }
 
 
-def _float_weights(baseline: nn.Module, norms: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+def _float_weights(reference: nn.Module, norms: Mapping[str, str]) -> dict[str, Tensor]:
     """Return the weights of the float network by layer, with their batch normalisation folded in."""
-    weights = {name: weight(held) for name, held in named_layers(baseline).items()}
-    for name, norm in norms.items():
-        if not isinstance(norm, NORMS) or norm.running_var is None:
+    held = named_layers(reference)
+    weights = {name: weight(layer) for name, layer in held.items()}
+    for name, norm_name in norms.items():
+        norm, layer = held[norm_name].module, held[name].module
+        if not isinstance(norm, _BatchNorm) or norm.running_var is None:
             continue
         factors = norm.weight.detach() * (norm.running_var + norm.eps).rsqrt()
-        weights[name] = weights[name] * factors.view(-1, *[1] * (weights[name].dim() - 1))
+        channels = 1 if isinstance(layer, _ConvTransposeNd) else 0  # the dimension of the output channels
+        shape = [-1 if dimension == channels else 1 for dimension in range(weights[name].dim())]
+        weights[name] = weights[name] * factors.view(shape)
     return weights

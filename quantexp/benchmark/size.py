@@ -39,10 +39,9 @@ def weight_bytes(model: nn.Module) -> dict[str, int]:
             dtype = held_as(whole)[0] if name == "/qdata" else tensor.dtype
             held[_name(dtype)] += tensor.nbytes
     for layer in held_weights(model, packed=True):
-        held[_name(layer.dtype)] += layer.weight.numel() * layer.dtype.itemsize
-        if layer.bias is not None:
-            held[_name(layer.bias.dtype)] += layer.bias.nbytes
-        for tensor in _channel_parameters(layer.weight):
+        held[_name(layer.dtype)] += sum(weight.numel() for weight in layer.weights) * layer.dtype.itemsize
+        scales = [tensor for weight in layer.weights for tensor in _channel_parameters(weight)]
+        for tensor in (*layer.biases, *scales):
             held[_name(tensor.dtype)] += tensor.nbytes
     return dict(sorted(held.items()))
 
@@ -50,8 +49,7 @@ def weight_bytes(model: nn.Module) -> dict[str, int]:
 def parameter_count(model: nn.Module) -> int:
     """Return the number of parameters, including those that are packed inside quantized layers."""
     packed = sum(
-        layer.weight.numel() + (0 if layer.bias is None else layer.bias.numel())
-        for layer in held_weights(model, packed=True)
+        tensor.numel() for layer in held_weights(model, packed=True) for tensor in (*layer.weights, *layer.biases)
     )
     return packed + sum(parameter.numel() for parameter in model.parameters())
 

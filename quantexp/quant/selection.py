@@ -7,17 +7,20 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from quantexp.config import Selective, Static
-from quantexp.quant.inspection.layers import held_weights
+from quantexp.quant.inspection.layers import held_weights, is_computed
 from quantexp.system.errors import QuantizationError
+
+COMPUTED = "its weight is not a parameter, but computed in each call"
 
 
 def kept_in_float(option: Selective, model: nn.Module) -> dict[str, str]:
-    """Return the layers that the user leaves in float, by name, with the reason.
+    """Return the layers that stay in float, by name, with the reason: a choice of the user, or a computed weight.
 
     Raises:
         QuantizationError: If a pattern matches no layer, or no layer remains to be quantized.
     """
-    names = [layer.name for layer in held_weights(model)]
+    layers = list(held_weights(model))
+    names = [layer.name for layer in layers]
     for key, patterns in (("include", option.include), ("exclude", option.exclude)):
         _require_matches(key, patterns, names)
     kept = {}
@@ -31,7 +34,8 @@ def kept_in_float(option: Selective, model: nn.Module) -> dict[str, str]:
             "quant.include and quant.exclude must select at least one layer, they select none of "
             f"{', '.join(names)}; exclude fewer layers"
         )
-    return kept
+    computed = {layer.name: COMPUTED for layer in layers if layer.operand is None and is_computed(layer.module)}
+    return computed | kept
 
 
 def dynamic_layers(option: Static, model: nn.Module) -> list[str]:

@@ -43,6 +43,21 @@ def materialized(network: nn.Module) -> nn.Module:
     return network
 
 
+def computed_weights(module: nn.Module) -> dict[str, tuple[str, ...]]:
+    """Return the names of the tensors that torch computes for a module, each with the parameters it replaces."""
+    found: dict[str, tuple[str, ...]] = {}
+    if parametrize.is_parametrized(module):
+        found |= {name: () for name in module.parametrizations}  # type: ignore[union-attr]
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm):
+            found[hook.name] = (f"{hook.name}_g", f"{hook.name}_v")
+        elif isinstance(hook, SpectralNorm):
+            found[hook.name] = (f"{hook.name}_orig",)
+        elif isinstance(hook, prune.BasePruningMethod):
+            found[str(hook._tensor_name)] = (f"{hook._tensor_name}_orig",)
+    return found
+
+
 def _computed(network: nn.Module) -> Iterator[Tensor]:
     """Yield the tensors in attributes of modules that autograd computed, which torch cannot copy."""
     for module in network.modules():

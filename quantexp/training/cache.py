@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quantexp.results import Training
+from quantexp.state.extra import tensors_only, with_extra
 from quantexp.system.cache import locked, write_atomically
 from quantexp.system.errors import TrainingError
 
@@ -56,7 +57,7 @@ class ModelCache:
             log.info("train     %s", what)
             model = build()
             training = train(model)
-            if bad := [name for name, tensor in model.state_dict().items() if bool(torch.isnan(tensor).any())]:
+            if bad := [name for name, tensor in model.state_dict().items() if _has_nan(tensor)]:
                 raise TrainingError(
                     f"weights must stay finite in training, {bad[0]} of {what} has NaN; lower train.learning_rate"
                 )
@@ -78,7 +79,7 @@ class ModelCache:
             weights = stem.with_suffix(".safetensors").read_bytes()
             if hashlib.sha256(weights).hexdigest() != entry["sha256"]:
                 raise ValueError("its weights have changed since they were stored")
-            model.load_state_dict(load(weights))
+            model.load_state_dict(with_extra(load(weights)))
         except Exception as error:  # a damaged entry can raise anything, and is replaced
             if warn:
                 reason = " ".join(str(error).split())[:200]
@@ -88,17 +89,21 @@ class ModelCache:
         return Trained(model.eval(), training)
 
     def _write(self, stem: Path, key: Mapping[str, Any], model: nn.Module, training: Training) -> None:
-        """Store the entry. If the disk is full, the run continues without it."""
+        """Store the entry. If the disk is full, or the network has state of another kind, the run continues without."""
         from safetensors.torch import save
 
-        weights = save({name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()})
-        entry = {"key": key, "training": asdict(training), "sha256": hashlib.sha256(weights).hexdigest()}
         try:
+            weights = save(tensors_only(model.state_dict()))
+            entry = {"key": key, "training": asdict(training), "sha256": hashlib.sha256(weights).hexdigest()}
             write_atomically(stem.with_suffix(".safetensors"), weights)
             write_atomically(stem.with_suffix(".json"), json.dumps(entry, indent=1).encode())
-        except OSError as error:
+        except (OSError, TypeError) as error:
             log.warning(
                 "the trained network cannot be stored in %s (%s); this run continues, the next run trains again",
                 self.folder,
-                error.strerror or error,
+                getattr(error, "strerror", None) or error,
             )
+
+
+def _has_nan(value: Any) -> bool:
+    return isinstance(value, Tensor) and bool(torch.isnan(value).any())

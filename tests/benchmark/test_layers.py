@@ -8,11 +8,15 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import quantize_dynamic
+from torch.nn import functional
+from torch.nn.utils import parametrizations
 
 from quantexp.benchmark.layers import layer_losses
-from quantexp.config import Dynamic, FakeQuant, Flow, Observer, Qat, Quant, Static
+from quantexp.config import Dynamic, Engine, FakeQuant, Flow, Granularity, Observer, Qat, Quant, Static
 from quantexp.models.lenet5 import LeNet5
 from quantexp.models.mlp import MLP
+from quantexp.quant.inspection.recorded import calls
 from quantexp.quant.methods.casting import Autocast, Cast
 from quantexp.quant.methods.fake_quant import FakeQuantized
 from quantexp.results import LayerLoss
@@ -32,7 +36,8 @@ def losses(network: nn.Module, quantized: nn.Module, inputs: Tensor) -> dict[str
 
 def rounded(network: nn.Module, bits: int, low: float = 0.0, high: float = 255.0) -> nn.Module:
     """The network with weights of so many bits; its inputs are rounded to 256 values between the ends."""
-    model = made(FakeQuant(weight_bits=bits, activation_bits=8), network, "simulated", torch.empty(0))
+    width = next(module.in_features for module in network.modules() if isinstance(module, nn.Linear))
+    model = made(FakeQuant(weight_bits=bits, activation_bits=8), network, "simulated", torch.ones(2, width))
     for module in model.modules():
         if isinstance(module, FakeQuantized):
             module.cover(low, high)
@@ -287,3 +292,168 @@ def test_hooks_are_gone_also_when_the_network_fails() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         layer_losses(network, network, layers, Tensors(None, (torch.ones(2, 5),)))
     assert not any(one._forward_hooks for one in network.modules())
+
+
+# As the next layer takes it
+
+
+@pytest.mark.parametrize("flow", [Flow.eager, Flow.fx])
+def test_what_a_layer_passes_on_is_what_the_next_one_takes(flow: Flow) -> None:
+    torch.manual_seed(0)
+    network, inputs = MLP(4, [8, 8], 2).eval(), torch.randn(64, 4)
+    first, second, last = losses(network, made(Dynamic(flow=flow), network, "int8", inputs), inputs).values()
+    assert first.output_sqnr_db == pytest.approx(second.input_sqnr_db)  # behind ReLU, which is not fused
+    assert second.output_sqnr_db == pytest.approx(last.input_sqnr_db)
+
+
+class Blocks(nn.Module):
+    """Convolution and linear layer, each with batch normalisation and ReLU behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.linear = nn.Sequential(nn.Linear(4 * 36, 16), nn.BatchNorm1d(16), nn.ReLU())
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.head(self.linear(self.convolution(x.view(-1, 1, 8, 8)).flatten(1)))
+        return result
+
+
+def test_fused_and_unfused_layers_are_compared_alike() -> None:
+    torch.manual_seed(0)
+    network, inputs = Blocks(), torch.randn(64, 64)
+    for norm in (network.convolution[1], network.linear[1]):
+        norm.weight = nn.Parameter(torch.logspace(-1, 1, norm.num_features))
+    network(3 * inputs)
+    network.eval()
+    quantized = {flow: made(Static(flow=flow), network, "int8", inputs) for flow in (Flow.fx, Flow.eager)}
+    fx, eager = (losses(network, model, inputs) for model in quantized.values())
+    assert "linear.1" in eager, "eager does not fold the normalisation of a linear layer, fx does"
+    assert "linear.1" not in fx
+    for name in ("convolution.0", "linear.0"):
+        figures = [found[name].output_sqnr_db for found in (fx, eager)]
+        assert all(figure is not None and figure > 20 for figure in figures), name
+    for found in (fx, eager):  # the head takes the output of the block, which has been rounded by then
+        assert found["linear.0"].output_sqnr_db == pytest.approx(found["head"].input_sqnr_db, abs=3)
+
+
+def test_a_normalisation_that_another_function_also_takes_is_not_behind_the_layer() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = self.layer(x)
+            return hidden + torch.relu(self.norm(hidden))
+
+    network, inputs = Both().eval(), torch.randn(8, 4)
+    found = calls(network, (inputs,))
+    assert found["layer"][0].behind == ()
+    assert [step.norm for step in found["norm"][0].behind] == [None]
+
+
+def test_steps_are_seen_in_place_as_functions_and_as_methods() -> None:
+    class Ways(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            first, second, third, fourth = self.layers
+            x = functional.relu(first(x), inplace=True)
+            return fourth(third(second(x).relu_()).relu())
+
+    found = calls(Ways().eval(), (torch.randn(2, 4),))
+    assert [len(layer_calls[0].behind) for layer_calls in found.values()] == [1, 1, 1, 0]
+    before = found["layers.0"][0]
+    assert before.output is not None
+    assert before.inputs is not None
+    assert bool((before.output < 0).any()), "the output is that of the layer, although ReLU overwrote it"
+    (step,) = before.behind
+    assert torch.equal(step.compute(before.output), found["layers.1"][0].inputs)
+
+
+class Recurrent(nn.Module):
+    """A layer with several outputs, and a function with a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.weight_out = nn.LSTM(4, 8, batch_first=True), nn.Parameter(torch.randn(3, 8) / 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(self.lstm(x.view(-1, 2, 4))[0][:, -1], self.weight_out)
+
+
+def test_layers_with_several_outputs_lose_what_their_first_output_loses() -> None:
+    torch.manual_seed(0)
+    network, inputs = Recurrent().eval(), torch.randn(64, 8)
+    quantized = quantize_dynamic(copy.deepcopy(network), {nn.LSTM}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
+    found = losses(network, quantized, inputs)
+    with torch.no_grad():
+        expected = sqnr_db(network.lstm(inputs.view(-1, 2, 4))[0], quantized.lstm(inputs.view(-1, 2, 4))[0])
+    assert found["lstm"].output_sqnr_db == pytest.approx(expected)
+    assert found["lstm"].weight_sqnr_db is not None and found["lstm"].weight_sqnr_db > 35
+    assert found["weight_out"].weight_sqnr_db is None, "it is float"
+    assert found["weight_out"].output_sqnr_db is not None
+
+
+def test_functions_with_parameters_lose_like_layers() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Parameter(torch.randn(8, 4)), nn.Parameter(torch.randn(2, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return functional.linear(functional.relu(functional.linear(x, self.first)), self.last)
+
+    torch.manual_seed(0)
+    network, inputs = Functional().eval(), torch.randn(64, 4)
+    first, last = losses(network, made(Static(flow=Flow.fx), network, "int8", inputs), inputs).values()
+    assert first.output_sqnr_db == pytest.approx(last.input_sqnr_db)
+    for loss in (first, last):
+        assert loss.weight_sqnr_db is not None and loss.weight_sqnr_db > 35
+        assert loss.clipped is not None and loss.clipped < 0.05
+    assert last.output_sqnr_db is not None and last.output_sqnr_db > 20
+
+
+def test_layers_of_a_transformer_lose_without_its_fused_kernel() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    network = nn.Sequential(nn.Unflatten(1, (3, 8)), nn.TransformerEncoder(layer, 1, enable_nested_tensor=False))
+    network.append(nn.Flatten()).eval()
+    inputs = torch.randn(64, 24)
+    simulated = made(FakeQuant(weight_bits=8, activation_bits=8), network, "simulated", inputs)
+    for module in simulated.modules():
+        if isinstance(module, FakeQuantized):
+            module.cover(-6.0, 6.0)
+    found = losses(network, simulated, inputs)
+    for name in ("self_attn", "linear1", "linear2"):
+        figure = found[f"1.layers.0.{name}"].output_sqnr_db
+        assert name == "self_attn" or (figure is not None and 20 < figure < 60)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_computed_weights_are_compared_as_they_are_used() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 2)).eval()
+    inputs = torch.randn(64, 4)
+    first, last = losses(network, made(Static(flow=Flow.fx), network, "int8", inputs), inputs).values()
+    for loss in (first, last):
+        assert loss.weight_sqnr_db is not None and loss.weight_sqnr_db > 35
+        assert loss.output_sqnr_db is not None and loss.output_sqnr_db > 25
+
+
+def test_the_normalisation_behind_a_transposed_convolution_is_folded_into_its_output_channels() -> None:
+    torch.manual_seed(0)
+    layers = nn.Unflatten(1, (2, 4, 4)), nn.ConvTranspose2d(2, 3, 2), nn.BatchNorm2d(3), nn.Flatten()
+    network, inputs = nn.Sequential(*layers), torch.randn(64, 32)
+    network[2].weight = nn.Parameter(torch.tensor([0.1, 1.0, 10.0]))
+    network(3 * inputs)
+    network.eval()
+    quantized = made(
+        Static(flow=Flow.fx, engine=Engine.fbgemm, weights=Granularity.per_tensor), network, "int8", inputs
+    )
+    one = losses(network, quantized, inputs)["1"]
+    assert one.weight_sqnr_db is not None and one.weight_sqnr_db > 30

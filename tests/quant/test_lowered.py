@@ -13,8 +13,8 @@ from quantexp.benchmark.size import parameter_count
 from quantexp.config import Dynamic, Flow, Observer, Qat, Quant, Static
 from quantexp.models.mlp import MLP
 from quantexp.quant.flows import lowered, pt2e
-from quantexp.quant.inspection.dequantized import calls
 from quantexp.quant.inspection.promise import Promise
+from quantexp.quant.inspection.recorded import calls
 from quantexp.results import Operator
 from quantexp.state.tensors import fill, flat_state
 from quantexp.system.errors import QuantizationError

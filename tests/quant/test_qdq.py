@@ -16,8 +16,8 @@ from quantexp.models.lenet5 import LeNet5
 from quantexp.models.mlp import MLP
 from quantexp.quant.flows import pt2e
 from quantexp.quant.flows.qdq import QdqNetwork
-from quantexp.quant.inspection.dequantized import calls
 from quantexp.quant.inspection.layers import held_weights
+from quantexp.quant.inspection.recorded import calls
 from quantexp.quant.methods import skeleton
 from quantexp.quant.methods.work import Form
 from quantexp.state.tensors import fill, flat_state

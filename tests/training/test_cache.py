@@ -7,12 +7,15 @@ import errno
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn.utils import prune
 
 import quantexp.training.cache
 from quantexp.config import (
@@ -30,8 +33,12 @@ from quantexp.config import (
     Train,
 )
 from quantexp.mission import load
+from quantexp.results import Training
+from quantexp.state.copies import copied, materialized
 from quantexp.system.errors import CacheError
 from quantexp.training.baseline import Baseline, trained
+from quantexp.training.cache import ModelCache
+from tests.builders import training
 from tests.runs import same_weights
 
 Sample = Callable[..., Experiment]
@@ -271,3 +278,59 @@ def test_a_cache_that_is_a_file_is_an_error_that_names_the_setting(small: Sample
     file.write_text("", encoding="utf-8")
     with pytest.raises(CacheError, match="cache_dir=FOLDER"):
         baseline(small(cache_dir=str(file)))
+
+
+# Networks of the user
+
+
+class Counting(nn.Module):
+    """A pruned layer, and state that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.steps = prune.l1_unstructured(nn.Linear(8, 4), "weight", 0.5), {"seen": [0]}
+
+    def get_extra_state(self) -> dict[str, list[int]]:
+        return self.steps
+
+    def set_extra_state(self, state: dict[str, list[int]]) -> None:
+        self.steps = state
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layer(x)
+        return result
+
+
+class Unstorable(Counting):
+    def get_extra_state(self) -> object:
+        return math.sqrt
+
+
+def step(network: Counting) -> Training:
+    network(torch.ones(2, 8)).sum().backward()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.sub_(parameter.grad)
+    network.steps = {"seen": [7]}
+    return training()
+
+
+def test_pruned_weights_and_extra_state_are_the_same_from_the_cache(tmp_path: Path) -> None:
+    first, second = (ModelCache(tmp_path).get({"name": "own"}, Counting, step, "own").model for _ in range(2))
+    assert first.steps == second.steps == {"seen": [7]}
+    for network in (first, second, copied(first), copied(second)):
+        assert torch.equal(network(torch.ones(2, 8)), first(torch.ones(2, 8)))
+    plain, same = (materialized(copied(network)).layer.weight for network in (first, second))
+    assert torch.equal(plain, same)
+    assert int((plain == 0).sum()) == 16
+
+
+def test_a_network_whose_extra_state_cannot_be_stored_is_trained_each_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        made = ModelCache(tmp_path).get({"name": "own"}, Unstorable, step, "own")
+        assert made.training == training()
+    assert caplog.text.count("this run continues, the next run trains again") == 2
+    assert list(tmp_path.glob("*.json")) == []

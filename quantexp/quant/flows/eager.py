@@ -18,7 +18,7 @@ from torch.ao.quantization.quantization_mappings import get_default_static_quant
 
 from quantexp.config import ByLayer, Dynamic, Qat, Static
 from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
-from quantexp.quant.inspection.layers import held_weights
+from quantexp.quant.inspection.layers import SEVERAL, held_weights
 from quantexp.quant.inspection.promise import Wrapper
 from quantexp.quant.selection import kept_in_float
 from quantexp.system.errors import QuantizationError
@@ -82,9 +82,14 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
 
 def quantize_dynamic(model: nn.Module, qconfigs: dict[str, Any], precision: str) -> nn.Module:
     """Replace layers of `model` by dynamically quantized ones, in place; `qconfigs` is by their names."""
+    modules = list(model.named_modules(remove_duplicate=False))  # a shared layer has several names
+    names = {module: name for name, module in reversed(modules)}
     quantized: nn.Module = quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
         model, qconfigs, dtype=DTYPES[precision], inplace=True
     )
+    for name, module in modules:
+        if name != names[module]:  # torch replaces a layer under its first name only
+            quantized.set_submodule(name, quantized.get_submodule(names[module]))
     return quantized
 
 
@@ -132,6 +137,7 @@ def _stubbed(option: ByLayer, model: nn.Module, example: Batch, qconfig: QConfig
     floats = [
         layer
         for layer in held_weights(model)
+        if layer.operand is None and not isinstance(layer.module, SEVERAL)
         if layer.name in kept or type(layer.module) not in mapped or isinstance(layer.module, EMBEDDINGS)
     ]
     last = _last([layer.module for layer in floats], model, example)
@@ -177,7 +183,8 @@ def _fusible(option: ByLayer, model: nn.Module) -> list[list[str]]:
 
 
 def _neighbours(prefix: str, modules: nn.Sequential, kept: Container[str]) -> list[list[str]]:
-    names, kinds = zip(*((name, type(module)) for name, module in modules.named_children()), strict=True)
+    names = [name for name, _ in modules.named_children()]
+    kinds = tuple(type(module) for module in modules.children())
     found, index = [], 0
     while index < len(names):
         fused = next((pattern for pattern in FUSED if kinds[index : index + len(pattern)] == pattern), None)

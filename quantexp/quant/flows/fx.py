@@ -6,6 +6,7 @@ combine integers with floats compute in float.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -25,6 +26,7 @@ from quantexp.config import Dynamic, Qat, Static
 from quantexp.quant.flows.eager import EMBEDDINGS, quantize_dynamic
 from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
 from quantexp.quant.flows.working import explain_failure
+from quantexp.quant.inspection.layers import FUNCTIONAL, layer_of
 from quantexp.quant.selection import dynamic_layers, kept_in_float
 from quantexp.state.copies import copied
 from quantexp.tasks.inputs import Batch
@@ -80,9 +82,29 @@ def calibrate(prepared: nn.Module, batches: Iterable[Batch]) -> None:
 
 def convert(prepared: nn.Module, target: str) -> nn.Module:
     """Replace the prepared layers by integer kernels."""
+    functions = _functions(prepared)
     with explain_failure(*TRACEABLE):
-        converted: nn.Module = convert_fx(prepared.eval())  # type: ignore[arg-type]
+        converted: fx.GraphModule = convert_fx(prepared.eval())  # type: ignore[arg-type]
+    converted.meta[FUNCTIONAL] = {
+        str(weight.target): functions[node.name]
+        for node in converted.graph.nodes
+        if node.name in functions
+        for weight in node.all_input_nodes
+        if isinstance(getattr(converted, str(weight.target), None), torch.ScriptObject)
+    }
     return converted
+
+
+def _functions(prepared: Any) -> dict[str, str]:
+    """Return the layers that are functions, such as F.linear with a parameter, by the names of their nodes."""
+    found = {}
+    for node in prepared.graph.nodes:
+        if node.op == "call_function":
+            sources = (*node.all_input_nodes, *(source.args[0] for source in node.all_input_nodes if source.args))
+            for path in (str(source.target) for source in sources if getattr(source, "op", "") == "get_attr"):
+                if operator.attrgetter(path)(prepared).dim() > 1:
+                    found[node.name] = layer_of(prepared, path)
+    return found
 
 
 def _prepared(
