@@ -48,7 +48,7 @@ class Train(Option):
         at_least=1,
     )
     checkpoint: str | None = option(
-        "float weights to start from, not trained: a .safetensors file, a .pt state dict, or runs:/RUN_ID of a run",
+        "float weights to start from, not trained: a file with a state dict, or runs:/RUN_ID of a run",
         None,
         affects=WEIGHTS,
     )
