@@ -1,7 +1,7 @@
 """FX graph mode of torch.ao: `prepare` inserts observers or fake quant, `convert` inserts integer kernels.
 
-FX treats all tensors as floats and also observes token ids and masks. Those observers are removed, and operators that
-combine integers with floats compute in float.
+FX treats all tensors as floats and also observes token ids and masks. Those observers are removed, and those of tensors
+with infinities, as in a mask, which no range contains; operators that combine such tensors with others compute in float.
 """
 
 from __future__ import annotations
@@ -94,29 +94,31 @@ def _prepared(
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             run.run(*example)
     for node in list(prepared.graph.nodes):
-        if node.name in run.of_integers:
+        if node.name in run.without_range:
             node.replace_all_uses_with(node.args[0])
             prepared.graph.erase_node(node)
-    if run.of_integers:
+    if run.without_range:
         prepared.delete_all_unused_submodules()
         prepared.recompile()
     return prepared
 
 
 class _Run(fx.Interpreter):
-    """An interpreter that skips observers, and records those whose input has integers or booleans."""
+    """An interpreter that skips observers, and records those whose input has integers, booleans or infinities."""
 
     def __init__(self, prepared: fx.GraphModule) -> None:
         super().__init__(prepared)
-        self.of_integers: set[str] = set()
+        self.without_range: set[str] = set()
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node; an observer returns its input."""
         if n.op != "call_module" or not isinstance(self.fetch_attr(str(n.target)), ObserverBase | FakeQuantizeBase):
             return super().run_node(n)
         (observed,), _ = self.fetch_args_kwargs_from_env(n)
-        if isinstance(observed, torch.Tensor) and not observed.is_floating_point():
-            self.of_integers.add(n.name)
+        if isinstance(observed, torch.Tensor) and not (
+            observed.is_floating_point() and bool(torch.isfinite(observed).all())
+        ):
+            self.without_range.add(n.name)
         return observed
 
 
