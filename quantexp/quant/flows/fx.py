@@ -1,7 +1,7 @@
 """FX graph mode of torch.ao: `prepare` inserts observers or fake quant, `convert` inserts integer kernels.
 
 FX treats all tensors as floats and also observes token ids and masks. Those observers are removed, and those of tensors
-with infinities, as in a mask, which no range contains; operators that combine such tensors with others compute in float.
+with infinities, as in a mask: no range contains them. Operators that combine such tensors with others compute in float.
 """
 
 from __future__ import annotations
