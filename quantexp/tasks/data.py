@@ -182,10 +182,10 @@ def held_out(examples: int, request: DataRequest) -> tuple[Tensor, Tensor]:
     rows = torch.randperm(examples, generator=torch.Generator().manual_seed(request.validation_seed))
     kept = rows[count:]
     if request.examples is not None and request.examples > len(kept):
-        what = "that are not held out" if count else "there are"
+        what = " that are not held out" if count else ""
         raise ConfigError(
-            f"train.examples must be at most {len(kept)}, the number of training examples {what}, "
-            f"got {request.examples}; set train.examples=null to use all"
+            f"train.examples must be at most {len(kept)}, the number of training examples{what}, "
+            f"got {request.examples}; lower it, or use all with train.examples=null"
         )
     return kept[: request.examples].sort().values, rows[:count].sort().values
 

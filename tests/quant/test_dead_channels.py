@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quantexp.config import Device, Flow, Qat, Train
 from quantexp.quant.flows import flow_of
 from quantexp.quant.flows.dead_channels import SMALL, divisible
+from quantexp.quant.flows.working import working
 from quantexp.quant.methods.qat import skeleton
 from quantexp.quant.methods.work import Form
 from quantexp.statistics.sqnr import sqnr_db
@@ -53,9 +54,10 @@ def images() -> Tensors:
 @pytest.mark.parametrize("flow", [Flow.fx, Flow.eager, Flow.pt2e])
 def test_quantization_aware_training_stays_finite_where_channels_are_zero(block: Block, flow: Flow) -> None:
     option, data = Qat(flow=flow), images()
-    prepared = flow_of(option).prepare_qat(option, divisible(copy.deepcopy(block)), data.first(2))
     recipe = Train(epochs=2, batch_size=16, device=Device.cpu, threads=1)
-    record = fit(prepared, data, Classification(3), recipe, seed=0, label="test")
+    with working(option.engine):
+        prepared = flow_of(option).prepare_qat(option, divisible(copy.deepcopy(block)), data.first(2))
+        record = fit(prepared, data, Classification(3), recipe, seed=0, label="test")
     assert all(
         bool(torch.isfinite(value).all()) for value in prepared.state_dict().values() if value.is_floating_point()
     )
