@@ -148,7 +148,8 @@ def load(experiment: Experiment) -> TaskData:
     data = tasks.load(task, input_kind(experiment), experiment.data_request)
     data = replace(data, evaluation=experiment.evaluation)
     if experiment.labelled:
-        splits = {"train": data.train, "calibration": data.calibration, "validation": data.validation}
+        train = "train" if experiment.train.examples is None else "train (drawn by train.examples)"
+        splits = {train: data.train, "calibration": data.calibration, "validation": data.validation}
     else:
         splits = {"calibration": data.calibration}
     rows = (f"{len(split):,} {name}" for name, split in {**splits, "test": data.test}.items() if split is not None)
@@ -228,6 +229,7 @@ def _report(experiment: Experiment, data: TaskData, baseline: Baseline, made: _M
             test=len(data.test),
             validation=len(data.validation or ()),
             evaluation=data.evaluation.value,
+            drawn=experiment.train.examples is not None,
         ),
         seed=experiment.seed,
         host=describe().host,

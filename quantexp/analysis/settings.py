@@ -13,7 +13,8 @@ from dataclasses import fields
 from quantexp.config import NOTHING, Experiment, affects
 
 FOLDED = ("seed", "batch_size")  # runs that differ in these alone are one variant
-SHOWN = ("task", "data", "quant", "precision", "benchmark", "benchmark.threads")  # have columns or setups of their own
+# Have columns or setups of their own, or stand behind the name of the task.
+SHOWN = ("task", "data", "train.examples", "quant", "precision", "benchmark", "benchmark.threads")
 SAME_AS = {"task.hidden": "model.hidden"}  # the network takes its widths from the task unless it has its own
 LEFT_OPEN = "None"  # how a setting without a value is recorded
 Settings = tuple[tuple[str, str], ...]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from quantexp.analysis.settings import LEFT_OPEN, Settings, short, varying
 from quantexp.results import Comparison, Latency, Report, Speedup
 from quantexp.results.sweep import Entry, SweepResult
+from quantexp.results.text import task_title
 
 NAMED_BY_VALUE = ("quant.flow", "quant.engine")  # no other setting has values of these names
 RUNTIME = "eager"  # of records without this setting
@@ -227,8 +228,9 @@ def _variant(entry: Entry, names: Sequence[str], digests: Mapping[str, int]) -> 
     of_benchmark = tuple(pair for pair in shown if pair[0].startswith("benchmark."))
     others = tuple(pair for pair in shown if pair not in of_benchmark)
     if report is None:
-        source, task = settings.get("data", "full"), settings.get("task", "?")
-        named = task if source == "full" else f"{task} ({source})"
+        drawn = settings.get("train.examples", LEFT_OPEN)
+        count = int(drawn) if drawn.isdigit() else None
+        named = task_title(settings.get("task", "?"), settings.get("data", "full"), count)
         return Variant(named, settings.get("quant", "?"), settings.get("precision", "?"), others, None, ())
     task = report.task_name
     if digests[task] > 1:

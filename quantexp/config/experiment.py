@@ -109,7 +109,9 @@ class Experiment(Settings):
             seed = seed if self.quant.calibration_seed is None else self.quant.calibration_seed
         places = (self.data, self.data_dir, self.cache_dir)
         calibrates = type(self.quant).calibrates
-        return DataRequest(*places, calibration, examples, seed, self.validation, self.seed, calibrates)
+        return DataRequest(
+            *places, calibration, examples, seed, self.validation, self.seed, calibrates, self.train.examples
+        )
 
     def _precision_faults(self) -> Iterator[str]:
         possible = type(self.quant).precisions
@@ -194,6 +196,8 @@ class Experiment(Settings):
                 f"data=synthetic trains nothing, so that no examples are held out, got validation={self.validation:g}; "
                 "leave it out"
             )
+        if not self.labelled and self.train.examples is not None:
+            yield f"data=synthetic trains nothing, got train.examples={self.train.examples}; leave it out"
         if not self.labelled and self.evaluation == EvaluationSplit.validation:
             yield "data=synthetic has no validation split, got evaluation=validation; leave it out"
         elif self.evaluation == EvaluationSplit.validation and self.validation == 0:

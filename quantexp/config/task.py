@@ -40,7 +40,7 @@ class DataRequest:
 
     `calibrates` tells whether the method needs the calibration examples: only then are too few of them an error.
     `seed` draws the calibration examples; `validation` is the share of the training examples that is held out,
-    drawn with a seed of its own.
+    drawn with a seed of its own. `examples` limits the training examples that remain, drawn with the same seed.
     """
 
     source: DataSource = DataSource.full
@@ -52,6 +52,7 @@ class DataRequest:
     validation: float = 0.0
     validation_seed: int = 0
     calibrates: bool = True
+    examples: int | None = None
 
 
 @dataclass

@@ -41,8 +41,14 @@ class Train(Option):
     threads: int | None = option(
         "CPU threads while training; null takes every core", None, affects=WEIGHTS, at_least=1, at_most=1024
     )
+    examples: int | None = option(
+        "how many training examples are used, drawn with the seed of the run; null: all",
+        None,
+        affects=WEIGHTS,
+        at_least=1,
+    )
     checkpoint: str | None = option(
-        "float weights to start from, not trained: a .safetensors file, a .pt state dict, or runs:/RUN_ID of a run",
+        "float weights to start from, not trained: a file with a state dict, or runs:/RUN_ID of a run",
         None,
         affects=WEIGHTS,
     )

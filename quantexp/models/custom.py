@@ -41,6 +41,7 @@ def build(model: CustomModel, inputs: Sequence[InputSpec], classes: int) -> nn.M
     target, found = str(model.target), own_code.find("model.target", str(model.target))
     argument: Any = tuple(inputs) if getattr(found, "takes", ()) else inputs[0].values
     network = _called(target, found, {"inputs": argument, "classes": classes, **model.arguments})
+    _check_parameters(target, network)
     batch = examples(inputs, 2)
     shapes = " and ".join(str(tuple(tensor.shape)) for tensor in batch)
     try:
@@ -86,6 +87,17 @@ def _called(target: str, found: Any, arguments: dict[str, Any]) -> nn.Module:
             f"model.target={target} must be a torch.nn.Module or return one, got {type(network).__name__}"
         )
     return network
+
+
+def _check_parameters(target: str, network: nn.Module) -> None:
+    """Raise ConfigError if the network is not in float32, with which its quantized forms are compared."""
+    for name, parameter in network.named_parameters():
+        if (parameter.is_floating_point() or parameter.is_complex()) and parameter.dtype is not torch.float32:
+            dtype = str(parameter.dtype).removeprefix("torch.")
+            raise ConfigError(
+                f"model.target={target} must have its parameters in float32, {name} is in {dtype}; build it in "
+                "float32, as without .double() or .half() on the network and on what forward() computes"
+            )
 
 
 def _logits(result: Any, named: bool) -> Any:

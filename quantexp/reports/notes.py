@@ -42,6 +42,8 @@ def data_notes(reports: Sequence[Report]) -> Iterator[str]:
             "synthetic: random inputs without labels; there is no accuracy, agreement and SQNR compare the quantized "
             "network with float."
         )
+    if any(report.data.drawn for report in reports):
+        yield "training examples: drawn from the training split with the seed of the run (train.examples)."
     if validated := [report.data for report in reports if report.data.evaluation == "validation"]:
         what = "Accuracy" if len(validated) == len(reports) else "With evaluation=validation: accuracy"
         counts = ", ".join(sorted({f"{data.validation:,}" for data in validated}))

@@ -9,6 +9,7 @@ from typing import Any
 from quantexp.results.checks import Finding
 from quantexp.results.comparison import Comparison, OtherFloat
 from quantexp.results.measured import Conditions, Measured, Training
+from quantexp.results.text import task_title
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Data:
     """The data of a run: where they came from, a digest of their content, and the number of examples in each split.
 
     `validation` counts the examples held out of train; `evaluation` names the split that quality was measured on.
+    `drawn` tells whether `train` counts a part of the training examples, drawn as `train.examples` requests.
     """
 
     source: str
@@ -26,6 +28,7 @@ class Data:
     test: int
     validation: int = 0
     evaluation: str = "test"
+    drawn: bool = False
 
     @property
     def evaluated(self) -> int:
@@ -71,8 +74,8 @@ class Report:
 
     @property
     def task_name(self) -> str:
-        """The task, with the data source if it is not the full data set: `mnist (sample)`."""
-        return self.task if self.data.source == "full" else f"{self.task} ({self.data.source})"
+        """The task, with what was used of its data if that is not all: `mnist (sample, 500 training examples)`."""
+        return task_title(self.task, self.data.source, self.data.train if self.data.drawn else None)
 
     @property
     def network_name(self) -> str:

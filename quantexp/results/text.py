@@ -47,6 +47,20 @@ def mac_share_text(evidence: Evidence, precision: str) -> str:
     return "<1%" if text == "0%" and share > 0 else text
 
 
+def task_title(task: str, source: str, drawn: int | None) -> str:
+    """Return a task with what was used of its data if that is not all: `mnist (sample, 500 training examples)`.
+
+    Args:
+        task: Its name.
+        source: "full", "sample" or "synthetic".
+        drawn: How many training examples were drawn; None if all were used.
+    """
+    parts = [] if source == "full" else [source]
+    if drawn is not None:
+        parts.append(f"{drawn:,} training example{'s' * (drawn != 1)}")
+    return f"{task} ({', '.join(parts)})" if parts else task
+
+
 def threads_text(count: int) -> str:
     """Return `1 thread` or `4 threads`."""
     return f"{count} thread{'s' * (count != 1)}"

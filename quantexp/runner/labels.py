@@ -12,12 +12,13 @@ from quantexp.config import GROUPS, NOTHING, CustomModel, DataSource, Experiment
 from quantexp.system.passwords import without_password
 from quantexp.tracking.names import as_text
 
-IN_THE_NAME = ("task", "quant", "precision", "data", "seed", "study")
+IN_THE_NAME = ("task", "quant", "precision", "data", "train.examples", "seed", "study")
 
 
 def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequence[str]) -> str:
     """Return a name for the run: its study, its axes, then the other overrides."""
     data = [] if experiment.data is DataSource.full else [experiment.data.value]
+    data += [] if experiment.train.examples is None else [f"{experiment.train.examples}examples"]
     axes = [choices["task"], *data, choices["quant"], str(experiment.precision)] if experiment.study.needs_data else []
     study = [] if isinstance(experiment.study, Single) else [experiment.study.name]
     rest = [text for text in distinguishing(overrides) if text.partition("=")[0] not in IN_THE_NAME]

@@ -14,7 +14,7 @@ from quantexp.results import Report, Training
 from quantexp.results.identity import Identity
 from quantexp.results.metrics import metrics
 from quantexp.system import interrupt
-from quantexp.system.errors import QuantexpError
+from quantexp.system.errors import QuantexpError, out_of_memory
 from quantexp.system.terminal import show
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from quantexp.tracking.store import Store
 
 DECIMALS = 6  # of a metric
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def enough_memory() -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         text = str(error)
-        if not isinstance(error, MemoryError) and not any(sign in text for sign in OUT_OF_MEMORY):
+        if not out_of_memory(error):
             raise
         raise QuantexpError(
             f"the run does not fit into memory ({text.splitlines()[0] if text else 'out of memory'}); "

@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from quantexp.state.fitting import EXTRA_STATE, fit
 from quantexp.system.errors import ModelError, TrainingError
 
+log = logging.getLogger(__name__)
+
 RECIPE, SAFE_STATE = "recipe.json", "state.safetensors"  # files of a stored network: how to build it, and its state
-RULE = "train.checkpoint must be a .safetensors file or a .pt state dict"
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
+RULE = f"train.checkpoint must be a state dict in a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+# Of several state dicts in a file, the first of these is the network, in the files of Lightning, timm and torchvision.
+ENTRIES = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "params")
 
 
 def fill_from_file(model: nn.Module, path: Path) -> None:
-    """Fill `model` with the weights in a .safetensors file or a .pt state dict.
+    """Fill `model` with the weights in a .safetensors file, or in a file of torch.save that holds a state dict.
 
     Raises:
-        TrainingError: If the file is missing, of another kind, damaged, or does not fit the model.
+        TrainingError: If the file is missing, of another kind, damaged, or does not fit the network.
     """
     if not path.is_file():
         raise TrainingError(f"{RULE}, {path} does not exist")
-    _fill(model, _read_state(path), str(path))
+    state, found = _read(path)
+    _fill(model, state, str(path), found)
 
 
 def fill_from_stored(model: nn.Module, folder: Path, source: str) -> None:
     """Fill `model` with the float32 weights of the stored network in `folder`; `source` names it in errors.
 
     Raises:
-        TrainingError: If the stored network is quantized or cast, damaged, or does not fit the model.
+        TrainingError: If the stored network is quantized or cast, damaged, or does not fit the network.
     """
     try:
         state = float_weights(folder)
@@ -70,37 +80,22 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    own = model.state_dict()
-    expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if found != expected:
-        wrong = [name for name in {**expected, **found} if expected.get(name) != found.get(name)]
-        shown = "; ".join(f"{name}: expected {expected.get(name)}, found {found.get(name)}" for name in wrong[:4])
-        raise TrainingError(
-            f"{source} does not fit the model ({shown}); use the model and task that it was trained with"
-        )
-    for name, tensor in state.items():
-        kind = (
-            tensor.is_floating_point() or tensor.dtype is own[name].dtype
-        )  # integers only where the model has them, such as a count of batches
-        plain = kind and tensor.layout is torch.strided and tensor.device.type == "cpu"
-        if not plain or tensor.is_quantized or not bool(torch.isfinite(tensor).all()):
-            raise TrainingError(
-                f"{source}: weights must be plain tensors of finite floating-point numbers, {name} is not"
-            )
-    model.load_state_dict(state)
+def _fill(model: nn.Module, state: Mapping[str, Any], source: str, found: str = "") -> None:
+    notes = [*([found] if found else []), *fit(model, state, source)]
+    if notes:
+        log.info("train     weights of %s: %s", source, "; ".join(notes))
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> tuple[Mapping[str, Any], str]:
+    """Return the state dict in a file, and the note of where in the file it is."""
     from safetensors.torch import load_file
 
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
+    if path.suffix not in SUFFIXES:
         raise TrainingError(f"{RULE}, got {path.name}")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, weights_only=True, map_location="cpu")
+            return load_file(path), ""
+        content = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # the readers raise many kinds of errors on damaged files
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         if "Weights only load failed" in reason:  # torch then explains how to load it unsafely
@@ -109,6 +104,40 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({reason}); save model.state_dict(), "
             "best with safetensors.torch.save_file"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    return _state_in(content, path)
+
+
+def _state_in(content: Any, path: Path) -> tuple[Mapping[str, Any], str]:
+    """Return the state dict in what was saved: all of it, or one of its entries, with a note that names the entry."""
+    if _is_state(content):
+        return content, ""
+    found = dict(_entries(content)) or {
+        f"{name}.{inner}": state
+        for name, value in (content.items() if isinstance(content, Mapping) else ())
+        for inner, state in _entries(value)
+    }
+    known = [name for entry in ENTRIES for name in found if name.rpartition(".")[2] == entry]
+    if not found:
         raise TrainingError(f"{path} must hold a state dict, a mapping of names to tensors; save model.state_dict()")
-    return state
+    if not known and len(found) > 1:
+        listed = ", ".join(list(found)[:5])
+        raise TrainingError(f"{path} must hold one state dict, it holds {len(found)} ({listed}); save the one you mean")
+    name = known[0] if known else next(iter(found))
+    return found[name], f"its entry {name}"
+
+
+def _entries(content: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the entries of a mapping that are state dicts, with their names."""
+    if isinstance(content, Mapping):
+        yield from ((str(name), value) for name, value in content.items() if _is_state(value))
+
+
+def _is_state(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and any(isinstance(item, Tensor) for item in value.values())
+        and all(
+            isinstance(name, str) and (isinstance(item, Tensor) or name.endswith(EXTRA_STATE))
+            for name, item in value.items()
+        )
+    )

@@ -16,6 +16,8 @@ Each message names the rule, the value received and the repair.
 
 from typing import Self
 
+_NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "not enough memory")
+
 
 class QuantexpError(Exception):
     """The base of all errors that the user can repair; shown without a traceback."""
@@ -86,3 +88,8 @@ class TrackingError(QuantexpError):
 
 class ModelError(QuantexpError):
     """A stored model is missing, damaged, or is not one that quantexp wrote."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of Python or torch says that there is not enough memory."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY)

@@ -58,8 +58,9 @@ def load(task: Task, kind: Kind, request: DataRequest) -> TaskData:
         return synthetic.load(module.inputs(task, kind), module.classes(task), request)
     from quantexp.tasks.data import calibration_split
 
-    held_out = (request.validation, request.validation_seed) if request.validation else None
-    key = (task.name, repr(task), kind, sources_of(task).stamp(request), held_out)
+    drawn = (request.validation, request.examples, request.validation_seed)
+    split = drawn if request.validation or request.examples is not None else None
+    key = (task.name, repr(task), kind, sources_of(task).stamp(request), split)
     if _last_loaded is None or _last_loaded[0] != key:
         _last_loaded = None  # free it first, so that two data sets are never in memory at once
         _last_loaded = key, resolve(task.implementation).load(task, kind, request)

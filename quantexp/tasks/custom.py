@@ -66,9 +66,10 @@ def load(task: CustomTask, kind: Kind, request: DataRequest) -> TaskData:
     train, test = (_split(task, own, name) for name in ("train", "test"))
     classes = _classes(task, own, train, test)
     inputs = _inputs(task, own, train, test)
+    fingerprint = _fingerprint(task, own, train, test)  # of all examples, so that it does not depend on the seed
     training_rows, validation_rows = held_out(len(train), request)
     validation = train.take(validation_rows) if len(validation_rows) else None
-    train = train.take(training_rows) if len(validation_rows) else train
+    train = train.take(training_rows) if len(training_rows) < len(train) else train
     return TaskData(
         train,
         calibration_split(train, test, request),
@@ -76,7 +77,7 @@ def load(task: CustomTask, kind: Kind, request: DataRequest) -> TaskData:
         inputs=inputs,
         classes=classes,
         objective=getattr(own, "objective", None) or Classification(classes),
-        fingerprint=_fingerprint(task, own, train, test),
+        fingerprint=fingerprint,
         origin=str(task.target),
         validation=validation,
     )

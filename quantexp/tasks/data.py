@@ -38,9 +38,10 @@ class Split:
         """Return a split of only the examples in `rows`, in that order."""
         raise NotImplementedError
 
-    def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Batch, Tensor]]:
+    def batches(self, size: int | list[int], order: Tensor | None = None) -> Iterator[tuple[Batch, Tensor]]:
         """Yield (batch, rows) in batches of `size`, in the order of rows if given; the last batch may be smaller.
 
+        `size` may also be a list with the size of each batch.
         Between two batches the process pauses while another process on this host measures latency.
         """
         order = torch.arange(len(self)) if order is None else order
@@ -163,12 +164,14 @@ class TaskData:
 
 
 def held_out(examples: int, request: DataRequest) -> tuple[Tensor, Tensor]:
-    """Return the rows that remain for training, and those that are held out for validation.
+    """Return the rows to train on, and those that are held out for validation.
 
-    The rows are drawn at random with a seed; both results are in the order of the file.
+    The rows are drawn at random with a seed; both results are in the order of the file. With the same seed, a smaller
+    number of training examples is a part of a larger one, and the same rows are held out.
 
     Raises:
-        ConfigError: If the requested share is less than one example.
+        ConfigError: If the requested share is less than one example, or more training examples are requested than
+            remain.
     """
     count = round(request.validation * examples)
     if request.validation and not count:
@@ -177,7 +180,14 @@ def held_out(examples: int, request: DataRequest) -> tuple[Tensor, Tensor]:
             "raise it, or leave it at 0"
         )
     rows = torch.randperm(examples, generator=torch.Generator().manual_seed(request.validation_seed))
-    return rows[count:].sort().values, rows[:count].sort().values
+    kept = rows[count:]
+    if request.examples is not None and request.examples > len(kept):
+        what = " that are not held out" if count else ""
+        raise ConfigError(
+            f"train.examples must be at most {len(kept)}, the number of training examples{what}, "
+            f"got {request.examples}; lower it, or use all with train.examples=null"
+        )
+    return kept[: request.examples].sort().values, rows[:count].sort().values
 
 
 def calibration_split(train: Split, test: Split, request: DataRequest) -> Split:

@@ -19,11 +19,11 @@ from quantexp.state.checkpoint import SAFE_STATE, fill_from_file, fill_from_stor
 from quantexp.system.cache import cache_folder
 from quantexp.tasks.data import Split, TaskData
 from quantexp.training.cache import ModelCache, Trained
-from quantexp.training.loop import fit, resolve_device, resolve_threads
+from quantexp.training.loop import fit, resolve_device, resolve_threads, trainable
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # increase it when the same key gives other weights: after changes to fit, a network, or data preparation
+FORMAT = 3  # increase it when the same key gives other weights: after changes to fit, a network, or data preparation
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 NORM_BATCH, NORM_PASSES = 64, 4  # for the statistics of batch normalisation, if nothing is trained
 
@@ -33,7 +33,7 @@ class Baseline:
 
     Attributes:
         model: The float network; quantization works on copies of it.
-        training: Its training; None if its weights are from `train.checkpoint`, or random.
+        training: Its training; None if its weights are from `train.checkpoint`, random, or all frozen.
         key: Identifies its weights, in the cache keys of networks that are trained from them.
     """
 
@@ -94,6 +94,9 @@ class Baseline:
     def _from_cache(self) -> Trained:
         recipe = self._experiment.train
         self.key = self._key("float", recipe, {})
+        if not trainable(built := self.fresh()):
+            log.info("train     skipped: all parameters of the network are frozen, or it has none")
+            return Trained(built.eval(), None)
 
         def train(model: nn.Module) -> Training:
             label = f"train {self._experiment.task.name}"

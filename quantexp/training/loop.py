@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from quantexp.config import Device, Optimizer, Train
 from quantexp.results import Training
 from quantexp.system import openmp
 from quantexp.system.environment import machine, threads, usable_cores
-from quantexp.system.errors import TrainingError
+from quantexp.system.errors import QuantexpError, TrainingError, out_of_memory
 from quantexp.system.terminal import progress
 from quantexp.tasks.data import Split
 from quantexp.tasks.inputs import Batch
@@ -73,7 +74,8 @@ def fit(
     count = resolve_threads(recipe.threads)
     if count > 1 and device.type == "cpu":
         openmp.warn_of_spinning()
-    steps = recipe.epochs * math.ceil(len(data) / recipe.batch_size)
+    sizes = batch_sizes(len(data), recipe.batch_size)
+    steps = recipe.epochs * len(sizes)
     order = torch.Generator().manual_seed(seed)
     with (
         threads(count),
@@ -82,16 +84,33 @@ def fit(
     ):
         torch.manual_seed(seed)
         take_step = _stepper(model.to(device).train(), objective, recipe, device, autocast)
-        curve = _Curve(steps, recipe, advance)
+        curve = _Curve(steps, recipe, advance, data)
         started = time.perf_counter()
         for _ in range(recipe.epochs):
-            for batch, rows in data.batches(recipe.batch_size, torch.randperm(len(data), generator=order)):
+            for batch, rows in data.batches(sizes, torch.randperm(len(data), generator=order)):
                 if on_step is not None:
                     on_step(curve.step, steps)
                 curve.add(take_step(batch, labels[rows]), len(rows))
         seconds = time.perf_counter() - started
     model.cpu().eval()
     return Training(seconds, recipe.epochs, device.type, count, machine(), tuple(curve.steps), tuple(curve.losses))
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters that training changes; those with requires_grad=False stay as they are."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def batch_sizes(examples: int, size: int) -> list[int]:
+    """Return the sizes of the batches of an epoch: `size` examples each, and the rest.
+
+    A rest of one example joins the batch before it: batch normalisation cannot take the statistics of one example.
+    The batches are the same for each network and method, so that trainings stay comparable.
+    """
+    whole, rest = divmod(examples, size)
+    if rest == 1 and whole:
+        return [*[size] * (whole - 1), size + 1]
+    return [*[size] * whole, *([rest] if rest else [])]
 
 
 @torch.no_grad()
@@ -103,17 +122,31 @@ def outputs(model: Callable[..., Tensor], data: Split) -> Tensor:
 def _stepper(
     model: nn.Module, objective: Objective, recipe: Train, device: torch.device, autocast: torch.dtype | None
 ) -> Callable[[Batch, Tensor], Tensor]:
-    """Return the function that trains on one batch and returns the loss."""
-    optimizer = _optimizer(model, recipe)
+    """Return the function that trains on one batch and returns the loss. Raises TrainingError if it cannot."""
+    parameters = trainable(model)
+    if not parameters:
+        raise TrainingError(
+            "training needs parameters that it can change, all of this network are frozen (requires_grad=False) or it "
+            "has none; use a method without training such as quant=static, or set requires_grad in the network"
+        )
+    optimizer = _optimizer(parameters, recipe)
     scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)
 
     def take_step(batch: Batch, labels: Tensor) -> Tensor:
         """Update the weights with one batch and return its loss."""
-        # A new context for each step: in a single one, autocast would cache its first cast of the weights.
-        with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
-            loss = objective.loss(model(*(tensor.to(device) for tensor in batch)), labels.to(device))
-        optimizer.zero_grad()
-        torch.autograd.backward(scaler.scale(loss))
+        with _clear_errors(len(labels)):
+            # A new context for each step: in a single one, autocast would cache its first cast of the weights.
+            with torch.autocast(device.type, autocast or torch.bfloat16, enabled=autocast is not None):
+                loss = objective.loss(model(*(tensor.to(device) for tensor in batch)), labels.to(device))
+            if not loss.requires_grad:
+                raise TrainingError(
+                    "the loss must depend on the parameters that are trained, its gradient is cut off; "
+                    "leave torch.no_grad(), detach() and .data out of forward(), and let the parameters that it uses "
+                    "be trained (requires_grad)"
+                )
+            optimizer.zero_grad()
+            torch.autograd.backward(scaler.scale(loss))
+            _make_dense(parameters)
         scaler.step(optimizer)
         scaler.update()
         return loss.detach()
@@ -121,22 +154,48 @@ def _stepper(
     return take_step
 
 
-def _optimizer(model: nn.Module, recipe: Train) -> torch.optim.Optimizer:
+@contextmanager
+def _clear_errors(examples: int) -> Iterator[None]:
+    """Turn what a network raises while it is trained into a TrainingError with the reason."""
+    try:
+        yield
+    except Exception as error:  # the user's code can raise anything
+        if isinstance(error, QuantexpError) or out_of_memory(error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        repair = "correct forward(), or use weights and a method without training (train.checkpoint, quant=static)"
+        if examples == 1 and "more than 1 value per channel" in str(error):
+            repair = "batch normalisation needs at least two examples: set train.batch_size=2 or more"
+        raise TrainingError(
+            f"the network must run in training mode, forward and backward, on a batch of {examples}, "
+            f"but it failed ({reason}); {repair}"
+        ) from error
+
+
+def _make_dense(parameters: Sequence[nn.Parameter]) -> None:
+    """Make sparse gradients dense, as of nn.Embedding(sparse=True): the fused optimizers take no others."""
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.layout is not torch.strided:
+            parameter.grad = parameter.grad.to_dense()
+
+
+def _optimizer(parameters: Sequence[nn.Parameter], recipe: Train) -> torch.optim.Optimizer:
     if recipe.optimizer is Optimizer.sgd:
-        return torch.optim.SGD(model.parameters(), recipe.learning_rate, fused=True)
-    return torch.optim.Adam(model.parameters(), recipe.learning_rate, fused=True)
+        return torch.optim.SGD(parameters, recipe.learning_rate, fused=True)
+    return torch.optim.Adam(parameters, recipe.learning_rate, fused=True)
 
 
 class _Curve:
     """The loss curve of a training: averaged, checked and shown every LOG_EVERY steps."""
 
-    def __init__(self, total: int, recipe: Train, advance: Callable[[int, str], None]) -> None:
+    def __init__(self, total: int, recipe: Train, advance: Callable[[int, str], None], data: Split) -> None:
         self.step = 0
         self.steps: list[int] = []
         self.losses: list[float] = []
         self._total = total
         self._recipe = recipe
         self._advance = advance
+        self._data = data
         self._window: list[Tensor] = []
         self._examples = 0
 
@@ -151,10 +210,31 @@ class _Curve:
         if not math.isfinite(mean):
             raise TrainingError(
                 f"the training loss must stay a finite number, it is {mean} at step {self.step} of "
-                f"{self._total}; lower train.learning_rate (now {self._recipe.learning_rate:g}) or check the data"
+                f"{self._total}; {self._cause()}"
             )
         self.steps.append(self.step)
         self.losses.append(mean)
         self._advance(self._examples, f"loss {mean:.3f}")
         self._window.clear()
         self._examples = 0
+
+    def _cause(self) -> str:
+        """Return why the loss is not finite, and the repair."""
+        if found := _not_finite(self._data):
+            return f"{found}; correct the data"
+        if not self.steps and not bool(torch.isfinite(self._window[0])):
+            return (
+                "it was not finite before the first update, and all inputs are finite: forward() gives outputs that "
+                "are not finite, as after a division by zero or a softmax over a row of -inf; correct it"
+            )
+        return f"lower train.learning_rate (now {self._recipe.learning_rate:g})"
+
+
+def _not_finite(data: Split) -> str:
+    """Return which input of which example is not finite; empty if all are."""
+    for batch, rows in data.batches(PREDICT_BATCH):
+        for number, tensor in enumerate(batch):
+            bad = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
+            if bool(bad.any()):
+                return f"input {number} of training example {int(rows[bad][0])} is not finite"
+    return ""

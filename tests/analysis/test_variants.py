@@ -9,7 +9,7 @@ from quantexp.analysis.settings import settings_text
 from quantexp.analysis.variants import networks, setups, variants
 from quantexp.results import Report
 from quantexp.results.sweep import Entry
-from tests.builders import data, entry, lone, method, speedup, sweep, without_labels
+from tests.builders import data, entry, lone, method, report, speedup, sweep, without_labels
 
 STATIC = method("static")
 
@@ -173,3 +173,21 @@ def test_a_setting_without_a_value_is_not_named() -> None:
     fx = entry(STATIC, quant__flow="fx", quant__engine="x86")
     pt2e = entry(STATIC, quant__flow="pt2e", quant__engine="None")
     assert shown(fx, pt2e) == [("static int8 fx x86", "flow=fx, engine=x86"), ("static int8 pt2e", "flow=pt2e")]
+
+
+def test_a_part_of_the_training_examples_is_a_task_of_its_own_for_failed_runs_too() -> None:
+    part = dataclasses.replace(data(), train=500, drawn=True)
+    failed = entry(None, error="out of memory", quant="qat", train__examples="500")
+    entries = (
+        entry(report(), train__examples="None"),
+        entry(report(data=part), train__examples="500"),
+        failed,
+    )
+    found = variants(sweep(*entries))
+    named = "mnist (500 training examples)"
+    assert [(variant.task, variant.quant) for variant in found] == [
+        ("mnist", "static"),
+        (named, "static"),
+        (named, "qat"),
+    ]
+    assert [variant.settings for variant in found] == [(), (), ()], "they stand behind the name of the task"

@@ -397,8 +397,8 @@ def state(hidden: int) -> dict[str, torch.Tensor]:
 
 
 CHECKPOINTS = {
-    "wrong-suffix": ["model.onnx", ".safetensors file or a .pt state dict"],
-    "wrong-shape": ["shape.safetensors does not fit the model", "expected", "found", "use the model and task"],
+    "wrong-suffix": ["model.onnx", "a file that ends in .safetensors, .pt, .pth, .ckpt or .bin"],
+    "wrong-shape": ["shape.safetensors does not fit the network", "expected", "found", "use the model and task"],
     "runs-code": ["code.pt cannot be read as weights", "save model.state_dict()"],
     "whole-object": ["list.pt must hold a state dict", "save model.state_dict()"],
     "damaged-safetensors": ["damaged.safetensors cannot be read as weights", "save model.state_dict()"],

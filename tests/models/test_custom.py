@@ -305,3 +305,36 @@ def test_a_recipe_that_names_what_is_not_ours_runs_nothing(
 )
 def test_only_networks_below_the_package_are_ours(target: object, ours: bool) -> None:
     assert is_ours(target) is ours
+
+
+# Numbers of another size
+
+
+class Double(nn.Linear):
+    """A network in float64 that casts its inputs."""
+
+    def __init__(self, inputs: int, classes: int, dtype: str = "float64") -> None:
+        super().__init__(inputs, classes)
+        self.to(getattr(torch, dtype))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
+class Lazy(nn.Sequential):
+    """A network whose first layer learns the number of its inputs when it is called."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, classes))
+        self.step = nn.Parameter(torch.tensor(1), requires_grad=False)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_parameters_that_are_not_float32_are_refused_with_the_name_of_one(dtype: str) -> None:
+    with pytest.raises(ConfigError, match=rf"parameters in float32, weight is in {dtype}; build it in float32"):
+        built(f"{__name__}.Double", dtype=dtype)
+    assert built(f"{__name__}.Double", dtype="float32").weight.dtype is torch.float32
+
+
+def test_parameters_of_integers_and_those_not_yet_made_are_no_fault() -> None:
+    assert next(name for name, _ in built(f"{__name__}.Lazy").named_parameters()) == "step"

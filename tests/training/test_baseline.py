@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from quantexp import models
-from quantexp.config import Amp, Dynamic, Experiment, Mlp, NoQuant, Qat, Quant, Start, Static, Train
+from quantexp.config import Amp, CustomModel, Dynamic, Experiment, Mlp, NoQuant, Qat, Quant, Start, Static, Train
 from quantexp.mission import input_kind, load
 from quantexp.runner.checks import check_inputs
 from quantexp.state.checkpoint import float_weights
@@ -187,3 +187,34 @@ def test_a_checkpoint_is_used_instead_of_training(
     assert taken.key == {"checkpoint": hashlib.sha256(path.read_bytes()).hexdigest()}
     assert not taken.model.training
     assert trainings == []
+
+
+# A network of which nothing is trained
+
+
+class Frozen(nn.Linear):
+    """A network whose own weights are meant to stay."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__(inputs, classes)
+        self.requires_grad_(False)
+
+
+def test_a_frozen_network_keeps_its_weights_and_the_run_says_so(
+    small: Sample, trainings: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    experiment = small(model=CustomModel(target=f"{__name__}.Frozen"), quant=Dynamic())
+    made = baseline(experiment)
+    assert made.training is None
+    assert not made.model.training
+    assert same_weights(made.model, made.fresh())
+    assert trainings == []
+    assert "skipped: all parameters of the network are frozen" in caplog.text
+    apply(experiment)
+
+
+@pytest.mark.parametrize("quant", [Qat(flow="eager"), Amp()], ids=["qat", "amp"])
+def test_a_method_that_trains_refuses_a_frozen_network(small: Sample, quant: Qat | Amp) -> None:
+    with pytest.raises(TrainingError, match=r"are frozen .*; use a method without training such as quant=static"):
+        apply(small(model=CustomModel(target=f"{__name__}.Frozen"), quant=quant))

@@ -15,7 +15,7 @@ from quantexp.tasks.data import Tensors
 from quantexp.tasks.inputs import Batch
 from quantexp.tasks.objectives.classification import Classification
 from quantexp.tasks.objectives.unlabelled import Unlabelled
-from quantexp.training.loop import fit, outputs
+from quantexp.training.loop import batch_sizes, fit, outputs
 
 EXAMPLES, FEATURES, CLASSES = 200, 6, 3
 OBJECTIVE = Classification(CLASSES)
@@ -137,11 +137,23 @@ def test_a_learning_rate_that_makes_the_loss_nan_is_an_error_that_names_step_and
         trained(0, recipe(learning_rate=1e30))
 
 
-def test_inputs_that_are_not_finite_are_an_error_that_names_the_step_and_the_data() -> None:
+def test_inputs_that_are_not_finite_are_an_error_that_names_step_input_and_example() -> None:
     data = separable()
     data.values[0][17, 2] = math.inf
-    with pytest.raises(TrainingError, match=r"it is nan at step 13 of 13; .*now 0\.001\) or check the data"):
+    with pytest.raises(
+        TrainingError, match=r"it is nan at step 13 of 13; input 0 of training example 17 is not finite; correct the"
+    ):
         fit(network(), data, OBJECTIVE, recipe(epochs=1), seed=0, label="test")
+
+
+def test_outputs_that_are_not_finite_before_the_first_update_are_not_blamed_on_the_learning_rate() -> None:
+    class Masked(MLP):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * torch.full((CLASSES,), -math.inf).softmax(0)
+
+    with pytest.raises(TrainingError, match="not finite before the first update, and all inputs are finite") as failure:
+        fit(Masked(FEATURES, [16], CLASSES), separable(), OBJECTIVE, recipe(epochs=1), seed=0, label="test")
+    assert "learning_rate" not in str(failure.value)
 
 
 def test_a_failed_training_puts_the_threads_and_the_random_state_back(two_threads: None) -> None:
@@ -279,3 +291,98 @@ def test_the_objective_says_what_is_made_small() -> None:
     fit(model, data, Backwards(CLASSES), recipe(learning_rate=0.01, epochs=10), seed=0, label="test")
     predicted = OBJECTIVE.predictions(outputs(model, data))
     assert (predicted == CLASSES - 1 - data.labels).float().mean() > 0.9
+
+
+# Batches of one
+
+
+def test_a_rest_of_one_example_joins_the_batch_before_it() -> None:
+    assert batch_sizes(65, 16) == [16, 16, 16, 17]
+    assert batch_sizes(64, 16) == [16, 16, 16, 16]
+    assert batch_sizes(66, 16) == [16, 16, 16, 16, 2]
+    assert batch_sizes(1, 16) == [1], "there is no batch before it"
+    assert batch_sizes(3, 1) == [1, 1, 1]
+    assert batch_sizes(17, 16) == [17]
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_batch_normalisation_trains_where_one_example_would_remain(epochs: int) -> None:
+    data = separable().take(torch.arange(193))  # 12 batches of 16, and 1
+    model = nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.Linear(8, CLASSES))
+    record = fit(model, data, OBJECTIVE, recipe(epochs=epochs), seed=0, label="test")
+    assert record.steps == (12 * epochs,)
+    norm = model[1]
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert int(norm.num_batches_tracked or 0) == 12 * epochs
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values())
+
+
+def test_batch_normalisation_with_batches_of_one_is_an_error_that_names_the_setting() -> None:
+    model = nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.Linear(8, CLASSES))
+    with pytest.raises(TrainingError, match=r"at least two examples: set train\.batch_size=2 or more"):
+        fit(model, separable(), OBJECTIVE, recipe(batch_size=1), seed=0, label="test")
+
+
+# Parameters and gradients of all kinds
+
+
+@pytest.mark.parametrize("optimizer", list(Optimizer))
+def test_sparse_gradients_train_like_dense_ones(optimizer: Optimizer) -> None:
+    labels = torch.arange(EXAMPLES) % CLASSES
+    ids = torch.stack([labels, torch.arange(EXAMPLES) % 10], 1)
+    data = Tensors(labels, (ids, torch.ones_like(ids)))
+    states = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = Summing()
+        model.embedding.sparse = sparse
+        record = fit(model, data, OBJECTIVE, recipe(optimizer=optimizer, learning_rate=0.05), seed=0, label="test")
+        assert record.losses[-1] < math.log(CLASSES)
+        states.append(model.state_dict())
+    for name, tensor in states[0].items():
+        assert torch.allclose(tensor, states[1][name], atol=1e-6), name
+
+
+@pytest.mark.parametrize("optimizer", list(Optimizer))
+def test_frozen_parameters_stay_as_they_are(optimizer: Optimizer) -> None:
+    model = network()
+    first = next(iter(model.parameters()))
+    first.requires_grad_(False)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    fit(model, separable(), OBJECTIVE, recipe(optimizer=optimizer), seed=0, label="test")
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == before.keys() - {"layers.0.weight"}
+
+
+def test_a_network_without_parameters_to_train_is_an_error_that_says_so() -> None:
+    with pytest.raises(TrainingError, match=r"all of this network are frozen \(requires_grad=False\)"):
+        fit(network().requires_grad_(False), separable(), OBJECTIVE, recipe(), seed=0, label="test")
+
+
+def test_a_loss_that_no_trained_parameter_shapes_is_an_error_that_names_the_causes() -> None:
+    class Detached(MLP):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).detach()
+
+    with pytest.raises(TrainingError, match=r"its gradient is cut off; leave torch\.no_grad\(\), detach\(\)"):
+        fit(Detached(FEATURES, [16], CLASSES), separable(), OBJECTIVE, recipe(), seed=0, label="test")
+
+
+def test_a_network_that_fails_in_training_mode_is_an_error_with_its_reason() -> None:
+    class Evaluating(MLP):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                raise KeyError("only for evaluation")
+            return super().forward(x)
+
+    with pytest.raises(TrainingError, match=r"must run in training mode.*KeyError: 'only for evaluation'"):
+        fit(Evaluating(FEATURES, [16], CLASSES), separable(), OBJECTIVE, recipe(), seed=0, label="test")
+
+
+def test_a_lack_of_memory_stays_one() -> None:
+    class Huge(MLP):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        fit(Huge(FEATURES, [16], CLASSES), separable(), OBJECTIVE, recipe(), seed=0, label="test")

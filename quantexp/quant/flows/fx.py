@@ -1,7 +1,7 @@
 """FX graph mode of torch.ao: `prepare` inserts observers or fake quant, `convert` inserts integer kernels.
 
-FX treats all tensors as floats and also observes token ids and masks. Those observers are removed, and operators that
-combine integers with floats compute in float.
+FX treats all tensors as floats and also observes token ids and masks. Those observers are removed, and those of scores
+with a mask of -inf or -1e9: no range of int8 keeps the scores apart. Operators on such tensors compute in float.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from quantexp.tasks.inputs import Batch
 
 HANDLES = "the layers that FX can quantize"
 DYNAMICALLY = "nn.Linear"
+MASKED = -1e3  # masks in use add -1e4 or less, scores are above
 TRACEABLE = (
     "quant.flow=fx needs a network that torch.ao can trace and fuse",
     "use quant.flow=eager, or quant=dynamic in quant.flow=eager, which traces nothing",
@@ -116,30 +117,42 @@ def _prepared(
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             run.run(*example)
     for node in list(prepared.graph.nodes):
-        if node.name in run.of_integers:
+        if node.name in run.without_range:
             node.replace_all_uses_with(node.args[0])
             prepared.graph.erase_node(node)
-    if run.of_integers:
+    if run.without_range:
         prepared.delete_all_unused_submodules()
         prepared.recompile()
     return prepared
 
 
 class _Run(fx.Interpreter):
-    """An interpreter that skips observers, and records those whose input has integers or booleans."""
+    """An interpreter that skips observers, and records those whose input has no range for int8."""
 
     def __init__(self, prepared: fx.GraphModule) -> None:
         super().__init__(prepared)
-        self.of_integers: set[str] = set()
+        self.without_range: set[str] = set()
 
     def run_node(self, n: fx.Node) -> Any:
         """Run a node; an observer returns its input."""
         if n.op != "call_module" or not isinstance(self.fetch_attr(str(n.target)), ObserverBase | FakeQuantizeBase):
             return super().run_node(n)
         (observed,), _ = self.fetch_args_kwargs_from_env(n)
-        if isinstance(observed, torch.Tensor) and not observed.is_floating_point():
-            self.of_integers.add(n.name)
+        if isinstance(observed, torch.Tensor) and not _has_range(observed):
+            self.without_range.add(n.name)
         return observed
+
+
+def _has_range(observed: torch.Tensor) -> bool:
+    """Return whether int8 can represent a tensor: no integers, no infinities, not all but a mask within one step."""
+    if not observed.is_floating_point() or not bool(torch.isfinite(observed).all()):
+        return False
+    masked = observed <= MASKED
+    if not bool(masked.any()):
+        return True
+    others = observed[~masked]
+    step = (observed.max() - observed.min()) / 255
+    return others.numel() > 0 and bool(others.max() - others.min() >= step)
 
 
 def _mapping(option: Static | Qat, model: nn.Module, qconfig: QConfig) -> QConfigMapping:

@@ -16,6 +16,7 @@ from torch import nn
 from quantexp.config import Qat, Start, Train
 from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows import flow_of
+from quantexp.quant.flows.dead_channels import divisible
 from quantexp.quant.flows.working import working
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.work import Form, Work, weight_settings
@@ -42,7 +43,7 @@ def quantize(option: Qat, work: Work) -> Quantized:
     def build() -> nn.Module:
         """Return the prepared network with its initial weights."""
         initial = copied(baseline.model) if option.start is Start.trained else baseline.fresh()
-        prepared: nn.Module = flow.prepare_qat(option, materialized(initial), work.form.example)
+        prepared: nn.Module = flow.prepare_qat(option, divisible(materialized(initial)), work.form.example)
         return prepared
 
     def run_training(prepared: nn.Module) -> Training:
@@ -72,7 +73,7 @@ def skeleton(option: Qat, network: nn.Module, form: Form) -> nn.Module:
     """Return `network` with the structure that `quantize` creates, calibrated on the example."""
     flow = flow_of(option)
     with working(option.engine):
-        prepared = flow.prepare_qat(option, materialized(network), form.example)
+        prepared = flow.prepare_qat(option, divisible(materialized(network)), form.example)
         flow.calibrate(prepared, [form.example])
         converted: nn.Module = flow.convert(prepared, form.target)
         return converted
