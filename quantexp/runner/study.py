@@ -17,6 +17,7 @@ from quantexp.runner.finished import read_report
 from quantexp.runner.labels import parameters, yaml_text
 from quantexp.runner.single import run_single
 from quantexp.runner.tracked import Request, log_findings, tracked_run
+from quantexp.runner.trials import run_trials
 from quantexp.system.errors import QuantizationError, TrackingError
 from quantexp.system.implementation import resolve
 from quantexp.system.terminal import show
@@ -50,6 +51,8 @@ def run_study(experiment: Experiment, request: Request) -> Findings:
     """
     find = resolve(experiment.study.implementation)
     variants: Variants = find(experiment.study, experiment, lambda variant: command(experiment, variant, request))
+    if experiment.study.tries:
+        return run_trials(experiment, request, variants)
     if experiment.study.needs_data:
         return _run_variants(experiment, request, variants)
     with tracked_run(experiment, request) as tracked:
