@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+COMPATIBILITY_FILE = "compatibility.json"  # the name of a report as a file
+
 
 class Word(StrEnum):
     """The outcome of a row in a word.

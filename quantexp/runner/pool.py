@@ -25,6 +25,7 @@ class Pool:
     def __init__(self, setup: Setup, count: int) -> None:
         self._setup = setup
         self._count = count
+        self._tasks = 0
 
     def __enter__(self) -> Self:
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
@@ -57,13 +58,15 @@ class Pool:
         Raises:
             QuantexpError: If the process that starts the workers ends.
         """
-        waiting = iter([json.dumps(asdict(Task(at, described(each)))) for at, each in enumerate(experiments)])
+        first = self._tasks
+        self._tasks += len(experiments)
+        waiting = iter([json.dumps(asdict(Task(first + at, described(each)))) for at, each in enumerate(experiments)])
         for _ in range(self._count):
             self._next(waiting)
         for _ in experiments:
             ended = Ended(**json.loads(self._answer()))
             self._next(waiting)
-            yield ended.number, parse_outcome(ended.outcome)
+            yield ended.number - first, parse_outcome(ended.outcome)
 
     def _next(self, waiting: Iterator[str]) -> None:
         if (line := next(waiting, None)) is not None:

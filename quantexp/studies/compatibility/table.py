@@ -6,62 +6,69 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
-from quantexp.config import METHODS
+from quantexp.config import METHODS, Engine
 from quantexp.reports.cells import known
 from quantexp.reports.findings import Findings
+from quantexp.reports.notes import SIMULATED
 from quantexp.reports.table import Table
-from quantexp.results.compatibility import Cell, CompatibilityReport, Outcome, Row, Word
+from quantexp.results.compatibility import COMPATIBILITY_FILE, Cell, CompatibilityReport, Outcome, Row, Word
 from quantexp.results.text import listed, size_text
 
-REPORT = "compatibility.json"
-LONGEST = 110  # characters of a reason in the table
+LONGEST = 300  # characters of a reason below the table
+WORDS = tuple(Word)
 TRAINED = {method.name for method in METHODS if method.trains}
-RANDOM = "random"
+LEARNING = {*TRAINED, "amp"}  # what trains where there are labels
+RANDOM = "random"  # weights
 EQUAL_SHARES = 2  # decimals
 
 
 def best(rows: Sequence[Row]) -> Cell | None:
     """Return the cell that is worth running first; None if nothing works.
 
-    It is the one with the most multiply-accumulates in int8; of equal ones, one that trains nothing, then the one whose
-    outputs are closest to float. If nothing runs in int8, it is the smallest network.
+    It is the one with the most multiply-accumulates in int8; of equal ones, one that trains nothing, then another
+    engine than qnnpack, whose kernels are made for ARM, then the one whose outputs are closest to float. If nothing
+    runs in int8, it is the smallest network.
     """
-    working = [row for row in rows if row.outcome.works and row.cell.precision != "simulated"]
+    working = [row for row in rows if row.outcome.works and row.cell.precision != SIMULATED]
     if found := [row for row in working if row.cell.precision == "int8" and row.outcome.mac_share]:
         return max(found, key=_rank).cell
     smaller = [row for row in working if row.cell.precision != "fp32"]
     return min(smaller, key=lambda row: row.outcome.size_mb or 0.0).cell if smaller else None
 
 
-def _rank(row: Row) -> tuple[float, bool, float]:
-    outcome = row.outcome
+def _rank(row: Row) -> tuple[float, bool, bool, float]:
+    cell, outcome = row.cell, row.outcome
     closeness = float("inf") if outcome.output_sqnr_db is None else outcome.output_sqnr_db
-    return round(outcome.mac_share or 0.0, EQUAL_SHARES), row.cell.method not in TRAINED, closeness
+    share = round(outcome.mac_share or 0.0, EQUAL_SHARES)
+    return share, cell.method not in TRAINED, cell.engine != Engine.qnnpack, closeness
 
 
 def findings(report: CompatibilityReport) -> Findings:
     """Return the findings as they are shown and recorded."""
     counts = Counter(row.outcome.word.value for row in report.rows)
     metrics = {word.value: float(counts[word.value]) for word in Word}
-    return Findings(metrics, table(report), {"rows": lines(report)}, {}, {REPORT: report.to_json()})
+    return Findings(metrics, table(report), {"rows": lines(report)}, {}, {COMPATIBILITY_FILE: report.to_json()})
 
 
 def table(report: CompatibilityReport) -> Table:
     """Return the table: the methods in their order, in each what works first, and engines with equal rows together."""
     columns = (report.network, "flow", "dtype", "engine", "Result", "MACs\n(%)", "Size\n(MB)", "SQNR\n(dB)")
-    words = list(Word)
-    order = {row.cell.method: at for at, row in reversed(list(enumerate(report.rows)))}
-    rows = sorted(report.rows, key=lambda row: (order[row.cell.method], words.index(row.outcome.word)))
+    reasons = _reasons(report)
+    methods = list(dict.fromkeys(row.cell.method for row in report.rows))
+    tried = Counter(_without_engine(row.cell) for row in report.rows)
     merged: dict[tuple[str, ...], list[str]] = {}
-    for row in rows:
-        cell, figures = row.cell, _figures(row)
-        key = (cell.method, cell.flow or "", cell.precision, *figures)
+    for row in sorted(report.rows, key=lambda row: (methods.index(row.cell.method), WORDS.index(row.outcome.word))):
+        cell = row.cell
+        key = (*_without_engine(cell), _result(row, reasons), *_figures(row))
         merged.setdefault(key, []).append(cell.engine or "")
     shown, before = [], ""
     for (method, flow, precision, *rest), engines in merged.items():
-        shown.append((method if method != before else "", flow, precision, ", ".join(engines), *rest))
+        every = len(engines) > 1 and len(engines) == tried[method, flow, precision]
+        shown.append(
+            (method if method != before else "", flow, precision, "all" if every else ", ".join(engines), *rest)
+        )
         before = method
-    return Table(columns, tuple(shown), tuple(_notes(report)))
+    return Table(columns, tuple(shown), tuple(_notes(report, reasons)))
 
 
 def lines(report: CompatibilityReport) -> list[Sequence[object]]:
@@ -77,34 +84,51 @@ def lines(report: CompatibilityReport) -> list[Sequence[object]]:
     return header
 
 
-def _figures(row: Row) -> tuple[str, str, str, str]:
-    """Return the result in words, and share, size and SQNR of what works."""
-    out = row.outcome
-    if not out.works:
-        return _result(out), "", "", ""
-    share = "" if out.mac_share is None or row.cell.precision == "simulated" else f"{100 * out.mac_share:.0f}"
-    size = "" if out.size_mb is None else size_text(out.size_mb)
-    return f"works{'*' * bool(out.findings)}", share, size, known(out.output_sqnr_db, 1)
+def _without_engine(cell: Cell) -> tuple[str, str, str]:
+    return cell.method, cell.flow or "", cell.precision
 
 
-def _result(outcome: Outcome) -> str:
-    """Return why a cell does not work, in a short line; tables and CSV have the whole reason."""
-    word = f"{outcome.word} ({outcome.check})" if outcome.check else outcome.word.value
+def _reasons(report: CompatibilityReport) -> list[str]:
+    """Return the reasons why rows do not work, each once; the table names them by their position, from 1 on."""
+    found = (_reason(row.outcome) for row in report.rows if not row.outcome.works)
+    return list(dict.fromkeys(found))
+
+
+def _reason(outcome: Outcome) -> str:
+    """Return the reason in a short line, with the self-check that failed."""
     text = " ".join(outcome.reason.split())
-    return f"{word}: {text if len(text) <= LONGEST else f'{text[: LONGEST - 3]}...'}"
+    short = text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    return f"self-check {outcome.check}: {short}" if outcome.check else short
 
 
-def _notes(report: CompatibilityReport) -> Iterator[str]:
+def _result(row: Row, reasons: Sequence[str]) -> str:
+    """Return the result: `works`, `works*` with findings, `refused[1]`."""
+    out = row.outcome
+    if out.works:
+        return f"works{'*' * bool(out.findings)}"
+    return f"{out.word}[{reasons.index(_reason(out)) + 1}]"
+
+
+def _figures(row: Row) -> tuple[str, str, str]:
+    """Return share, size and SQNR, empty where they are not known."""
+    out = row.outcome
+    share = "" if out.mac_share is None or row.cell.precision == SIMULATED else f"{100 * out.mac_share:.0f}"
+    size = "" if out.size_mb is None else size_text(out.size_mb)
+    return share, size, known(out.output_sqnr_db, 1)
+
+
+def _notes(report: CompatibilityReport, reasons: Sequence[str]) -> Iterator[str]:
     yield advice(report)
+    yield from (f"[{number}] {reason}" for number, reason in enumerate(reasons, 1))
+    working = [row for row in report.rows if row.outcome.works]
+    if found := list(dict.fromkeys(text for row in working for text in row.outcome.findings)):
+        yield f"* FINDING of a self-check: {found[0]}{f'; {len(found) - 1} more in rows.csv' if found[1:] else ''}."
     if any(row.outcome.weights == RANDOM for row in report.rows):
-        yield "untrained weights: random ones, so that SQNR can differ from that of the trained network."
+        yield "Untrained: the weights are random; SQNR may differ from that of the trained network."
     yield "MACs: multiply-accumulates in the dtype of the row. SQNR: energy of float's outputs over the error's."
-    if any(row.cell.method in TRAINED | {"amp"} and row.outcome.works for row in report.rows):
-        yield "qat and amp were trained for a few steps only, with hardly any change of the weights."
-    if found := sorted({text for row in report.rows if row.outcome.works for text in row.outcome.findings}):
-        yield f"* FINDING of a self-check: {found[0]}{f'; and {len(found) - 1} more' if len(found) > 1 else ''}."
-    long = any(len(row.outcome.reason) > LONGEST for row in report.rows)
-    yield f"rows.csv has every row{' with its whole reason' if long else ''}."
+    if any(row.cell.method in LEARNING for row in working):
+        yield "qat and amp: trained for a few steps that hardly change the weights."
+    yield "rows.csv has every row, with the whole reason."
 
 
 def advice(report: CompatibilityReport) -> str:
