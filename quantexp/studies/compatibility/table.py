@@ -125,7 +125,10 @@ def _notes(report: CompatibilityReport, reasons: Sequence[str]) -> Iterator[str]
         yield f"* FINDING of a self-check: {found[0]}{f'; {len(found) - 1} more in rows.csv' if found[1:] else ''}."
     if any(row.outcome.weights == RANDOM for row in report.rows):
         yield "Untrained: the weights are random; SQNR may differ from that of the trained network."
-    yield "MACs: multiply-accumulates in the dtype of the row. SQNR: energy of float's outputs over the error's."
+    yield (
+        "MACs: share of the multiply-accumulates that ran in the dtype of the row, empty if unknown. "
+        "SQNR: energy of float's outputs over the error's."
+    )
     if any(row.cell.method in LEARNING for row in working):
         yield "qat and amp: trained for a few steps that hardly change the weights."
     yield "rows.csv has every row, with the whole reason."
