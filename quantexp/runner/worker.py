@@ -201,7 +201,9 @@ def _outcome(folder: Path, status: int) -> Outcome:
     with suppress(OSError, ValueError):
         if code == 0:
             return parse_outcome(json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")))
-    how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+    how = (
+        f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code} and without a result"
+    )
     printed = (folder / ERRORS).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return Outcome(Word.crashed, f"{how} ({printed[-1][:LONGEST_REASON]})" if printed else how)
 

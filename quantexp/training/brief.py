@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,8 +16,6 @@ from quantexp.state.copies import copied
 from quantexp.tasks.data import TaskData
 from quantexp.training.baseline import Baseline
 from quantexp.training.cache import Trained
-
-log = logging.getLogger(__name__)
 
 STEPS = 4  # of a training: enough to see each of its parts at work
 LEARNING_RATE = 1e-7  # the outputs must stay comparable with those of the float network
@@ -59,7 +57,7 @@ class BriefBaseline(Baseline):
         self.weights = "random"
         return super()._random()
 
-    def _from_checkpoint(self, weights: Any) -> Trained:
+    def _from_checkpoint(self, weights: Path | None) -> Trained:
         self.weights = "checkpoint"
         return super()._from_checkpoint(weights)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
-from quantexp.config import METHODS, Engine
+from quantexp.config import METHODS, DataSource, Engine
 from quantexp.reports.cells import known
 from quantexp.reports.findings import Findings
 from quantexp.reports.notes import SIMULATED
@@ -129,7 +129,7 @@ def _notes(report: CompatibilityReport, reasons: Sequence[str]) -> Iterator[str]
         "MACs: share of the multiply-accumulates that ran in the dtype of the row, empty if unknown. "
         "SQNR: energy of float's outputs over the error's."
     )
-    if any(row.cell.method in LEARNING for row in working):
+    if report.source != DataSource.synthetic and any(row.cell.method in LEARNING for row in working):
         yield "qat and amp: trained for a few steps that hardly change the weights."
     yield "rows.csv has every row, with the whole reason."
 
