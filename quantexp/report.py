@@ -1,4 +1,4 @@
-"""The report of a recorded sweep: `python -m quantexp.report SWEEP`."""
+"""The report of a recorded sweep or study of compatibility: `python -m quantexp.report SWEEP`."""
 
 from __future__ import annotations
 
@@ -37,10 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m quantexp.report",
         description="Print the tables of a sweep and a recommendation, and write the report: Markdown, CSV, "
-        "pictures, and one HTML page that needs no network.",
+        "pictures, and one HTML page that needs no network. So it does with a run of study=compatibility.",
         allow_abbrev=False,
     )
-    parser.add_argument("sweep", metavar="SWEEP", help="name of the sweep, or the id of its run in MLflow")
+    parser.add_argument(
+        "sweep", metavar="SWEEP", help="name of the sweep, or the id of its run in MLflow; or that of the study"
+    )
     parser.add_argument("--tracking-uri", metavar="URI", help="tracking URI of its store (default: ./mlflow.db)")
     parser.add_argument(
         "--experiment",

@@ -158,9 +158,12 @@ def _convolution(kind: str, dynamic: bool, x: Tensor, packed: Any, *rest: Any) -
 
 
 def _rounded(x: Tensor, reduce_range: bool) -> Tensor:
-    """Return the inputs of a dynamic layer rounded to the range of this call: 7 bits if the range is reduced."""
+    """Return the inputs of a dynamic layer rounded to the range of this call.
+
+    In 7 bits if the range is reduced, which qnnpack ignores. The range is that of the inputs, so none is clipped.
+    """
     scale, zero_point = torch._choose_qparams_per_tensor(x, reduce_range)
-    return torch.fake_quantize_per_tensor_affine(x, scale, int(zero_point), 0, 127 if reduce_range else 255)
+    return torch.fake_quantize_per_tensor_affine(x, scale, int(zero_point), 0, 255)
 
 
 def _simple(function: Reference, *args: Any) -> Tensor:

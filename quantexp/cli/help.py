@@ -32,6 +32,7 @@ examples:
   python -m quantexp -m seed=0,1,2 quant=static,qat     compare over seeds
   python -m quantexp -m sweep.name=night quant=static,qat   a named sweep: run it again to resume
   python -m quantexp experiment=lab                     a committed sweep, here the whole lab
+  python -m quantexp study=compatibility model=custom model.target=nets.Wide   a new network: what works for it?
   python -m quantexp study=sensitivity quant=static     each layer quantized alone, and all but it
   python -m quantexp study=search study.max_accuracy_drop=0.003   which layers to quantize within a bound
   python -m quantexp study=affine                       the arithmetic: error, bytes, the effect of outliers

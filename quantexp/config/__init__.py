@@ -20,7 +20,7 @@ from quantexp.config.quant import (
     WeightOnly,
 )
 from quantexp.config.runtime import RUNTIMES, Compiled, Eager, Runtime
-from quantexp.config.study import STUDIES, Affine, Criterion, Goal, Search, Sensitivity, Single, Study
+from quantexp.config.study import STUDIES, Affine, Compatibility, Criterion, Goal, Search, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, SweepSettings, Unsupported
 from quantexp.config.task import (
     TASKS,
@@ -54,6 +54,7 @@ __all__ = [
     "Benchmark",
     "ByLayer",
     "CalibrationSplit",
+    "Compatibility",
     "Compiled",
     "Criterion",
     "CustomModel",

@@ -37,11 +37,13 @@ class Study(Option):
     """What is done with an experiment.
 
     `needs_data` says whether it reads the data of the task; `chooses` has the methods whose layers it chooses.
-    `implementation` names the generator that yields its variants and returns its findings.
+    `implementation` names the generator that yields its variants and returns its findings. If it `tries`, its variants
+    are not measured: each is only quantized and checked, in a process of its own.
     """
 
     group: ClassVar[str] = "study"
     needs_data: ClassVar[bool] = True
+    tries: ClassVar[bool] = False
     chooses: ClassVar[tuple[type[Quant], ...]] = ()
 
     @property
@@ -104,6 +106,28 @@ class Affine(Study):
             yield f"study.shape must hold at most {MOST_VALUES:,} values, got {math.prod(self.shape):,}"
         if not self.bits:
             yield "study.bits must name a bit width or more, such as [2,4,8], got []"
+
+
+@dataclass
+class Compatibility(Study):
+    """What works for a network: every method, flow, precision and engine, each tried in seconds.
+
+    A network that is not trained yet is tried with random weights. The setting quant is not needed; if it is given, its
+    settings count where its method is tried. Run the same command again to resume.
+    """
+
+    name: ClassVar[str] = "compatibility"
+    implementation: ClassVar[str] = "quantexp.studies.compatibility.study.find"
+    tries: ClassVar[bool] = True
+
+    seconds: float = option("time limit of a row, in seconds", 60.0, affects=RESULT, above=0)
+    memory_gb: float | None = option(
+        "memory limit of a row, in GB; null: the free memory, divided by the rows that are tried at once",
+        None,
+        affects=RESULT,
+        above=0,
+    )
+    resume: bool = option("resume with the rows tried before; false: try all of them again", True, affects=NOTHING)
 
 
 @dataclass
@@ -258,4 +282,4 @@ class Search(Study):
                 )
 
 
-STUDIES: tuple[type[Study], ...] = (Single, Affine, Sensitivity, Search)
+STUDIES: tuple[type[Study], ...] = (Single, Affine, Compatibility, Sensitivity, Search)

@@ -1,4 +1,4 @@
-"""The report of a sweep as files: tables, pictures, Markdown, and one self-contained HTML page.
+"""The report of a sweep, or of a study, as files: tables, pictures, Markdown, and one self-contained HTML page.
 
 The page opens from disk without a network: it embeds its pictures, has no script, and its policy forbids the browser
 both. Text from a store is escaped, as anyone may write there.
@@ -7,11 +7,14 @@ both. Text from a store is escaped, as anyone may write there.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from quantexp.analysis.recommendation import recommend
+from quantexp.reports.findings import Findings
 from quantexp.reports.flows import flows_table
 from quantexp.reports.networks import network_tables, unsupported_table
 from quantexp.reports.sweep_csv import full_csv, sweep_csv
@@ -71,20 +74,40 @@ def write(sweep: SweepResult, folder: Path) -> Path:
         "report.md": markdown(sweep, pictures),
         PAGE: html(sweep, pictures),
     }
+    _write(folder, texts, {picture.file: picture.png for picture in pictures})
+    return folder / PAGE
+
+
+def write_study(title: str, found: Findings, folder: Path) -> Path:
+    """Write the report of a study into a folder; return its page. Raises QuantexpError if that is not possible."""
+    files = {f"{name}.csv": _csv(lines) for name, lines in found.lines.items()}
+    page = _html(f"Study {title}", ["".join(_table("Results", found.table))])
+    report = f"# Study {plain(title)}\n\n{found.table.markdown()}"
+    _write(folder, {"table.md": found.table.markdown(), "report.md": report, PAGE: page, **files, **found.texts}, {})
+    return folder / PAGE
+
+
+def _csv(lines: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(lines)
+    return text.getvalue()
+
+
+def _write(folder: Path, texts: Mapping[str, str], pictures: Mapping[str, bytes]) -> None:
+    """Write files into a folder, pictures into one below it. Raises QuantexpError if that is not possible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             if text:
                 (folder / name).write_text(text, encoding="utf-8")
-        for picture in pictures:
+        for name, picture in pictures.items():
             (folder / "pictures").mkdir(exist_ok=True)
-            (folder / "pictures" / picture.file).write_bytes(picture.png)
+            (folder / "pictures" / name).write_bytes(picture)
     except OSError as error:
         raise QuantexpError(
             f"the report is written into a folder, {folder} is not writable ({error.strerror or error}); "
             "choose another folder"
         ) from error
-    return folder / PAGE
 
 
 def markdown(sweep: SweepResult, pictures: list[Picture]) -> str:
@@ -104,15 +127,19 @@ def markdown(sweep: SweepResult, pictures: list[Picture]) -> str:
 
 def html(sweep: SweepResult, pictures: list[Picture]) -> str:
     """Return the report as one page with embedded pictures."""
-    name = escape(sweep.name)
+    return _html(f"Sweep {sweep.name}", [f"<p><code>{escape(sweep.command)}</code></p>", *_sections(sweep, pictures)])
+
+
+def _html(title: str, sections: Iterable[str]) -> str:
+    name = escape(title)
     return "\n".join(
         (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>Sweep {name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>",
-            f"<h1>Sweep {name}</h1>\n<p><code>{escape(sweep.command)}</code></p>",
-            *_sections(sweep, pictures),
+            f"<title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>",
+            f"<h1>{name}</h1>",
+            *sections,
             "</main>\n</body>\n</html>\n",
         )
     )

@@ -45,6 +45,8 @@ def write_result(folder: Path, result: RunResult, identity: Identity, *, drawn: 
 def write_findings(folder: Path, found: Findings) -> None:
     """Write all files of a study's findings."""
     _write_common(folder, found.table, found.lines, found.pictures)
+    for name, text in found.texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _write_common(

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from quantexp.config import Compatibility
 from quantexp.results import Report, parse_report
+from quantexp.results.compatibility import COMPATIBILITY_FILE, CompatibilityReport, parse_compatibility
 from quantexp.results.identity import Identity
 from quantexp.results.metrics import metrics
 from quantexp.runner.artifacts import CONFIG_FILE, IDENTITY_FILE, REPORT_FILE
 from quantexp.system.errors import TrackingError
 from quantexp.tracking.artifacts import read_artifact
-from quantexp.tracking.names import IDENTITY
+from quantexp.tracking.names import IDENTITY, KIND
 from quantexp.tracking.store import RunFacts, Store
 
 ROUNDED = 1e-6  # metrics are recorded with six decimals
@@ -37,6 +39,23 @@ def read_report(store: Store, run: RunFacts) -> Report:
         return parse_report(content)
     except ValueError as error:  # of another version, or damaged
         raise TrackingError(f"{REPORT_FILE} of run {run.run_id} cannot be read ({_one_line(error)})") from error
+
+
+def find_compatibility(store: Store, name: str) -> CompatibilityReport | None:
+    """Return the report of the latest study of compatibility with this name or run id; None if there is none.
+
+    Raises:
+        TrackingError: If the study has no report, or one that cannot be read.
+    """
+    for run in store.search(f"tags.`{KIND}` = 'study' and params.study = '{Compatibility.name}'"):
+        if name not in (run.name, run.run_id):
+            continue
+        try:
+            return parse_compatibility(read_artifact(store, run, COMPATIBILITY_FILE))
+        except ValueError as error:
+            reason = _one_line(error)
+            raise TrackingError(f"{COMPATIBILITY_FILE} of run {run.run_id} cannot be read ({reason})") from error
+    return None
 
 
 def read_finished_run(store: Store, run_id: str) -> FinishedRun:

@@ -19,7 +19,8 @@ def run_name(experiment: Experiment, choices: Mapping[str, str], overrides: Sequ
     """Return a name for the run: its study, its axes, then the other overrides."""
     data = [] if experiment.data is DataSource.full else [experiment.data.value]
     data += [] if experiment.train.examples is None else [f"{experiment.train.examples}examples"]
-    axes = [choices["task"], *data, choices["quant"], str(experiment.precision)] if experiment.study.needs_data else []
+    method = [] if experiment.study.tries else [choices["quant"], str(experiment.precision)]
+    axes = [choices["task"], *data, *method] if experiment.study.needs_data else []
     study = [] if isinstance(experiment.study, Single) else [experiment.study.name]
     rest = [text for text in distinguishing(overrides) if text.partition("=")[0] not in IN_THE_NAME]
     return " ".join(["-".join([*study, *axes, f"s{experiment.seed}"]), *rest])
@@ -41,11 +42,11 @@ def distinguishing(overrides: Sequence[str]) -> list[str]:
 def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, Any]:
     """Return the flat configuration: the chosen names by group, every setting by its path.
 
-    A study that needs no data has only its own settings, the seed and the store. A study that varies the layers has no
-    `quant`: MLflow's saved view lists the runs with that parameter, and these are the study's variants.
+    A study that needs no data has only its own settings, the seed and the store. A study that varies the layers or the
+    method has no `quant`: MLflow's saved view lists the runs with that parameter, which are single runs.
     """
     every = _settings(OmegaConf.structured(experiment), choices)
-    if experiment.study.by_layer:
+    if experiment.study.by_layer or experiment.study.tries:
         every.pop("quant")
     if experiment.study.needs_data:
         return every

@@ -1,4 +1,4 @@
-"""The report of a recorded sweep, made from the store."""
+"""The report of a recorded sweep, or of a study of compatibility, made from the store."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from quantexp.system.errors import QuantexpError, TrackingError
 from quantexp.system.terminal import show
 
 if TYPE_CHECKING:
+    from quantexp.results.compatibility import CompatibilityReport
     from quantexp.tracking.store import Store
 
 FULL_CSV = "full.csv"
@@ -20,10 +21,10 @@ LONGEST_NAME = 80  # characters of a folder's name
 
 
 def report(name: str, uri: str | None, experiment: str, folder: Path) -> None:
-    """Read a sweep, print its tables and the recommendation, write the report.
+    """Read a sweep, print its tables and the recommendation, write the report; or do so with a study of compatibility.
 
     Args:
-        name: The name of the sweep, or the id of its parent run.
+        name: The name of the sweep or of the study's run, or the id of that run.
         uri: Its store; None is ./mlflow.db.
         experiment: Its MLflow experiment.
         folder: The folder of the report.
@@ -32,13 +33,19 @@ def report(name: str, uri: str | None, experiment: str, folder: Path) -> None:
         QuantexpError: TrackingError if the sweep cannot be read, ConfigError for a wrong URI.
     """
     from quantexp.config import Server
+    from quantexp.runner.finished import find_compatibility
     from quantexp.runner.sweep_results import read_sweep
     from quantexp.tracking.store import read_store
 
     if uri is not None:
         Server(experiment=experiment, uri=uri)  # checks the URI
     with read_store(uri, experiment) as store:
-        sweep = read_sweep(store, name)
+        study = find_compatibility(store, name)
+        sweep = None if study else read_sweep(store, name)
+    if sweep is None:
+        assert study is not None
+        _report_study(study, folder)
+        return
     if sweep.unreadable and not sweep.entries:
         raise TrackingError(f"nothing of the sweep {name} can be read: {sweep.unreadable[0].reason}")
     _show(sweep)
@@ -49,6 +56,20 @@ def report(name: str, uri: str | None, experiment: str, folder: Path) -> None:
 
     try:
         page = write(sweep, folder)
+    except QuantexpError as error:
+        raise QuantexpError(f"{error} with --to FOLDER") from error
+    show(f"\nreport: {page}")
+
+
+def _report_study(study: CompatibilityReport, folder: Path) -> None:
+    """Print the table of a study, and write its report."""
+    from quantexp.reports.page import write_study
+    from quantexp.studies.compatibility.table import findings
+
+    found = findings(study)
+    show(found.table.rich())
+    try:
+        page = write_study(f"compatibility: {study.network}", found, folder)
     except QuantexpError as error:
         raise QuantexpError(f"{error} with --to FOLDER") from error
     show(f"\nreport: {page}")

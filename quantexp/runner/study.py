@@ -17,6 +17,7 @@ from quantexp.runner.finished import read_report
 from quantexp.runner.labels import parameters, yaml_text
 from quantexp.runner.single import run_single
 from quantexp.runner.tracked import Request, log_findings, tracked_run
+from quantexp.runner.trials import run_trials
 from quantexp.system.errors import QuantizationError, TrackingError
 from quantexp.system.implementation import resolve
 from quantexp.system.terminal import show
@@ -50,6 +51,8 @@ def run_study(experiment: Experiment, request: Request) -> Findings:
     """
     find = resolve(experiment.study.implementation)
     variants: Variants = find(experiment.study, experiment, lambda variant: command(experiment, variant, request))
+    if experiment.study.tries:
+        return run_trials(experiment, request, variants)
     if experiment.study.needs_data:
         return _run_variants(experiment, request, variants)
     with tracked_run(experiment, request) as tracked:
@@ -153,10 +156,7 @@ class Difference:
     @property
     def typed(self) -> list[str]:
         """The settings as they are typed: `quant.include=[layers.0,layers.2]`."""
-        texts = {
-            name: f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
-            for name, value in self.changes.items()
-        }
+        texts = {name: _as_typed(value) for name, value in self.changes.items()}
         return [*([f"quant={self.method}"] if self.method else []), *(f"{name}={text}" for name, text in texts.items())]
 
     def replaces(self, override: str) -> bool:
@@ -165,6 +165,13 @@ class Difference:
         others = self.method is not None and (name in ("quant", "precision") or name.startswith("quant."))
         elsewhere = name == "study" or name.startswith(("study.", "sweep."))  # a single run is neither
         return elsewhere or name in self.changes or others
+
+
+def _as_typed(value: Any) -> str:
+    """Return a value as it is typed: `[layers.0,layers.2]`, `null`."""
+    if value is None:
+        return "null"
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def _difference(experiment: Experiment, variant: Experiment, request: Request) -> Difference:

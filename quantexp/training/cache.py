@@ -48,9 +48,9 @@ class ModelCache:
         what: str,
     ) -> Trained:
         """Return the entry of `key`; train and store it if it is missing or damaged."""
-        stem = self.folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-        if stem.with_suffix(".json").is_file() and (entry := self._read(stem, build(), what)):
+        if entry := self.find(key, build, what):
             return entry
+        stem = self._stem(key)
         with locked(stem.with_suffix(".lock"), f"another process is training {what}"):
             if entry := self._read(stem, build(), what, warn=True):  # another process may have trained it
                 return entry
@@ -64,6 +64,15 @@ class ModelCache:
             log.info("train     %s: %.1f s, loss %.3f", what, training.seconds, training.losses[-1])
             self._write(stem, key, model, training)
         return Trained(model.eval(), training)
+
+    def find(self, key: Mapping[str, Any], build: Callable[[], nn.Module], what: str) -> Trained | None:
+        """Return the entry of `key`, None if it is missing or damaged."""
+        stem = self._stem(key)
+        return self._read(stem, build(), what) if stem.with_suffix(".json").is_file() else None
+
+    def _stem(self, key: Mapping[str, Any]) -> Path:
+        """Return the path of an entry's files without their suffix."""
+        return self.folder / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
     def _read(self, stem: Path, model: nn.Module, what: str, *, warn: bool = False) -> Trained | None:
         """Fill `model` from the entry; None if it is missing or damaged, with a warning if `warn`."""

@@ -59,6 +59,16 @@ def test_a_recurrent_layer_is_compared_as_a_whole(layer: nn.Module) -> None:
         assert (found.seen, found.wrong) == (1, [])
 
 
+@pytest.mark.filterwarnings("ignore:Currently, qnnpack incorrectly ignores reduce_range:UserWarning")
+@pytest.mark.parametrize("engine", [Engine(name) for name in supported_engines()])
+def test_right_dynamic_kernels_pass_on_every_engine_whatever_range_it_takes(engine: Engine) -> None:
+    inputs = IMAGES.flatten(2)[..., :8] - 1  # mostly negative, so that zero_point is beyond 7 bits
+    with working(engine):
+        quantized = made(Dynamic(engine=engine), nn.Sequential(nn.Linear(8, 16)).eval(), "int8", inputs)
+        found = compare(quantized, (inputs,))
+    assert (found.seen, found.wrong) == (1, [])
+
+
 def test_a_kernel_replaced_by_noise_is_named_with_its_layer() -> None:
     quantized = made(Dynamic(), nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval(), "int8", IMAGES)
     check_arithmetic(quantized, (IMAGES,), Engine.x86)

@@ -11,7 +11,7 @@ import pytest
 
 from quantexp.report import main
 from quantexp.results.sweep import SweepResult
-from quantexp.runner import sweep_results
+from quantexp.runner import finished, sweep_results
 from quantexp.runner.report import folder_name
 from quantexp.system.errors import ConfigError, TrackingError
 from quantexp.tracking import store
@@ -36,6 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str | N
 
     monkeypatch.setattr(store, "read_store", read_store)
     monkeypatch.setattr(sweep_results, "read_sweep", read_sweep)
+    monkeypatch.setattr(finished, "find_compatibility", lambda store, name: None)
     return found
 
 

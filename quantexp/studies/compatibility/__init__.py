@@ -1,0 +1,1 @@
+"""The study `compatibility`: which methods, flows, precisions and engines work for a network."""
