@@ -134,7 +134,7 @@ def test_what_has_no_labels_predicts_the_greatest_output_and_refuses_to_be_learn
 
 
 @pytest.mark.parametrize(
-    ("name", "defined"), [("cross_entropy", ""), ("wilson(", "proportions.py"), ("mcnemar(", "paired.py")]
+    ("name", "defined"), [("cross_entropy(", ""), ("wilson(", "proportions.py"), ("mcnemar(", "paired.py")]
 )
 def test_loss_interval_and_test_of_an_accuracy_are_called_in_objectives_only(name: str, defined: str) -> None:
     package = Path(quantexp.__file__).parent
