@@ -15,11 +15,11 @@ from quantexp.benchmark.measure import Measurements, measure
 from quantexp.benchmark.size import size
 from quantexp.checks.kernels import output_sqnr_db
 from quantexp.checks.networks import check_graph, check_networks, poor_layers
-from quantexp.config import RUNTIMES, Eager, Experiment, FakeQuant, Kind, Quant, Runtime, Static
+from quantexp.config import RUNTIMES, ByLayer, Eager, Experiment, FakeQuant, Kind, Quant, Runtime, Static
 from quantexp.quant.inspection.account import account, findings
 from quantexp.quant.inspection.evidence import inspect
 from quantexp.quant.inspection.promise import Quantized
-from quantexp.quant.methods import quantize
+from quantexp.quant.methods import quantize, resolved
 from quantexp.quant.methods.work import Form, Work
 from quantexp.results import Account, Data, Evidence, Finding, Report, Size
 from quantexp.runtimes import prepare, require
@@ -123,6 +123,7 @@ def _checked(experiment: Experiment, data: TaskData, baseline: Baseline) -> Iter
     """Quantize the float network, inspect, store and check both networks; they stay stored in the context."""
     form = Form(str(experiment.precision), data.example, experiment.runtime.target)
     work = Work(baseline, data, experiment.train, form)
+    experiment = replace(experiment, quant=resolved(experiment.quant, work, experiment.runtime.flows))
     check_graph(experiment.quant, work, experiment.batch_size)
     quantized = quantize(experiment.quant, work)
     counted = account(baseline.model, data.evaluated.first(PREDICT_BATCH))
@@ -248,5 +249,6 @@ def _report(experiment: Experiment, data: TaskData, baseline: Baseline, made: _M
         runtime=experiment.runtime.name,
         others=measured.others,
         objective=data.objective.name,
+        flow=made.quant.flow.value if isinstance(made.quant, ByLayer) and made.quant.flow else None,
         findings=(*made.findings, *poor_layers(made.quant, losses)),
     )

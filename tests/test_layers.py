@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -105,10 +105,13 @@ def _type(expression: ast.expr, function: ast.FunctionDef) -> type:
     """The type of an argument of the function, or of a field of it, as it is annotated."""
     if isinstance(expression, ast.Attribute):
         found: Any = get_type_hints(_type(expression.value, function))[expression.attr]
-        return found
+        (named,) = (one for one in get_args(found) or (found,) if one is not type(None))  # it may be left open
+        return named
     assert isinstance(expression, ast.Name)
-    arguments = [*function.args.args, *function.args.kwonlyargs]
-    (annotation,) = (one.annotation for one in arguments if one.arg == expression.id)
+    arguments = {one.arg: one.annotation for one in (*function.args.args, *function.args.kwonlyargs)}
+    assigned = (node for node in ast.walk(function) if isinstance(node, ast.AnnAssign))
+    annotations = {ast.unparse(node.target): node.annotation for node in assigned} | arguments
+    annotation = annotations[expression.id]
     assert annotation is not None, f"{function.name} must say of which group its {expression.id} is"
     named: type = getattr(config, ast.unparse(annotation))
     return named

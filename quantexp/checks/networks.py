@@ -25,7 +25,8 @@ def check_graph(option: Quant, work: Work, batch_sizes: Sequence[int]) -> None:
     """Check the graph that the flow of a method traces, before it is quantized. Raises CheckError."""
     if not isinstance(option, ByLayer) or (trace := getattr(flow_of(option), "trace", None)) is None:
         return
-    model, inputs = work.baseline.model, list(batches(work.data.calibration, batch_sizes))
+    model = work.baseline.model
+    inputs = list(batches(work.accepted(sorted({1, 2, *batch_sizes}))))
     if difference(model, inputs[0]):
         return  # a random network differs from itself
     others = [flow.value for flow in option.flows if flow is not option.flow]
@@ -56,12 +57,12 @@ def check_networks(
     for contestant in quantized:
         varies = difference(contestant.network, batch)
         check_quantized(varies, random)
-        findings += _checked_kernels(option, work, contestant, batch)
+        findings += _checked_kernels(option, work, contestant, batch, comparable=not random)
         random = max(random, varies)
-    inputs = [data.calibration.first(count) for count in (1, EXAMPLES)]
+    inputs = list(work.accepted((1, EXAMPLES)))
     for contestant, kept in zip(contestants, stored, strict=True):
         if kept.network is not None:
-            check_stored(contestant.network, kept.network, inputs, random, threads)
+            check_stored(contestant.network, kept.network, inputs, random, threads, contestant.engine)
     return tuple(findings)
 
 
@@ -76,14 +77,19 @@ def poor_layers(option: Quant, layers: Sequence[LayerLoss]) -> Iterator[Finding]
         yield kernels.poor_layers(poor)
 
 
-def _checked_kernels(option: Quant, work: Work, contestant: Contestant, batch: Batch) -> Iterator[Finding]:
-    """Check the kernels of a quantized network; the error says what is right on this machine."""
+def _checked_kernels(
+    option: Quant, work: Work, contestant: Contestant, batch: Batch, *, comparable: bool
+) -> Iterator[Finding]:
+    """Check the kernels of a quantized network; the error says what is right on this machine.
+
+    The outputs of two networks are only `comparable` if they are not random.
+    """
     try:
-        kernels.check_arithmetic(contestant.network, batch, contestant.engine)
+        kernels.check_arithmetic(contestant.network, batch, contestant.engine, comparable=comparable)
     except kernels.WrongKernelsError as error:
         least = None if _learns(option) else kernels.LEAST_SQNR_DB
         raise _with_repair(error, right_one(option, work, batch, error.layers, least)) from error
-    if _learns(option):
+    if _learns(option) or not comparable:
         return  # other weights give other outputs
     ratio = kernels.output_sqnr_db(work.baseline.model, contestant.network, batch)
     if ratio >= kernels.LEAST_SQNR_DB:

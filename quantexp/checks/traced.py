@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -10,17 +10,15 @@ from torch import nn
 from quantexp.state.copies import copied
 from quantexp.statistics.sqnr import compared
 from quantexp.system.errors import CheckError
-from quantexp.tasks.data import Split
 from quantexp.tasks.inputs import Batch, size
 
 LEAST_SQNR_DB = 60.0  # a graph may sum in another order, but in float32
 SCALE, SHIFT = -1.5, 0.25  # of the copy: other signs, other values
 
 
-def batches(examples: Split, sizes: Sequence[int]) -> Iterator[Batch]:
-    """Yield batches of 1, 2 and all `sizes` of the examples, and a copy of each with floats scaled and shifted."""
-    for count in sorted({1, 2, *sizes}):
-        batch = examples.first(count)
+def batches(examples: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield each batch, and a copy of it with floats scaled and shifted."""
+    for batch in examples:
         yield batch
         yield tuple(tensor * SCALE + SHIFT if tensor.is_floating_point() else tensor for tensor in batch)
 

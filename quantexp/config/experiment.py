@@ -131,7 +131,13 @@ class Experiment(Settings):
         """Yield the fault of a precision that the method has, but not in this flow, or not in this runtime."""
         if not isinstance(self.quant, ByLayer):
             return
-        if self.precision not in self.quant.flows.get(self.quant.flow, ()):
+        quant = self.quant
+        if quant.flow is None:
+            if quant.candidates() and not quant.candidates(str(self.precision)):
+                levers = "the settings of quant that are set"
+                yield Mismatch(f"precision={self.precision} is not supported in the flows that have {levers}")
+            return
+        if self.precision not in quant.flows.get(quant.flow, ()):
             having = [f"quant.flow={flow}: {', '.join(names)}" for flow, names in self.quant.flows.items()]
             rule = f"precision={self.precision} is not supported by quant={self.quant.name} in flow {self.quant.flow}"
             yield Mismatch(rule, f". All pairs of quant={self.quant.name}: {'; '.join(having)}")
@@ -139,12 +145,13 @@ class Experiment(Settings):
     def _runtime_faults(self) -> Iterator[str]:
         """Yield why the runtime does not execute what the method leaves."""
         quant, runtime = self.quant, self.runtime
-        if isinstance(quant, ByLayer) and runtime.flows is not None and quant.flow not in runtime.flows:
-            possible = [flow.value for flow in quant.flows if flow in runtime.flows]
-            repair = f"use quant.flow={' or '.join(possible)}" if possible else "use runtime=eager"
-            yield Mismatch(
-                f"runtime={runtime.name} does not execute networks of quant.flow={quant.flow}", f"; {repair}"
-            )
+        if isinstance(quant, ByLayer) and runtime.flows is not None:
+            candidates = quant.candidates(str(self.precision))
+            if not set(candidates) & set(runtime.flows):
+                possible = [flow.value for flow in quant.flows if flow in runtime.flows]
+                repair = f"use quant.flow={' or '.join(possible)}" if possible else "use runtime=eager"
+                given = f"quant.flow={quant.flow}" if quant.flow else f"quant={quant.name} with these settings"
+                yield Mismatch(f"runtime={runtime.name} does not execute networks of {given}", f"; {repair}")
         if not quant.timed and not isinstance(runtime, Eager):
             yield Mismatch(
                 f"quant={quant.name} is a simulation in float, which runtime={runtime.name} does not execute",

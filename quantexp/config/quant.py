@@ -52,7 +52,11 @@ class ByLayer(Quant):
     flows: ClassVar[dict[Flow, tuple[str, ...]]] = {}
     levers: ClassVar[dict[str, tuple[Flow, ...]]] = {"engine": OVER_TORCH_AO}
 
-    flow: Flow = option("API that quantizes", Flow.fx, affects=RESULT)
+    flow: Flow | None = option(
+        "API that quantizes; null: the one that quantizes the most of the network, the first of those that do",
+        None,
+        affects=RESULT,
+    )
     engine: Engine | None = option(
         "library of int8 kernels: x86, fbgemm, onednn, qnnpack; null: x86 in flows fx and eager",
         None,
@@ -72,9 +76,31 @@ class ByLayer(Quant):
     def packs_for(self) -> Engine | None:
         return self.engine
 
+    def candidates(self, precision: str | None = None) -> tuple[Flow, ...]:
+        """Return the flows to choose from: `flow`, or all that have the precision and the levers that are set."""
+        if self.flow is not None:
+            return (self.flow,)
+        needed = [flows for name, flows in self.levers.items() if self._is_set(name)]
+        return tuple(
+            flow
+            for flow, precisions in self.flows.items()
+            if precision in (None, *precisions) and all(flow in flows for flows in needed)
+        )
+
+    def _is_set(self, name: str) -> bool:
+        """Return whether a lever has another value than its default; a wrong name is a fault already."""
+        value, field = getattr(self, name), type(self).__dataclass_fields__[name]
+        default = [] if isinstance(value, list) else field.default
+        return value != default and type(value) is not str
+
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with the values, a flow that this method does not have, levers that the flow lacks."""
         yield from super().faults()
+        if self.flow is None:
+            if not self.candidates():
+                levers = " and ".join(f"quant.{name}" for name in self.levers if self._is_set(name))
+                yield Mismatch(f"{levers} cannot be chosen together", ": no flow has all of them; leave one out")
+            return
         if self.flow not in list(Flow):
             return  # a wrong name is a fault already
         if self.flow not in self.flows:
@@ -87,21 +113,18 @@ class ByLayer(Quant):
             )
             return
         for name, flows in self.levers.items():
-            value, field = getattr(self, name), type(self).__dataclass_fields__[name]
-            default = [] if isinstance(value, list) else field.default
-            if (
-                self.flow not in flows and value != default and type(value) is not str
-            ):  # a wrong name is a fault already
+            if self.flow not in flows and self._is_set(name):
                 having = [flow for flow in flows if flow in self.flows]
                 repair = f" or use quant.flow={' or '.join(having)}" if having else ""
                 yield Mismatch(
-                    f"quant.{name} cannot be chosen in quant.flow={self.flow}", f", got {value}; leave it out{repair}"
+                    f"quant.{name} cannot be chosen in quant.flow={self.flow}",
+                    f", got {getattr(self, name)}; leave it out{repair}",
                 )
 
 
 @dataclass
 class Dynamic(ByLayer):
-    """Weights of Linear layers quantized beforehand, the ranges of their inputs found at each call."""
+    """Weights of Linear and recurrent layers quantized beforehand, the ranges of their inputs found at each call."""
 
     name: ClassVar[str] = "dynamic"
     implementation: ClassVar[str] = "quantexp.quant.methods.dynamic"
@@ -113,8 +136,6 @@ class Dynamic(ByLayer):
         Flow.torchao: ("int8",),
     }
 
-    flow: Flow = option("API that quantizes", Flow.eager, affects=RESULT)
-
 
 @dataclass
 class WeightOnly(ByLayer):
@@ -125,7 +146,7 @@ class WeightOnly(ByLayer):
     precisions: ClassVar[tuple[str, ...]] = ("int8", "int4")
     flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.torchao: ("int8", "int4")}
 
-    flow: Flow = option("API that quantizes", Flow.torchao, affects=RESULT)
+    flow: Flow | None = option("API that quantizes", Flow.torchao, affects=RESULT)
     group_size: int = option(
         "int4: how many weights of a row share a scale: 32, 64 or 128", 32, affects=RESULT, at_least=32, at_most=128
     )

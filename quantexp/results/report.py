@@ -42,6 +42,7 @@ class Report:
 
     `runtime` executed both networks; `others` has the float network in further runtimes. `objective` is
     "classification", or "unlabelled" where there were no labels. `findings` are those of the self-checks.
+    `flow` is the API that quantized, None where there is no choice.
 
     `flops` counts the floating-point operations of the float network for one example, two for a multiply-accumulate;
     None if it has operators that cannot be counted. `host` names the machine, `machine` describes in a
@@ -71,6 +72,7 @@ class Report:
     others: tuple[OtherFloat, ...] = ()
     objective: str = "classification"
     findings: tuple[Finding, ...] = ()
+    flow: str | None = None
 
     @property
     def task_name(self) -> str:

@@ -139,6 +139,8 @@ def _tags(report: Report, identity: Identity) -> dict[str, str]:
         tags["calibration"] = report.calibration
     if report.unstable:
         tags["unstable"] = "; ".join(report.unstable)
+    if report.flow is not None:
+        tags["flow"] = report.flow
     if report.findings:
         tags["findings"] = "; ".join(finding.text for finding in report.findings)
     if report.comparison:

@@ -11,10 +11,13 @@ from torch import Tensor, fx, nn
 from quantexp.checks.repeated import check_float, check_quantized, difference
 from quantexp.checks.traced import batches, check_traced
 from quantexp.system.errors import CheckError
-from quantexp.tasks.data import Tensors
+from quantexp.tasks.inputs import Batch
 
 POINTS = torch.linspace(-2.0, 2.0, 8 * 12).view(8, 12)
-SPLIT = Tensors(None, (POINTS,))
+
+
+def of_sizes(*sizes: int) -> list[Batch]:
+    return list(batches([(POINTS[:count],) for count in sizes]))
 
 
 class Branches(nn.Module):
@@ -48,7 +51,7 @@ class Traced(nn.Module):
 def test_control_flow_that_tracing_loses_is_found(condition: Callable[[Tensor], bool]) -> None:
     network = Branches(condition).eval()
     with pytest.raises(CheckError, match="the traced graph must compute what the network computes") as told:
-        check_traced(network, Traced(network), list(batches(SPLIT, [8])), "use another flow")
+        check_traced(network, Traced(network), of_sizes(1, 2, 8), "use another flow")
     assert told.value.check == "traced"
     assert str(told.value).endswith("use another flow")
 
@@ -56,10 +59,10 @@ def test_control_flow_that_tracing_loses_is_found(condition: Callable[[Tensor], 
 def test_a_hook_that_tracing_loses_is_found() -> None:
     network = nn.Sequential(nn.Linear(12, 3), nn.ReLU()).eval()
     graph = fx.symbolic_trace(network)
-    check_traced(network, graph, list(batches(SPLIT, [])), "use another flow")
+    check_traced(network, graph, of_sizes(1, 2), "use another flow")
     network.register_forward_hook(lambda module, inputs, output: output + 1)
     with pytest.raises(CheckError, match="a hook"):
-        check_traced(network, graph, list(batches(SPLIT, [])), "use another flow")
+        check_traced(network, graph, of_sizes(1, 2), "use another flow")
 
 
 def test_a_graph_that_fails_with_another_batch_size_is_an_error_with_the_size() -> None:
@@ -70,15 +73,15 @@ def test_a_graph_that_fails_with_another_batch_size_is_an_error_with_the_size() 
             return x.view(2, 12)
 
     with pytest.raises(CheckError, match=r"with batch size 1\), but it fails \(RuntimeError"):
-        check_traced(nn.Identity(), Fixed(), list(batches(SPLIT, [])), "use another flow")
+        check_traced(nn.Identity(), Fixed(), of_sizes(1, 2), "use another flow")
 
 
-def test_the_batches_have_one_two_and_the_measured_sizes_and_other_values_of_the_same_type() -> None:
+def test_each_batch_is_followed_by_other_values_of_the_same_type() -> None:
     tokens = torch.arange(8).view(8, 1)
-    found = list(batches(Tensors(None, (POINTS, tokens)), [4, 2]))
-    assert [len(points) for points, _ in found] == [1, 1, 2, 2, 4, 4]
-    assert torch.equal(found[1][0], POINTS[:1] * -1.5 + 0.25)
-    assert torch.equal(found[1][1], tokens[:1]), "token ids stay in the vocabulary"
+    found = list(batches([(POINTS[:4], tokens[:4]), (POINTS, tokens)]))
+    assert [len(points) for points, _ in found] == [4, 4, 8, 8]
+    assert torch.equal(found[1][0], POINTS[:4] * -1.5 + 0.25)
+    assert torch.equal(found[1][1], tokens[:4]), "token ids stay in the vocabulary"
 
 
 def test_dropout_left_on_is_a_finding_of_the_float_network_and_an_error_of_a_quantized_one() -> None:

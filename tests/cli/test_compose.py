@@ -65,8 +65,8 @@ def without_torch(tmp_path: Path) -> str:
         ),
         (
             "train.zzz=1",
-            "there is no setting train.zzz. Possible here: batch_size, checkpoint, device, epochs, learning_rate, "
-            "optimizer, threads",
+            "there is no setting train.zzz. Possible here: batch_size, checkpoint, device, epochs, examples, "
+            "learning_rate, optimizer, threads",
         ),
     ],
 )

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from quantexp.config import METHODS, ByLayer, Engine, Experiment, Flow, Qat, Static
+from quantexp.config import METHODS, ByLayer, Dynamic, Engine, Experiment, Flow, Qat, Static
 from quantexp.system.errors import ConfigError
 
 BY_LAYER = [method for method in METHODS if issubclass(method, ByLayer)]
@@ -15,9 +15,16 @@ PAIRS = [(method, flow) for method in BY_LAYER for flow in Flow]
 
 
 @pytest.mark.parametrize("method", BY_LAYER)
-def test_the_flow_of_a_method_is_the_first_that_it_has(method: type[ByLayer]) -> None:
-    assert method().flow is next(iter(method.flows))
-    assert method().flow is {"dynamic": Flow.eager, "weight_only": Flow.torchao}.get(method.name, Flow.fx)
+def test_a_method_with_several_flows_leaves_open_which_and_prefers_the_first(method: type[ByLayer]) -> None:
+    assert method().flow is (None if len(method.flows) > 1 else Flow.torchao)
+    assert method().candidates() == tuple(method.flows)
+    assert method().candidates()[0] is {"dynamic": Flow.eager, "weight_only": Flow.torchao}.get(method.name, Flow.fx)
+
+
+def test_settings_that_only_some_flows_have_narrow_the_choice() -> None:
+    assert Static(engine=Engine.fbgemm).candidates() == (Flow.fx, Flow.eager)
+    assert Static(dynamic=["layers.4"]).candidates() == (Flow.fx,)
+    assert Dynamic().candidates("fp16") == (Flow.eager, Flow.fx)
 
 
 @pytest.mark.parametrize(("method", "flow"), PAIRS)

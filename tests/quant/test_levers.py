@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantexp.config import Engine, Observer, Qat, Scheme, Static
+from quantexp.config import Engine, Flow, Observer, Qat, Scheme, Static
 from quantexp.models.mlp import MLP
 from quantexp.quant import engine as engines
 from quantexp.quant.arithmetic.percentile import percentile_range
@@ -50,17 +50,17 @@ def test_affine_ranges_are_those_of_the_values_and_symmetric_ones_as_wide_below_
 @pytest.mark.parametrize("method", [Static, Qat], ids=["static", "qat"])
 def test_a_reduced_range_has_half_the_steps(method: type[Static | Qat]) -> None:
     settings = {"observer": "minmax"} if method is Static else {}
-    full, _ = qparams(method(reduce_range=False, **settings))  # type: ignore[arg-type]
-    reduced, _ = qparams(method(reduce_range=True, **settings))  # type: ignore[arg-type]
+    full, _ = qparams(method(flow=Flow.fx, reduce_range=False, **settings))  # type: ignore[arg-type]
+    reduced, _ = qparams(method(flow=Flow.fx, reduce_range=True, **settings))  # type: ignore[arg-type]
     assert reduced / full == pytest.approx(255 / 127, rel=1e-5)
 
 
 def test_a_percentile_leaves_outliers_out() -> None:
     batch = torch.cat([torch.linspace(-1.0, 1.0, 3999), torch.tensor([1e3])]).view(1000, 4)
-    whole, _ = qparams(Static(observer=Observer.minmax, reduce_range=False), batch)
+    whole, _ = qparams(Static(flow=Flow.fx, observer=Observer.minmax, reduce_range=False), batch)
     assert whole == pytest.approx(1001 / 255, rel=1e-5)
     # Half a per mille on each side are two values; a bin is 1001 / 2048 wide, and the range ends at its edge.
-    part, _ = qparams(Static(observer=Observer.percentile, percentile=99.9, reduce_range=False), batch)
+    part, _ = qparams(Static(flow=Flow.fx, observer=Observer.percentile, percentile=99.9, reduce_range=False), batch)
     assert 2 / 255 <= part <= (2 + 2 * 1001 / 2048) / 255 * 1.01
 
 

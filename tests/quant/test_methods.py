@@ -26,6 +26,7 @@ from quantexp.config import (
     Engine,
     Experiment,
     FakeQuant,
+    Flow,
     Granularity,
     Kind,
     Mlp,
@@ -408,7 +409,7 @@ def test_a_network_without_a_layer_that_the_method_handles_ends_the_run(
 def test_a_method_that_finds_no_layer_to_lower_ends_the_run(small: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fx, "_mapping", lambda *parts: QConfigMapping())
     monkeypatch.setattr(eager, "quantize_dynamic", lambda model, *_: model)
-    for quant in (Dynamic(), Static(), Qat()):
+    for quant in (Dynamic(flow=Flow.eager), Static(flow=Flow.fx), Qat(flow=Flow.fx)):
         with pytest.raises(QuantizationError, match="must have int8 layers, it has fp32"):
             run(small(quant=quant))
 
@@ -423,7 +424,7 @@ def test_a_model_whose_int8_part_is_stripped_ends_the_run(
 ) -> None:
     monkeypatch.setattr(fx, "convert", lambda prepared, target: stripped(prepared.eval()))
     with pytest.raises(QuantizationError, match="must have int8 layers, it has fp32"):
-        run(small(quant=method()))
+        run(small(quant=method(flow=Flow.fx)))
 
 
 def test_a_run_that_kept_its_promise_reports_speedups(small: Sample) -> None:

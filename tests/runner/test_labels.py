@@ -6,7 +6,20 @@ import json
 
 from omegaconf import OmegaConf
 
-from quantexp.config import Amp, CustomModel, DataSource, Dynamic, Experiment, Mlp, Qat, Quant, Server, Sst2, Train
+from quantexp.config import (
+    Amp,
+    CustomModel,
+    DataSource,
+    Dynamic,
+    Experiment,
+    Flow,
+    Mlp,
+    Qat,
+    Quant,
+    Server,
+    Sst2,
+    Train,
+)
 from quantexp.runner.labels import network_title, parameters, run_name, yaml_text
 
 CHOICES = {
@@ -65,7 +78,7 @@ def test_tables_name_the_class_of_a_users_own_network_and_else_the_choice() -> N
 
 
 def test_parameters_are_flat_with_the_chosen_names_under_their_groups() -> None:
-    experiment = Experiment(task=Sst2(), quant=Qat(epochs=3), train=Train(epochs=4))
+    experiment = Experiment(task=Sst2(), quant=Qat(epochs=3, flow=Flow.fx), train=Train(epochs=4))
     told = parameters(experiment, {**CHOICES, "task": "sst2", "quant": "qat", "benchmark": "quick"})
     assert {name: told[name] for name in ("task", "quant", "benchmark", "model")} == {
         "task": "sst2",

@@ -250,8 +250,14 @@ def test_a_compiler_that_fails_is_an_error_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("parts", "rule"),
     [
-        ({"quant": Static()}, "runtime=compiled does not execute networks of quant.flow=fx; use quant.flow=pt2e"),
-        ({"quant": Dynamic()}, "runtime=compiled does not execute .*flow=eager; use quant.flow=pt2e or torchao"),
+        (
+            {"quant": Static(flow=Flow.fx)},
+            "runtime=compiled does not execute .*flow=fx; use quant.flow=pt2e",
+        ),
+        (
+            {"quant": Dynamic(flow=Flow.eager)},
+            "runtime=compiled .*flow=eager; use quant.flow=pt2e or torchao",
+        ),
         ({"quant": FakeQuant()}, "quant=fake_quant is a simulation in float, which runtime=compiled does not execute"),
         ({"quant": WeightOnly()}, "runtime=compiled makes floats of the int8 weights of quant=weight_only"),
     ],

@@ -79,8 +79,8 @@ class NetworkToo(Network):
     """The same under another name."""
 
 
-class Asked(Exception):
-    """The cache was asked for an entry."""
+class Asked(BaseException):
+    """The cache was asked for an entry; no `except Exception` holds it."""
 
     def __init__(self, key: Mapping[str, Any]) -> None:
         self.key = key

@@ -5,6 +5,7 @@
     prepare_qat(option, model, example)                  insert fake quant; `freeze_observers` fixes its ranges
     convert(prepared, target)                            insert integer kernels
     add_dynamic(converted, layers)                       quantize further layers dynamically
+    trace(model, example)                                the graph of the float network, if the flow traces it
 
 Each function may change its model in place. Only `fx` and `eager` import torch.ao, which is deprecated.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from quantexp.config import OVER_TORCH_AO, ByLayer
+from quantexp.config import OVER_TORCH_AO, ByLayer, Flow
 from quantexp.system.errors import QuantizationError
 from quantexp.system.implementation import resolve
 
@@ -22,13 +23,14 @@ from quantexp.system.implementation import resolve
 def flow_of(option: ByLayer) -> Any:
     """Return the module of the flow in `option`. Raises QuantizationError if this version of torch lacks its API."""
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # torchao registers an Enum in a deprecated way
+    flow: Flow = option.flow or option.candidates()[0]
     try:
-        return resolve(option.flow.implementation)
+        return resolve(flow.implementation)
     except ImportError as error:
         import torch
 
         others = [flow.value for flow in option.flows if flow not in OVER_TORCH_AO]
         repair = f"use quant.flow={' or '.join(others)}, or an older torch" if others else "use an older torch"
         raise QuantizationError(
-            f"quant.flow={option.flow} is not supported by torch {torch.__version__} ({error}); {repair}"
+            f"quant.flow={flow} is not supported by torch {torch.__version__} ({error}); {repair}"
         ) from error

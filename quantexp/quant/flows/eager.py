@@ -11,21 +11,24 @@ from collections.abc import Container, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.ao import quantization
 from torch.ao.quantization import DeQuantStub, QConfig, QuantStub, disable_observer
 from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
 
 from quantexp.config import ByLayer, Dynamic, Qat, Static
+from quantexp.quant.flows.attention import call_all_layers
 from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
+from quantexp.quant.flows.working import with_numbers_as_padding
 from quantexp.quant.inspection.layers import SEVERAL, held_weights
 from quantexp.quant.inspection.promise import Wrapper
 from quantexp.quant.selection import kept_in_float
-from quantexp.system.errors import QuantizationError
 from quantexp.tasks.inputs import Batch
 
+DYNAMICALLY = "nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell and nn.RNNCell"
 HANDLES = "the layers that have int8 modules in eager mode"
 DTYPES = {"int8": torch.qint8, "fp16": torch.float16}
+RECURRENT = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)  # torch.ao quantizes only their weights, with a separate qconfig
 FUSED = (  # the patterns that fuse_modules fuses, the longest first
     (nn.Conv2d, nn.BatchNorm2d, nn.ReLU),
@@ -47,37 +50,27 @@ class Stubbed(Wrapper):
         self.dequant = DeQuantStub()
 
     def forward(self, *batch: Tensor) -> Tensor:
-        """Run the network. Raises QuantizationError if an operator has no kernel for quantized tensors."""
         inputs = [
             self.get_submodule(self.stubs[index])(tensor) if index in self.stubs else tensor
             for index, tensor in enumerate(batch)
         ]
-        try:
-            logits: Tensor = self.dequant(self.model(*inputs))
-        except (NotImplementedError, RuntimeError) as error:
-            if not isinstance(error, NotImplementedError) and "quantized" not in str(error).lower():
-                raise
-            raise QuantizationError(
-                "quant.flow=eager needs operators with a kernel for quantized tensors, the network has one without "
-                f"({str(error).split(' with arguments')[0]}); {_alternative(self.model)}"
-            ) from error
+        logits: Tensor = self.dequant(self.model(*inputs))
         return logits
 
 
-def _alternative(model: nn.Module) -> str:
-    """Return the advice what to use instead of eager mode: FX, unless it cannot trace the network."""
-    try:
-        fx.symbolic_trace(model)
-    except Exception:  # tracing runs the code of the network
-        return "use quant=dynamic, or quant.flow=pt2e if torch.export supports the network"
-    return "use quant.flow=fx, which leaves such operators in float"
-
-
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
-    """Quantize the Linear layers of `model` dynamically, in place."""
+    """Quantize the Linear and recurrent layers of `model` dynamically, in place."""
     kept = kept_in_float(option, model)
-    layers = [name for name, module in model.named_modules() if type(module) is nn.Linear and name not in kept]
+    layers = [name for name, module in model.named_modules() if is_dynamic(module) and name not in kept]
+    call_all_layers(model)
     return quantize_dynamic(model, dict.fromkeys(layers, DYNAMIC[precision]), precision)
+
+
+def is_dynamic(module: nn.Module) -> bool:
+    """Return whether torch.ao has a dynamic kernel for a layer: not without biases, or with a projection."""
+    if type(module) in RECURRENT:
+        return bool(module.bias) and not getattr(module, "proj_size", 0) and not getattr(module, "dropout", 0.0)
+    return type(module) is nn.Linear
 
 
 def quantize_dynamic(model: nn.Module, qconfigs: dict[str, Any], precision: str) -> nn.Module:
@@ -141,7 +134,7 @@ def _stubbed(option: ByLayer, model: nn.Module, example: Batch, qconfig: QConfig
         if layer.name in kept or type(layer.module) not in mapped or isinstance(layer.module, EMBEDDINGS)
     ]
     last = _last([layer.module for layer in floats], model, example)
-    stubbed = Stubbed(model, example)
+    stubbed = Stubbed(with_numbers_as_padding(model), example)
     stubbed.qconfig = qconfig  # type: ignore[assignment]
     for layer in floats:
         layer.module.qconfig = None  # type: ignore[assignment]
@@ -183,8 +176,8 @@ def _fusible(option: ByLayer, model: nn.Module) -> list[list[str]]:
 
 
 def _neighbours(prefix: str, modules: nn.Sequential, kept: Container[str]) -> list[list[str]]:
-    names = [name for name, _ in modules.named_children()]
-    kinds = tuple(type(module) for module in modules.children())
+    names = list(modules._modules)  # a layer that is called several times has several names
+    kinds = tuple(type(module) for module in modules)
     found, index = [], 0
     while index < len(names):
         fused = next((pattern for pattern in FUSED if kinds[index : index + len(pattern)] == pattern), None)

@@ -20,24 +20,21 @@ from torch.ao.quantization import (
     disable_observer,
     get_default_qconfig_mapping,
 )
-from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx, prepare_qat_fx
+from torch.ao.quantization.quantize_fx import convert_fx, fuse_fx, prepare_fx, prepare_qat_fx
 
 from quantexp.config import Dynamic, Qat, Static
 from quantexp.quant.flows.eager import EMBEDDINGS, quantize_dynamic
 from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
-from quantexp.quant.flows.working import explain_failure
+from quantexp.quant.flows.working import explain_failure, with_numbers_as_padding, working
 from quantexp.quant.inspection.layers import FUNCTIONAL, layer_of
 from quantexp.quant.selection import dynamic_layers, kept_in_float
-from quantexp.state.copies import copied
+from quantexp.state.copies import copied, materialized
 from quantexp.tasks.inputs import Batch
 
 HANDLES = "the layers that FX can quantize"
 DYNAMICALLY = "nn.Linear"
 MASKED = -1e3  # masks in use add -1e4 or less, scores are above
-TRACEABLE = (
-    "quant.flow=fx needs a network that torch.ao can trace and fuse",
-    "use quant.flow=eager, or quant=dynamic in quant.flow=eager, which traces nothing",
-)
+TRACEABLE = "quant.flow=fx needs a network that torch.ao can trace and fuse"
 
 
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
@@ -46,14 +43,17 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
     for name, module in model.named_modules():
         if type(module) is nn.Linear and name not in kept:
             mapping.set_module_name(name, DYNAMIC[precision])
-    with explain_failure(*TRACEABLE):
-        prepared = prepare_fx(model.eval(), mapping, example)
+    with explain_failure(TRACEABLE):
+        prepared = prepare_fx(fuse_fx(model.eval()), mapping, example)
     return convert(prepared, target)
 
 
 def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
     """Insert observers into `model`. `example` is one batch of inputs."""
-    return _prepared(prepare_fx, model.eval(), _mapping(option, model, static_qconfig(option, model)), example)
+    mapping = _mapping(option, model, static_qconfig(option, model))
+    with explain_failure(TRACEABLE):  # here, as prepare_fx drops a ReLU behind a normalisation that it folds
+        model = fuse_fx(with_numbers_as_padding(model.eval()))
+    return _prepared(prepare_fx, model, mapping, example)
 
 
 def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
@@ -67,6 +67,13 @@ def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
 def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
     """Insert fake quant into `model`."""
     return _prepared(prepare_qat_fx, model.train(), _mapping(option, model, qat_qconfig(option, model)), example)
+
+
+def trace(model: nn.Module, example: Batch) -> nn.Module:
+    """Return the graph that torch.ao traces of a copy of `model`, with nothing to quantize."""
+    with explain_failure(TRACEABLE), working(None):
+        graph: nn.Module = prepare_fx(materialized(copied(model)).eval(), QConfigMapping(), example)
+    return graph
 
 
 def freeze_observers(prepared: nn.Module) -> None:
@@ -84,7 +91,7 @@ def calibrate(prepared: nn.Module, batches: Iterable[Batch]) -> None:
 def convert(prepared: nn.Module, target: str) -> nn.Module:
     """Replace the prepared layers by integer kernels."""
     functions = _functions(prepared)
-    with explain_failure(*TRACEABLE):
+    with explain_failure(TRACEABLE):
         converted: fx.GraphModule = convert_fx(prepared.eval())  # type: ignore[arg-type]
     converted.meta[FUNCTIONAL] = {
         str(weight.target): functions[node.name]
@@ -111,8 +118,8 @@ def _functions(prepared: Any) -> dict[str, str]:
 def _prepared(
     prepare: Callable[..., fx.GraphModule], model: nn.Module, mapping: QConfigMapping, example: Batch
 ) -> nn.Module:
-    with explain_failure(*TRACEABLE):
-        prepared = prepare(model, mapping, example)
+    with explain_failure(TRACEABLE):
+        prepared = prepare(with_numbers_as_padding(model), mapping, example)
         run = _Run(copied(prepared).eval())
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             run.run(*example)

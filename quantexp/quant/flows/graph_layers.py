@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from quantexp.quant.flows.multipliers import Operands, operands
 from quantexp.quant.inspection.layers import HeldWeights
 
+PART = "Parameter"  # the kind of a product with a weight of a larger layer
 DEQUANTIZE = "quantized_decomposed.dequantize"
 
 
@@ -75,8 +76,11 @@ def _multiplier(node: fx.Node, operated: Operands, weight: str, remaining: list[
     bias = origin(operated.bias)[0]
     own = bias.removesuffix(".bias") if bias else ""
     source = next((layer for layer in remaining if layer.weight == weight), None)
-    source = source or next((layer for layer in remaining if layer.name == own), remaining[0])
-    remaining.remove(source)
+    source = source or next((layer for layer in remaining if layer.name == own), None)
+    if source is None:  # lowering took a layer apart that the exported graph calls as a whole, such as an LSTM
+        source = ExportedLayer(weight.rpartition(".")[0] or weight, PART, node.name, weight, True)
+    else:
+        remaining.remove(source)
     integer = not origin(operated.weight)[1] and str(node.target).startswith("onednn.q")
     scale = origin(operated.scale)[0] if integer else None
     return Placed(source.name, source.kind, node.name, weight, bias, scale)

@@ -26,6 +26,7 @@ from quantexp.quant.inspection.layers import HeldWeights
 from quantexp.tasks.inputs import Batch
 
 aten = torch.ops.aten
+VIEWS = (aten.view.default, aten._unsafe_view.default)  # the patterns only match reshape
 
 
 def any_batch(example: Batch) -> tuple[dict[int, Any], ...]:
@@ -102,7 +103,7 @@ def _lower(converted: fx.GraphModule, example: Batch) -> fx.GraphModule:
                 permuted = graph.graph.call_function(aten.permute.default, (node.args[0], [1, 0]))
             node.replace_all_uses_with(permuted)
             graph.graph.erase_node(node)
-        elif node.target is aten.view.default:  # convolutions return tensors in channels-last format
+        elif node.target in VIEWS:  # convolutions return tensors in channels-last format
             node.target = aten.reshape.default
     graph.recompile()
     inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]

@@ -34,14 +34,15 @@ from quantexp.quant.arithmetic.percentile import percentile_range
 from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows.lowered import Lowered, any_batch
 from quantexp.quant.flows.qdq import QdqNetwork
-from quantexp.quant.flows.working import explain_failure
+from quantexp.quant.flows.working import explain_failure, with_numbers_as_padding
 from quantexp.quant.inspection.promise import Wrapper
 from quantexp.quant.selection import kept_in_float
+from quantexp.state.copies import copied, materialized
 from quantexp.tasks.inputs import Batch
 
-HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
+DYNAMICALLY = "nn.Linear"
+HANDLES = "nn.Linear and nn.Conv2d"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
-OTHERS = "use quant.flow=fx or eager, or quant=dynamic in quant.flow=eager, which traces nothing"
 EPSILON = 2**-12  # the smallest scale, as in torchao
 ATTENTION, DROPOUT = torch.ops.aten.scaled_dot_product_attention.default, 4  # the index of its argument dropout_p
 
@@ -122,6 +123,11 @@ def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
     return Exported(_prepared(prepare_qat_pt2e, exported, _quantizer(option, model, config)), example, training=True)
 
 
+def trace(model: nn.Module, example: Batch) -> nn.Module:
+    """Return the exported graph of a copy of `model`."""
+    return _exported(materialized(copied(model)).eval(), example)
+
+
 def freeze_observers(prepared: nn.Module) -> None:
     """Fix the ranges of fake quant at their current values."""
     prepared.apply(disable_observer)
@@ -138,7 +144,7 @@ def convert(prepared: Exported, target: str) -> nn.Module:
     """Replace the prepared layers by integer kernels, or by pairs of quantize and dequantize."""
     if prepared.training:  # a rebuilt stored network was never trained and so never switched
         prepared.eval()
-    with explain_failure("quant.flow=pt2e needs a network that torchao can convert and lower to onednn", OTHERS):
+    with explain_failure("quant.flow=pt2e needs a network that torchao can convert and lower to onednn"):
         converted = convert_pt2e(prepared.model)
         return QdqNetwork(converted) if target == "qdq" else Lowered(converted, prepared.example)
 
@@ -166,13 +172,14 @@ def _without_logs(name: str) -> Iterator[None]:
 
 def _exported(model: nn.Module, example: Batch) -> fx.GraphModule:
     rule = "quant.flow=pt2e needs a network that torch.export can export for batches of any size"
-    with explain_failure(rule, OTHERS), _without_logs("torch.fx.experimental.symbolic_shapes"):
+    with explain_failure(rule), _without_logs("torch.fx.experimental.symbolic_shapes"):
+        model = with_numbers_as_padding(model)
         graph: fx.GraphModule = torch.export.export(model, example, dynamic_shapes=any_batch(example)).module()
     return graph
 
 
 def _prepared(prepare: Any, exported: fx.GraphModule, quantizer: X86InductorQuantizer) -> fx.GraphModule:
-    with explain_failure("quant.flow=pt2e needs a network that torchao can prepare", OTHERS):
+    with explain_failure("quant.flow=pt2e needs a network that torchao can prepare"):
         graph: fx.GraphModule = prepare(exported, quantizer)
     return graph
 

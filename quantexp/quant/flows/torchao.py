@@ -13,6 +13,7 @@ from quantexp.config import Dynamic, WeightOnly
 from quantexp.quant.selection import kept_in_float
 from quantexp.tasks.inputs import Batch
 
+DYNAMICALLY = "nn.Linear"
 INT4_OUTPUTS = 16  # the int4 kernels need a multiple of it
 
 

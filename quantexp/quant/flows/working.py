@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from torch import nn
 
 from quantexp.config import Engine
 from quantexp.quant.engine import use_engine
 from quantexp.system.errors import QuantexpError, QuantizationError
 
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+MOST_ROOTS = 8  # modules that are looked at to find the network
 # torch warns that torch.ao moves to torchao, and its quantized tensors still use TypedStorage.
 KNOWN_WARNINGS = (
     r"torch\.ao\.quantization is deprecated",
@@ -36,18 +41,66 @@ def working(engine: Engine | None) -> Iterator[None]:
         yield
 
 
+def with_numbers_as_padding(model: nn.Module) -> nn.Module:
+    """Replace `same` and `valid` of convolutions by the numbers they mean, in place; kernels take numbers only.
+
+    `same` stays where it means another number on each side.
+    """
+    for module in model.modules():
+        if isinstance(module, CONVOLUTIONS) and isinstance(module.padding, str):
+            sizes = zip(module.dilation, module.kernel_size, strict=True)
+            total = [dilation * (size - 1) if module.padding == "same" else 0 for dilation, size in sizes]
+            if not any(count % 2 for count in total):
+                module.padding = tuple(count // 2 for count in total)
+    return model
+
+
+class UnquantizableError(QuantizationError):
+    """A flow or a method cannot quantize this network; what can is found by trying, and added to the message.
+
+    `layer` is the name of the layer where it failed, empty if it is not known.
+    """
+
+    def __init__(self, message: str, layer: str = "") -> None:
+        self.layer = layer
+        super().__init__(message)
+
+
 @contextmanager
-def explain_failure(rule: str, repair: str) -> Iterator[None]:
-    """Convert an error of an API to one that states the `rule`, the reason and the `repair`.
+def explain_failure(rule: str) -> Iterator[None]:
+    """Convert an error of an API to one that states the `rule`, the layer where it failed and the reason.
 
     Raises:
-        QuantizationError: For all errors except those of quantexp and MemoryError.
+        UnquantizableError: For all errors except those of quantexp and MemoryError.
     """
     try:
         yield
     except (QuantexpError, MemoryError):
         raise
-    except Exception as error:  # tracing, fusing and lowering can raise anything
-        paragraph = str(error).strip().partition("\n\n")[0]  # torch may add the graph, or hints for its developers
-        reason = " ".join(f"{type(error).__name__}: {paragraph}".split())[:300]
-        raise QuantizationError(f"{rule}, but it failed ({reason}); {repair}") from error
+    except Exception as error:  # tracing, fusing, calibrating and lowering can raise anything
+        layer = _failed_layer(error)
+        at = f" at {layer}" if layer else ""
+        raise UnquantizableError(f"{rule}, but it failed{at} ({_reason(error)})", layer) from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an error in a line, without the graph or the hints that torch adds."""
+    paragraph = str(error).strip().partition("\n\n")[0].partition("' with arguments")[0]
+    return " ".join(f"{type(error).__name__}: {paragraph}".split())[:300]
+
+
+def _failed_layer(error: Exception) -> str:
+    """Return the name of the innermost module whose code raised the error, in the outermost one; empty if unknown."""
+    modules = [
+        found
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        for found in (frame.f_locals.get(name) for name in ("self", "mod", "module"))
+        if isinstance(found, nn.Module)
+    ]
+    names = {}
+    for root in modules[:MOST_ROOTS]:
+        names = {id(module): name for name, module in root.named_modules()}
+        if len(names) > 1:
+            break
+    found_names = [names[id(module)] for module in modules if names.get(id(module))]
+    return found_names[-1].removeprefix("model.") if found_names else ""

@@ -6,21 +6,51 @@ skeleton(option, network, form)    the same structure with other numbers, built 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from torch import nn
 
-from quantexp.config import Quant
+from quantexp.config import ByLayer, Quant
+from quantexp.quant.flows.working import UnquantizableError, explain_failure, working
 from quantexp.quant.inspection.promise import Quantized
+from quantexp.quant.methods.choice import advice, resolved
 from quantexp.quant.methods.work import Form, Work
+from quantexp.system.errors import QuantizationError
 from quantexp.system.implementation import resolve
+
+__all__ = ["quantize", "resolved", "skeleton"]
 
 
 def quantize(option: Quant, work: Work) -> Quantized:
-    """Return the quantized network and its cost. Raises QuantizationError, TrainingError."""
-    quantized: Quantized = resolve(option.implementation).quantize(option, work)
+    """Return the quantized network, which ran on examples, and its cost.
+
+    Raises:
+        QuantizationError: If the method cannot quantize this network; the advice was tried.
+        TrainingError: If a method that trains cannot train it.
+    """
+    option = resolved(option, work)
+    flow = f" quant.flow={option.flow}" if isinstance(option, ByLayer) and option.flow else ""
+    rule = f"quant={option.name}{flow} needs a network that it can quantize and run"
+    try:
+        with explain_failure(rule), working(option.packs_for):
+            quantized: Quantized = resolve(option.implementation).quantize(option, work)
+            _run(quantized.model, work)
+    except UnquantizableError as error:
+        raise QuantizationError(f"{error}; {advice(option, work, error.layer)}") from error
     return quantized
 
 
 def skeleton(option: Quant, network: nn.Module, form: Form) -> nn.Module:
     """Return `network` with the structure that `quantize` creates; its state is filled in later."""
+    if isinstance(option, ByLayer) and option.flow is None:
+        option = replace(option, flow=option.candidates(form.precision)[0])
     built: nn.Module = resolve(option.implementation).skeleton(option, network, form)
     return built
+
+
+@torch.no_grad()
+def _run(network: nn.Module, work: Work) -> None:
+    """Run a network on one example and on two: the first calls fail if an operator has no kernel."""
+    for batch in work.accepted((1, 2)):
+        network(*batch)

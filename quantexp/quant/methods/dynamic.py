@@ -1,4 +1,4 @@
-"""Dynamic quantization of Linear layers: weights are quantized beforehand, inputs with the range of each call."""
+"""Dynamic quantization of Linear and recurrent layers: weights beforehand, inputs with the range of each call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from quantexp.state.copies import copied, materialized
 def quantize(option: Dynamic, work: Work) -> Quantized:
     """Quantize a copy of the float network; int8 computes in int8, fp16 stores fp16 and computes in float."""
     model, precision = work.baseline.model, work.form.precision
-    promise = Promise("nn.Linear", layers=precision, operators=precision, kept=kept_in_float(option, model))
+    handles = getattr(flow_of(option), "DYNAMICALLY", "nn.Linear")  # a flow of the user may not say more
+    promise = Promise(handles, layers=precision, operators=precision, kept=kept_in_float(option, model))
     return Quantized(skeleton(option, copied(model), work.form), promise)
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from quantexp.config import WEIGHTS, Quant, Train
+from quantexp.state.copies import copied
 from quantexp.tasks.data import TaskData
 from quantexp.tasks.inputs import Batch
 from quantexp.training.baseline import Baseline
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,24 @@ class Work:
     data: TaskData
     train: Train
     form: Form
+
+    def accepted(self, sizes: Iterable[int]) -> Iterator[Batch]:
+        """Yield batches of these sizes of the calibration examples, those on which the float network runs.
+
+        A network may need several examples, as with a normalisation that has no statistics of its own.
+        """
+        model = copied(self.baseline.model)
+        for count in sizes:
+            batch = self.data.calibration.first(count)
+            try:
+                with torch.no_grad():
+                    model(*batch)
+            except MemoryError:
+                raise
+            except Exception:  # the code of the network can raise anything
+                log.info("check     the float network does not run on a batch of %d, which is left out", count)
+            else:
+                yield batch
 
 
 def weight_settings(option: Quant, form: Form) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def spaces_of(patterns: Sequence[str], wholes: Sequence[tuple[Experiment, Report
 def _mixes(experiment: Experiment) -> bool:
     """Return whether a method can leave single layers to dynamic quantization, and `quant.dynamic` is not set."""
     quant = experiment.quant
-    return isinstance(quant, Static) and quant.flow is Flow.fx and not quant.dynamic
+    return isinstance(quant, Static) and quant.flow in (None, Flow.fx) and not quant.dynamic
 
 
 def _refuse_twice(parts: Mapping[str, tuple[str, ...]]) -> None:
