@@ -80,13 +80,16 @@ def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
     return RunResult(report, made.contestants[-1].network, made.recipes[-1])
 
 
-def attempt(experiment: Experiment, data: TaskData | None = None, baseline: Baseline | None = None) -> Attempt:
+def attempt(
+    experiment: Experiment, data: TaskData | None = None, baseline: Baseline | None = None, *, advise: bool = True
+) -> Attempt:
     """Quantize the float network, inspect and check the result, and measure nothing.
 
     Args:
         experiment: The options of the run.
         data: The data of the task, if they are loaded.
         baseline: The float network, if it is trained.
+        advise: Whether errors say what to do instead, which takes longer to find out.
 
     Raises:
         CheckError: If the quantized network does not compute what it should.
@@ -95,7 +98,7 @@ def attempt(experiment: Experiment, data: TaskData | None = None, baseline: Base
     """
     data = data or load(experiment)
     baseline = baseline or trained(experiment, data)
-    with _checked(experiment, data, baseline) as made:
+    with _checked(experiment, data, baseline, advise=advise) as made:
         reference, *quantized = made.contestants
         final = made.contestants[-1]
         ratio = None
@@ -119,10 +122,10 @@ class _Made:
 
 
 @contextmanager
-def _checked(experiment: Experiment, data: TaskData, baseline: Baseline) -> Iterator[_Made]:
+def _checked(experiment: Experiment, data: TaskData, baseline: Baseline, *, advise: bool = True) -> Iterator[_Made]:
     """Quantize the float network, inspect, store and check both networks; they stay stored in the context."""
     form = Form(str(experiment.precision), data.example, experiment.runtime.target)
-    work = Work(baseline, data, experiment.train, form)
+    work = Work(baseline, data, experiment.train, form, advise)
     experiment = replace(experiment, quant=resolved(experiment.quant, work, experiment.runtime.flows))
     check_graph(experiment.quant, work, experiment.batch_size)
     quantized = quantize(experiment.quant, work)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from quantexp.checks.kernels import check_arithmetic, output_sqnr_db
 from quantexp.config import ByLayer, Engine, Quant
 from quantexp.quant.engine import supported_engines
 from quantexp.quant.methods import quantize, skeleton
+from quantexp.quant.methods.choice import in_flow
 from quantexp.quant.methods.work import Work
 from quantexp.state.copies import copied
-from quantexp.system.errors import QuantizationError
+from quantexp.system.errors import ConfigError, QuantizationError
 from quantexp.tasks.inputs import Batch
 
 log = logging.getLogger(__name__)
@@ -30,33 +32,32 @@ def right_one(option: Quant, work: Work, batch: Batch, wrong: Sequence[str], lea
         wrong: The names of the layers that compute something else, to be excluded.
         least_db: The least SQNR of the outputs; None if the outputs may differ, as after training.
     """
-    for typed, alternative in _alternatives(option, wrong):
+    for typed, change in _alternatives(option, wrong):
         try:
+            alternative = change()
             log.info("check     whether %s is right", typed)
             if alternative.trains:
                 network = skeleton(alternative, copied(work.baseline.model), work.form)
             else:
-                network = quantize(alternative, work).model
+                network = quantize(alternative, replace(work, advise=False)).model
             check_arithmetic(network, batch, alternative.packs_for)
             if least_db is None or output_sqnr_db(work.baseline.model, network, batch) >= least_db:
                 return typed
-        except QuantizationError:
+        except (ConfigError, QuantizationError):  # that flow lacks a setting of the user, or cannot quantize it
             continue
     return None
 
 
-def _alternatives(option: Quant, wrong: Sequence[str]) -> Iterator[tuple[str, Quant]]:
-    """Yield what could be changed, as it is typed, and the changed method."""
+def _alternatives(option: Quant, wrong: Sequence[str]) -> Iterator[tuple[str, Callable[[], ByLayer]]]:
+    """Yield what could be changed, as it is typed, and what makes the changed method."""
     if not isinstance(option, ByLayer):
         return
     if option.engine is not None:
         for engine in ENGINES:
             if engine is not option.engine and engine.value in supported_engines():
-                yield f"quant.engine={engine.value}", replace(option, engine=engine)
+                yield f"quant.engine={engine.value}", partial(replace, option, engine=engine)
     for flow in type(option).flows:
         if flow is not option.flow:
-            changed = replace(option, flow=flow, engine=None)
-            if not list(changed.faults()):
-                yield f"quant.flow={flow.value}", changed
+            yield in_flow(option, flow)
     if wrong:
-        yield f"quant.exclude=[{','.join(wrong)}]", replace(option, exclude=[*option.exclude, *wrong])
+        yield f"quant.exclude=[{','.join(wrong)}]", partial(replace, option, exclude=[*option.exclude, *wrong])

@@ -88,6 +88,8 @@ def _checked_kernels(
         kernels.check_arithmetic(contestant.network, batch, contestant.engine, comparable=comparable)
     except kernels.WrongKernelsError as error:
         least = None if _learns(option) else kernels.LEAST_SQNR_DB
+        if not work.advise:
+            raise
         raise _with_repair(error, right_one(option, work, batch, error.layers, least)) from error
     if _learns(option) or not comparable:
         return  # other weights give other outputs

@@ -226,7 +226,7 @@ def _tried(experiment: Experiment, weights: Path | None) -> Outcome:
     try:
         data = load(experiment)
         baseline = BriefBaseline(experiment, data, weights)
-        made = attempt(*brief(experiment, data), baseline)
+        made = attempt(*brief(experiment, data), baseline, advise=False)
         share = made.evidence.mac_share(str(experiment.precision))
         return Outcome(
             Word.works,

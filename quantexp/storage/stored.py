@@ -45,13 +45,18 @@ class UnknownOptionError(ModelError):
 
 def save(folder: Path, model: nn.Module, recipe: Recipe) -> None:
     """Write the network into `folder`. Raises OSError, and TypeError if part of its state cannot be stored."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     state, recipe = flat_state(model), replace(recipe, attributes=attributes.numbers(model))
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor) and not value.is_quantized}
     if len(tensors) == len(state):
-        save_file({name: value.detach().clone().contiguous() for name, value in tensors.items()}, folder / SAFE_STATE)
+        plain = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+        try:
+            save_file(plain, folder / SAFE_STATE)
+        except SafetensorError as error:  # such as a full disk
+            raise OSError(str(error)) from error
         write(folder, recipe, SAFE_STATE)
     else:
         torch.save(state, folder / TORCH_STATE)
@@ -116,6 +121,8 @@ def _task(recipe: Recipe, trust: bool) -> Task | None:
     task = _option(recipe.task, TASKS)
     if isinstance(task, CustomTask):
         return task if trust else None  # only raw inputs need the code of the user
+    if "vocabulary" not in recipe.files and hasattr(task, "vocabulary") and Kind(recipe.kind) is Kind.features:
+        return None  # random inputs have no words
     provided, expected = (
         " and ".join("x".join(map(str, spec.measured)) for spec in specs)
         for specs in (tasks.specs(task, Kind(recipe.kind), recipe.vocabulary), recipe.inputs)

@@ -7,7 +7,7 @@ with a mask of -inf or -1e9: no range of int8 keeps the scores apart. Operators 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.ao.quantization import (
     QConfig,
     QConfigMapping,
     disable_observer,
+    get_default_qat_qconfig_mapping,
     get_default_qconfig_mapping,
 )
 from torch.ao.quantization.quantize_fx import convert_fx, fuse_fx, prepare_fx, prepare_qat_fx
@@ -33,6 +34,7 @@ from quantexp.tasks.inputs import Batch
 
 HANDLES = "the layers that FX can quantize"
 DYNAMICALLY = "nn.Linear"
+WHOLE = (nn.Transformer, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
 MASKED = -1e3  # masks in use add -1e4 or less, scores are above
 TRACEABLE = "quant.flow=fx needs a network that torch.ao can trace and fuse"
 
@@ -162,12 +164,20 @@ def _has_range(observed: torch.Tensor) -> bool:
     return others.numel() > 0 and bool(others.max() - others.min() >= step)
 
 
+def _inside_leaves(model: nn.Module) -> Iterator[str]:
+    """Yield the parts of transformer layers of torch, which FX calls as a whole and must not change."""
+    for name, module in model.named_modules():
+        if isinstance(module, WHOLE):
+            yield from (f"{name}.{part}".lstrip(".") for part, _ in module.named_modules() if part)
+
+
 def _mapping(option: Static | Qat, model: nn.Module, qconfig: QConfig) -> QConfigMapping:
-    # The default mapping has fixed ranges for sigmoid and similar operators; only the global qconfig is replaced.
-    mapping = get_default_qconfig_mapping(str(option.engine)).set_global(qconfig)
+    # The default mappings have fixed ranges for sigmoid and similar operators; only the global qconfig is replaced.
+    default = get_default_qat_qconfig_mapping if isinstance(option, Qat) else get_default_qconfig_mapping
+    mapping = default(str(option.engine)).set_global(qconfig)
     for kind in EMBEDDINGS:
         mapping.set_object_type(kind, None)
     others = dynamic_layers(option, model) if isinstance(option, Static) else []
-    for name in (*kept_in_float(option, model), *others):
+    for name in (*kept_in_float(option, model), *others, *_inside_leaves(model)):
         mapping.set_module_name(name, None)
     return mapping

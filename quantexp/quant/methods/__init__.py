@@ -37,7 +37,8 @@ def quantize(option: Quant, work: Work) -> Quantized:
             quantized: Quantized = resolve(option.implementation).quantize(option, work)
             _run(quantized.model, work)
     except UnquantizableError as error:
-        raise QuantizationError(f"{error}; {advice(option, work, error.layer)}") from error
+        repair = f"; {advice(option, work, error.layer)}" if work.advise else ""
+        raise QuantizationError(f"{error}{repair}") from error
     return quantized
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from quantexp.config import Amp
+from quantexp.quant.flows.attention import call_all_layers
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.casting import Autocast
 from quantexp.quant.methods.none import DTYPES
@@ -39,4 +40,5 @@ def quantize(option: Amp, work: Work) -> Quantized:
 
 def skeleton(option: Amp, network: nn.Module, form: Form) -> nn.Module:
     """Return `network` with the structure that `quantize` creates."""
+    call_all_layers(network)  # the fused kernel of transformer layers takes one dtype only
     return Autocast(network, DTYPES[form.precision])

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from quantexp.config import METHODS, ByLayer, Flow, Quant
+from quantexp.config import METHODS, ByLayer, Engine, Flow, Quant
 from quantexp.quant.inspection.layers import HeldWeights, held_weights
 from quantexp.quant.inspection.watch import NAMES, Watch
 from quantexp.quant.methods.work import Form, Work
@@ -76,6 +76,14 @@ def advice(option: Quant, work: Work, layer: str = "") -> str:
     return "no other method quantizes this network either"
 
 
+def in_flow(option: ByLayer, flow: Flow) -> tuple[str, Callable[[], ByLayer]]:
+    """Return the override that changes the flow, and what makes the method: with the engine, if the flow has one."""
+    if flow in option.levers.get("engine", ()):
+        return f"quant.flow={flow}", partial(replace, option, flow=flow)
+    left_out = " quant.engine=null" if option.engine not in (None, Engine.x86) else ""  # x86 was not typed
+    return f"quant.flow={flow}{left_out}", partial(replace, option, flow=flow, engine=None)
+
+
 def tried(option: Quant, model: nn.Module, form: Form) -> nn.Module | None:
     """Return a quantized copy of `model` that ran on the example, None if that failed."""
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -96,7 +104,7 @@ def _others(option: Quant, work: Work, layer: str) -> Iterator[tuple[str, Callab
     if isinstance(option, ByLayer):
         for flow, precisions in option.flows.items():
             if flow is not option.flow and precision in precisions:
-                yield f"quant.flow={flow}", partial(replace, option, flow=flow), precision
+                yield *in_flow(option, flow), precision
         if layer in {held.name for held in held_weights(work.baseline.model)}:
             excluded = [*option.exclude, layer]
             yield f"quant.exclude=[{','.join(excluded)}]", partial(replace, option, exclude=excluded), precision

@@ -33,12 +33,16 @@ class Form:
 
 @dataclass(frozen=True)
 class Work:
-    """The arguments of a method: the float network, the data, the training options, and the form of the result."""
+    """The arguments of a method: the float network, the data, the training options, and the form of the result.
+
+    With `advise`, an error says what quantizes the network instead, which is found by trying.
+    """
 
     baseline: Baseline
     data: TaskData
     train: Train
     form: Form
+    advise: bool = True
 
     def accepted(self, sizes: Iterable[int]) -> Iterator[Batch]:
         """Yield batches of these sizes of the calibration examples, those on which the float network runs.
