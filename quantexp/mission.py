@@ -136,7 +136,7 @@ def _checked(experiment: Experiment, data: TaskData, baseline: Baseline, *, advi
         stored = [
             stack.enter_context(kept(one.network, recipe)) for one, recipe in zip(contestants, recipes, strict=True)
         ]
-        found = check_networks(experiment.quant, work, contestants, stored, experiment.benchmark.threads)
+        found = check_networks(experiment.quant, work, quantized, contestants, stored, experiment.benchmark.threads)
         unloaded = [replace(one, network=None) for one in stored]
         yield _Made(experiment.quant, quantized, contestants, recipes, unloaded, (*findings(counted), *found), counted)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quantexp.checks.arithmetic import compare
 from quantexp.config import Engine
@@ -65,6 +65,23 @@ def _check_lowered(network: nn.Module, graph: nn.Module | None, batch: Batch) ->
         raise WrongKernelsError(
             "integer kernels must compute what the graph with quantize and dequantize does (SQNR of at least "
             f"{UNLOWERED_SQNR_DB:g} dB), these have {ratio:.1f} dB"
+        )
+
+
+@torch.no_grad()
+def check_converted(network: nn.Module, batch: Batch, expected: Tensor) -> None:
+    """Compare a network that was trained with fake quant and converted with what it was before: `expected`.
+
+    Raises:
+        CheckError: If it computes something else.
+    """
+    _, ratio = compared(expected, network(*batch))
+    if not ratio >= LEAST_SQNR_DB:
+        raise CheckError(
+            "kernels",
+            "the converted network must compute what was trained with fake quant (SQNR of at least "
+            f"{LEAST_SQNR_DB:g} dB), it has {ratio:.1f} dB: a fault of this flow; report the network, and use "
+            "another flow or quant=static meanwhile",
         )
 
 

@@ -11,6 +11,7 @@ from quantexp.checks.stored import check_stored
 from quantexp.checks.traced import batches, check_traced
 from quantexp.config import ByLayer, Quant
 from quantexp.quant.flows import flow_of
+from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods.work import Work
 from quantexp.results import Finding, LayerLoss
 from quantexp.runtimes.contestant import Contestant
@@ -35,13 +36,19 @@ def check_graph(option: Quant, work: Work, batch_sizes: Sequence[int]) -> None:
 
 
 def check_networks(
-    option: Quant, work: Work, contestants: Sequence[Contestant], stored: Sequence[Kept], threads: int
+    option: Quant,
+    work: Work,
+    made: Quantized,
+    contestants: Sequence[Contestant],
+    stored: Sequence[Kept],
+    threads: int,
 ) -> tuple[Finding, ...]:
     """Check the float network and, if there is one, the quantized network; return what is noteworthy.
 
     Args:
         option: The method.
         work: The arguments of the method.
+        made: What the method made.
         contestants: The float network, and the quantized one if there is one.
         stored: Each of them, stored and read back.
         threads: The threads that are measured with.
@@ -58,6 +65,8 @@ def check_networks(
         varies = difference(contestant.network, batch)
         check_quantized(varies, random)
         findings += _checked_kernels(option, work, contestant, batch, comparable=not random)
+        if made.simulated and not random:
+            kernels.check_converted(contestant.network, *made.simulated)
         random = max(random, varies)
     inputs = list(work.accepted((1, EXAMPLES)))
     for contestant, kept in zip(contestants, stored, strict=True):

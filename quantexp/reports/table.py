@@ -11,7 +11,7 @@ from quantexp.reports.cells import known, mean_std, quality_text, speedup_text
 from quantexp.reports.notes import EAGER, SIMULATED, notes
 from quantexp.reports.widths import Fitted
 from quantexp.results import Evidence, Measured, QualityChange, Report
-from quantexp.results.text import change_text, listed, mac_share_text, p_text, size_text
+from quantexp.results.text import change_text, grouped, listed, mac_share_text, p_text, size_text
 from quantexp.system.terminal import printable
 
 TEXT_COLUMNS = (
@@ -170,12 +170,13 @@ def _quality_sentence(change: QualityChange, split: str) -> str:
 def _evidence_sentence(report: Report) -> str:
     evidence = report.result.evidence
     held = f"{len(evidence.held(report.precision))} of {len(evidence.layers)} layers"
-    left = ", ".join(f"{layer.name} ({layer.reason})" for layer in evidence.left_in_float)
+    left = ", ".join(f"{names} ({reason})" for names, reason in grouped(evidence.left_in_float))
     if report.precision == SIMULATED:
         bits = max((layer.bits for layer in evidence.layers if layer.precision == SIMULATED), default=0)
         text = f"{held} are simulated: weights rounded to {bits} bits, computed in float, with the size of float"
     else:
-        text = f"{held} have {report.precision} weights, {_share(evidence, report.precision)}"
+        flow = f" (quant.flow={report.flow})" if report.flow else ""
+        text = f"{held} have {report.precision} weights{flow}, {_share(evidence, report.precision)}"
     return f"Evidence: {text}{f'; left in float: {left}' if left else ''}."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quantexp.results.comparison import QualityChange
-from quantexp.results.evidence import Evidence
+from quantexp.results.evidence import Evidence, LeftInFloat
 
 
 def size_text(size_mb: float) -> str:
@@ -71,3 +71,17 @@ def listed(names: Sequence[str], most: int | None = None) -> str:
     if most is not None and len(names) > most:
         return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} others"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def grouped(left: Sequence[LeftInFloat], most: int = 3) -> list[tuple[str, str]]:
+    """Return the layers for each reason as text: `[("a, b and 7 others", "not quantized"), ("c", "it is shared")]`.
+
+    Args:
+        left: The layers that were left in float.
+        most: The reasons that are given, and the layers named for each; the other layers are counted together.
+    """
+    reasons = list(dict.fromkeys(layer.reason for layer in left))
+    shown = reasons if len(reasons) <= most else reasons[: most - 1]
+    groups = [(listed([layer.name for layer in left if layer.reason == reason], most), reason) for reason in shown]
+    others = sum(layer.reason not in shown for layer in left)
+    return [*groups, (f"{others} others", "for other reasons")] if others else groups

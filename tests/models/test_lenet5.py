@@ -205,7 +205,7 @@ def test_from_its_input_to_its_logits_it_never_goes_back_to_float(method: type[S
 def test_dynamic_leaves_the_convolutions_in_float_and_says_so(sample: Sample, precision: str) -> None:
     _, _, quantized, evidence = trained_and_quantized(sample, Dynamic(), precision)
     assert [one.precision for one in evidence.layers] == ["fp32"] * 2 + [precision] * 3
-    reason = f"it is a Conv2d, the method handles {DYNAMICALLY}"
+    reason = f"the method handles {DYNAMICALLY}, not Conv2d"
     assert evidence.left_in_float == tuple(LeftInFloat(name, reason) for name in LAYERS[:2])
     # 58,920 of 416,520: the convolutions have 4 % of the weights and 86 % of the work.
     assert evidence.mac_share(precision) == LINEAR / (sum(convolving(1)) + LINEAR)
@@ -362,9 +362,9 @@ def test_a_run_reports_the_network_its_operations_and_what_was_left(sample: Samp
     table = comparison_table(report)
     assert table.columns[0] == "mnist (sample), lenet5"
     assert (
-        "Evidence: 3 of 5 layers have int8 weights, 14% of the multiply-accumulates ran in int8; left in float: "
-        f"features.0 (it is a Conv2d, the method handles {DYNAMICALLY}), "
-        f"features.3 (it is a Conv2d, the method handles {DYNAMICALLY})." in table.notes
+        "Evidence: 3 of 5 layers have int8 weights (quant.flow=eager), 14% of the multiply-accumulates ran in int8; "
+        "left in float: "
+        f"features.0 and features.3 (the method handles {DYNAMICALLY}, not Conv2d)." in table.notes
     )
 
 

@@ -245,9 +245,9 @@ def test_a_layer_left_in_float_is_said_with_its_kind_and_what_the_method_handles
 
     quantized = made(Dynamic(engine=ENGINE), Mixed().eval(), "int8", EXAMPLE)
     evidence = inspected(quantized, EXAMPLE, promise=Promise("nn.Linear", "int8", "int8"), engine=ENGINE)
-    reason = "it is a Bilinear, the method handles nn.Linear"
+    reason = "the method handles nn.Linear, not Bilinear"
     assert evidence.left_in_float == (LeftInFloat("pairs", reason),)
-    assert [one.getMessage() for one in caplog.records] == [f"pairs is left in float: {reason}"]
+    assert [one.getMessage() for one in caplog.records] == [f"left in float: pairs ({reason})"]
 
 
 def test_a_layer_that_the_user_keeps_in_float_is_no_warning(

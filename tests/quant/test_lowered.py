@@ -215,8 +215,8 @@ def test_layers_that_multiply_nothing_are_among_the_layers_in_the_order_of_the_n
         *(("embedding", "Embedding", "fp32"), ("norm", "LayerNorm", "fp32"), ("head", "Linear", "int8"))
     ]
     assert [(one.name, one.reason) for one in evidence.left_in_float] == [
-        ("embedding", f"it is an Embedding, the method handles {pt2e.HANDLES}"),
-        ("norm", f"it is a LayerNorm, the method handles {pt2e.HANDLES}"),
+        ("embedding", f"the method handles {pt2e.HANDLES}, not Embedding"),
+        ("norm", f"the method handles {pt2e.HANDLES}, not LayerNorm"),
     ]
     assert {held.name: tuple(held.weight.shape) for held in model.held_weights()} == {
         "embedding": (9, 4),

@@ -123,7 +123,7 @@ def test_the_embedding_stays_in_float_and_is_listed_with_the_reason(
         ("layers.0", precision),
         ("layers.2", precision),
     ]
-    reason = f"it is an Embedding, the method handles {found.promise.handles}"
+    reason = f"the method handles {found.promise.handles}, not Embedding"
     assert evidence.left_in_float == (LeftInFloat("embedding", reason),)
     assert weight_bytes(found.model)["fp32"] >= 4 * WORDS * WIDTH
 

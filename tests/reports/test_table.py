@@ -234,11 +234,25 @@ def test_what_was_quantized_is_a_sentence() -> None:
 
 
 def test_a_layer_left_in_float_is_named_with_its_reason() -> None:
-    left = LeftInFloat("layers.0", "it is a Bilinear, the method handles nn.Linear")
+    left = LeftInFloat("layers.0", "the method handles nn.Linear, not Bilinear")
     part = dataclasses.replace(REPORT, quantized=dataclasses.replace(QUANTIZED, evidence=evidence(left)))
     assert comparison_table(part).notes[1] == (
         "Evidence: 2 of 3 layers have int8 weights, 75% of the multiply-accumulates ran in int8; "
-        "left in float: layers.0 (it is a Bilinear, the method handles nn.Linear)."
+        "left in float: layers.0 (the method handles nn.Linear, not Bilinear)."
+    )
+
+
+def test_what_is_said_does_not_grow_with_the_layers_left_in_float() -> None:
+    reasons = ("not quantized", "it is shared", "not nn.Linear", "unfit")
+    left = [LeftInFloat(f"layers.{index}", reasons[index % 4]) for index in range(400)]
+    part = dataclasses.replace(REPORT, quantized=dataclasses.replace(QUANTIZED, evidence=evidence(*left)))
+    assert (
+        comparison_table(part)
+        .notes[1]
+        .endswith(
+            "; left in float: layers.0, layers.4 and 98 others (not quantized), "
+            "layers.1, layers.5 and 98 others (it is shared), 200 others (for other reasons)."
+        )
     )
 
 

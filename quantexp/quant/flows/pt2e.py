@@ -19,8 +19,6 @@ from torchao.quantization.pt2e import (
     MinMaxObserver,
     MovingAverageMinMaxObserver,
     disable_observer,
-    move_exported_model_to_eval,
-    move_exported_model_to_train,
 )
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
 from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
@@ -32,10 +30,11 @@ from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
 from quantexp.config import ByLayer, Dynamic, Engine, Observer, Qat, Static
 from quantexp.quant.arithmetic.percentile import percentile_range
 from quantexp.quant.engine import reduces_range
+from quantexp.quant.flows.exported import Exported, norm_numbers, restore_norm_numbers, shift_variances
 from quantexp.quant.flows.lowered import Lowered, any_batch
+from quantexp.quant.flows.patterns import patterns_exported_once
 from quantexp.quant.flows.qdq import QdqNetwork
 from quantexp.quant.flows.working import explain_failure, with_numbers_as_padding
-from quantexp.quant.inspection.promise import Wrapper
 from quantexp.quant.selection import kept_in_float
 from quantexp.state.copies import copied, materialized
 from quantexp.tasks.inputs import Batch
@@ -44,7 +43,6 @@ DYNAMICALLY = "nn.Linear"
 HANDLES = "nn.Linear and nn.Conv2d"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 EPSILON = 2**-12  # the smallest scale, as in torchao
-ATTENTION, DROPOUT = torch.ops.aten.scaled_dot_product_attention.default, 4  # the index of its argument dropout_p
 
 
 class PercentileObserver(HistogramObserver):  # type: ignore[misc]
@@ -64,33 +62,6 @@ OBSERVERS: dict[Observer, Any] = {
     Observer.moving_average: MovingAverageMinMaxObserver,
     Observer.percentile: PercentileObserver,
 }
-
-
-class Exported(Wrapper):
-    """A prepared graph that can be trained and evaluated like any network.
-
-    Args:
-        model: The prepared graph.
-        example: A batch of inputs, with which it is exported again for lowering.
-        training: Whether the network was exported for training.
-    """
-
-    def __init__(self, model: fx.GraphModule, example: Batch, training: bool = False) -> None:
-        nn.Module.__init__(self)
-        self.model = model
-        self.example = example
-        self.training = training
-
-    def forward(self, *batch: Tensor) -> Tensor:
-        logits: Tensor = self.model(*batch)
-        return logits
-
-    def train(self, mode: bool = True) -> Exported:
-        """Switch dropout and batch normalisation, whose mode is part of the exported graph."""
-        (move_exported_model_to_train if mode else move_exported_model_to_eval)(self.model)
-        _switch_attention(self.model, mode)
-        self.training = mode
-        return self
 
 
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
@@ -120,7 +91,10 @@ def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
     """Export `model` and insert fake quant."""
     config = get_default_x86_inductor_quantization_config(is_qat=True, reduce_range=_reduces(option.reduce_range))
     exported = _exported(model.train(), example)
-    return Exported(_prepared(prepare_qat_pt2e, exported, _quantizer(option, model, config)), example, training=True)
+    numbers = norm_numbers(exported)
+    graph = _prepared(prepare_qat_pt2e, exported, _quantizer(option, model, config))
+    restore_norm_numbers(graph, numbers)
+    return Exported(graph, example, training=True)
 
 
 def trace(model: nn.Module, example: Batch) -> nn.Module:
@@ -145,18 +119,10 @@ def convert(prepared: Exported, target: str) -> nn.Module:
     if prepared.training:  # a rebuilt stored network was never trained and so never switched
         prepared.eval()
     with explain_failure("quant.flow=pt2e needs a network that torchao can convert and lower to onednn"):
-        converted = convert_pt2e(prepared.model)
+        shift_variances(prepared.model)
+        with patterns_exported_once():
+            converted = convert_pt2e(prepared.model)
         return QdqNetwork(converted) if target == "qdq" else Lowered(converted, prepared.example)
-
-
-def _switch_attention(graph: Any, training: bool) -> None:
-    """Switch the dropout of fused attention: it is an argument of the operator, which torchao does not change."""
-    for node in graph.graph.nodes:
-        if node.target is not ATTENTION or len(node.args) <= DROPOUT:
-            continue
-        node.meta.setdefault("dropout", node.args[DROPOUT])
-        node.update_arg(DROPOUT, node.meta["dropout"] if training else 0.0)
-    graph.recompile()
 
 
 @contextmanager
@@ -179,7 +145,7 @@ def _exported(model: nn.Module, example: Batch) -> fx.GraphModule:
 
 
 def _prepared(prepare: Any, exported: fx.GraphModule, quantizer: X86InductorQuantizer) -> fx.GraphModule:
-    with explain_failure("quant.flow=pt2e needs a network that torchao can prepare"):
+    with explain_failure("quant.flow=pt2e needs a network that torchao can prepare"), patterns_exported_once():
         graph: fx.GraphModule = prepare(exported, quantizer)
     return graph
 

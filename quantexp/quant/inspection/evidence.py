@@ -20,7 +20,7 @@ from quantexp.quant.inspection.layers import held_weights
 from quantexp.quant.inspection.promise import Promise, Quantized, Simulated
 from quantexp.quant.inspection.watch import NAMES, Watch
 from quantexp.results import Account, Evidence, Layer, LeftInFloat, Operator, Profile, TimeShare
-from quantexp.results.text import listed, mac_share_text
+from quantexp.results.text import grouped, listed, mac_share_text
 from quantexp.system.errors import CheckError, QuantizationError
 from quantexp.tasks.inputs import Batch, size
 
@@ -53,9 +53,9 @@ def inspect(quantized: Quantized, ran: tuple[Operator, ...], engine: Engine | No
         _check(promise, evidence)
         _check_shares(evidence, account)
         log.info("inspect   %s", _summary(evidence))
-    for layer in left:
-        if promise and layer.name not in promise.kept:  # the user did not choose this
-            log.warning("%s is left in float: %s", layer.name, layer.reason)
+    if promise:
+        for names, reason in grouped([layer for layer in left if layer.name not in promise.kept]):  # not by the user
+            log.warning("left in float: %s (%s)", names, reason)
     return evidence
 
 
@@ -145,6 +145,5 @@ def _left_in_float(layers: tuple[Layer, ...], promise: Promise) -> Iterator[Left
         if layer.precision == "fp32":
             rule = f"the method handles {promise.handles}"
             handled = f"nn.{layer.kind}" in promise.handles
-            article = "an" if layer.kind[:1] in "AEIOU" else "a"
-            reason = f"not quantized, although {rule}" if handled else f"it is {article} {layer.kind}, {rule}"
+            reason = f"not quantized, although {rule}" if handled else f"{rule}, not {layer.kind}"
             yield LeftInFloat(layer.name, promise.excused.get(layer.name, reason))

@@ -58,10 +58,12 @@ class Quantized:
     """A quantized network, ready to predict on the CPU, and its cost.
 
     `promise` is None only for the float network itself. `training` is None for methods without training,
-    `calibration_seconds` for methods without calibration.
+    `calibration_seconds` for methods without calibration. `simulated` is a batch and the outputs for it of the network
+    with fake quant, if that was trained.
     """
 
     model: nn.Module
     promise: Promise | None
     training: Training | None = None
     calibration_seconds: float | None = None
+    simulated: tuple[tuple[Tensor, ...], Tensor] | None = None

@@ -26,6 +26,7 @@ from quantexp.state.copies import copied, materialized
 from quantexp.training.loop import fit
 
 FINE_TUNING_SHARE = 0.1  # of the learning rate of the float network
+COMPARED = 16  # examples on which the network is compared before and after its conversion
 
 
 def recipe(option: Qat, train: Train) -> Train:
@@ -65,8 +66,13 @@ def quantize(option: Qat, work: Work) -> Quantized:
     }
     with working(option.engine):
         trained = baseline.trained_once("qat", schedule, extra, build, run_training)
+        flow.freeze_observers(trained.model.eval())
+        batch = data.calibration.first(COMPARED)
+        with torch.no_grad():
+            simulated = batch, trained.model(*batch)
         model = flow.convert(trained.model, work.form.target)
-    return Quantized(model, Promise(flow.HANDLES, "int8", "int8", kept), training=trained.training)
+    promise = Promise(flow.HANDLES, "int8", "int8", kept)
+    return Quantized(model, promise, training=trained.training, simulated=simulated)
 
 
 def skeleton(option: Qat, network: nn.Module, form: Form) -> nn.Module:
