@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,7 +94,8 @@ def output_sqnr_db(reference: Any, network: Any, batch: Batch) -> float:
 
 def poor_output(ratio: float) -> Finding:
     """Return the finding that the outputs have little in common with those of the float network."""
-    text = f"the outputs have an SQNR of {ratio:.1f} dB with respect to the float network, below {LEAST_SQNR_DB:g} dB"
+    below = math.floor(10 * ratio) / 10  # 9.98 is not 10.0
+    text = f"the outputs have an SQNR of {below:.1f} dB with respect to the float network, below {LEAST_SQNR_DB:g} dB"
     return Finding("kernels", text)
 
 

@@ -9,9 +9,11 @@ from quantexp.checks.alternatives import right_one
 from quantexp.checks.repeated import check_float, check_quantized, difference
 from quantexp.checks.stored import check_stored
 from quantexp.checks.traced import batches, check_traced
-from quantexp.config import ByLayer, Quant
+from quantexp.config import ByLayer, Qat, Quant
 from quantexp.quant.flows import flow_of
 from quantexp.quant.inspection.promise import Quantized
+from quantexp.quant.methods import advising
+from quantexp.quant.methods.qat import unrounded
 from quantexp.quant.methods.work import Work
 from quantexp.results import Finding, LayerLoss
 from quantexp.runtimes.contestant import Contestant
@@ -23,7 +25,12 @@ EXAMPLES = 16  # of a batch that is compared
 
 
 def check_graph(option: Quant, work: Work, batch_sizes: Sequence[int]) -> None:
-    """Check the graph that the flow of a method traces, before it is quantized. Raises CheckError."""
+    """Check the graph that the flow of a method traces, before it is quantized.
+
+    Raises:
+        CheckError: If it computes something else than the network.
+        QuantizationError: If the network cannot be traced.
+    """
     if not isinstance(option, ByLayer) or (trace := getattr(flow_of(option), "trace", None)) is None:
         return
     model = work.baseline.model
@@ -32,7 +39,12 @@ def check_graph(option: Quant, work: Work, batch_sizes: Sequence[int]) -> None:
         return  # a random network differs from itself
     others = [flow.value for flow in option.flows if flow is not option.flow]
     repair = f"use another flow ({', '.join(others)}), or write it so that it can be traced"
-    check_traced(model, trace(model, work.form.example), inputs, repair)
+    with advising(option, work):
+        graphs = [trace(model, work.form.example)]
+        if isinstance(option, Qat):
+            graphs.append(unrounded(option, model, work.form))
+    for graph in graphs:
+        check_traced(model, graph, inputs, repair)
 
 
 def check_networks(

@@ -78,7 +78,7 @@ def _not_leaves(values: Any) -> Iterator[Tensor]:
 def _remove_parametrizations(module: Any) -> None:
     # remove_parametrizations changes the class of the module, which a copy shares with its original
     held = dict(module.parametrizations)
-    values = {name: getattr(module, name).detach().clone() for name in held}
+    values = {name: getattr(module, name).detach().clone(memory_format=torch.contiguous_format) for name in held}
     before = parametrize.type_before_parametrizations(module)
     delattr(module, "parametrizations")
     module.__class__ = before

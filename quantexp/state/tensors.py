@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from quantexp.state import attributes
@@ -25,6 +25,7 @@ def flat_state(model: nn.Module) -> dict[str, Any]:
     state = model.state_dict()
     for name in [name for name, value in state.items() if _has_parts(value)]:
         state.update(parts(name, state.pop(name)))
+    state.update({name: _elements(buffer) for name, buffer in _expanded(model) if name in state})
     state.update(attributes.tensors(model))
     return state
 
@@ -36,11 +37,21 @@ def fill(model: nn.Module, state: dict[str, Any]) -> None:
     attributes.restore_tensors(model, plain)
     merged = OrderedDict((name, value) for name, value in state.items() if name not in plain)
     merged._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]  # versions of the modules of PyTorch's own quantization
-    _separate_elements(model)
+    expanded = {name: buffer for name, buffer in _expanded(model) if name in merged}
+    for name, buffer in expanded.items():
+        path, _, own = name.rpartition(".")
+        elements = _elements(buffer).clone()  # in the layout of the network: another can give other last bits
+        elements.copy_(_elements(merged.pop(name).expand(buffer.shape)))
+        model.get_submodule(path)._buffers[own] = elements.expand(buffer.shape)
     for name, value in model.state_dict().items():
         if is_packed(value):
             names = [part for part in merged if part.startswith(f"{name}/")]
-            merged[name] = packed_again({part.removeprefix(f"{name}/"): merged.pop(part) for part in names}, value)
+            packed = packed_again({part.removeprefix(f"{name}/"): merged.pop(part) for part in names}, value)
+            owner = model.get_submodule(name.rpartition(".")[0])
+            if isinstance(owner, fx.GraphModule):  # torch.ao stores its packed weights, but reads only some names
+                setattr(owner, name.rpartition(".")[2], packed)
+            else:
+                merged[name] = packed
         if not is_traceable_wrapper_subclass(value):
             continue
         for part, tensor in parts(name, value):
@@ -49,7 +60,11 @@ def fill(model: nn.Module, state: dict[str, Any]) -> None:
                 raise ValueError(f"{part} must be {tensor.dtype} of shape {tuple(tensor.shape)}")
             tensor.copy_(found)
         merged[name] = value
-    model.load_state_dict(merged)
+    missing, unexpected = model.load_state_dict(merged, strict=False)
+    if unexpected or set(missing) - set(expanded):
+        raise ValueError(
+            f"it lacks {sorted(set(missing) - set(expanded))[:3]} and has {unexpected[:3]} beyond the network"
+        )
 
 
 def parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -67,11 +82,19 @@ def _has_parts(value: Any) -> bool:
     return is_packed(value) or is_traceable_wrapper_subclass(value)
 
 
-def _separate_elements(model: nn.Module) -> None:
-    """Give each element of a buffer its own memory: values cannot be copied into an expanded tensor."""
-    for module in model.modules():
+def _expanded(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the buffers whose elements stand for several, such as a weight for each step of a sequence, by name."""
+    for prefix, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
             continue
         for name, buffer in module._buffers.items():
-            if isinstance(buffer, Tensor) and 0 in buffer.stride() and buffer.numel() > 1:
-                module._buffers[name] = buffer.contiguous()
+            if isinstance(buffer, Tensor) and buffer.layout is torch.strided and _elements(buffer) is not buffer:
+                yield f"{prefix}.{name}".lstrip("."), buffer
+
+
+def _elements(tensor: Tensor) -> Tensor:
+    """Return the elements of an expanded tensor once: dimensions along which it repeats have size 1."""
+    for dimension, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
+        if size > 1 and stride == 0:
+            tensor = tensor.narrow(dimension, 0, 1)
+    return tensor

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,8 +26,9 @@ from torch.ao.quantization.quantize_fx import convert_fx, fuse_fx, prepare_fx, p
 
 from quantexp.config import Dynamic, Qat, Static
 from quantexp.quant.flows.eager import EMBEDDINGS, quantize_dynamic
+from quantexp.quant.flows.modes import Traced, constants_of_modes
 from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
-from quantexp.quant.flows.working import explain_failure, with_numbers_as_padding, working
+from quantexp.quant.flows.working import UnquantizableError, explain_failure, with_numbers_as_padding, working
 from quantexp.quant.inspection.layers import FUNCTIONAL, layer_of
 from quantexp.quant.selection import dynamic_layers, kept_in_float
 from quantexp.state.copies import copied, materialized
@@ -45,17 +47,20 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
     for name, module in model.named_modules():
         if type(module) is nn.Linear and name not in kept:
             mapping.set_module_name(name, DYNAMIC[precision])
-    with explain_failure(TRACEABLE):
+    hooked = _hooked(model)
+    with _traceable(model):
         prepared = prepare_fx(fuse_fx(model.eval()), mapping, example)
+    _require_hooks(hooked, prepared)
     return convert(prepared, target)
 
 
 def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
     """Insert observers into `model`. `example` is one batch of inputs."""
-    mapping = _mapping(option, model, static_qconfig(option, model))
-    with explain_failure(TRACEABLE):  # here, as prepare_fx drops a ReLU behind a normalisation that it folds
-        model = fuse_fx(with_numbers_as_padding(model.eval()))
-    return _prepared(prepare_fx, model, mapping, example)
+    mapping, hooked = _mapping(option, model, static_qconfig(option, model)), _hooked(model)
+    with _traceable(model):  # here, as prepare_fx drops a ReLU behind a normalisation that it folds
+        fused = fuse_fx(with_numbers_as_padding(model.eval()))
+    _require_hooks(hooked, fused)
+    return _prepared(prepare_fx, fused, mapping, example)
 
 
 def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
@@ -68,14 +73,29 @@ def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
 
 def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
     """Insert fake quant into `model`."""
-    return _prepared(prepare_qat_fx, model.train(), _mapping(option, model, qat_qconfig(option, model)), example)
+    with _traceable(model):
+        constants = constants_of_modes(with_numbers_as_padding(model.train()))
+    mapping = _mapping(option, model, qat_qconfig(option, model))
+    return Traced(_prepared(prepare_qat_fx, model, mapping, example), constants)
 
 
 def trace(model: nn.Module, example: Batch) -> nn.Module:
     """Return the graph that torch.ao traces of a copy of `model`, with nothing to quantize."""
-    with explain_failure(TRACEABLE), working(None):
+    with _traceable(model), working(None):
         graph: nn.Module = prepare_fx(materialized(copied(model)).eval(), QConfigMapping(), example)
     return graph
+
+
+@contextmanager
+def _traceable(model: nn.Module) -> Iterator[None]:
+    """Trace `model`. Raises UnquantizableError if that fails, or if the graph could not be stored."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):  # the graph would hold a C++ object instead of its weights
+            raise UnquantizableError(
+                f"quant.flow=fx needs modules in Python, {name or 'the network'} is a script", name
+            )
+    with explain_failure(TRACEABLE):
+        yield
 
 
 def freeze_observers(prepared: nn.Module) -> None:
@@ -92,9 +112,12 @@ def calibrate(prepared: nn.Module, batches: Iterable[Batch]) -> None:
 
 def convert(prepared: nn.Module, target: str) -> nn.Module:
     """Replace the prepared layers by integer kernels."""
-    functions = _functions(prepared)
+    prepared = prepared.eval()
+    graph: Any = prepared.model if isinstance(prepared, Traced) else prepared
+    functions, hooked = _functions(graph), _hooked(graph)
     with explain_failure(TRACEABLE):
-        converted: fx.GraphModule = convert_fx(prepared.eval())  # type: ignore[arg-type]
+        converted: fx.GraphModule = convert_fx(graph)
+    _require_hooks(hooked, converted)
     converted.meta[FUNCTIONAL] = {
         str(weight.target): functions[node.name]
         for node in converted.graph.nodes
@@ -103,6 +126,31 @@ def convert(prepared: nn.Module, target: str) -> nn.Module:
         if isinstance(getattr(converted, str(weight.target), None), torch.ScriptObject)
     }
     return converted
+
+
+def _hooked(model: nn.Module) -> list[str]:
+    """Return the names of the layers of torch with hooks; into all other modules torch.ao traces, with their hooks."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if _has_hooks(module)
+        and type(module).__module__.startswith(("torch.nn.", "torch.ao."))
+        and not isinstance(module, nn.Sequential)
+    ]
+
+
+def _has_hooks(module: nn.Module | None) -> bool:
+    return module is not None and bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _require_hooks(hooked: list[str], made: nn.Module) -> None:
+    """Check that the layers which were replaced have their hooks. Raises UnquantizableError."""
+    there = dict(made.named_modules())
+    for name in hooked:
+        if not _has_hooks(there.get(name)):
+            raise UnquantizableError(
+                f"quant.flow=fx must not lose what hooks compute, but it replaces {name}, which has some", name
+            )
 
 
 def _functions(prepared: Any) -> dict[str, str]:
@@ -120,8 +168,10 @@ def _functions(prepared: Any) -> dict[str, str]:
 def _prepared(
     prepare: Callable[..., fx.GraphModule], model: nn.Module, mapping: QConfigMapping, example: Batch
 ) -> nn.Module:
+    hooked = _hooked(model)
     with explain_failure(TRACEABLE):
         prepared = prepare(with_numbers_as_padding(model), mapping, example)
+        _require_hooks(hooked, prepared)
         run = _Run(copied(prepared).eval())
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             run.run(*example)

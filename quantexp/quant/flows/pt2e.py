@@ -139,9 +139,16 @@ def _without_logs(name: str) -> Iterator[None]:
 def _exported(model: nn.Module, example: Batch) -> fx.GraphModule:
     rule = "quant.flow=pt2e needs a network that torch.export can export for batches of any size"
     with explain_failure(rule), _without_logs("torch.fx.experimental.symbolic_shapes"):
-        model = with_numbers_as_padding(model)
+        model = _with_rows_together(with_numbers_as_padding(model))
         graph: fx.GraphModule = torch.export.export(model, example, dynamic_shapes=any_batch(example)).module()
     return graph
+
+
+def _with_rows_together(model: nn.Module) -> nn.Module:
+    """Give each parameter torch's own layout, in place: packed for onednn, a weight in another one is noise."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()
+    return model
 
 
 def _prepared(prepare: Any, exported: fx.GraphModule, quantizer: X86InductorQuantizer) -> fx.GraphModule:

@@ -6,6 +6,8 @@ skeleton(option, network, form)    the same structure with other numbers, built 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -19,7 +21,7 @@ from quantexp.quant.methods.work import Form, Work
 from quantexp.system.errors import QuantizationError
 from quantexp.system.implementation import resolve
 
-__all__ = ["quantize", "resolved", "skeleton"]
+__all__ = ["advising", "quantize", "resolved", "skeleton"]
 
 
 def quantize(option: Quant, work: Work) -> Quantized:
@@ -32,14 +34,20 @@ def quantize(option: Quant, work: Work) -> Quantized:
     option = resolved(option, work)
     flow = f" quant.flow={option.flow}" if isinstance(option, ByLayer) and option.flow else ""
     rule = f"quant={option.name}{flow} needs a network that it can quantize and run"
+    with advising(option, work), explain_failure(rule), working(option.packs_for):
+        quantized: Quantized = resolve(option.implementation).quantize(option, work)
+        _run(quantized.model, work)
+    return quantized
+
+
+@contextmanager
+def advising(option: Quant, work: Work) -> Iterator[None]:
+    """Add to the error of a network that cannot be quantized what quantizes it instead, which is tried."""
     try:
-        with explain_failure(rule), working(option.packs_for):
-            quantized: Quantized = resolve(option.implementation).quantize(option, work)
-            _run(quantized.model, work)
+        yield
     except UnquantizableError as error:
         repair = f"; {advice(option, work, error.layer)}" if work.advise else ""
         raise QuantizationError(f"{error}{repair}") from error
-    return quantized
 
 
 def skeleton(option: Quant, network: nn.Module, form: Form) -> nn.Module:

@@ -14,7 +14,7 @@ from quantexp.quant.methods.casting import Autocast
 from quantexp.quant.methods.none import DTYPES
 from quantexp.quant.methods.work import Form, Work, weight_settings
 from quantexp.results import Training
-from quantexp.state.copies import copied
+from quantexp.state.copies import copied, materialized
 from quantexp.training.cache import Trained
 from quantexp.training.loop import fit
 
@@ -41,4 +41,4 @@ def quantize(option: Amp, work: Work) -> Quantized:
 def skeleton(option: Amp, network: nn.Module, form: Form) -> nn.Module:
     """Return `network` with the structure that `quantize` creates."""
     call_all_layers(network)  # the fused kernel of transformer layers takes one dtype only
-    return Autocast(network, DTYPES[form.precision])
+    return Autocast(materialized(network), DTYPES[form.precision])

@@ -9,7 +9,7 @@ from quantexp.config import NoQuant
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.casting import Cast
 from quantexp.quant.methods.work import Form, Work
-from quantexp.state.copies import copied
+from quantexp.state.copies import copied, materialized
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -26,4 +26,4 @@ def quantize(option: NoQuant, work: Work) -> Quantized:
 
 def skeleton(option: NoQuant, network: nn.Module, form: Form) -> nn.Module:
     """Return `network` with the structure that `quantize` creates."""
-    return network if form.precision == "fp32" else Cast(network, DTYPES[form.precision])
+    return network if form.precision == "fp32" else Cast(materialized(network), DTYPES[form.precision])

@@ -75,6 +75,19 @@ def quantize(option: Qat, work: Work) -> Quantized:
     return Quantized(model, promise, training=trained.training, simulated=simulated)
 
 
+def unrounded(option: Qat, network: nn.Module, form: Form) -> nn.Module:
+    """Return a copy of `network` as it is trained, in evaluation mode and without rounding: what it is in float."""
+    flow = flow_of(option)
+    with working(option.engine):
+        prepared: nn.Module = flow.prepare_qat(option, divisible(materialized(copied(network))), form.example)
+    module: Any
+    for module in prepared.eval().modules():
+        if hasattr(module, "disable_fake_quant"):  # torch.ao and torchao have classes of their own
+            module.disable_fake_quant()
+            module.disable_observer()
+    return prepared
+
+
 def skeleton(option: Qat, network: nn.Module, form: Form) -> nn.Module:
     """Return `network` with the structure that `quantize` creates, calibrated on the example."""
     flow = flow_of(option)
