@@ -65,8 +65,9 @@ class Recipe:
     @classmethod
     def of(cls, experiment: Experiment, data: TaskData, kind: Kind) -> Recipe:
         """Return the recipe of the final network of an experiment."""
+        wordless = hasattr(experiment.task, "vocabulary") and not data.vocabulary  # as random inputs are
         return cls(
-            task=_described(experiment.task),
+            task={} if wordless else _described(experiment.task),
             model=_described(experiment.model),
             quant=_described(experiment.quant),
             precision=str(experiment.precision),

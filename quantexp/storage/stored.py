@@ -121,8 +121,6 @@ def _task(recipe: Recipe, trust: bool) -> Task | None:
     task = _option(recipe.task, TASKS)
     if isinstance(task, CustomTask):
         return task if trust else None  # only raw inputs need the code of the user
-    if "vocabulary" not in recipe.files and hasattr(task, "vocabulary") and Kind(recipe.kind) is Kind.features:
-        return None  # random inputs have no words
     provided, expected = (
         " and ".join("x".join(map(str, spec.measured)) for spec in specs)
         for specs in (tasks.specs(task, Kind(recipe.kind), recipe.vocabulary), recipe.inputs)
