@@ -41,7 +41,7 @@ def fill(model: nn.Module, state: dict[str, Any]) -> None:
     for name, buffer in expanded.items():
         path, _, own = name.rpartition(".")
         elements = _elements(buffer).clone()  # in the layout of the network: another can give other last bits
-        elements.copy_(_elements(merged.pop(name).expand(buffer.shape)))
+        elements.copy_(merged.pop(name).expand(buffer.shape)[tuple(slice(size) for size in elements.shape)])
         model.get_submodule(path)._buffers[own] = elements.expand(buffer.shape)
     for name, value in model.state_dict().items():
         if is_packed(value):

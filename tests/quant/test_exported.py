@@ -87,6 +87,8 @@ def test_patterns_are_exported_once_in_a_process(monkeypatch: pytest.MonkeyPatch
 
     first, exported = made(), []
     export = torch.export.export
-    monkeypatch.setattr(torch.export, "export", lambda *args, **kwargs: exported.append(args) or export(*args, **kwargs))
+    monkeypatch.setattr(
+        torch.export, "export", lambda *args, **kwargs: exported.append(args) or export(*args, **kwargs)
+    )
     assert torch.equal(made(), first)
     assert len(exported) <= 2  # the network, and its quantized form to be lowered
