@@ -14,7 +14,7 @@ from quantexp import models, tasks
 from quantexp.benchmark.measure import Measurements, measure
 from quantexp.benchmark.size import size
 from quantexp.checks.kernels import output_sqnr_db
-from quantexp.checks.networks import check_graph, check_networks, poor_layers
+from quantexp.checks.networks import check_graph, check_networks, is_right, poor_layers
 from quantexp.config import RUNTIMES, ByLayer, Eager, Experiment, FakeQuant, Kind, Quant, Runtime, Static
 from quantexp.quant.inspection.account import account, findings
 from quantexp.quant.inspection.evidence import inspect
@@ -125,7 +125,7 @@ class _Made:
 def _checked(experiment: Experiment, data: TaskData, baseline: Baseline, *, advise: bool = True) -> Iterator[_Made]:
     """Quantize the float network, inspect, store and check both networks; they stay stored in the context."""
     form = Form(str(experiment.precision), data.example, experiment.runtime.target)
-    work = Work(baseline, data, experiment.train, form, advise)
+    work = Work(baseline, data, experiment.train, form, advise, is_right)
     experiment = replace(experiment, quant=resolved(experiment.quant, work, experiment.runtime.flows))
     check_graph(experiment.quant, work, experiment.batch_size)
     quantized = quantize(experiment.quant, work)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from torch import nn
+
 from quantexp.checks import kernels
 from quantexp.checks.alternatives import right_one
 from quantexp.checks.repeated import check_float, check_quantized, difference
@@ -18,7 +20,7 @@ from quantexp.quant.methods.work import Work
 from quantexp.results import Finding, LayerLoss
 from quantexp.runtimes.contestant import Contestant
 from quantexp.storage.kept import Kept
-from quantexp.system.errors import CheckError
+from quantexp.system.errors import CheckError, QuantizationError
 from quantexp.tasks.inputs import Batch
 
 EXAMPLES = 16  # of a batch that is compared
@@ -45,6 +47,19 @@ def check_graph(option: Quant, work: Work, batch_sizes: Sequence[int]) -> None:
             graphs.append(unrounded(option, model, work.form))
     for graph in graphs:
         check_traced(model, graph, inputs, repair)
+
+
+def is_right(option: Quant, work: Work, network: nn.Module) -> bool:
+    """Return whether a network that a method made on trial, calibrated on the example, computes what it should."""
+    batch = work.form.example
+    try:
+        check_graph(option, work, ())
+        kernels.check_arithmetic(network, batch, option.packs_for)
+    except (CheckError, QuantizationError):
+        return False
+    if difference(work.baseline.model, batch):
+        return True  # a random network differs from itself
+    return kernels.output_sqnr_db(work.baseline.model, network, batch) >= kernels.LEAST_SQNR_DB
 
 
 def check_networks(

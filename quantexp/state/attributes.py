@@ -60,8 +60,8 @@ def _set(model: nn.Module, name: str, key: str, value: Number | Tensor) -> None:
         module = model.get_submodule(name)
     except AttributeError as error:
         raise ValueError(f"the network has no module {name}, whose {key} was stored") from error
-    before = module.__dict__.get(key, value)
-    if hasattr(type(module), key) or not isinstance(before, Tensor if isinstance(value, Tensor) else int | float):
+    before = module.__dict__.get(key, getattr(type(module), key, value))
+    if before is not None and not isinstance(before, Tensor if isinstance(value, Tensor) else int | float):
         raise ValueError(f"{key} of {name or 'the network'} is no number or tensor, but one was stored")
     setattr(module, key, value)
 

@@ -127,7 +127,7 @@ def _stepper(
     if not parameters:
         raise TrainingError(
             "training needs parameters that it can change, all of this network are frozen (requires_grad=False) or it "
-            "has none; use a method without training such as quant=static, or set requires_grad in the network"
+            "has none; use a method without training, or set requires_grad in the network"
         )
     optimizer = _optimizer(parameters, recipe)
     scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)

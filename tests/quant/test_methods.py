@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from itertools import pairwise, product
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import pytest
 import torch
@@ -422,7 +422,7 @@ def test_a_model_whose_int8_part_is_stripped_ends_the_run(
     method: type[Static | Qat],
     stripped: Callable[[nn.Module], nn.Module],
 ) -> None:
-    monkeypatch.setattr(fx, "convert", lambda prepared, target: stripped(prepared.eval()))
+    monkeypatch.setattr(fx, "convert", lambda prepared, target: stripped(getattr(prepared.eval(), "model", prepared)))
     with pytest.raises(QuantizationError, match="must have int8 layers, it has fp32"):
         run(small(quant=method(flow=Flow.fx)))
 
@@ -497,10 +497,11 @@ def test_the_observers_of_qat_are_frozen_at_the_end(
 
 def test_the_weights_of_qat_lie_on_the_grid_that_it_trained_with(small: Sample, converted: list[nn.Module]) -> None:
     _, quantized, _ = quantize(small(quant=Qat()))
-    state = converted[0].state_dict()
+    trained = cast(nn.Module, converted[0].model)
+    state = trained.state_dict()
     scales = [state[f"layers.{index}.weight_fake_quant.scale"] for index in (0, 2)]
     layers = [layer.weight() for layer in int8_layers(quantized.model)]
-    for scale, layer, weight in zip(scales, layers, weights_of(converted[0]), strict=True):
+    for scale, layer, weight in zip(scales, layers, weights_of(trained), strict=True):
         torch.testing.assert_close(layer.q_per_channel_scales().float(), scale)
         steps = (weight / scale[:, None]).round().clamp(-128, 127)
         assert torch.equal(layer.int_repr().float(), steps)

@@ -69,7 +69,7 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
 def is_dynamic(module: nn.Module) -> bool:
     """Return whether torch.ao has a dynamic kernel for a layer: not without biases, or with a projection."""
     if type(module) in RECURRENT:
-        return bool(module.bias) and not getattr(module, "proj_size", 0) and not getattr(module, "dropout", 0.0)
+        return bool(module.bias) and not getattr(module, "proj_size", 0)
     return type(module) is nn.Linear
 
 
@@ -127,11 +127,12 @@ def _stubbed(option: ByLayer, model: nn.Module, example: Batch, qconfig: QConfig
     """Return `model` between stubs, with hooks that dequantize and requantize around layers that stay in float."""
     kept = kept_in_float(option, model)
     mapped = get_default_static_quant_module_mappings()
+    unfit = (*EMBEDDINGS, nn.PReLU)  # the int8 kernel of PReLU multiplies positive values too
     floats = [
         layer
         for layer in held_weights(model)
         if layer.operand is None and not isinstance(layer.module, SEVERAL)
-        if layer.name in kept or type(layer.module) not in mapped or isinstance(layer.module, EMBEDDINGS)
+        if layer.name in kept or type(layer.module) not in mapped or isinstance(layer.module, unfit)
     ]
     last = _last([layer.module for layer in floats], model, example)
     stubbed = Stubbed(with_numbers_as_padding(model), example)

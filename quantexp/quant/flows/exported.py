@@ -23,6 +23,7 @@ WEIGHT_TO_VAR, VAR, TRAINING, MOMENTUM, EPS = slice(1, 5), 4, 5, 6, 7  # the ind
 FOLDED_EPS = 1e-5  # that torchao folds batch normalisation with
 MODES = {  # the index of the argument that says whether the operator trains
     NORM: TRAINING,
+    aten.instance_norm.default: TRAINING,
     **dict.fromkeys((aten.dropout.default, aten.dropout_.default, aten.alpha_dropout.default), 2),
     **dict.fromkeys((aten.feature_dropout.default, aten.feature_alpha_dropout.default), 2),
     aten.rrelu.default: 3,
@@ -104,6 +105,6 @@ def _switch(graph: Any, training: bool) -> None:
         if node.target is ATTENTION and len(node.args) > ATTENTION_DROPOUT:
             node.meta.setdefault("dropout", node.args[ATTENTION_DROPOUT])
             node.update_arg(ATTENTION_DROPOUT, node.meta["dropout"] if training else 0.0)
-        elif (place := MODES.get(node.target)) and (node.target is not NORM or node.args[VAR] is not None):
+        elif (place := MODES.get(node.target)) and (place != TRAINING or node.args[VAR] is not None):
             node.update_arg(place, training)
     graph.recompile()

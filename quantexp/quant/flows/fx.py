@@ -222,6 +222,10 @@ def _inside_leaves(model: nn.Module) -> Iterator[str]:
 
 
 def _mapping(option: Static | Qat, model: nn.Module, qconfig: QConfig) -> QConfigMapping:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.PReLU):
+            rule = "quant.flow=fx cannot leave PReLU in float, and its int8 kernel multiplies positive values too"
+            raise UnquantizableError(f"{rule}; the network has {name}")
     # The default mappings have fixed ranges for sigmoid and similar operators; only the global qconfig is replaced.
     default = get_default_qat_qconfig_mapping if isinstance(option, Qat) else get_default_qconfig_mapping
     mapping = default(str(option.engine)).set_global(qconfig)

@@ -71,7 +71,9 @@ def advice(option: Quant, work: Work, layer: str = "") -> str:
         except ConfigError:  # that flow lacks a setting of the user
             continue
         network = tried(other, work.baseline.model, form)
-        if network is not None and _macs(network, form):
+        if network is None or not _macs(network, form):
+            continue
+        if work.judge is None or work.judge(other, replace(work, form=form, advise=False), network):
             return f"use {typed}, which quantizes this network"
     return "no other method quantizes this network either"
 

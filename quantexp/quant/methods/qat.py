@@ -17,7 +17,7 @@ from quantexp.config import Qat, Start, Train
 from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows import flow_of
 from quantexp.quant.flows.dead_channels import divisible
-from quantexp.quant.flows.working import working
+from quantexp.quant.flows.working import explain_failure, working
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.work import Form, Work, weight_settings
 from quantexp.quant.selection import kept_in_float
@@ -80,6 +80,8 @@ def unrounded(option: Qat, network: nn.Module, form: Form) -> nn.Module:
     flow = flow_of(option)
     with working(option.engine):
         prepared: nn.Module = flow.prepare_qat(option, divisible(materialized(copied(network))), form.example)
+        with torch.no_grad(), explain_failure(f"quant=qat quant.flow={option.flow} needs a network that it can run"):
+            copied(prepared).eval()(*form.example)
     module: Any
     for module in prepared.eval().modules():
         if hasattr(module, "disable_fake_quant"):  # torch.ao and torchao have classes of their own

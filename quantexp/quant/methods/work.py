@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from quantexp.config import WEIGHTS, Quant, Train
 from quantexp.state.copies import copied
@@ -35,7 +36,8 @@ class Form:
 class Work:
     """The arguments of a method: the float network, the data, the training options, and the form of the result.
 
-    With `advise`, an error says what quantizes the network instead, which is found by trying.
+    With `advise`, an error says what quantizes the network instead, which is found by trying; `judge` tells whether
+    what was tried computes what it should.
     """
 
     baseline: Baseline
@@ -43,6 +45,7 @@ class Work:
     train: Train
     form: Form
     advise: bool = True
+    judge: Callable[[Quant, Work, nn.Module], bool] | None = None
 
     def accepted(self, sizes: Iterable[int]) -> Iterator[Batch]:
         """Yield batches of these sizes of the calibration examples, those on which the float network runs.
