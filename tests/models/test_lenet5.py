@@ -333,7 +333,7 @@ def test_the_convolutions_of_qat_lie_on_the_grid_that_it_trained_with(
     monkeypatch.setattr(qat, "skeleton", lambda option, network, form: network)  # converted to see whether it runs
     _, _, quantized, _ = trained_and_quantized(sample, Qat())
     for name in LAYERS[:2]:
-        weight, scale = seen[0][f"{name}.weight"], seen[0][f"{name}.weight_fake_quant.scale"]
+        weight, scale = (seen[0][f"model.{name}.{part}"] for part in ("weight", "weight_fake_quant.scale"))
         held = quantized.model.get_submodule(name).weight()
         assert scale.shape == weight.shape[:1]
         torch.testing.assert_close(held.q_per_channel_scales().float(), scale)
