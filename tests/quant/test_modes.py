@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.ao.nn.quantized import dynamic as quantized_dynamic
 from torch.nn import functional
 
 from quantexp.checks.traced import check_traced
-from quantexp.config import Flow, Qat, Static
-from quantexp.quant.flows import fx
+from quantexp.config import Dynamic, Flow, Qat, Static
+from quantexp.quant.flows import eager, fx
 from quantexp.quant.flows.working import UnquantizableError, working
+from quantexp.quant.methods import qat
 from quantexp.quant.methods.qat import unrounded
 from quantexp.quant.methods.work import Form
 from quantexp.state.tensors import fill, flat_state
+from quantexp.statistics.sqnr import compared
 from quantexp.system.errors import CheckError
 
 X = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
@@ -108,3 +111,39 @@ def test_a_weight_that_is_repeated_is_stored_once_and_keeps_its_layout() -> None
         fill(target, {"matrix": stored})
         assert torch.equal(target.matrix, source.matrix)
         assert target.matrix.stride() == source.matrix.stride() == (0, 1, 5)
+
+
+@torch.no_grad()
+def test_prelu_is_refused_by_fx_and_stays_in_float_in_eager() -> None:
+    """torch's int8 kernel of PReLU multiplies positive values too."""
+    network = nn.Sequential(nn.Linear(6, 8), nn.PReLU(), nn.Linear(8, 3)).eval()
+    with pytest.raises(UnquantizableError, match="int8 kernel multiplies positive values too; the network has 1"):
+        fx.prepare_static(Static(flow=Flow.fx), network, (X,))
+    expected = network(X)
+    prepared = eager.prepare_static(Static(flow=Flow.eager), network, (X,))
+    eager.calibrate(prepared, [(X,)])
+    converted = eager.convert(prepared, "kernels")
+    assert type(converted.model[1]) is nn.PReLU
+    assert compared(expected, converted(X))[1] > 25
+
+
+@torch.no_grad()
+def test_recurrent_layers_with_dropout_between_them_are_quantized_dynamically() -> None:
+    network = nn.Sequential(nn.LSTM(6, 8, 2, dropout=0.5, batch_first=True)).eval()
+    steps = X.reshape(4, 4, 6)
+    expected, _ = network(steps)
+    quantized = eager.dynamic(Dynamic(flow=Flow.eager), network, "int8", (steps,), "kernels")
+    found, _ = quantized(steps)
+    assert isinstance(quantized[0], quantized_dynamic.LSTM)
+    assert torch.equal(found, quantized(steps)[0])
+    assert compared(expected, found)[1] > 25
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("flow", [Flow.fx, Flow.eager, Flow.pt2e])
+def test_qat_takes_normalisation_without_a_scale(flow: Flow) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, affine=False), nn.Flatten(), nn.Linear(16, 3)).eval()
+    images = X.reshape(6, 1, 4, 4)
+    option, form = Qat(flow=flow), Form("int8", (images,), "kernels")
+    expected = network(images)
+    assert compared(expected, qat.skeleton(option, network, form)(images))[1] > 15
