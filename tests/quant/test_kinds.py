@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from quantexp.benchmark.size import parameter_count
 from quantexp.config import (
+    ByLayer,
     CustomModel,
     DataSource,
     Dynamic,
@@ -52,7 +54,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of torch about the networks
 SIDE, CLASSES = 16, 10
 EXAMPLES = 64  # for calibration
 OLD_FLOWS = (Flow.fx, Flow.eager)
-WITHOUT_EAGER = (activations.Softmax, activations.Prelu, activations.ConvPrelu)  # torch lacks or breaks the int8 module
+WITHOUT = {Flow.eager: (activations.Softmax,), Flow.fx: (activations.Prelu, activations.ConvPrelu)}  # no int8 module
 Asked = Callable[..., Experiment]
 
 
@@ -94,6 +96,9 @@ def advised(message: str, quant: Quant) -> list[Quant]:
     for method, flow in re.findall(r"(?:quant=(\w+)(?: in)? )?quant\.flow=(\w+)", message.partition("; ")[2]):
         kind = {"dynamic": Dynamic, "static": Static, "qat": Qat}.get(method, type(quant))
         found.append(kind(flow=Flow(flow)))
+    for engine in re.findall(r"use quant\.engine=(\w+)", message):
+        assert isinstance(quant, ByLayer)
+        found.append(replace(quant, engine=Engine(engine)))
     return found
 
 
@@ -134,7 +139,7 @@ def test_a_loaded_network_predicts_what_the_quantized_one_did_whatever_its_activ
 ) -> None:
     experiment = asked(network, method(flow=flow), data=DataSource.sample)
     data = load(experiment)
-    if flow is Flow.eager and network in WITHOUT_EAGER:
+    if network in WITHOUT[flow]:
         assert "quant.flow=" in str(refusal(experiment))
         return
     made = quantized(experiment, data).model
@@ -449,7 +454,6 @@ def test_functions_with_parameters_run_in_int8_and_are_stored(
             for network in (
                 structure.TiedWeights,
                 structure.Fourier,
-                structure.Bfloat16Layer,
                 structure.Residual,
                 structure.Constant,
                 weights.MatmulParameter,
