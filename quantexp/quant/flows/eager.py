@@ -119,6 +119,12 @@ def calibrate(prepared: nn.Module, batches: Iterable[Batch]) -> None:
 
 def convert(prepared: nn.Module, target: str) -> nn.Module:
     """Replace the prepared layers by integer kernels, in place."""
+    module: Any
+    for module in prepared.modules():
+        rounding = getattr(module, "weight_fake_quant", None)
+        if rounding is not None and rounding.is_per_channel and len(rounding.scale) != len(module.weight):
+            rounding.enable_observer()
+            rounding(module.weight)  # the network has this layer but never calls it
     converted: nn.Module = quantization.convert(prepared.eval(), inplace=True)  # type: ignore[no-untyped-call]
     return converted
 

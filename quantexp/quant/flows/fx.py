@@ -23,6 +23,7 @@ from torch.ao.quantization import (
     get_default_qconfig_mapping,
 )
 from torch.ao.quantization.quantize_fx import convert_fx, fuse_fx, prepare_fx, prepare_qat_fx
+from torch.nn import functional
 
 from quantexp.config import Dynamic, Qat, Static
 from quantexp.quant.flows.eager import EMBEDDINGS, quantize_dynamic
@@ -38,6 +39,8 @@ HANDLES = "the layers that FX can quantize"
 DYNAMICALLY = "nn.Linear"
 WHOLE = (nn.Transformer, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention)
 MASKED = -1e3  # masks in use add -1e4 or less, scores are above
+CONVOLUTIONS = {functional.conv1d: 1, functional.conv2d: 2, functional.conv3d: 3}  # and their dimensions
+DEFAULTS: dict[str, Any] = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}  # of them, in order
 TRACEABLE = "quant.flow=fx needs a network that torch.ao can trace and fuse"
 
 
@@ -114,6 +117,7 @@ def convert(prepared: nn.Module, target: str) -> nn.Module:
     """Replace the prepared layers by integer kernels."""
     prepared = prepared.eval()
     graph: Any = prepared.model if isinstance(prepared, Traced) else prepared
+    _list_settings(graph)
     functions, hooked = _functions(graph), _hooked(graph)
     with explain_failure(TRACEABLE):
         converted: fx.GraphModule = convert_fx(graph)
@@ -151,6 +155,19 @@ def _require_hooks(hooked: list[str], made: nn.Module) -> None:
             raise UnquantizableError(
                 f"quant.flow=fx must not lose what hooks compute, but it replaces {name}, which has some", name
             )
+
+
+def _list_settings(graph: Any) -> None:
+    """Give convolutions that are functions all their arguments, with lists for numbers, in place: kernels need both."""
+    for node in graph.graph.nodes:
+        if dimensions := CONVOLUTIONS.get(node.target):
+            given = {**DEFAULTS, **dict(zip(DEFAULTS, node.args[2:], strict=False)), **node.kwargs}
+            inputs = [*node.args[:2], *(given.pop(name) for name in ("input", "weight") if name in given)]
+            settings = {
+                name: [value] * dimensions if isinstance(value, int) and name != "groups" else value
+                for name, value in given.items()
+            }
+            node.args, node.kwargs = (*inputs, *settings.values()), {}
 
 
 def _functions(prepared: Any) -> dict[str, str]:
