@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 
 from quantexp.benchmark.size import parameter_count
 from quantexp.config import (
-    ByLayer,
     CustomModel,
     DataSource,
     Dynamic,
@@ -88,28 +86,6 @@ def refusal(experiment: Experiment) -> str | None:
     except QuantexpError as error:
         return str(error)
     return None
-
-
-def advised(message: str, quant: Quant) -> list[Quant]:
-    """The methods that a message advises to use, as `quant.flow=fx` or `quant=dynamic in quant.flow=eager`."""
-    found: list[Quant] = []
-    for method, flow in re.findall(r"(?:quant=(\w+)(?: in)? )?quant\.flow=(\w+)", message.partition("; ")[2]):
-        kind = {"dynamic": Dynamic, "static": Static, "qat": Qat}.get(method, type(quant))
-        found.append(kind(flow=Flow(flow)))
-    for engine in re.findall(r"use quant\.engine=(\w+)", message):
-        assert isinstance(quant, ByLayer)
-        found.append(replace(quant, engine=Engine(engine)))
-    return found
-
-
-def check_advice(asked: Asked, network: type[nn.Module], quant: Quant) -> None:
-    """The network is quantized, or the refusal advises something that works."""
-    if (message := refusal(asked(network, quant))) is None:
-        return
-    methods = advised(message, quant)
-    assert methods, f"no advice in: {message}"
-    for method in methods:
-        assert refusal(asked(network, method)) is None, message
 
 
 def image(count: int = 4) -> Batch:
@@ -210,24 +186,6 @@ def test_a_fused_encoder_layer_is_counted_whole() -> None:
     found = account(attention.EncoderLayer(SIDE**2, CLASSES).eval(), image(1))
     layer = SIDE * (4 * width**2 + 2 * width * inner) + 2 * SIDE * SIDE * width
     assert (found.macs, found.unknown) == (SIDE * SIDE * width + layer + width * CLASSES, ())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("network", [attention.EncoderLayer, attention.Encoder, attention.Attention])
-@pytest.mark.parametrize(
-    "quant",
-    [
-        *(Dynamic(flow=flow) for flow in Dynamic.flows),
-        *(static(flow) for flow in Static.flows),
-        *(Qat(flow=flow) for flow in Qat.flows),
-        FakeQuant(calibration_examples=EXAMPLES),
-    ],
-    ids=lambda quant: f"{quant.name} {getattr(quant, 'flow', '')}",
-)
-def test_a_transformer_is_quantized_or_refused_with_advice_that_works(
-    asked: Asked, network: type[nn.Module], quant: Quant
-) -> None:
-    check_advice(asked, network, quant)
 
 
 @pytest.mark.parametrize("network", [attention.EncoderLayer, attention.OwnAttention])
@@ -348,26 +306,6 @@ def test_a_loaded_network_of_qat_is_in_evaluation_mode(
 # Convolutions of every kind
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "network",
-    [
-        convolutions.Conv1d,
-        convolutions.Conv1dNorm,
-        convolutions.Conv3d,
-        convolutions.Transposed1d,
-        convolutions.SamePadding,
-        convolutions.ReflectPadding,
-        recurrent.ConvLstm,
-    ],
-)
-@pytest.mark.parametrize("flow", Static.flows)
-def test_convolutions_are_quantized_or_refused_with_advice_that_works(
-    asked: Asked, network: type[nn.Module], flow: Flow
-) -> None:
-    check_advice(asked, network, static(flow))
-
-
 def test_a_convolution_over_time_runs_in_int8_or_stays_in_float_under_pt2e(asked: Asked) -> None:
     made = attempt(asked(convolutions.Conv1d, static(Flow.pt2e)))
     kinds = {layer.name: layer.precision for layer in made.evidence.layers}
@@ -438,37 +376,6 @@ def test_functions_with_parameters_run_in_int8_and_are_stored(
     batch = data.test.first(16)
     with torch.no_grad():
         assert torch.equal(loaded(*batch), network_made(*batch))
-
-
-# What eager mode cannot do
-
-
-@pytest.mark.parametrize(
-    "network",
-    [
-        structure.Factor,
-        structure.SharedLayer,
-        weights.FunctionalBeside,
-        *(
-            pytest.param(network, marks=pytest.mark.slow)
-            for network in (
-                structure.TiedWeights,
-                structure.Fourier,
-                structure.Residual,
-                structure.Constant,
-                weights.MatmulParameter,
-                weights.Einsum,
-                attention.OwnAttention,
-                blocks.MobileNetV3,
-            )
-        ),
-    ],
-)
-@pytest.mark.parametrize("method", [Static, Qat])
-def test_what_eager_mode_cannot_do_is_refused_with_advice_that_works(
-    asked: Asked, network: type[nn.Module], method: type[Static | Qat]
-) -> None:
-    check_advice(asked, network, method(flow=Flow.eager))
 
 
 # Dtypes of one's own
