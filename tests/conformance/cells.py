@@ -167,9 +167,12 @@ def outcome(cell: Cell, cache: str) -> Result:
 
 def _tried(asked: Experiment, name: str) -> Result:
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = attempt(asked)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = attempt(asked)
+    finally:
+        logging.disable(logging.NOTSET)
     share = made.evidence.mac_share(str(asked.precision))
     ended = Outcome.found if made.findings else Outcome.works
     checks = ", ".join(dict.fromkeys(finding.check for finding in made.findings))
