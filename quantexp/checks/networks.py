@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from quantexp.config import ByLayer, Qat, Quant
 from quantexp.quant.flows import flow_of
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods import advising
+from quantexp.quant.methods.choice import advice
 from quantexp.quant.methods.qat import unrounded
 from quantexp.quant.methods.work import Work
 from quantexp.results import Finding, LayerLoss
@@ -39,14 +41,13 @@ def check_graph(option: Quant, work: Work, batch_sizes: Sequence[int]) -> None:
     inputs = list(batches(work.accepted(sorted({1, 2, *batch_sizes}))))
     if difference(model, inputs[0]):
         return  # a random network differs from itself
-    others = [flow.value for flow in option.flows if flow is not option.flow]
-    repair = f"use another flow ({', '.join(others)}), or write it so that it can be traced"
     with advising(option, work):
         graphs = [trace(model, work.form.example)]
         if isinstance(option, Qat):
             graphs.append(unrounded(option, model, work.form))
-    for graph in graphs:
-        check_traced(model, graph, inputs, repair)
+    with _advising(option, work):
+        for graph in graphs:
+            check_traced(model, graph, inputs)
 
 
 def is_right(option: Quant, work: Work, network: nn.Module) -> bool:
@@ -93,7 +94,8 @@ def check_networks(
         check_quantized(varies, random)
         findings += _checked_kernels(option, work, contestant, batch, comparable=not random)
         if made.simulated and not random:
-            kernels.check_converted(contestant.network, *made.simulated)
+            with _advising(option, work):
+                kernels.check_converted(contestant.network, *made.simulated)
         random = max(random, varies)
     inputs = list(work.accepted((1, EXAMPLES)))
     for contestant, kept in zip(contestants, stored, strict=True):
@@ -136,6 +138,17 @@ def _checked_kernels(
     if better := right_one(option, work, batch, (), ratio + kernels.BETTER_DB):
         raise _with_repair(CheckError("kernels", finding.text), better)
     yield finding
+
+
+@contextmanager
+def _advising(option: Quant, work: Work) -> Iterator[None]:
+    """Add to the error of a check what quantizes the network instead, which is tried."""
+    try:
+        yield
+    except CheckError as error:
+        if not work.advise:
+            raise
+        raise CheckError(error.check, f"{error}; {advice(option, work)}") from error
 
 
 def _learns(option: Quant) -> bool:

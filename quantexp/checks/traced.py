@@ -24,14 +24,13 @@ def batches(examples: Iterable[Batch]) -> Iterator[Batch]:
 
 
 @torch.no_grad()
-def check_traced(network: nn.Module, graph: nn.Module, inputs: Sequence[Batch], repair: str) -> None:
+def check_traced(network: nn.Module, graph: nn.Module, inputs: Sequence[Batch]) -> None:
     """Compare the traced graph with the network.
 
     Args:
         network: The float network in evaluation mode; a copy is run, since it may change in a call.
         graph: What a flow traced of it.
         inputs: The batches of the comparison.
-        repair: What to do instead.
 
     Raises:
         CheckError: If the outputs differ by more than rounding, or the graph fails.
@@ -43,13 +42,13 @@ def check_traced(network: nn.Module, graph: nn.Module, inputs: Sequence[Batch], 
             difference, ratio = compared(expected, graph(*batch))
         except Exception as error:  # code that was traced with other inputs can raise anything
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise CheckError("traced", f"{_rule(batch)}, but it fails ({reason}); {repair}") from error
+            raise CheckError("traced", f"{_rule(batch)}, but it fails ({reason})") from error
         if not ratio >= LEAST_SQNR_DB:
             raise CheckError(
                 "traced",
                 f"{_rule(batch)}, but its outputs differ by up to {difference:.2g}: something that the network does "
                 "(control flow that depends on the inputs, a hook, a statement that changes a tensor in place) is not "
-                f"in the graph; {repair}",
+                "in the graph",
             )
 
 

@@ -34,13 +34,13 @@ def change_text(change: QualityChange) -> str:
 
 
 def mac_share_text(evidence: Evidence, precision: str) -> str:
-    """Return the share of the multiply-accumulates that ran in `precision`: `75%`, or `unknown`.
-
-    It is `100%` only if all of them did, and `0%` only if none did; otherwise `>99%` and `<1%`.
-    """
+    """Return the share of the multiply-accumulates that ran in `precision`: `75%`, or `unknown`."""
     share = evidence.mac_share(precision)
-    if share is None:
-        return "unknown"
+    return "unknown" if share is None else share_text(share)
+
+
+def share_text(share: float) -> str:
+    """Return a share in percent: `100%` only if it is all, and `0%` only if it is nothing; else `>99%` and `<1%`."""
     text = f"{share:.0%}"
     if text == "100%" and share < 1:
         return ">99%"

@@ -51,18 +51,17 @@ class Traced(nn.Module):
 def test_control_flow_that_tracing_loses_is_found(condition: Callable[[Tensor], bool]) -> None:
     network = Branches(condition).eval()
     with pytest.raises(CheckError, match="the traced graph must compute what the network computes") as told:
-        check_traced(network, Traced(network), of_sizes(1, 2, 8), "use another flow")
+        check_traced(network, Traced(network), of_sizes(1, 2, 8))
     assert told.value.check == "traced"
-    assert str(told.value).endswith("use another flow")
 
 
 def test_a_hook_that_tracing_loses_is_found() -> None:
     network = nn.Sequential(nn.Linear(12, 3), nn.ReLU()).eval()
     graph = fx.symbolic_trace(network)
-    check_traced(network, graph, of_sizes(1, 2), "use another flow")
+    check_traced(network, graph, of_sizes(1, 2))
     network.register_forward_hook(lambda module, inputs, output: output + 1)
     with pytest.raises(CheckError, match="a hook"):
-        check_traced(network, graph, of_sizes(1, 2), "use another flow")
+        check_traced(network, graph, of_sizes(1, 2))
 
 
 def test_a_graph_that_fails_with_another_batch_size_is_an_error_with_the_size() -> None:
@@ -73,7 +72,7 @@ def test_a_graph_that_fails_with_another_batch_size_is_an_error_with_the_size() 
             return x.view(2, 12)
 
     with pytest.raises(CheckError, match=r"with batch size 1\), but it fails \(RuntimeError"):
-        check_traced(nn.Identity(), Fixed(), of_sizes(1, 2), "use another flow")
+        check_traced(nn.Identity(), Fixed(), of_sizes(1, 2))
 
 
 def test_each_batch_is_followed_by_other_values_of_the_same_type() -> None:

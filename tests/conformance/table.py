@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantexp.results.text import share_text
 from quantexp.system.environment import describe
 from tests.conformance.cells import FAILURES, Cell, Column, Outcome, Result, cells, columns
 from tests.conformance.named import is_named
@@ -174,6 +175,6 @@ def described(network: str) -> str:
 def _mark(row: Row) -> str:
     if row.outcome in (Outcome.works, Outcome.found):
         computes = row.cell.column.method not in ("weight_only", "fake_quant")
-        share = "yes" if not computes else "?" if row.share is None else f"{100 * row.share:.0f}"
+        share = "yes" if not computes else "?" if row.share is None else share_text(row.share)[:-1]
         return share if row.outcome is Outcome.works else f"{share}!"
     return {Outcome.refused: "-", Outcome.wrong: "x"}.get(row.outcome, "FAIL")

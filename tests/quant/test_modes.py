@@ -66,10 +66,10 @@ def test_what_is_trained_computes_in_evaluation_what_the_network_computes() -> N
     for network, traced in ((Dropping().eval(), True), (Doubling().eval(), False)):
         graph = unrounded(QAT, network, form)
         if traced:
-            check_traced(network, graph, [(X,)], "")
+            check_traced(network, graph, [(X,)])
         else:  # the graph of training doubles its outputs in evaluation too
             with pytest.raises(CheckError, match="the traced graph must compute what the network computes"):
-                check_traced(network, graph, [(X,)], "")
+                check_traced(network, graph, [(X,)])
 
 
 def test_a_layer_with_a_hook_is_refused_where_its_hook_would_be_lost() -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx
@@ -33,12 +32,15 @@ _exported: dict[Any, Any] = {}
 @contextmanager
 def patterns_exported_once() -> Iterator[None]:
     """Let torchao use the patterns that it exported before, and only those of convolutions in the graph."""
-    replaced = {EXPORT: _once, **dict.fromkeys(HELPERS, _where_there_are_any)}
-    with ExitStack() as stack:
-        for name, wrapped in replaced.items():
-            if original := getattr(qat_utils, name, None):  # else another version, which is left as it is
-                stack.enter_context(patch.object(qat_utils, name, wrapped(original)))
+    wrapping = {EXPORT: _once, **dict.fromkeys(HELPERS, _where_there_are_any)}
+    originals = {name: vars(qat_utils)[name] for name in wrapping if name in vars(qat_utils)}  # by version of torchao
+    for name, original in originals.items():
+        setattr(qat_utils, name, wrapping[name](original))
+    try:
         yield
+    finally:
+        for name, original in originals.items():
+            setattr(qat_utils, name, original)
 
 
 def _where_there_are_any(helper: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from quantexp.reports.findings import Findings
 from quantexp.reports.notes import SIMULATED
 from quantexp.reports.table import Table
 from quantexp.results.compatibility import COMPATIBILITY_FILE, Cell, CompatibilityReport, Outcome, Row, Word
-from quantexp.results.text import listed, size_text
+from quantexp.results.text import listed, share_text, size_text
 
 LONGEST = 300  # characters of a reason below the table
 WORDS = tuple(Word)
@@ -112,7 +112,7 @@ def _result(row: Row, reasons: Sequence[str]) -> str:
 def _figures(row: Row) -> tuple[str, str, str]:
     """Return share, size and SQNR, empty where they are not known."""
     out = row.outcome
-    share = "" if out.mac_share is None or row.cell.precision == SIMULATED else f"{100 * out.mac_share:.0f}"
+    share = "" if out.mac_share is None or row.cell.precision == SIMULATED else share_text(out.mac_share)[:-1]
     size = "" if out.size_mb is None else size_text(out.size_mb)
     return share, size, known(out.output_sqnr_db, 1)
 
@@ -142,7 +142,7 @@ def advice(report: CompatibilityReport) -> str:
         return f"{summary}. Nothing quantized works for this network."
     outcome = next(row.outcome for row in report.rows if row.cell == report.best)
     if report.best.precision == "int8" and outcome.mac_share:
-        what = f"{100 * outcome.mac_share:.0f} % of the multiply-accumulates in int8, the most of what works"
+        what = f"{share_text(outcome.mac_share)} of the multiply-accumulates in int8, the most of what works"
     else:
         what = "nothing runs in int8, this is the smallest network that works"
     return f"{summary}. Run next ({report.best}: {what}): {report.command}"
