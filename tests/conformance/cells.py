@@ -151,11 +151,11 @@ def experiment(cell: Cell, cache: str) -> Experiment:
     )
 
 
-def outcome(cell: Cell, cache: str) -> Result:
-    """Run a cell in this process."""
+def outcome(cell: Cell, cache: str, *, advise: bool = True) -> Result:
+    """Run a cell in this process; with `advise` a refusal says what works instead, which takes longer to find out."""
     started = time.monotonic()
     try:
-        result = _tried(experiment(cell, cache), str(cell))
+        result = _tried(experiment(cell, cache), str(cell), advise)
     except CheckError as error:
         result = Result(str(cell), Outcome.wrong, str(error), error.check)
     except QuantexpError as error:
@@ -165,12 +165,12 @@ def outcome(cell: Cell, cache: str) -> Result:
     return replace(result, seconds=round(time.monotonic() - started, 2))
 
 
-def _tried(asked: Experiment, name: str) -> Result:
+def _tried(asked: Experiment, name: str, advise: bool) -> Result:
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            made = attempt(asked)
+            made = attempt(asked, advise=advise)
     finally:
         logging.disable(logging.NOTSET)
     share = made.evidence.mac_share(str(asked.precision))

@@ -22,8 +22,8 @@ LIMIT_SECONDS = 180.0  # for a cell; most take less than two
 class Worker:
     """A process that runs one cell after another."""
 
-    def __init__(self, cache: str) -> None:
-        self._cache = cache
+    def __init__(self, cache: str, advise: bool = True) -> None:
+        self._cache, self._advise = cache, advise
         self._start()
 
     def __enter__(self) -> Self:
@@ -52,7 +52,7 @@ class Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # with threads in the parent, a fork can hang
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, self._cache), daemon=True)
+        self._process = context.Process(target=_work, args=(theirs, self._cache, self._advise), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -62,7 +62,7 @@ class Worker:
         self._pipe.close()
 
 
-def _work(pipe: Connection, cache: str) -> None:
+def _work(pipe: Connection, cache: str, advise: bool) -> None:
     """Run the cells that come through the pipe until it is closed."""
     with Path(os.devnull).open("w") as nowhere:  # what torch and compilers print is no part of a result
         os.dup2(nowhere.fileno(), 1)
@@ -72,10 +72,10 @@ def _work(pipe: Connection, cache: str) -> None:
             cell = pipe.recv()
         except EOFError:
             return
-        pipe.send(outcome(cell, cache))
+        pipe.send(outcome(cell, cache, advise=advise))
 
 
-def run(cells: Sequence[Cell], workers: int) -> Iterator[Result]:
+def run(cells: Sequence[Cell], workers: int, *, advise: bool = True) -> Iterator[Result]:
     """Yield the results of the cells, those of a network together; a worker runs all cells of a network."""
     groups = [[cell for cell in cells if cell.network == name] for name in dict.fromkeys(one.network for one in cells)]
     with (
@@ -85,7 +85,7 @@ def run(cells: Sequence[Cell], workers: int) -> Iterator[Result]:
     ):
         idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for _ in range(workers):
-            idle.put(stack.enter_context(Worker(cache)))
+            idle.put(stack.enter_context(Worker(cache, advise)))
 
         def results(group: Sequence[Cell]) -> list[Result]:
             worker = idle.get()
