@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 
-from quantexp.system import openmp
+from quantexp.system import interrupt, openmp
 from quantexp.system.terminal import leave
 
 USAGE = """usage: python -m quantexp.doctor
@@ -26,11 +26,12 @@ def main() -> None:
     if given := " ".join(sys.argv[1:]):
         leave(f"the doctor takes no arguments, got {given}; see python -m quantexp.doctor --help", BAD_VALUES)
     openmp.share_cores()
-    from quantexp.runner.doctor import examine
-
-    logging.disable(logging.CRITICAL)  # what fails becomes a row of the table
+    interrupt.listen()
     try:
-        with warnings.catch_warnings():
+        with interrupt.guard(), warnings.catch_warnings():
+            from quantexp.runner.doctor import examine
+
+            logging.disable(logging.CRITICAL)  # what fails becomes a row of the table
             warnings.simplefilter("ignore")
             sys.exit(0 if examine() else 1)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
+from quantexp.system import interrupt
 from quantexp.system.errors import ConfigError, QuantexpError
 
 FAILED, BAD_VALUES, INTERRUPTED = 1, 2, 130  # exit status
@@ -20,11 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without ± must not cost a report
-    from quantexp.runner.report import folder_name, report
-
-    folder = Path(given.to) if given.to else Path(folder_name(given.sweep))
+    interrupt.listen()
     try:
-        report(given.sweep, given.tracking_uri, given.experiment, folder)
+        with interrupt.guard():
+            from quantexp.runner.report import folder_name, report
+
+            folder = Path(given.to) if given.to else Path(folder_name(given.sweep))
+            report(given.sweep, given.tracking_uri, given.experiment, folder)
     except ConfigError as error:
         _leave(str(error), BAD_VALUES)
     except QuantexpError as error:

@@ -16,13 +16,13 @@ FAILED, INTERRUPTED = 1, 130  # exit status; 1 if the run cannot be repeated, or
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command. Exits with 0 if the run was reproduced, 1 if it was not or cannot be, 130 if interrupted."""
     given = _parser().parse_args(arguments)
-    from quantexp.config import Local, Server
-    from quantexp.runner.reproduce import reproduce
-
     openmp.share_cores()
     interrupt.listen()
     try:
         with interrupt.guard():
+            from quantexp.config import Local, Server
+            from quantexp.runner.reproduce import reproduce
+
             uri = given.tracking_uri
             tracking = Server(uri=uri, experiment=given.experiment) if uri else Local(experiment=given.experiment)
             if not reproduce(given.run, tracking, data_dir=given.data_dir, trust=given.trust):

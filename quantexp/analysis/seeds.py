@@ -51,11 +51,11 @@ def difference(pairs: Sequence[float], step: float = 0.0) -> Difference | None:
     """
     if len(pairs) < 2:
         return None
-    from scipy import stats
+    from scipy.special import stdtrit
 
     mean = statistics.fmean(pairs)
     error = max(statistics.stdev(pairs), step / math.sqrt(6)) / math.sqrt(len(pairs))
-    reach = error * float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(pairs) - 1))
+    reach = error * float(stdtrit(len(pairs) - 1, 0.5 + CONFIDENCE / 2))
     return Difference(mean, mean - reach, mean + reach, len(pairs))
 
 

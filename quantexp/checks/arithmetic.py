@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from quantexp.quant.inspection.mode import Mode
 from quantexp.quant.inspection.promise import Wrapper
 from quantexp.statistics.sqnr import compared
 
@@ -37,11 +37,11 @@ class Wrong:
     text: str
 
 
-class Arithmetic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Arithmetic(Mode):
     """Compare the quantized operators that run; `names` has the modules by which they are called, the last inside."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.seen = 0
         self.wrong: list[Wrong] = []
         self.names: list[str] = [""]

@@ -18,6 +18,7 @@ from quantexp.runner.labels import parameters, yaml_text
 from quantexp.runner.single import run_single
 from quantexp.runner.tracked import Request, log_findings, tracked_run
 from quantexp.runner.trials import run_trials
+from quantexp.system import interrupt
 from quantexp.system.errors import QuantizationError, TrackingError
 from quantexp.system.implementation import resolve
 from quantexp.system.terminal import show
@@ -114,7 +115,8 @@ def _follow(variants: Variants, tracked: TrackedRun, report_of: Callable[[Experi
         so_far.append(found)
 
     try:
-        found = _answered(variants, report_of, keep)
+        with interrupt.guard():
+            found = _answered(variants, report_of, keep)
     except KeyboardInterrupt:
         if so_far:
             show(so_far[-1].table.rich())

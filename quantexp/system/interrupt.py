@@ -1,41 +1,73 @@
 """Interrupts: SIGTERM counts as Ctrl-C, and an interrupt that surfaces as another error is still an interrupt.
 
-An import that is interrupted, for example, may end in an ImportError.
+An interrupt waits for the end of an import: one that is cut short may end in another error, and C++ that calls Python
+while it is loaded, as that of torch does, ends the process with SIGABRT when the call raises. And it is repeated until
+it arrives: what is raised where nothing can catch it, as in a callback, is lost.
 """
 
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_requested = False
+LONGEST_WAIT = 10.0  # seconds until an interrupt no longer waits for an import; that of torch takes about two
+WAIT = 0.02  # seconds between two looks
+ARRIVES_IN = 5.0  # seconds until an interrupt is repeated
+NEVER = 0.0
+TIMERS = hasattr(signal, "setitimer")  # not on Windows
+IMPORT = "<frozen importlib"  # how the names of files begin in frames that import
+
+_since: float | None = None  # when the process was interrupted
 
 
 def listen() -> None:
     """Treat SIGTERM as Ctrl-C, so that a run is closed as KILLED, and remember an interrupt."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
+    if TIMERS:
+        signal.signal(signal.SIGALRM, _interrupt)
 
 
 def requested() -> bool:
     """Return whether the process was interrupted."""
-    return _requested
+    return _since is not None
 
 
 @contextmanager
 def guard() -> Iterator[None]:
-    """Raise KeyboardInterrupt in place of any error after an interrupt."""
+    """Raise KeyboardInterrupt in place of any error after an interrupt, which has arrived then."""
     try:
         yield
+    except KeyboardInterrupt:
+        if requested():
+            _repeat_in(NEVER)
+        raise
     except Exception as error:
-        if _requested:
+        if requested():
+            _repeat_in(NEVER)
             raise KeyboardInterrupt from error
         raise
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    global _requested
-    _requested = True
-    raise KeyboardInterrupt
+    global _since
+    now = time.monotonic()
+    _since = now if _since is None else _since
+    waits = TIMERS and now - _since < LONGEST_WAIT and _imports(frame)
+    _repeat_in(WAIT if waits else ARRIVES_IN)
+    if not waits:
+        raise KeyboardInterrupt
+
+
+def _repeat_in(seconds: float) -> None:
+    if TIMERS:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    while frame and not frame.f_code.co_filename.startswith(IMPORT):
+        frame = frame.f_back
+    return frame is not None

@@ -125,7 +125,6 @@ def test_a_signal_ends_a_run_with_130_and_closes_it_as_killed(
 ) -> None:
     child = start(*LONG, f"cache_dir={workdir}/cache")
     seen_until(child, "train     float mnist")
-    time.sleep(6)  # past the imports of the optimizer: an import that is cut short may end in other words
     child.send_signal(number)
     status, stdout, stderr = ended(child)
     assert status == 130
@@ -169,10 +168,52 @@ def test_an_interrupt_inside_generated_code_ends_with_130_too(tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (130, "quantexp: interrupted\n")
 
 
+def test_an_interrupt_waits_for_the_end_of_an_import(tmp_path: Path) -> None:
+    # torch calls Python from C++ while it is imported, and C++ that does not expect an error ends with SIGABRT.
+    (tmp_path / "slow.py").write_text("import time; time.sleep(1); print('imported whole', flush=True)")
+    done = interrupted_after(0.3, "import slow; time.sleep(60)", tmp_path)
+    assert (done.returncode, done.stdout) == (130, "imported whole\n")
+
+
+def test_an_import_that_does_not_end_is_interrupted_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time; time.sleep(60)")
+    assert interrupted_after(0.3, "interrupt.LONGEST_WAIT = 0.5; import slow", tmp_path).returncode == 130
+
+
+def test_an_interrupt_that_is_lost_is_repeated(tmp_path: Path) -> None:
+    code = "interrupt.ARRIVES_IN = 0.5\ntry: time.sleep(60)\nexcept: print('lost', flush=True)\ntime.sleep(60)"
+    done = interrupted_after(0.3, code, tmp_path)
+    assert (done.returncode, done.stdout) == (130, "lost\n")
+
+
+def test_what_is_done_after_an_interrupt_arrived_is_not_interrupted(tmp_path: Path) -> None:
+    code = (
+        "interrupt.ARRIVES_IN = 0.2\ntry:\n  with interrupt.guard(): time.sleep(60)\n"
+        "except KeyboardInterrupt: time.sleep(1); print('closed', flush=True); raise"
+    )
+    done = interrupted_after(0.3, code, tmp_path)
+    assert (done.returncode, done.stdout) == (130, "closed\n")
+
+
+def interrupted_after(seconds: float, code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run code that listens, from the time on when it does, and send it SIGINT after some seconds."""
+    listening = "import sys, time\nfrom quantexp.system import interrupt\ninterrupt.listen()\nprint(file=sys.stderr)"
+    body = "\n".join(f"  {line}" for line in code.splitlines())
+    command = f"{listening}\ntry:\n{body}\nexcept KeyboardInterrupt: sys.exit(130)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", command], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stderr is not None
+    child.stderr.readline()
+    time.sleep(seconds)
+    child.send_signal(signal.SIGINT)
+    stdout, stderr = child.communicate(timeout=PATIENCE)
+    return subprocess.CompletedProcess(command, child.returncode, stdout, stderr)
+
+
 def test_a_sweep_that_is_interrupted_shows_what_it_has(workdir: Path, start: Command) -> None:
     child = start("-m", *QUICK, "task.hidden=[512,512]", "train.epochs=2,2000", f"cache_dir={workdir}/cache")
     seen_until(child, "run 2", "train     float mnist")
-    time.sleep(6)
     child.send_signal(signal.SIGINT)
     status, stdout, stderr = ended(child)
     assert status == 130

@@ -1,4 +1,4 @@
-"""The context of all flows: the engine, filters for known warnings, and errors for networks that fail."""
+"""The context of all flows: the engine, filters for known warnings, tracing, and errors for networks that fail."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from torch.fx import config as tracing
 
 from quantexp.config import Engine
 from quantexp.quant.engine import use_engine
@@ -30,15 +31,22 @@ KNOWN_WARNINGS = (
 
 @contextmanager
 def working(engine: Engine | None) -> Iterator[None]:
-    """Use `engine`, if any, and ignore the known warnings of the flows.
+    """Use `engine`, if any, ignore the known warnings of the flows, and trace without stack traces.
+
+    To look up the first stack trace, torch imports its compiler, which takes as long as a run of a small network.
 
     Raises:
         QuantizationError: If torch does not support the engine on this machine.
     """
+    recorded_none = tracing.do_not_emit_stack_traces
     with use_engine(engine), warnings.catch_warnings():
         for message in KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message=f".*{message}")
-        yield
+        tracing.do_not_emit_stack_traces = True
+        try:
+            yield
+        finally:
+            tracing.do_not_emit_stack_traces = recorded_none
 
 
 def with_numbers_as_padding(model: nn.Module) -> nn.Module:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import HigherOrderOperator
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from quantexp.quant.inspection.mode import Mode
 from quantexp.quant.inspection.products import Call, macs
 from quantexp.results import Operator
 
@@ -37,7 +37,7 @@ RECURRENT = ("aten.quantized_lstm", "aten.quantized_gru")
 SUMS = ("aten.sum", "aten.mean")
 
 
-class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Watch(Mode):
     """Count the multiplying operators that run and their multiply-accumulates, by the precision they run in.
 
     A product of matrices can also be written as a multiplication that spreads both operands, and a sum: (x[:, None] *
@@ -48,7 +48,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     supports_higher_order_operators = True
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.calls: Counter[tuple[str, str]] = Counter()
         self.macs: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.unknown: dict[str, None] = {}
