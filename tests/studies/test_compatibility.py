@@ -270,14 +270,14 @@ def test_the_study_is_recorded_resumed_and_reported(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Currently, qnnpack incorrectly ignores reduce_range:UserWarning")
-@pytest.mark.parametrize("data", [DataSource.sample, DataSource.synthetic])
-def test_every_row_of_lenet5_is_what_a_run_of_it_gives(
-    workdir: Path, sample: Callable[..., Experiment], data: DataSource
+@pytest.mark.parametrize(("data", "third"), [(DataSource.sample, 0), (DataSource.synthetic, 1)])
+def test_a_row_of_lenet5_is_what_a_run_of_it_gives(
+    workdir: Path, sample: Callable[..., Experiment], data: DataSource, third: int
 ) -> None:
     experiment = sample(study=Compatibility(), quant=Static(), model=Lenet5(), task=Mnist(crop=32), data=data)
     found = parse_compatibility(done(experiment, []).texts[COMPATIBILITY_FILE].encode())
     assert len(found.rows) > 20
-    for row in found.rows:
+    for row in found.rows[third::3]:
         word, share = Word.works, None
         try:
             evidence = run(variant(replace(experiment, study=Single()), row.cell)).report.result.evidence

@@ -30,6 +30,7 @@ from quantexp.training.loop import outputs
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 PATIENCE = 240  # seconds until what hangs is given up
+AT_ONCE = 5  # processes
 CLOSED = "http://127.0.0.1:9"  # the discard port: nobody listens
 OPEN_AND_RECORD = """
 from quantexp.config import Local
@@ -55,14 +56,14 @@ def test_processes_that_make_the_same_store_at_once_all_succeed(tmp_path: Path) 
             stderr=subprocess.PIPE,
             text=True,
         )
-        for _ in range(8)
+        for _ in range(AT_ONCE)
     ]
     told = [child.communicate(timeout=PATIENCE) for child in children]
-    assert [child.returncode for child in children] == [0] * 8, "".join(stderr for _, stderr in told)
+    assert [child.returncode for child in children] == [0] * AT_ONCE, "".join(stderr for _, stderr in told)
     assert len({stdout for stdout, _ in told}) == 1  # all file under the same experiment
     store = open_store(Server(uri=f"sqlite:///{tmp_path / 'mlflow.db'}"))
     runs = store.client.search_runs([store.experiment_id])
-    assert [(run.info.status, run.data.metrics) for run in runs] == [("FINISHED", {"accuracy": 0.5})] * 8
+    assert [(run.info.status, run.data.metrics) for run in runs] == [("FINISHED", {"accuracy": 0.5})] * AT_ONCE
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
         assert connection.execute("SELECT name FROM experiments WHERE name = 'quantexp'").fetchall() == [("quantexp",)]
 

@@ -12,6 +12,12 @@ class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     that compiles nothing.
     """
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()  # type: ignore[no-untyped-call]
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False
