@@ -1,14 +1,17 @@
 """The command `python -m quantexp` without the seconds that Python takes to import torch and MLflow.
 
 One process imports them and then forks for each command: `python -m tests.command` reads requests as lines of JSON
-and answers each with the exit status.
+and answers each with the exit status. Children end without taking apart what they share.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib
 import json
+import logging
 import os
 import random
 import signal
@@ -16,18 +19,33 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 PRELOADED = (
+    "hydra._internal.core_plugins.bash_completion",
+    "hydra._internal.core_plugins.basic_launcher",
+    "hydra._internal.core_plugins.basic_sweeper",
+    "hydra._internal.hydra",
+    "hydra.main",
+    "matplotlib.backends.backend_agg",
     "matplotlib.figure",
     "mlflow",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "scipy.stats",
+    "sklearn.datasets",
+    "torch._dynamo",
     "torch.ao.quantization.quantize_fx",
     "torchao.quantization",
+    "torchao.quantization.pt2e.quantize_pt2e",
     "quantexp.cli.hooks",
     "quantexp.mission",
+    "quantexp.quant.flows.pt2e",
+    "quantexp.reports.plots",
     "quantexp.runner.single",
+    "quantexp.runner.sweep",
     "quantexp.runner.tracked",
 )
 
@@ -72,11 +90,17 @@ class CommandServer:
 
 
 def _serve() -> None:
+    import sqlalchemy.orm
+
     from quantexp.system import openmp
 
     openmp.share_cores()  # before torch is imported, as the command does
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # as the flows do, before they import torchao
     for name in PRELOADED:
         importlib.import_module(name)
+    sqlalchemy.orm.configure_mappers()  # otherwise each child does that for MLflow's tables
+    gc.collect()
+    gc.freeze()  # otherwise the children's collector touches, and so copies, all that they share
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         request = json.loads(line)
@@ -100,10 +124,21 @@ def _run(request: dict[str, object]) -> NoReturn:
 
     sys.argv = [str(__main__.__file__), *request["arguments"]]  # type: ignore[misc]
     sys.path[0] = str(request["folder"])
-    __main__.main()
-    sys.exit()
+    status = 0
+    try:
+        __main__.main()
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # to take apart all that was imported would need more time than most commands
 
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
         _serve()
+    os._exit(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -53,6 +54,16 @@ def workdir(tmp_path: Path, store_template: Path, monkeypatch: pytest.MonkeyPatc
     shutil.copy(store_template, tmp_path / "mlflow.db")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """Put the log of quantexp back, which Hydra configures where a command runs in this process."""
+    log = logging.getLogger("quantexp")
+    before = log.level, log.propagate, list(log.handlers)
+    yield
+    log.level, log.propagate, log.handlers = before
+    log.manager._clear_cache()
 
 
 @pytest.fixture
