@@ -141,8 +141,8 @@ def test_of_two_layers_one_alone_is_all_but_the_other(workdir: Path, small: Call
     "quant",
     [
         Dynamic(flow=Flow.torchao),
-        Static(flow=Flow.eager, calibration_examples=64),
-        Qat(flow=Flow.pt2e),
+        Static(flow=Flow.pt2e, calibration_examples=64),
+        Qat(flow=Flow.fx),
         *(WeightOnly(), FakeQuant(weight_bits=2)),
     ],
     ids=lambda quant: f"{quant.name}-{getattr(quant, 'flow', 'simulated')}",
