@@ -154,6 +154,23 @@ def test_a_command_that_is_interrupted_in_its_imports_ends_in_one_line(
     assert stdout == ""
 
 
+@pytest.mark.parametrize("command", ["doctor", "report", "reproduce"])
+def test_the_other_commands_end_in_one_line_too(workdir: Path, command: str) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", f"quantexp.{command}", *([] if command == "doctor" else ["some"])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until_it_listens(child)
+    child.send_signal(signal.SIGINT)
+    status, stdout, stderr = ended(child)
+    assert (status, stdout) == (130, "")
+    assert stderr.removeprefix("checking this machine ...\n") in (
+        f"quantexp{by}: interrupted\n" for by in ("", ".report")
+    )
+
+
 def test_an_interrupt_inside_generated_code_ends_with_130_too(tmp_path: Path) -> None:
     # What dataclasses and others generate runs in exec(): Python notes that an interrupt left it, and at its end would
     # kill itself with the signal, unless something else ran in exec() since.
