@@ -1,8 +1,8 @@
 """Interrupts: SIGTERM counts as Ctrl-C, and an interrupt that surfaces as another error is still an interrupt.
 
-An interrupt waits for the end of an import: one that is cut short may end in another error, and C++ that calls Python
-while it is loaded, as that of torch does, ends the process with SIGABRT when the call raises. And it is repeated until
-it arrives: what is raised where nothing can catch it, as in a callback, is lost.
+An interrupt during an import waits until the import ends. An import that is cut short may raise another error, or end
+the process with SIGABRT, as torch does where its C++ calls Python. An interrupt is repeated until `guard` sees it, as
+one that is raised in a callback is lost.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def listen() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     if TIMERS:
-        signal.signal(signal.SIGALRM, _interrupt)
+        signal.signal(signal.SIGALRM, _interrupt)  # by which an interrupt is repeated
 
 
 def requested() -> bool:
@@ -38,14 +38,10 @@ def requested() -> bool:
 
 @contextmanager
 def guard() -> Iterator[None]:
-    """Raise KeyboardInterrupt in place of any error after an interrupt, which has arrived then."""
+    """Raise KeyboardInterrupt in place of any error after an interrupt, and do not repeat the interrupt any more."""
     try:
         yield
-    except KeyboardInterrupt:
-        if requested():
-            _repeat_in(NEVER)
-        raise
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         if requested():
             _repeat_in(NEVER)
             raise KeyboardInterrupt from error

@@ -426,6 +426,17 @@ def test_a_profile_writes_nothing_on_the_screen() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_counting_tracing_and_checking_do_not_import_the_compiler() -> None:
+    code = (
+        "import sys, torch; from quantexp.checks.arithmetic import compare; from quantexp.quant.flows.fx import trace;"
+        "from quantexp.quant.inspection.account import account;"
+        "model, batch = torch.nn.Linear(4, 2), (torch.ones(2, 4),);"
+        "account(model, batch); trace(model, batch); compare(model, batch); assert 'torch._dynamo' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # Left as it was
 
 

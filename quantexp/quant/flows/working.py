@@ -33,12 +33,12 @@ KNOWN_WARNINGS = (
 def working(engine: Engine | None) -> Iterator[None]:
     """Use `engine`, if any, ignore the known warnings of the flows, and trace without stack traces.
 
-    To look up the first stack trace, torch imports its compiler, which takes as long as a run of a small network.
+    For the first stack trace torch imports its compiler, which takes seconds.
 
     Raises:
         QuantizationError: If torch does not support the engine on this machine.
     """
-    recorded_none = tracing.do_not_emit_stack_traces
+    before = tracing.do_not_emit_stack_traces
     with use_engine(engine), warnings.catch_warnings():
         for message in KNOWN_WARNINGS:
             warnings.filterwarnings("ignore", message=f".*{message}")
@@ -46,7 +46,7 @@ def working(engine: Engine | None) -> Iterator[None]:
         try:
             yield
         finally:
-            tracing.do_not_emit_stack_traces = recorded_none
+            tracing.do_not_emit_stack_traces = before
 
 
 def with_numbers_as_padding(model: nn.Module) -> nn.Module:

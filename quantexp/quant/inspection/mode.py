@@ -1,4 +1,4 @@
-"""What sees each operator that runs."""
+"""The base class of what sees each operator that runs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """See each operator that runs, without the compiler.
+    """See each operator that runs, without importing torch's compiler.
 
-    torch would keep its compiler away from `__torch_dispatch__`, and for that import it: two seconds in a process
-    that compiles nothing.
+    torch keeps its compiler away from `__torch_dispatch__`, and imports the compiler to do so. That takes seconds, also
+    in a process that compiles nothing.
     """
 
     def __init_subclass__(cls) -> None:
