@@ -4,7 +4,19 @@ from quantexp.config.benchmark import Benchmark, Lab, Paired
 from quantexp.config.experiment import GROUPS, OPTIONS, Experiment, affects, checked, no_pair
 from quantexp.config.inputs import Kind, Taken
 from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
-from quantexp.config.model import MODELS, CustomModel, Lenet5, Mlp, Model
+from quantexp.config.model import (
+    MODELS,
+    Bert,
+    CustomModel,
+    Family,
+    Lenet5,
+    Lstm,
+    Mlp,
+    Model,
+    Predicts,
+    Transformers,
+    Wav2Vec2,
+)
 from quantexp.config.option import NOTHING, RESULT, WEIGHTS, Affects, Option, Settings, names_of, option, plain
 from quantexp.config.quant import (
     METHODS,
@@ -30,6 +42,7 @@ from quantexp.config.task import (
     DataSource,
     EvaluationSplit,
     Mnist,
+    Sentences,
     Sst2,
     Task,
 )
@@ -52,6 +65,7 @@ __all__ = [
     "Affine",
     "Amp",
     "Benchmark",
+    "Bert",
     "ByLayer",
     "CalibrationSplit",
     "Compatibility",
@@ -68,6 +82,7 @@ __all__ = [
     "EvaluationSplit",
     "Experiment",
     "FakeQuant",
+    "Family",
     "Flow",
     "Goal",
     "Granularity",
@@ -75,6 +90,7 @@ __all__ = [
     "Lab",
     "Lenet5",
     "Local",
+    "Lstm",
     "Mlp",
     "Mnist",
     "Model",
@@ -83,6 +99,7 @@ __all__ = [
     "Optimizer",
     "Option",
     "Paired",
+    "Predicts",
     "Qat",
     "Quant",
     "Retry",
@@ -91,6 +108,7 @@ __all__ = [
     "Search",
     "Selective",
     "Sensitivity",
+    "Sentences",
     "Server",
     "Settings",
     "Single",
@@ -103,7 +121,9 @@ __all__ = [
     "Task",
     "Tracking",
     "Train",
+    "Transformers",
     "Unsupported",
+    "Wav2Vec2",
     "WeightOnly",
     "affects",
     "checked",

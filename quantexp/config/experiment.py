@@ -9,13 +9,22 @@ from typing import Any
 from quantexp.config.benchmark import Benchmark, Lab, Paired
 from quantexp.config.inputs import Kind
 from quantexp.config.levers import Start
-from quantexp.config.model import MODELS, Mlp, Model
+from quantexp.config.model import MODELS, Mlp, Model, Transformers
 from quantexp.config.option import NOTHING, RESULT, WEIGHTS, Affects, Option, Settings, option
 from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Qat, Quant, Static
 from quantexp.config.runtime import RUNTIMES, Eager, Runtime
 from quantexp.config.study import STUDIES, Single, Study
 from quantexp.config.sweep import SweepSettings
-from quantexp.config.task import TASKS, CalibrationSplit, DataRequest, DataSource, EvaluationSplit, Mnist, Task
+from quantexp.config.task import (
+    TASKS,
+    CalibrationSplit,
+    DataRequest,
+    DataSource,
+    EvaluationSplit,
+    Mnist,
+    Sentences,
+    Task,
+)
 from quantexp.config.tracking import Local, Server, Tracking
 from quantexp.config.train import Train
 from quantexp.system.errors import ConfigError, Mismatch
@@ -73,6 +82,8 @@ class Experiment(Settings):
         self.data_dir = self.data_dir or None  # the environment variable may be set and empty
         if isinstance(self.model, Mlp) and self.model.hidden is None:
             self.model = self.model.filled(hidden=list(self.task.hidden))
+        if isinstance(self.task, Sentences) and self.task.tokenizer is None and isinstance(self.model, Transformers):
+            self.task = self.task.filled(tokenizer=self.model.path)
         if (name := self.task.size_setting) and self.task.size is None:
             self.task = self.task.filled(**{name: self.model.size or self.task.usual_size})
         super().__post_init__()
@@ -197,6 +208,12 @@ class Experiment(Settings):
             yield Mismatch(
                 f"quant={self.quant.name} trains, and data=synthetic has no labels to train on",
                 "; use data=sample or data=full, or a method without training such as quant=static",
+            )
+        if self.labelled and not self.model.learns_labels:
+            yield Mismatch(
+                f"model={self.model.name} with model.predicts=token has an output for each token, and the labels of "
+                f"task={self.task.name} are of whole examples",
+                "; use data=synthetic, or model.predicts=class",
             )
         if not self.labelled and self.validation:
             yield (

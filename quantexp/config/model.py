@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from quantexp.config.inputs import Kind, Taken
@@ -21,6 +22,11 @@ class Model(Option):
     group: ClassVar[str] = "model"
     choice_affects: ClassVar[Affects] = WEIGHTS
     takes: ClassVar[tuple[Taken, ...] | None] = ()
+
+    @property
+    def learns_labels(self) -> bool:
+        """Whether its output is about the labels of a task, so that it can be trained on them."""
+        return True
 
     @property
     def size(self) -> int | None:
@@ -50,6 +56,102 @@ class Lenet5(Model):
     takes: ClassVar[tuple[Taken, ...] | None] = (Taken(Kind.image, size=32),)
 
 
+class Predicts(StrEnum):
+    """What an output is about: a class for the whole sequence, or the next token after each token."""
+
+    classes = "class"
+    tokens = "token"
+
+
+@dataclass
+class Lstm(Model):
+    """An embedding (of tokens), LSTM layers, and Linear on their mean; or on each state, as a language model does."""
+
+    name: ClassVar[str] = "lstm"
+    implementation: ClassVar[str] = "quantexp.models.lstm"
+    takes: ClassVar[tuple[Taken, ...] | None] = (Taken(Kind.tokens), Taken(Kind.sequence))
+
+    embedding: int = option("width of the embedding of tokens", 128, affects=WEIGHTS, at_least=1)
+    hidden: int = option("width of the LSTM layers", 128, affects=WEIGHTS, at_least=1)
+    layers: int = option("number of LSTM layers", 1, affects=WEIGHTS, at_least=1, at_most=64)
+    predicts: Predicts = option(
+        "class: of the whole sequence; token: the next one after each token, as a language model does",
+        Predicts.classes,
+        affects=WEIGHTS,
+    )
+
+    @property
+    def learns_labels(self) -> bool:
+        return self.predicts is Predicts.classes
+
+
+class Family(StrEnum):
+    """The architectures of `model=bert`."""
+
+    bert = "bert"
+    distilbert = "distilbert"
+
+
+@dataclass
+class Bert(Model):
+    """BERT or DistilBERT of Hugging Face with a head for classification, built with the sizes given here."""
+
+    name: ClassVar[str] = "bert"
+    implementation: ClassVar[str] = "quantexp.models.bert"
+    takes: ClassVar[tuple[Taken, ...] | None] = (Taken(Kind.tokens),)
+
+    family: Family = option("bert or distilbert", Family.bert, affects=WEIGHTS)
+    hidden: int = option("width of the layers", 128, affects=WEIGHTS, at_least=1)
+    layers: int = option("number of encoder layers", 2, affects=WEIGHTS, at_least=1, at_most=512)
+    heads: int = option("attention heads of a layer; they share its width", 2, affects=WEIGHTS, at_least=1)
+    feed_forward: int = option("width between the two Linear of a layer", 512, affects=WEIGHTS, at_least=1)
+    dropout: float = option("share of values set to zero while training", 0.1, affects=WEIGHTS, at_least=0, at_most=0.9)
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        yield from head_faults(self.hidden, self.heads)
+
+
+@dataclass
+class Wav2Vec2(Model):
+    """Wav2Vec 2.0 of Hugging Face with a head for classification, built with the sizes given here."""
+
+    name: ClassVar[str] = "wav2vec2"
+    implementation: ClassVar[str] = "quantexp.models.wav2vec2"
+    takes: ClassVar[tuple[Taken, ...] | None] = (Taken(Kind.waveform),)
+
+    channels: int = option("channels of the seven convolutions", 64, affects=WEIGHTS, at_least=1)
+    hidden: int = option("width of the encoder; a multiple of 16", 128, affects=WEIGHTS, at_least=16)
+    layers: int = option("number of encoder layers", 2, affects=WEIGHTS, at_least=1, at_most=512)
+    heads: int = option("attention heads of a layer; they share its width", 2, affects=WEIGHTS, at_least=1)
+    feed_forward: int = option("width between the two Linear of a layer", 512, affects=WEIGHTS, at_least=1)
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        yield from head_faults(self.hidden, self.heads)
+        if self.hidden % 16:
+            yield f"model.hidden must be a multiple of 16, the groups of a convolution, got {self.hidden}"
+
+
+@dataclass
+class Transformers(Model):
+    """A network in a folder of Hugging Face (config.json, safetensors), for sentences, images or sound."""
+
+    name: ClassVar[str] = "transformers"
+    implementation: ClassVar[str] = "quantexp.models.transformers"
+    takes: ClassVar[tuple[Taken, ...] | None] = (Taken(Kind.tokens), Taken(Kind.image), Taken(Kind.waveform))
+
+    path: str | None = option("the folder; without weights in it, they are random", None, affects=WEIGHTS)
+    freeze: bool = option(
+        "train only what the folder has no weights for, such as a new head; false: train all", True, affects=WEIGHTS
+    )
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        if not self.path:
+            yield "model=transformers needs a folder of Hugging Face, got none; give model.path=FOLDER"
+
+
 @dataclass
 class CustomModel(Model):
     """A network of your own: a class or a function, called as target(inputs=..., classes=..., **arguments)."""
@@ -73,4 +175,10 @@ class CustomModel(Model):
         yield from own_code_faults("model", self.target, self.arguments, given=("inputs", "classes"))
 
 
-MODELS: tuple[type[Model], ...] = (Mlp, Lenet5, CustomModel)
+def head_faults(hidden: int, heads: int) -> Iterator[str]:
+    """Yield the fault of a width that attention heads cannot share."""
+    if heads >= 1 and hidden % heads:
+        yield f"model.hidden must be a multiple of model.heads, got {hidden} and {heads}"
+
+
+MODELS: tuple[type[Model], ...] = (Mlp, Lenet5, Lstm, Bert, Wav2Vec2, Transformers, CustomModel)

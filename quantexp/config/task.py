@@ -68,7 +68,6 @@ class Task(Option):
     choice_affects: ClassVar[Affects] = WEIGHTS
     gives: ClassVar[tuple[Kind, ...] | None] = ()
     data: ClassVar[tuple[DataSource, ...]] = tuple(DataSource)
-    class_names: ClassVar[tuple[str, ...]] = ()  # where classes have names beside their numbers
     size_setting: ClassVar[str | None] = None
     usual_size: ClassVar[int] = 0
     sources: ClassVar[str] = ""
@@ -106,21 +105,32 @@ class Mnist(Task):
 
 
 @dataclass
-class Sst2(Task):
-    """Movie-review sentences, positive or negative: 67,349 to train on, 872 to test, as bags of words."""
+class Sentences(Task):
+    """Sentences with a label: as bags of words, or as tokens for networks that take them in order."""
 
-    name: ClassVar[str] = "sst2"
-    implementation: ClassVar[str] = "quantexp.tasks.sst2"
-    sources: ClassVar[str] = "quantexp.tasks.sources.sst2"
-    gives: ClassVar[tuple[Kind, ...] | None] = (Kind.features,)
-    class_names: ClassVar[tuple[str, ...]] = ("negative", "positive")
+    gives: ClassVar[tuple[Kind, ...] | None] = (Kind.features, Kind.tokens)
 
     hidden: list[int] = option(
         "widths of the default network's hidden layers", [256, 256, 256], affects=WEIGHTS, at_least=1
     )
     vocabulary: int = option(
-        "how many of the most frequent training words are counted", 5000, affects=WEIGHTS, at_least=1
+        "how many of the most frequent training words are counted, or have tokens", 5000, affects=WEIGHTS, at_least=1
     )
+    length: int = option("tokens of a sentence; more are cut off", 64, affects=WEIGHTS, at_least=1, at_most=65536)
+    tokenizer: str | None = option(
+        "tokenizer.json of Hugging Face, or the folder with it; null: that of model.path, or else words",
+        None,
+        affects=WEIGHTS,
+    )
+
+
+@dataclass
+class Sst2(Sentences):
+    """Movie-review sentences, positive or negative: 67,349 to train on, 872 to test."""
+
+    name: ClassVar[str] = "sst2"
+    implementation: ClassVar[str] = "quantexp.tasks.sst2"
+    sources: ClassVar[str] = "quantexp.tasks.sources.sst2"
 
 
 @dataclass

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from quantexp.config import Kind, Model, Taken, Task, no_pair
+from quantexp.config import Bert, Kind, Model, Taken, Task, Transformers, Wav2Vec2, no_pair
+from quantexp.models import folder
 from quantexp.results import InputSpec
+from quantexp.system.extras import require
 from quantexp.system.implementation import resolve
 
 if TYPE_CHECKING:
@@ -24,7 +26,11 @@ def build(model: Model, inputs: Sequence[InputSpec], classes: int) -> nn.Module:
 
 
 def check(model: Model) -> None:
-    """Check, without importing torch, that the code of a network exists. Raises ConfigError."""
+    """Check, without importing torch, that what a network is built from exists. Raises ConfigError."""
+    if isinstance(model, Bert | Wav2Vec2 | Transformers):
+        require("transformers", f"model={model.name}")
+    if isinstance(model, Transformers):
+        folder.check(model)
     if model.takes is None:
         from quantexp.system import own_code
 
@@ -32,8 +38,17 @@ def check(model: Model) -> None:
 
 
 def source(model: Model) -> dict[str, str]:
-    """Return what identifies a network besides its settings: a digest of the code if it is the user's."""
-    return {} if model.takes is not None else {"source": resolve(model.implementation).source(model)}
+    """Return what identifies a network besides its settings: a digest of the user's code, or of the user's files."""
+    if model.takes is None:
+        return {"source": resolve(model.implementation).source(model)}
+    if isinstance(model, Transformers):
+        return {"path": folder.digest(model)}  # in place of the path itself
+    return {}
+
+
+def configuration(model: Model) -> str:
+    """Return the configuration of Hugging Face that a network is built from; empty if it has none."""
+    return folder.configuration(model) if isinstance(model, Transformers) else ""
 
 
 def kind(task: Task, gives: Sequence[Kind], model: Model) -> Kind:

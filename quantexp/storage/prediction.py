@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from quantexp import tasks
 from quantexp.config import Kind, Task
 from quantexp.system.errors import ModelError
 from quantexp.tasks.inputs import Batch
+from quantexp.tasks.preparation import Preparation
 from quantexp.training.loop import PREDICT_BATCH
 
 
@@ -32,15 +32,15 @@ class StoredModel(nn.Module):
         network: Called as `network(*batch)`; returns logits of shape (batch, classes).
         task: Prepares raw inputs; None if the network was stored without a task.
         kind: The kind of input that the task prepares.
-        vocabulary: The words that the task counts, in the order of the features.
+        preparation: What the task needs besides its settings, and the names of the classes.
     """
 
-    def __init__(self, network: nn.Module, task: Task | None, kind: Kind, vocabulary: Sequence[str]) -> None:
+    def __init__(self, network: nn.Module, task: Task | None, kind: Kind, preparation: Preparation) -> None:
         super().__init__()
         self.network = network
         self.task = task
         self.kind = kind
-        self.vocabulary = tuple(vocabulary)
+        self.preparation = preparation
 
     def forward(self, *batch: Tensor) -> Tensor:
         logits: Tensor = self.network(*batch)
@@ -65,13 +65,13 @@ class StoredModel(nn.Module):
                 "raw inputs need the task of the model, but it was stored without a task, or was loaded without trust; "
                 "call the model on tensors, or load it with trust=True"
             )
-        batch, single = tasks.encode(self.task, self.kind, raw, self.vocabulary)
+        batch, single = tasks.encode(self.task, self.kind, raw, self.preparation)
         pieces = zip(*(torch.split(tensor, PREDICT_BATCH) for tensor in batch), strict=True)
         predictions = [prediction for piece in pieces for prediction in self._predictions(piece)]
         return predictions[0] if single else predictions
 
     def _predictions(self, batch: Batch) -> list[Prediction]:
-        names = self.task.class_names if self.task else ()
+        names = self.preparation.class_names
         logits = self(*batch)
         rows = zip(logits.argmax(1).tolist(), logits.double().softmax(1).tolist(), strict=True)
         return [

@@ -2,7 +2,7 @@
 
 options         task, model, quant and precision, each option with its name and settings
 inputs          an InputSpec for each input tensor of the network
-output          the number of classes
+output          the number of classes, and their names if they have any
 preprocessing   the kind of input that the task prepares from raw inputs
 runtime         its name, the form of the network for it, and the batch sizes it was prepared for (empty: any)
 attributes      numbers that the network has outside its state, by module and name
@@ -18,21 +18,31 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quantexp import models
 from quantexp.config import Experiment, Kind, Option, plain
 from quantexp.results import InputSpec
 from quantexp.state.checkpoint import RECIPE, SAFE_STATE, sha256
 from quantexp.system.environment import describe
 from quantexp.system.errors import ModelError
 from quantexp.tasks.data import TaskData
+from quantexp.tasks.preparation import Preparation
 
 VOCABULARY, TORCH_STATE = "vocabulary.txt", "state.pt"
+TOKENIZER, CONFIGURATION = "tokenizer.json", "config.json"  # the names that Hugging Face gives them
 FILES = {
     RECIPE: 2**20,
     VOCABULARY: 2**26,
+    TOKENIZER: 2**26,
+    CONFIGURATION: 2**20,
     SAFE_STATE: 2**33,
     TORCH_STATE: 2**33,
 }  # the largest size in bytes that is downloaded
-ROLES = {"state": (SAFE_STATE, TORCH_STATE), "vocabulary": (VOCABULARY,)}  # with the allowed file names
+ROLES = {  # with the allowed file names
+    "state": (SAFE_STATE, TORCH_STATE),
+    "vocabulary": (VOCABULARY,),
+    "tokenizer": (TOKENIZER,),
+    "configuration": (CONFIGURATION,),
+}
 FORMAT = 4
 FIELDS = ("format", "options", "inputs", "output", "preprocessing", "runtime", "attributes", "versions", "files")
 FIELDS_3 = ("format", "task", "model", "quant", "precision", "inputs", "classes")  # of format 3
@@ -44,7 +54,8 @@ class Recipe:
     """The description from which a stored network is rebuilt and its inputs are prepared.
 
     `task`, `model` and `quant` are the settings of an option, with its name. `task` may be empty: then the network
-    cannot predict on raw inputs. `kind` is the kind of input that it takes. `files` has the file names by role.
+    cannot predict on raw inputs. `kind` is the kind of input that it takes. `tokenizer` and `configuration` are the
+    contents of files of Hugging Face, empty where there are none. `files` has the file names by role.
     """
 
     task: dict[str, Any]
@@ -55,6 +66,9 @@ class Recipe:
     classes: int
     kind: str = Kind.features.value
     vocabulary: tuple[str, ...] = ()
+    tokenizer: str = ""
+    configuration: str = ""
+    class_names: tuple[str, ...] = ()
     runtime: str = "eager"
     target: str = "kernels"
     batch_sizes: tuple[int, ...] = ()
@@ -65,7 +79,7 @@ class Recipe:
     @classmethod
     def of(cls, experiment: Experiment, data: TaskData, kind: Kind) -> Recipe:
         """Return the recipe of the final network of an experiment."""
-        wordless = hasattr(experiment.task, "vocabulary") and not data.vocabulary  # as random inputs are
+        wordless = hasattr(experiment.task, "vocabulary") and not (data.vocabulary or data.tokenizer)  # random inputs
         return cls(
             task={} if wordless else _described(experiment.task),
             model=_described(experiment.model),
@@ -75,18 +89,32 @@ class Recipe:
             classes=data.classes,
             kind=kind.value,
             vocabulary=data.vocabulary,
+            tokenizer=data.tokenizer,
+            configuration=models.configuration(experiment.model),
+            class_names=data.class_names,
             runtime=experiment.runtime.name,
             target=experiment.runtime.target,
             versions={name: describe().packages[name] for name in PACKAGES},
         )
 
+    @property
+    def preparation(self) -> Preparation:
+        """What prepares raw inputs, besides the settings of the task."""
+        return Preparation(self.inputs, self.vocabulary, self.tokenizer, self.class_names)
+
 
 def write(folder: Path, recipe: Recipe, state: str) -> None:
     """Write the recipe of a network whose state is in the file `state` of `folder`. Raises OSError."""
     files = {"state": state}
-    if recipe.vocabulary:
-        (folder / VOCABULARY).write_bytes("\n".join(recipe.vocabulary).encode())
-        files["vocabulary"] = VOCABULARY
+    texts = {
+        "vocabulary": (VOCABULARY, "\n".join(recipe.vocabulary)),
+        "tokenizer": (TOKENIZER, recipe.tokenizer),
+        "configuration": (CONFIGURATION, recipe.configuration),
+    }
+    for role, (name, text) in texts.items():
+        if text:
+            (folder / name).write_bytes(text.encode())
+            files[role] = name
     described = {
         "format": FORMAT,
         "options": {
@@ -96,7 +124,7 @@ def write(folder: Path, recipe: Recipe, state: str) -> None:
             "precision": recipe.precision,
         },
         "inputs": [asdict(spec) for spec in recipe.inputs],
-        "output": {"classes": recipe.classes},
+        "output": {"classes": recipe.classes, "names": list(recipe.class_names)},
         "preprocessing": {"kind": recipe.kind},
         "runtime": {"name": recipe.runtime, "target": recipe.target, "batch_sizes": list(recipe.batch_sizes)},
         "attributes": recipe.attributes,
@@ -133,6 +161,9 @@ def read(folder: Path) -> Recipe:
         classes=int(described["output"]["classes"]),
         kind=Kind(described["preprocessing"]["kind"]).value,
         vocabulary=_vocabulary(folder) if "vocabulary" in files else (),
+        tokenizer=_text(folder, files, "tokenizer"),
+        configuration=_text(folder, files, "configuration"),
+        class_names=_class_names(described["output"]),
         runtime=str(runtime["name"]),
         target=str(runtime["target"]),
         batch_sizes=tuple(int(size) for size in runtime["batch_sizes"]),
@@ -174,6 +205,18 @@ def _files(described: Mapping[str, Any], folder: Path) -> dict[str, str]:
         if sha256(folder / file["name"]) != file["sha256"]:
             raise ValueError(f"{file['name']} is not the file that was stored")
     return {role: str(file["name"]) for role, file in described.items()}
+
+
+def _text(folder: Path, files: Mapping[str, str], role: str) -> str:
+    return (folder / files[role]).read_bytes().decode() if role in files else ""
+
+
+def _class_names(output: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the classes, empty where they are only numbers. Raises ValueError."""
+    names = tuple(output.get("names", ()))
+    if names and (len(names) != int(output["classes"]) or not all(isinstance(name, str) for name in names)):
+        raise ValueError(f"the names of {output['classes']} classes must be as many texts, got {len(names)}: {names!r}")
+    return names
 
 
 def _vocabulary(folder: Path) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """A quantized network on disk: its state, and a recipe in JSON from which its structure is rebuilt.
 
     recipe.json         how to rebuild the network, see recipe.py
-    vocabulary.txt      the words that the task counts, one per line; only if the task counts words
+    vocabulary.txt      the words that the task counts or numbers, one per line; only if there are any
+    tokenizer.json      the tokenizer of Hugging Face, if the task has one
+    config.json         the configuration of Hugging Face, if the network is built from one
     state.safetensors   the state dict, if it consists of plain tensors or can be split into them
     state.pt            the state dict otherwise (quantized tensors), read with `weights_only=True`
 
@@ -35,6 +37,7 @@ from quantexp.storage.prediction import StoredModel
 from quantexp.storage.recipe import TORCH_STATE, Recipe, read, write
 from quantexp.system.errors import ConfigError, ModelError, QuantizationError
 from quantexp.tasks.inputs import examples
+from quantexp.tasks.preparation import Preparation
 
 T = TypeVar("T", bound=Option)
 
@@ -89,7 +92,7 @@ def _read(folder: Path, trust: bool) -> StoredModel:
         recipe = read(folder)
         task, kind = _task(recipe, trust), Kind(recipe.kind)
         methods = (*METHODS, *_loaded(Quant)) if trust else METHODS
-        quant, network = _option(recipe.quant, methods), _network(recipe.model, trust)
+        quant, network = _option(recipe.quant, methods), _network(_located(recipe, folder), trust)
         state = _state(folder / recipe.files["state"])
         with use_engine(quant.packs_for), torch.random.fork_rng(devices=[]):
             if not trust:
@@ -97,7 +100,7 @@ def _read(folder: Path, trust: bool) -> StoredModel:
             model = _structure(quant, network, recipe)
             fill(model, state)
             attributes.restore_numbers(model, recipe.attributes)
-    return StoredModel(model.eval(), task, kind, recipe.vocabulary).eval()
+    return StoredModel(model.eval(), task, kind, _preparation(recipe, task)).eval()
 
 
 @contextmanager
@@ -123,13 +126,24 @@ def _task(recipe: Recipe, trust: bool) -> Task | None:
         return task if trust else None  # only raw inputs need the code of the user
     provided, expected = (
         " and ".join("x".join(map(str, spec.measured)) for spec in specs)
-        for specs in (tasks.specs(task, Kind(recipe.kind), recipe.vocabulary), recipe.inputs)
+        for specs in (tasks.specs(task, Kind(recipe.kind), recipe.preparation), recipe.inputs)
     )
     if provided != expected:
         raise ValueError(f"{task.name} provides inputs of shape {provided}, the network takes {expected}")
-    if task.class_names and len(task.class_names) != recipe.classes:
-        raise ValueError(f"{task.name} has {len(task.class_names)} classes, the network has {recipe.classes}")
     return task
+
+
+def _preparation(recipe: Recipe, task: Task | None) -> Preparation:
+    """Return what the task needs; older recipes do not have the names of the classes. Raises ValueError."""
+    names = recipe.class_names or (tasks.class_names(task) if task else ())
+    if names and len(names) != recipe.classes:
+        raise ValueError(f"{task.name if task else 'it'} has {len(names)} classes, the network has {recipe.classes}")
+    return replace(recipe.preparation, class_names=names)
+
+
+def _located(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """Return the settings of the network, with the folder of its configuration, if it has one, in place of `path`."""
+    return {**recipe.model, "path": str(folder)} if recipe.configuration else recipe.model
 
 
 def _check_parameter_count(network: Model, recipe: Recipe, folder: Path) -> None:

@@ -4,9 +4,9 @@ There is one module for each task, with the functions
 
     load(task, kind, request)            the splits, with that kind of input
     inputs(task, kind)                   the InputSpecs of a network, known without data
-    counts(words)                        the same for a task that counts words, with a vocabulary of that size
+    specs(task, kind, preparation)       the same once the data were read; only where they decide it
     classes(task)                        the number of classes, known without data
-    encode(task, kind, raw, vocabulary)  raw inputs, prepared as `load` does; a single input is a batch of one
+    encode(task, kind, raw, preparation) raw inputs, prepared as `load` does; a single input is a batch of one
 
 The data set that was loaded last stays in memory, because most runs of a sweep use the same one.
 """
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from quantexp.results import InputSpec
     from quantexp.tasks.data import TaskData
     from quantexp.tasks.files import Source
+    from quantexp.tasks.preparation import Preparation
 
 _last_loaded: tuple[object, TaskData] | None = None  # with its key
 
@@ -68,14 +69,19 @@ def load(task: Task, kind: Kind, request: DataRequest) -> TaskData:
     return replace(data, calibration=calibration_split(data.train, data.test, request))
 
 
-def specs(task: Task, kind: Kind, vocabulary: tuple[str, ...]) -> tuple[InputSpec, ...]:
-    """Return the InputSpecs of a network; `vocabulary` holds the words if the task counts words."""
+def specs(task: Task, kind: Kind, preparation: Preparation) -> tuple[InputSpec, ...]:
+    """Return the InputSpecs of a network for data that were read."""
     module = resolve(task.implementation)
-    counts = getattr(module, "counts", None)
-    inputs: tuple[InputSpec, ...] = counts(len(vocabulary)) if counts else module.inputs(task, kind)
+    found = getattr(module, "specs", None)
+    inputs: tuple[InputSpec, ...] = found(task, kind, preparation) if found else module.inputs(task, kind)
     return inputs
 
 
-def encode(task: Task, kind: Kind, raw: Any, vocabulary: tuple[str, ...]) -> Any:
+def class_names(task: Task) -> tuple[str, ...]:
+    """Return the names of the classes where they are known without data, in the order of the labels."""
+    return tuple(getattr(resolve(task.implementation), "CLASS_NAMES", ()))
+
+
+def encode(task: Task, kind: Kind, raw: Any, preparation: Preparation) -> Any:
     """Prepare raw inputs as `load` does; return the batch, and whether `raw` was a single input. Raises ModelError."""
-    return resolve(task.implementation).encode(task, kind, raw, vocabulary)
+    return resolve(task.implementation).encode(task, kind, raw, preparation)

@@ -30,6 +30,7 @@ from quantexp.system.errors import ConfigError, ModelError
 from quantexp.tasks.data import Split, TaskData, Tensors, calibration_split, held_out
 from quantexp.tasks.inputs import Batch, described
 from quantexp.tasks.objectives.classification import Classification
+from quantexp.tasks.preparation import Preparation
 
 BATCH = 256  # examples of a `Split` of the user that are checked together
 
@@ -77,6 +78,7 @@ def load(task: CustomTask, kind: Kind, request: DataRequest) -> TaskData:
         inputs=inputs,
         classes=classes,
         objective=getattr(own, "objective", None) or Classification(classes),
+        class_names=_class_names(own),
         fingerprint=fingerprint,
         origin=str(task.target),
         validation=validation,
@@ -105,7 +107,7 @@ def classes(task: CustomTask) -> int:
     return found
 
 
-def encode(task: CustomTask, kind: Kind, raw: Any, vocabulary: Sequence[str]) -> tuple[Batch, bool]:
+def encode(task: CustomTask, kind: Kind, raw: Any, preparation: Preparation) -> tuple[Batch, bool]:
     """Prepare raw inputs with the user's `encode`. Raises ModelError."""
     own = _built(task, DataRequest())
     if not hasattr(own, "encode"):
@@ -253,6 +255,10 @@ def _classes(task: CustomTask, own: Any, train: Split, test: Split) -> int:
                 f"labels of {name}() of task.target={task.target} must be from 0 to {classes - 1}, got {low} to {high}"
             )
     return classes
+
+
+def _class_names(own: Any) -> tuple[str, ...]:
+    return tuple(map(str, getattr(own, "class_names", ())))
 
 
 def _fingerprint(task: CustomTask, own: Any, train: Split, test: Split) -> str:

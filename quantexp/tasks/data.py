@@ -1,7 +1,7 @@
 """The data of a task: its splits, with a description of the inputs and a fingerprint of the content.
 
 A split makes batches from row indices and keeps its examples in their smallest form: images as uint8, sentences as
-word indices. The inputs of the network are computed batch by batch.
+numbers of words. The inputs of the network are computed batch by batch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from quantexp.system.errors import ConfigError
 from quantexp.system.host import give_way
 from quantexp.tasks.inputs import Batch
 from quantexp.tasks.objectives import Objective
+from quantexp.tasks.preparation import Preparation
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,14 @@ class Split:
             give_way()
             yield self.inputs(rows), rows
 
+    def for_training(self, batch: Batch) -> Batch:
+        """Return a batch as a network is trained on it, such as with augmented images; by default as it is."""
+        return batch
+
+    def shortened(self, batch: Batch) -> Batch:
+        """Return a batch without what is padding in all its examples; by default as it is."""
+        return batch
+
     def first(self, size: int, skipping: int = 0) -> Batch:
         """Return `size` examples, from number `skipping` on; after the last example it continues at 0."""
         return self.inputs((torch.arange(size) + skipping) % len(self))
@@ -67,7 +76,7 @@ class Tensors(Split):
         return tuple(tensor[rows] for tensor in self.values)
 
     def take(self, rows: Tensor) -> Tensors:
-        return Tensors(_taken_rows(self.labels, rows), self.inputs(rows))
+        return Tensors(taken_rows(self.labels, rows), self.inputs(rows))
 
 
 @dataclass(frozen=True)
@@ -91,35 +100,7 @@ class Images(Split):
         return (images.flatten(1) if self.flat else images,)
 
     def take(self, rows: Tensor) -> Images:
-        return Images(_taken_rows(self.labels, rows), self.pixels[rows], self.mean, self.std, self.flat)
-
-
-@dataclass(frozen=True)
-class BagOfWords(Split):
-    """Sentences as the vocabulary indices of their words; the word counts are computed when a batch is made.
-
-    Sentence i is `words[starts[i] : starts[i + 1]]`, without the words outside the vocabulary.
-    """
-
-    words: Tensor  # (words of all sentences,), int64
-    starts: Tensor  # (examples + 1,), int64
-    vocabulary: int
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def inputs(self, rows: Tensor) -> Batch:
-        lengths = self.starts[rows + 1] - self.starts[rows]
-        line = torch.repeat_interleave(torch.arange(len(rows)), lengths)
-        first = torch.repeat_interleave(self.starts[rows] - (lengths.cumsum(0) - lengths), lengths)
-        cell = line * self.vocabulary + self.words[first + torch.arange(len(line))]
-        counts = torch.zeros(len(rows) * self.vocabulary)
-        return (counts.scatter_add_(0, cell, torch.ones(len(cell))).view(len(rows), self.vocabulary),)
-
-    def take(self, rows: Tensor) -> BagOfWords:
-        pieces = [self.words[self.starts[row] : self.starts[row + 1]] for row in rows.tolist()]
-        starts = torch.tensor([0, *(len(piece) for piece in pieces)]).cumsum(0)
-        return BagOfWords(_taken_rows(self.labels, rows), torch.cat(pieces), starts, self.vocabulary)
+        return Images(taken_rows(self.labels, rows), self.pixels[rows], self.mean, self.std, self.flat)
 
 
 @dataclass(frozen=True)
@@ -130,8 +111,8 @@ class TaskData:
     measured.
 
     `inputs` describes the inputs of the network, `classes` is the width of its output. `fingerprint` is a SHA-256 of
-    the content that was read, `origin` says in words where it came from. `vocabulary` holds the words that are counted,
-    in the order of the features; it is empty for tasks that count no words.
+    the content that was read, `origin` says in words where it came from. `vocabulary`, `tokenizer` and `class_names`
+    are those of a Preparation.
     """
 
     train: Split
@@ -143,6 +124,8 @@ class TaskData:
     fingerprint: str
     origin: str
     vocabulary: tuple[str, ...] = ()
+    tokenizer: str = ""
+    class_names: tuple[str, ...] = ()
     validation: Split | None = None
     evaluation: EvaluationSplit = EvaluationSplit.test
 
@@ -156,6 +139,11 @@ class TaskData:
                 "evaluation=validation needs examples that are held out of train, there are none; set validation"
             )
         return self.validation
+
+    @property
+    def preparation(self) -> Preparation:
+        """What prepares raw inputs, besides the settings of the task."""
+        return Preparation(self.inputs, self.vocabulary, self.tokenizer, self.class_names)
 
     @property
     def example(self) -> Batch:
@@ -216,5 +204,6 @@ def digest(parts: Mapping[str, bytes]) -> str:
     return sha.hexdigest()
 
 
-def _taken_rows(labels: Tensor | None, rows: Tensor) -> Tensor | None:
+def taken_rows(labels: Tensor | None, rows: Tensor) -> Tensor | None:
+    """Return the labels of these rows."""
     return None if labels is None else labels[rows]

@@ -10,7 +10,6 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from quantexp.tasks.data import Images, TaskData, calibration_split, digest, hel
 from quantexp.tasks.files import read_bytes
 from quantexp.tasks.inputs import Batch
 from quantexp.tasks.objectives.classification import Classification
+from quantexp.tasks.preparation import Preparation
 from quantexp.tasks.sources import MNIST, MNIST_NAMES, MNIST_RAW
 
 MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to [0, 1]
@@ -92,14 +92,14 @@ def crop(images: Tensor, side: int) -> Tensor:
     return images[:, None, edge : edge + side, edge : edge + side].contiguous()
 
 
-def encode(task: Mnist, kind: Kind, raw: Any, vocabulary: Sequence[str]) -> tuple[Batch, bool]:
+def encode(task: Mnist, kind: Kind, raw: Any, preparation: Preparation) -> tuple[Batch, bool]:
     """Prepare raw images: (28, 28) gives a batch of one and True, (n, 28, 28) a batch of n and False.
 
     Args:
         task: Has the size of the crop.
         kind: The input that the network takes.
         raw: An array, a tensor or nested lists of integers from 0 to 255, bright digits on a dark background.
-        vocabulary: Not used.
+        preparation: Not used.
 
     Raises:
         ModelError: If `raw` has another form.

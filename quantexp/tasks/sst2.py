@@ -1,30 +1,24 @@
-"""SST-2: labelled sentences as bags of words, counts over the most frequent training words.
+"""SST-2: labelled sentences, as bags of words or as tokens.
 
-Words are separated by spaces. Ties in frequency are broken by first appearance, so that the vocabulary is the same
-everywhere. Like the test split, sentences that are held out for validation do not contribute to the vocabulary. The
-sample is a set of sentences written for quantexp.
+Like the test split, sentences that are held out for validation do not contribute to the vocabulary. The sample is a
+set of sentences written for quantexp.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from quantexp.config import DataRequest, DataSource, Kind, Sst2
-from quantexp.results import InputSpec
-from quantexp.system.errors import DataError, ModelError
-from quantexp.tasks.data import BagOfWords, TaskData, calibration_split, digest, held_out
+from quantexp.system.errors import DataError
+from quantexp.tasks import words
+from quantexp.tasks.data import Split, TaskData, calibration_split, digest, held_out
 from quantexp.tasks.files import read_bytes
-from quantexp.tasks.inputs import Batch
 from quantexp.tasks.objectives.classification import Classification
 from quantexp.tasks.sources import SST2
 
-CLASSES = 2
+CLASS_NAMES = ("negative", "positive")
+CLASSES = len(CLASS_NAMES)
 
 Rows = list[tuple[str, int]]
 
@@ -39,58 +33,35 @@ def load(task: Sst2, kind: Kind, request: DataRequest) -> TaskData:
     content = {name: read_bytes(folder / f"{name}.tsv") for name in ("train", "dev")}
     train, dev = (parse_tsv(content[name], folder / f"{name}.tsv") for name in ("train", "dev"))
     training, validation = ([train[row] for row in rows.tolist()] for rows in held_out(len(train), request))
-    frequencies = Counter(word for sentence, _ in training for word in sentence.split())
-    vocabulary = {word: index for index, (word, _) in enumerate(frequencies.most_common(task.vocabulary))}
-    bags, test = bag_of_words(training, vocabulary), bag_of_words(dev, vocabulary)
+    preparation = words.learned(task, kind, [sentence for sentence, _ in training])
+
+    def made(rows: Rows) -> Split:
+        sentences, labels = zip(*rows, strict=True)
+        return words.split(task, kind, sentences, labels, preparation)
+
+    learning, test = made(training), made(dev)
     return TaskData(
-        bags,
-        calibration_split(bags, test, request),
+        learning,
+        calibration_split(learning, test, request),
         test,
-        inputs=counts(len(vocabulary)),
+        inputs=preparation.inputs,
         classes=CLASSES,
         objective=Classification(CLASSES),
-        fingerprint=digest(content),
+        fingerprint=words.fingerprint(digest(content), preparation),
         origin=origin,
-        vocabulary=tuple(vocabulary),
-        validation=bag_of_words(validation, vocabulary) if validation else None,
+        vocabulary=preparation.vocabulary,
+        tokenizer=preparation.tokenizer,
+        class_names=CLASS_NAMES,
+        validation=made(validation) if validation else None,
     )
 
 
-def inputs(task: Sst2, kind: Kind) -> tuple[InputSpec, ...]:
-    """Return the only input: the count of each word of the vocabulary, as float32."""
-    return counts(task.vocabulary)
+inputs, specs, encode = words.expected, words.specs, words.encode
 
 
 def classes(task: Sst2) -> int:
     """Return 2: negative and positive."""
     return CLASSES
-
-
-def encode(task: Sst2, kind: Kind, raw: Any, vocabulary: Sequence[str]) -> tuple[Batch, bool]:
-    """Count the words of raw sentences: a str gives a batch of one and True, a list of n a batch of n and False.
-
-    Raises:
-        ModelError: If `raw` has another form.
-    """
-    sentences = [raw] if isinstance(raw, str) else raw
-    rule = "raw inputs of sst2 must be a sentence, or a list of at least one sentence, each a str"
-    if not isinstance(sentences, list | tuple) or not sentences:
-        raise ModelError(f"{rule}; got {repr(raw)[:80]}")
-    if wrong := [sentence for sentence in sentences if not isinstance(sentence, str)]:
-        raise ModelError(f"{rule}; the list contains {repr(wrong[0])[:80]}")
-    counted = bag_of_words([(sentence, 0) for sentence in sentences], {w: n for n, w in enumerate(vocabulary)})
-    return counted.inputs(torch.arange(len(sentences))), isinstance(raw, str)
-
-
-def bag_of_words(rows: Rows, vocabulary: dict[str, int]) -> BagOfWords:
-    """Return a split of these sentences; words outside the vocabulary are ignored."""
-    found = [[vocabulary[word] for word in sentence.split() if word in vocabulary] for sentence, _ in rows]
-    return BagOfWords(
-        labels=torch.tensor([label for _, label in rows]),
-        words=torch.tensor([index for sentence in found for index in sentence], dtype=torch.int64),
-        starts=torch.tensor([0, *map(len, found)]).cumsum(0),
-        vocabulary=len(vocabulary),
-    )
 
 
 def parse_tsv(content: bytes, path: Path) -> Rows:
@@ -125,8 +96,3 @@ def parse_tsv(content: bytes, path: Path) -> Rows:
     if not rows:
         raise DataError(f"{path}: contains no sentences")
     return rows
-
-
-def counts(words: int) -> tuple[InputSpec, ...]:
-    """Return the only input for a vocabulary of that many words: the count of each word, as float32."""
-    return (InputSpec("counts", (words,), "float32", 0.0, 1.0),)

@@ -51,6 +51,7 @@ def fit(
     label: str,
     autocast: torch.dtype | None = None,
     on_step: Callable[[int, int], None] | None = None,
+    shorten: bool = True,
 ) -> Training:
     """Train `model` in place, and leave it on the CPU in evaluation mode.
 
@@ -62,6 +63,8 @@ def fit(
         seed: Determines the order of the batches and the random numbers of the network.
         label: The text of the progress bar.
         autocast: Use autocast with this dtype; with float16 the loss is scaled.
+        shorten: Leave out what is padding in all examples of a batch; not for a network that was captured for one
+            length.
         on_step: Called before each step with its number, from 0, and the total number of steps.
 
     Raises:
@@ -90,6 +93,7 @@ def fit(
             for batch, rows in data.batches(sizes, torch.randperm(len(data), generator=order)):
                 if on_step is not None:
                     on_step(curve.step, steps)
+                batch = data.for_training(data.shortened(batch) if shorten else batch)
                 curve.add(take_step(batch, labels[rows]), len(rows))
         seconds = time.perf_counter() - started
     model.cpu().eval()

@@ -106,7 +106,7 @@ def test_a_perceptron_of_sentences_is_read_with_its_words_and_predicts_the_same(
     state = mlp(5, 6, 2)
     task = {"name": "sst2", "hidden": [256, 256, 256], "vocabulary": 5000}
     model = load(write(tmp_path / "model", state, WORDS, task=task, inputs=5, classes=2))
-    assert model.vocabulary == WORDS
+    assert model.preparation.vocabulary == WORDS
     counts = torch.tensor([[0.0, 0.0, 2.0, 1.0, 0.0], [1.0, 0.0, 0.0, 0.0, 1.0]])
     torch.testing.assert_close(given(model, counts), by_hand(state, counts))
     assert labels(model, ["a film film", "naïve fine unheard"]) == by_hand(state, counts).argmax(1).tolist()

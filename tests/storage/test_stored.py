@@ -221,7 +221,7 @@ def test_a_file_that_was_changed_is_refused_by_its_name(worded: Path) -> None:
         with pytest.raises(ModelError, match=rf"is damaged .*{name} is not the file that was stored"):
             load(worded)
         (worded / name).write_bytes(content)
-    assert len(load(worded).vocabulary) == 50
+    assert len(load(worded).preparation.vocabulary) == 50
 
 
 @pytest.mark.parametrize(
@@ -376,7 +376,7 @@ def test_words_of_any_script_are_read_as_they_were_written(worded: Path) -> None
     words = ["naïve", "映画", "🎬", "\ufeffbom", "it's", *(f"w{i}" for i in range(45))]
     (worded / "vocabulary.txt").write_bytes("\n".join(words).encode())
     sign(worded)
-    assert load(worded).vocabulary == tuple(words)
+    assert load(worded).preparation.vocabulary == tuple(words)
 
 
 VOCABULARIES: dict[str, tuple[bytes, str]] = {

@@ -406,6 +406,7 @@ FAULTY = f"""
 import torch
 from quantexp import InputSpec
 from quantexp.tasks.data import Split
+from quantexp.tasks.preparation import Preparation
 
 class Own2(Split):
  def __len__(self):
@@ -511,12 +512,12 @@ def test_a_stored_network_predicts_on_raw_inputs_where_its_task_is_trusted(
 @pytest.mark.parametrize("raw", ["a word", [[1.0, 2.0]], None])
 def test_raw_inputs_that_its_encoding_refuses_are_an_error_in_words(folder: Path, raw: Any) -> None:
     with pytest.raises(ModelError, match=r"encode\(\) of task\.target=own_tasks\.Points must return .*but it failed"):
-        tasks.encode(own("Points"), Kind.features, raw, ())
+        tasks.encode(own("Points"), Kind.features, raw, Preparation())
 
 
 def test_raw_inputs_of_a_task_that_encodes_none_are_an_error_in_words(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"task\.target=own_tasks\.Sentences has no method `encode`"):
-        tasks.encode(own("Sentences"), Kind.tokens, "a word", ())
+        tasks.encode(own("Sentences"), Kind.tokens, "a word", Preparation())
 
 
 def test_it_is_found_in_the_folder_where_python_starts(folder: Path) -> None:

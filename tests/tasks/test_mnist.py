@@ -19,6 +19,7 @@ from quantexp.config import CalibrationSplit, DataRequest, DataSource, Kind, Mni
 from quantexp.system.errors import ConfigError, DataError, ModelError
 from quantexp.tasks import mnist
 from quantexp.tasks.data import Images, Split, TaskData
+from quantexp.tasks.preparation import Preparation
 
 TRAIN, TEST = 40, 12  # images in the hand-made data set
 HERE = Path("digits.idx")  # named in errors, never read
@@ -275,23 +276,23 @@ RAW: dict[str, object] = {
 
 @pytest.mark.parametrize("raw", RAW.values(), ids=RAW.keys())
 def test_images_of_any_kind_are_prepared_as_the_data_are(raw: object) -> None:
-    batch, single = mnist.encode(Mnist(crop=20), Kind.features, raw, ())
+    batch, single = mnist.encode(Mnist(crop=20), Kind.features, raw, Preparation())
     assert not single
     assert len(batch) == 1
     assert torch.equal(batch[0], prepare(PIXELS, 20))
 
 
 def test_one_image_gives_one_input() -> None:
-    (values,), single = mnist.encode(Mnist(crop=5), Kind.features, PIXELS[1], ())
+    (values,), single = mnist.encode(Mnist(crop=5), Kind.features, PIXELS[1], Preparation())
     assert single
     assert torch.equal(values, prepare(PIXELS, 5)[1:2])
-    (values,), single = mnist.encode(Mnist(crop=5), Kind.features, PIXELS[:1], ())
+    (values,), single = mnist.encode(Mnist(crop=5), Kind.features, PIXELS[:1], Preparation())
     assert not single
     assert values.shape == (1, 25)
 
 
 def test_images_are_encoded_as_images_for_a_network_that_takes_images() -> None:
-    (values,), _ = mnist.encode(Mnist(crop=32), Kind.image, PIXELS, ())
+    (values,), _ = mnist.encode(Mnist(crop=32), Kind.image, PIXELS, Preparation())
     assert torch.equal(values, prepare(PIXELS, 32).view(3, 1, 32, 32))
 
 
@@ -320,7 +321,7 @@ REFUSED: dict[str, tuple[object, str]] = {
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants:UserWarning")
 def test_what_is_no_image_is_refused(raw: object, told: str) -> None:
     with pytest.raises(ModelError, match=rf"^raw inputs of mnist must be an image of 28x28 integers .*{told}"):
-        mnist.encode(Mnist(crop=20), Kind.features, raw, ())
+        mnist.encode(Mnist(crop=20), Kind.features, raw, Preparation())
 
 
 def test_the_crop_decides_the_number_of_features(load: Callable[..., TaskData]) -> None:

@@ -14,8 +14,10 @@ from torch import Tensor
 from quantexp.config import CalibrationSplit, DataRequest, DataSource, Kind, Sst2
 from quantexp.system.errors import ConfigError, DataError, ModelError
 from quantexp.tasks import sst2
-from quantexp.tasks.data import BagOfWords, Split, TaskData
+from quantexp.tasks.data import Split, TaskData
+from quantexp.tasks.preparation import Preparation
 from quantexp.tasks.sst2 import bag_of_words, counts, parse_tsv
+from quantexp.tasks.words import BagOfWords
 
 HERE = Path("reviews.tsv")  # named in errors, never read
 HEADER = "sentence\tlabel\n"
@@ -37,7 +39,7 @@ def counted(split: Split) -> Tensor:
 
 def encode(raw: object, vocabulary: tuple[str, ...]) -> Tensor:
     """Return the counts of raw sentences."""
-    (values,), _ = sst2.encode(Sst2(), Kind.features, raw, vocabulary)
+    (values,), _ = sst2.encode(Sst2(), Kind.features, raw, Preparation(vocabulary=vocabulary))
     return values
 
 
@@ -222,7 +224,7 @@ def test_a_sentence_is_counted_as_in_the_data() -> None:
 
 @pytest.mark.parametrize(("raw", "single"), [("a fine film", True), (["a fine film"], False), (("a", "b"), False)])
 def test_one_sentence_is_told_from_a_list_of_one(raw: object, single: bool) -> None:
-    assert sst2.encode(Sst2(), Kind.features, raw, ("a",))[1] is single
+    assert sst2.encode(Sst2(), Kind.features, raw, Preparation(vocabulary=("a",)))[1] is single
 
 
 def test_test_sentences_are_encoded_to_the_inputs_of_the_test_split() -> None:

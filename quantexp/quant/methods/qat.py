@@ -57,7 +57,16 @@ def quantize(option: Qat, work: Work) -> Quantized:
                 flow.freeze_observers(prepared)
 
         label = f"qat {option.flow}"
-        return fit(prepared, data.train, data.objective, schedule, seed=baseline.seed, label=label, on_step=freeze)
+        return fit(
+            prepared,
+            data.train,
+            data.objective,
+            schedule,
+            seed=baseline.seed,
+            label=label,
+            on_step=freeze,
+            shorten=False,
+        )
 
     kept = kept_in_float(option, baseline.model)
     extra = {
