@@ -22,6 +22,7 @@ from quantexp.storage.stored import save
 from quantexp.system import own_code
 from quantexp.system.errors import ConfigError, ModelError
 from quantexp.tasks.data import TaskData
+from quantexp.tasks.preparation import Preparation
 from quantexp.training.baseline import trained
 
 TASKS = '''
@@ -406,7 +407,6 @@ FAULTY = f"""
 import torch
 from quantexp import InputSpec
 from quantexp.tasks.data import Split
-from quantexp.tasks.preparation import Preparation
 
 class Own2(Split):
  def __len__(self):
