@@ -103,7 +103,7 @@ def attempt(
         final = made.contestants[-1]
         ratio = None
         if quantized:
-            batch = data.calibration.first(PREDICT_BATCH)
+            batch = data.calibration.some(PREDICT_BATCH)
             ratio = finite(output_sqnr_db(reference.network, final.network, batch))
         return Attempt(final.evidence, size(final.network, made.kept[-1].folder), ratio, made.findings, made.quant)
 
@@ -129,7 +129,7 @@ def _checked(experiment: Experiment, data: TaskData, baseline: Baseline, *, advi
     experiment = replace(experiment, quant=resolved(experiment.quant, work, experiment.runtime.flows))
     check_graph(experiment.quant, work, experiment.batch_size)
     quantized = quantize(experiment.quant, work)
-    counted = account(baseline.model, data.evaluated.first(PREDICT_BATCH))
+    counted = account(baseline.model, data.evaluated.some(PREDICT_BATCH))
     contestants = list(_contestants(experiment, data, baseline, quantized, counted))  # raises if inspection fails
     recipes = _recipes(experiment, data, contestants)
     with ExitStack() as stack:
@@ -156,7 +156,8 @@ def load(experiment: Experiment) -> TaskData:
         splits = {train: data.train, "calibration": data.calibration, "validation": data.validation}
     else:
         splits = {"calibration": data.calibration}
-    rows = (f"{len(split):,} {name}" for name, split in {**splits, "test": data.test}.items() if split is not None)
+    test = "test" if experiment.evaluation_examples is None else "test (drawn by evaluation_examples)"
+    rows = (f"{len(split):,} {name}" for name, split in {**splits, test: data.test}.items() if split is not None)
     log.info("data      %s, %s: %s", task.name, data.origin, ", ".join(rows))
     return data
 
@@ -187,7 +188,7 @@ def _inspected(
 ) -> Contestant:
     runtime, engine = experiment.runtime, experiment.quant.packs_for if quantized.promise else None
     with threads(experiment.benchmark.threads):  # a compiled network runs with the threads it was compiled with
-        prepared = prepare(runtime, quantized.model, data.evaluated.first(PREDICT_BATCH), engine)
+        prepared = prepare(runtime, quantized.model, data.evaluated.some(PREDICT_BATCH), engine)
         evidence = inspect(quantized, prepared.operators(), engine, counted)
     return Contestant(quantized.model, precision, runtime, evidence, quantized.training, engine, prepared)
 

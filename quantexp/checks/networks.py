@@ -85,7 +85,7 @@ def check_networks(
         CheckError: If a network does not compute what it should.
     """
     data = work.data
-    batch = data.calibration.first(EXAMPLES)
+    batch = data.calibration.some(EXAMPLES)
     reference, *quantized = contestants
     random = difference(reference.network, batch)
     findings = [*check_float(random)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -60,6 +60,12 @@ class Experiment(Settings):
         "share of the training examples held out as a validation split", 0.0, affects=WEIGHTS, at_least=0, at_most=0.9
     )
     evaluation: EvaluationSplit = option("split that accuracy is measured on", EvaluationSplit.test, affects=RESULT)
+    evaluation_examples: int | None = option(
+        "how many examples accuracy is measured on, drawn with the seed; null: all (data=synthetic: 1,024)",
+        None,
+        affects=RESULT,
+        at_least=1,
+    )
     seed: int = option(
         "seed of the weights, the order of batches, and the examples for calibration and validation",
         0,
@@ -121,7 +127,15 @@ class Experiment(Settings):
         places = (self.data, self.data_dir, self.cache_dir)
         calibrates = type(self.quant).calibrates
         return DataRequest(
-            *places, calibration, examples, seed, self.validation, self.seed, calibrates, self.train.examples
+            *places,
+            calibration,
+            examples,
+            seed,
+            self.validation,
+            self.seed,
+            calibrates,
+            self.train.examples,
+            self.evaluation_examples,
         )
 
     def _precision_faults(self) -> Iterator[str]:
@@ -234,16 +248,13 @@ class Experiment(Settings):
 GROUPS = ("task", "model", "quant", "runtime", "train", "benchmark", "tracking", "study")  # whose values are options
 
 
-def no_pair(task: str, gives: Iterable[Kind], model: str, takes: Iterable[Kind]) -> Mismatch:
-    """Return the fault of a network that takes no kind of input which the task gives, with the pairs that there are."""
+def no_pair(task: str, gives: Sequence[Kind], model: str, takes: Sequence[Kind]) -> Mismatch:
+    """Return the fault of a network that takes no kind of input which the task gives, with what each goes with."""
     rule = f"model={model} takes {' or '.join(takes)}, task={task} gives {' or '.join(gives)}"
-    pairs = [
-        f"task={known.name} model={network.name}"
-        for known in TASKS
-        for network in MODELS
-        if any(taken.kind in (known.gives or ()) for taken in network.takes or ())
-    ]
-    return Mismatch(rule, f"; pairs that fit: {', '.join(pairs)}")
+    networks = [one.name for one in MODELS if any(taken.kind in gives for taken in one.takes or ())]
+    tasks = [one.name for one in TASKS if any(kind in takes for kind in one.gives or ())]
+    fitting = {f"task={task} goes with model=": networks, f"model={model} with task=": tasks}
+    return Mismatch(rule, "".join(f"; {pair}{', '.join(names)}" for pair, names in fitting.items() if names))
 
 
 def affects(path: str) -> Affects:

@@ -41,6 +41,7 @@ class DataRequest:
     `calibrates` tells whether the method needs the calibration examples: only then are too few of them an error.
     `seed` draws the calibration examples; `validation` is the share of the training examples that is held out,
     drawn with a seed of its own. `examples` limits the training examples that remain, drawn with the same seed.
+    `evaluated` limits the examples that quality is measured on, drawn with that seed too.
     """
 
     source: DataSource = DataSource.full
@@ -53,6 +54,7 @@ class DataRequest:
     validation_seed: int = 0
     calibrates: bool = True
     examples: int | None = None
+    evaluated: int | None = None
 
 
 @dataclass

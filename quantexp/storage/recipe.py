@@ -200,7 +200,7 @@ def _files(described: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """Return the names of the files by role. Raises ValueError if one has changed since it was stored."""
     for role, file in described.items():
         if file["name"] not in ROLES.get(role, ()):
-            known = "; ".join(f"{name}: {' or '.join(names)}" for name, names in ROLES.items())
+            known = ", ".join(dict.fromkeys(name for names in ROLES.values() for name in names))
             raise ValueError(f"the files of a stored network must be {known}; got {role}: {file['name']!r}")
         if sha256(folder / file["name"]) != file["sha256"]:
             raise ValueError(f"{file['name']} is not the file that was stored")

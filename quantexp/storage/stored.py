@@ -91,6 +91,7 @@ def _read(folder: Path, trust: bool) -> StoredModel:
     with _explained(folder):
         recipe = read(folder)
         task, kind = _task(recipe, trust), Kind(recipe.kind)
+        preparation = _preparation(recipe, task)
         methods = (*METHODS, *_loaded(Quant)) if trust else METHODS
         quant, network = _option(recipe.quant, methods), _network(_located(recipe, folder), trust)
         state = _state(folder / recipe.files["state"])
@@ -100,7 +101,7 @@ def _read(folder: Path, trust: bool) -> StoredModel:
             model = _structure(quant, network, recipe)
             fill(model, state)
             attributes.restore_numbers(model, recipe.attributes)
-    return StoredModel(model.eval(), task, kind, _preparation(recipe, task)).eval()
+    return StoredModel(model.eval(), task, kind, preparation).eval()
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def load(task: Task, kind: Kind, request: DataRequest) -> TaskData:
 
         module = resolve(task.implementation)
         return synthetic.load(module.inputs(task, kind), module.classes(task), request)
-    from quantexp.tasks.data import calibration_split
+    from quantexp.tasks.data import calibration_split, evaluated
 
     drawn = (request.validation, request.examples, request.validation_seed)
     split = drawn if request.validation or request.examples is not None else None
@@ -66,7 +66,13 @@ def load(task: Task, kind: Kind, request: DataRequest) -> TaskData:
         _last_loaded = None  # free it first, so that two data sets are never in memory at once
         _last_loaded = key, resolve(task.implementation).load(task, kind, request)
     data = _last_loaded[1]
-    return replace(data, calibration=calibration_split(data.train, data.test, request))
+    calibration = calibration_split(data.train, data.test, request)
+    return replace(
+        data,
+        calibration=calibration,
+        test=evaluated(data.test, request),
+        validation=evaluated(data.validation, request) if data.validation is not None else None,
+    )
 
 
 def specs(task: Task, kind: Kind, preparation: Preparation) -> tuple[InputSpec, ...]:

@@ -62,6 +62,10 @@ class Split:
         """Return `size` examples, from number `skipping` on; after the last example it continues at 0."""
         return self.inputs((torch.arange(size) + skipping) % len(self))
 
+    def some(self, most: int) -> Batch:
+        """Return the first `most` examples, or all if there are fewer."""
+        return self.first(min(most, len(self)))
+
 
 @dataclass(frozen=True)
 class Tensors(Split):
@@ -193,6 +197,15 @@ def calibration_split(train: Split, test: Split, request: DataRequest) -> Split:
         )
     rows = torch.randperm(len(pool), generator=torch.Generator().manual_seed(request.seed))[:count]
     return pool.take(rows)
+
+
+def evaluated(split: Split, request: DataRequest) -> Split:
+    """Draw the examples that quality is measured on, at random with a seed, in the order of the split."""
+    count = request.evaluated
+    if count is None or count >= len(split):
+        return split
+    rows = torch.randperm(len(split), generator=torch.Generator().manual_seed(request.validation_seed))
+    return split.take(rows[:count].sort().values)
 
 
 def digest(parts: Mapping[str, bytes]) -> str:

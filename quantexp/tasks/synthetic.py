@@ -14,16 +14,17 @@ from quantexp.tasks.data import TaskData, Tensors, calibration_split
 from quantexp.tasks.inputs import examples
 from quantexp.tasks.objectives.unlabelled import Unlabelled
 
-EXAMPLES = 1024  # in the evaluated split
+EXAMPLES = 1024  # in the evaluated split, unless the run says otherwise
 SEEDS = 2**32  # number of different seeds: torch uses the lowest 32 bits
 
 
 def load(inputs: Sequence[InputSpec], classes: int, request: DataRequest) -> TaskData:
     """Return splits of random inputs that match the specs `inputs`."""
     seed = request.validation_seed
-    drawn = Tensors(None, examples(inputs, max(EXAMPLES, request.calibration_examples), seed))
+    count = max(request.evaluated or EXAMPLES, request.calibration_examples if request.calibrates else 2)
+    drawn = Tensors(None, examples(inputs, count, seed))
     test = Tensors(
-        None, examples(inputs, EXAMPLES, SEEDS - 1 - seed % SEEDS)
+        None, examples(inputs, request.evaluated or EXAMPLES, SEEDS - 1 - seed % SEEDS)
     )  # never equal to the seed: one of them is odd
     return TaskData(
         train=drawn,

@@ -172,7 +172,8 @@ def _settle_norms(model: nn.Module, examples: Split, seed: int) -> None:
         model.train()
         for norm in norms:
             norm.momentum = None  # the mean over the passes
+        size = min(NORM_BATCH, len(examples))
         for number in range(NORM_PASSES):
-            model(*examples.first(NORM_BATCH, skipping=number * NORM_BATCH))
+            model(*examples.first(size, skipping=number * size))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

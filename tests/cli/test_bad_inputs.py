@@ -110,7 +110,7 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
         pytest.param(["task.crop=40"], ["task.crop must be at most 32, got 40"], id="crop-beyond-the-image"),
         pytest.param(
             ["model=lenet5", "task=sst2"],
-            ["model=lenet5 takes image, task=sst2 gives features; pairs that fit: task=mnist model=mlp"],
+            ["model=lenet5 takes image, task=sst2 gives features or tokens; task=sst2 goes with model=mlp, lstm, bert"],
             id="network-for-images",
         ),
         pytest.param(

@@ -16,6 +16,7 @@ from quantexp.config import (
     OPTIONS,
     Affine,
     Amp,
+    Bert,
     CalibrationSplit,
     Criterion,
     CustomModel,
@@ -26,12 +27,14 @@ from quantexp.config import (
     Engine,
     Experiment,
     FakeQuant,
+    Family,
     Goal,
     Granularity,
     Kind,
     Lab,
     Lenet5,
     Local,
+    Lstm,
     Mlp,
     Mnist,
     Model,
@@ -40,6 +43,7 @@ from quantexp.config import (
     Optimizer,
     Option,
     Paired,
+    Predicts,
     Qat,
     Quant,
     Scheme,
@@ -51,6 +55,8 @@ from quantexp.config import (
     Static,
     Task,
     Train,
+    Transformers,
+    Wav2Vec2,
     WeightOnly,
 )
 from quantexp.config.option import names_of
@@ -63,7 +69,14 @@ EVERY_OPTION: tuple[type[Option], ...] = (*OPTIONS, Experiment)
 def build(cls: type[Option], **values: Any) -> Option:
     """Build an option; what it cannot do without is given to it."""
     own = {"target": "package.module.Class"}
-    required = {Server: {"uri": "http://localhost:5000"}, CustomModel: own, CustomTask: own}
+    required = {
+        Server: {"uri": "http://localhost:5000"},
+        CustomModel: own,
+        CustomTask: own,
+        Transformers: {"path": "folder"},
+        Bert: {"heads": 1},
+        Wav2Vec2: {"heads": 1},
+    }
     return cls(**{**required.get(cls, {}), **values})
 
 
@@ -184,6 +197,8 @@ NAMED = [
     (Qat, "weights", Granularity),
     (Qat, "activations", Scheme),
     (Qat, "start", Start),
+    (Lstm, "predicts", Predicts),
+    (Bert, "family", Family),
     (Train, "optimizer", Optimizer),
     (Train, "device", Device),
     (Affine, "granularity", Granularity),
@@ -369,8 +384,8 @@ def test_a_task_on_its_own_has_the_crop_of_the_lab() -> None:
         (Mnist(crop=20), "model=lenet5 takes images of 32x32, got task.crop=20; leave task.crop out"),
         (
             Sst2(),
-            "model=lenet5 takes image, task=sst2 gives features; pairs that fit: "
-            "task=mnist model=mlp, task=mnist model=lenet5, task=sst2 model=mlp",
+            "model=lenet5 takes image, task=sst2 gives features or tokens; "
+            "task=sst2 goes with model=mlp, lstm, bert, transformers; model=lenet5 with task=mnist",
         ),
     ],
     ids=["crop", "words"],

@@ -176,16 +176,20 @@ def test_kinds_that_are_none_are_told_with_those_that_there_are(name: str, got: 
 @pytest.mark.parametrize(
     ("task", "model", "told"),
     [
-        (Sst2(), own("Pictures"), "model=custom takes image, task=sst2 gives features; pairs that fit: "),
+        (
+            Sst2(),
+            own("Pictures"),
+            "model=custom takes image, task=sst2 gives features or tokens; task=sst2 goes with model=",
+        ),
         (
             Mnist(),
             CustomModel(target="tests.tokens.Averages"),
-            "model=custom takes tokens, task=mnist gives features or image; pairs that fit: ",
+            "model=custom takes tokens, task=mnist gives features or image; task=mnist goes with model=mlp, ",
         ),
         (
             CustomTask(target="tests.tokens.Sentences"),
             own("Numbers"),
-            "model=custom takes features, task=custom gives tokens; pairs that fit: ",
+            "model=custom takes features, task=custom gives tokens; task=custom goes with model=",
         ),
     ],
 )

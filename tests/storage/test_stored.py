@@ -173,7 +173,7 @@ def test_the_recipe_says_what_the_model_is(stored: Path) -> None:
     assert options["precision"] == "int8"
     (spec,) = recipe["inputs"]
     assert (spec["name"], spec["shape"], spec["dtype"]) == ("pixels", [400], "float32")
-    assert (recipe["output"], recipe["preprocessing"]) == ({"classes": 10}, {"kind": "features"})
+    assert (recipe["output"], recipe["preprocessing"]) == ({"classes": 10, "names": []}, {"kind": "features"})
     assert recipe["runtime"] == {"name": "eager", "target": "kernels", "batch_sizes": []}
     assert recipe["versions"]["torch"] == torch.__version__
 
@@ -233,7 +233,8 @@ def test_a_file_that_was_changed_is_refused_by_its_name(worded: Path) -> None:
         ("state", "vocabulary.txt"),
         ("vocabulary", "state.pt"),
         ("vocabulary", "/etc/passwd"),
-        ("tokenizer", "tokenizer.json"),
+        ("tokenizer", "vocabulary.txt"),
+        ("merges", "tokenizer.json"),
         ("code", "state.pt"),
     ],
 )
@@ -241,7 +242,7 @@ def test_a_file_that_is_none_of_a_stored_network_is_refused(stored: Path, role: 
     files = described(stored)["files"]
     (stored / "tokenizer.json").write_text("{}")
     rewrite(stored, files={**files, role: {"name": name, "sha256": "0" * 64}})
-    with pytest.raises(ModelError, match=rf"the files of a stored network must be .*; got {role}: '{name}'"):
+    with pytest.raises(ModelError, match=rf"the files of a stored network must be .*; got {role}: '{name}"):
         load(stored)
 
 
@@ -297,7 +298,7 @@ def test_a_method_that_is_not_known_is_an_error_that_lists_those_that_are(stored
 
 def test_a_network_that_is_not_known_is_an_error_that_lists_those_that_are(stored: Path) -> None:
     rewrite(stored, model={"name": "os.system"})
-    with pytest.raises(ModelError, match=r"must use one of mlp, lenet5, custom; got 'os\.system'"):
+    with pytest.raises(ModelError, match=r"must use one of mlp, lenet5, .*, custom; got 'os\.system'"):
         load(stored)
 
 

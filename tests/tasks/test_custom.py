@@ -446,7 +446,9 @@ def test_held_out_labels_are_checked_as_well(folder: Path) -> None:
 
 
 def test_a_network_that_takes_no_such_input_is_refused_with_the_pairs_that_fit(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model=mlp takes features, task=custom gives tokens; pairs that fit: "):
+    with pytest.raises(
+        ConfigError, match=r"model=mlp takes features, task=custom gives tokens; task=custom goes with "
+    ):
         load(Experiment(task=own("Sentences"), model=Mlp(hidden=[4])))
 
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from quantexp.config import CalibrationSplit, DataRequest, DataSource, Kind, Sst2
 from quantexp.system.errors import ConfigError, DataError, ModelError
-from quantexp.tasks import sst2
+from quantexp.tasks import sst2, words
 from quantexp.tasks.data import Split, TaskData
 from quantexp.tasks.preparation import Preparation
-from quantexp.tasks.sst2 import bag_of_words, counts, parse_tsv
-from quantexp.tasks.words import BagOfWords
+from quantexp.tasks.sst2 import parse_tsv
+from quantexp.tasks.words import BagOfWords, counts
 
 HERE = Path("reviews.tsv")  # named in errors, never read
 HEADER = "sentence\tlabel\n"
@@ -185,7 +185,8 @@ def test_a_word_is_what_stands_between_spaces(load: Callable[..., TaskData]) -> 
 
 
 def test_inputs_come_for_any_rows_in_any_order() -> None:
-    split = bag_of_words([("a", 0), ("", 1), ("b b a", 1)], {"a": 0, "b": 1})
+    found = Preparation(vocabulary=("a", "b"))
+    split = words.split(Sst2(), Kind.features, ["a", "", "b b a"], [0, 1, 1], found)
     assert split.inputs(torch.tensor([2, 0, 2, 1]))[0].tolist() == [[1, 2], [1, 0], [1, 2], [0, 0]]
     assert split.inputs(torch.tensor([1]))[0].tolist() == [[0, 0]]
     taken = split.take(torch.tensor([2, 1]))

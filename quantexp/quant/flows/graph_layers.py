@@ -18,7 +18,7 @@ DEQUANTIZE = "quantized_decomposed.dequantize"
 
 @dataclass(frozen=True)
 class ExportedLayer:
-    """A layer of the exported network: its name, its class, its node, and the name of its weight in the state.
+    """A layer of the exported network: its name, its class, its node, and the name of its first weight in the state.
 
     Layers that multiply are quantized if there is a kernel; embeddings and normalisations stay in float.
     """
@@ -52,7 +52,9 @@ def exported_layers(converted: fx.GraphModule) -> Iterator[ExportedLayer]:
             continue
         name, kind = list(stack.values())[-1]
         operated = operands(node)
-        weight = origin(operated.weight)[0] if operated else _direct_input(node, {f"{name}.weight"})
+        weight = (
+            origin(operated.weight)[0] if operated else _direct_input(node, {f"{name}.weight", f"{name}.weight_ih_l0"})
+        )
         if weight:
             yield ExportedLayer(name, str(kind).rpartition(".")[2], node.name, weight, operated is not None)
 

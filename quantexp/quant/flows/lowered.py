@@ -26,6 +26,12 @@ from quantexp.quant.inspection.layers import HeldWeights
 from quantexp.tasks.inputs import Batch
 
 aten = torch.ops.aten
+RECURRENT = (  # a decomposed layer has a copy of its weights for each step
+    aten.lstm.input,
+    aten.gru.input,
+    aten.rnn_tanh.input,
+    aten.rnn_relu.input,
+)
 VIEWS = (aten.view.default, aten._unsafe_view.default)  # the patterns only match reshape
 
 
@@ -94,6 +100,7 @@ def _refresh(lowered: Lowered, _: object) -> None:
 def _lower(converted: fx.GraphModule, example: Batch) -> fx.GraphModule:
     """Replace float operators between quantize and dequantize by those of onednn, for batches of any size."""
     exported = torch.export.export(converted, example, dynamic_shapes=any_batch(example))
+    _lay_out_rows(exported.graph_module.graph)
     graph: fx.GraphModule = exported.run_decompositions(_composite_decompositions()).module()
     for node in list(graph.graph.nodes):
         if node.op == "call_module":  # a guard of the export
@@ -111,11 +118,30 @@ def _lower(converted: fx.GraphModule, example: Batch) -> fx.GraphModule:
     return graph
 
 
+def _lay_out_rows(graph: fx.Graph) -> None:
+    """Make the inputs of Linear layers contiguous before they are quantized, as those of several dimensions must be.
+
+    Else the decomposition of Linear is a product that the patterns do not match, as after a batch-first LSTM.
+    """
+    for node in list(graph.nodes):
+        if node.target is not aten.linear.default:
+            continue
+        source = node.args[0]
+        while source.op == "call_function" and str(source.target).startswith("quantized_decomposed."):
+            source = source.args[0]
+        if source.meta["val"].dim() < 3 or source.op != "call_function":
+            continue
+        with graph.inserting_after(source):
+            rows = graph.call_function(aten.contiguous.default, (source,))
+        rows.meta = dict(source.meta)
+        source.replace_all_uses_with(rows, delete_user_cb=lambda user, rows=rows: user is not rows)
+
+
 def _composite_decompositions() -> dict[Any, Any]:
-    """Return the decompositions of composite operators only, as the patterns require."""
+    """Return the decompositions of composite operators only, as the patterns require; recurrent layers stay whole."""
     table = torch.export.default_decompositions()
     for operator in list(table):
-        if not torch._export.utils._is_cia_op(operator):
+        if not torch._export.utils._is_cia_op(operator) or operator in RECURRENT:
             del table[operator]
     return dict(table)
 

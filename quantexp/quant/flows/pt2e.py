@@ -64,6 +64,20 @@ OBSERVERS: dict[Observer, Any] = {
 }
 
 
+class FloatsOnly(X86InductorQuantizer):  # type: ignore[misc]
+    """The quantizer without annotations of integers, such as of a sum of positions, which cannot be observed."""
+
+    def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+        """Annotate the graph."""
+        annotated: fx.GraphModule = super().annotate(model)
+        for node in annotated.graph.nodes:
+            found = node.meta.get("quantization_annotation")
+            values = (source.meta.get("val") for source in (found.input_qspec_map if found else ()))
+            if any(isinstance(value, Tensor) and not value.is_floating_point() for value in values):
+                del node.meta["quantization_annotation"]
+        return annotated
+
+
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
     """Quantize the Linear layers of `model` dynamically."""
     config = get_default_x86_inductor_quantization_config(is_dynamic=True, reduce_range=_reduces(None))
@@ -151,14 +165,15 @@ def _with_rows_together(model: nn.Module) -> nn.Module:
     return model
 
 
-def _prepared(prepare: Any, exported: fx.GraphModule, quantizer: X86InductorQuantizer) -> fx.GraphModule:
+def _prepared(prepare: Any, exported: fx.GraphModule, quantizer: FloatsOnly) -> fx.GraphModule:
     with explain_failure("quant.flow=pt2e needs a network that torchao can prepare"), patterns_exported_once():
         graph: fx.GraphModule = prepare(exported, quantizer)
     return graph
 
 
-def _quantizer(option: ByLayer, model: nn.Module, config: QuantizationConfig) -> X86InductorQuantizer:
-    quantizer = X86InductorQuantizer().set_global(config)
+def _quantizer(option: ByLayer, model: nn.Module, config: QuantizationConfig) -> FloatsOnly:
+    quantizer = FloatsOnly()
+    quantizer.set_global(config)
     for name in kept_in_float(option, model):
         quantizer.set_module_name_qconfig(name, None)
     return quantizer

@@ -25,6 +25,7 @@ KNOWN_WARNINGS = (
     r"reduce_range will be deprecated in a future version",
     r"torch\.quantize_per_",
     r"The input of maxpool2d is not quantized",  # after a layer that stays in float
+    r"The tensor attributes? .* assigned during export",  # what LSTM keeps of its weights
     r"Default qconfig of oneDNN backend",  # quantexp has its own warning where the range is chosen
 )
 

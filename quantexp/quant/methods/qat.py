@@ -76,7 +76,7 @@ def quantize(option: Qat, work: Work) -> Quantized:
     with working(option.engine):
         trained = baseline.trained_once("qat", schedule, extra, build, run_training)
         flow.freeze_observers(trained.model.eval())
-        batch = data.calibration.first(COMPARED)
+        batch = data.calibration.some(COMPARED)
         with torch.no_grad():
             simulated = batch, trained.model(*batch)
         model = flow.convert(trained.model, work.form.target)
