@@ -129,7 +129,7 @@ class Wav2Vec2(Model):
     def faults(self) -> Iterator[str]:
         yield from super().faults()
         yield from head_faults(self.hidden, self.heads)
-        if self.hidden % 16:
+        if self.hidden > 16 and self.hidden % 16:
             yield f"model.hidden must be a multiple of 16, the groups of a convolution, got {self.hidden}"
 
 

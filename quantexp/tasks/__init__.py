@@ -16,8 +16,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from quantexp.config import DataRequest, DataSource, Kind, Task
+from quantexp.config import DataRequest, DataSource, Kind, Sentences, Task
+from quantexp.system.contents import digest
 from quantexp.system.implementation import resolve
+from quantexp.tasks.sources import tokenizer_file
 
 if TYPE_CHECKING:
     from quantexp.results import InputSpec
@@ -40,8 +42,12 @@ def gives(task: Task) -> tuple[Kind, ...]:
 
 
 def source(task: Task) -> dict[str, str]:
-    """Return what identifies a task besides its settings: a digest of the code if it is the user's."""
-    return {} if task.gives is not None else {"source": resolve(task.implementation).source(task)}
+    """Return what identifies a task besides its settings: a digest of the user's code, or of the user's tokenizer."""
+    if task.gives is None:
+        return {"source": resolve(task.implementation).source(task)}
+    if isinstance(task, Sentences) and task.tokenizer is not None:
+        return {"tokenizer": digest([tokenizer_file(task.tokenizer)])}  # in place of the path itself
+    return {}
 
 
 def load(task: Task, kind: Kind, request: DataRequest) -> TaskData:
@@ -61,7 +67,7 @@ def load(task: Task, kind: Kind, request: DataRequest) -> TaskData:
 
     drawn = (request.validation, request.examples, request.validation_seed)
     split = drawn if request.validation or request.examples is not None else None
-    key = (task.name, repr(task), kind, sources_of(task).stamp(request), split)
+    key = (task.name, repr(task), repr(source(task)), kind, sources_of(task).stamp(request), split)
     if _last_loaded is None or _last_loaded[0] != key:
         _last_loaded = None  # free it first, so that two data sets are never in memory at once
         _last_loaded = key, resolve(task.implementation).load(task, kind, request)

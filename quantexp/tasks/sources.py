@@ -26,6 +26,9 @@ SST2_REVISION = "8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb"
 SST2_ROWS = {"train": 67_349, "dev": 872}
 
 
+TOKENIZER = "tokenizer.json"  # as Hugging Face names it
+
+
 def _missing_mnist(folder: Path) -> str | None:
     for name in MNIST_NAMES.values():
         if not any((folder / MNIST_RAW / f"{name}{suffix}").is_file() for suffix in ("", ".gz")):
@@ -69,6 +72,12 @@ def _sst2_hosts() -> list[str]:
 
 MNIST = DataFiles("mnist", _missing_mnist, _download_mnist, lambda: list(MNIST_MIRRORS))
 SST2 = DataFiles("sst2", _missing_sst2, _download_sst2, _sst2_hosts)
+
+
+def tokenizer_file(place: str) -> Path:
+    """Return the file with a tokenizer of Hugging Face: `place`, or tokenizer.json if that is a folder."""
+    path = Path(place).expanduser()
+    return path / TOKENIZER if path.is_dir() else path
 
 
 def mnist(task: Task) -> Source:

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,10 +26,10 @@ from quantexp.system.extras import require
 from quantexp.tasks.data import Split, taken_rows
 from quantexp.tasks.inputs import Batch
 from quantexp.tasks.preparation import Preparation
+from quantexp.tasks.sources import TOKENIZER, tokenizer_file
 
 PADDING, UNKNOWN, SPECIAL = 0, 1, 2  # the first tokens; those of the vocabulary follow
 PADDING_NAMES = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>")  # how tokenizers call it
-TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -201,8 +200,7 @@ def _taken_words(words: Tensor, starts: Tensor, rows: Tensor) -> tuple[Tensor, T
 
 def _read_tokenizer(place: str) -> str:
     """Return the content of the tokenizer in a folder, or in a file. Raises DataError."""
-    path = Path(place).expanduser()
-    path = path / TOKENIZER if path.is_dir() else path
+    path = tokenizer_file(place)
     try:
         text = path.read_text(encoding="utf-8")
         if "model" not in json.loads(text):

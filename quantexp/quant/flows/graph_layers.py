@@ -52,9 +52,8 @@ def exported_layers(converted: fx.GraphModule) -> Iterator[ExportedLayer]:
             continue
         name, kind = list(stack.values())[-1]
         operated = operands(node)
-        weight = (
-            origin(operated.weight)[0] if operated else _direct_input(node, {f"{name}.weight", f"{name}.weight_ih_l0"})
-        )
+        own = {f"{name}.weight", f"{name}.weight_ih_l0"}
+        weight = origin(operated.weight)[0] if operated else _direct_input(node, own)
         if weight:
             yield ExportedLayer(name, str(kind).rpartition(".")[2], node.name, weight, operated is not None)
 

@@ -34,7 +34,7 @@ from quantexp.quant.flows.exported import Exported, norm_numbers, restore_norm_n
 from quantexp.quant.flows.lowered import Lowered, any_batch
 from quantexp.quant.flows.patterns import patterns_exported_once
 from quantexp.quant.flows.qdq import QdqNetwork
-from quantexp.quant.flows.working import explain_failure, with_numbers_as_padding
+from quantexp.quant.flows.working import explain_failure, with_numbers_as_padding, without_known_warnings
 from quantexp.quant.selection import kept_in_float
 from quantexp.state.copies import copied, materialized
 from quantexp.tasks.inputs import Batch
@@ -152,7 +152,8 @@ def _without_logs(name: str) -> Iterator[None]:
 
 def _exported(model: nn.Module, example: Batch) -> fx.GraphModule:
     rule = "quant.flow=pt2e needs a network that torch.export can export for batches of any size"
-    with explain_failure(rule), _without_logs("torch.fx.experimental.symbolic_shapes"):
+    quiet = _without_logs("torch.fx.experimental.symbolic_shapes")
+    with explain_failure(rule), quiet, without_known_warnings():
         model = _with_rows_together(with_numbers_as_padding(model))
         graph: fx.GraphModule = torch.export.export(model, example, dynamic_shapes=any_batch(example)).module()
     return graph

@@ -40,14 +40,21 @@ def working(engine: Engine | None) -> Iterator[None]:
         QuantizationError: If torch does not support the engine on this machine.
     """
     before = tracing.do_not_emit_stack_traces
-    with use_engine(engine), warnings.catch_warnings():
-        for message in KNOWN_WARNINGS:
-            warnings.filterwarnings("ignore", message=f".*{message}")
+    with use_engine(engine), without_known_warnings():
         tracing.do_not_emit_stack_traces = True
         try:
             yield
         finally:
             tracing.do_not_emit_stack_traces = before
+
+
+@contextmanager
+def without_known_warnings() -> Iterator[None]:
+    """Ignore the known warnings of the flows."""
+    with warnings.catch_warnings():
+        for message in KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message=f".*{message}")
+        yield
 
 
 def with_numbers_as_padding(model: nn.Module) -> nn.Module:
