@@ -108,7 +108,7 @@ def _sentences(network: Network, *, again: bool) -> Iterator[str]:
         yield from _conclusion(network, ranked)
     sizes = {variant.method: [size for size in network.sizes if variant.unstable(size)] for variant in network.variants}
     if unstable := [f"{method} at {_many(found)}" for method, found in sizes.items() if found]:
-        yield f"Unstable latencies, measure again on a quiet machine: {listed(unstable, MOST_NAMED)}."
+        yield f"Unstable latencies, measure again without what disturbed them: {listed(unstable, MOST_NAMED)}."
 
 
 def _ranked(variants: Sequence[Variant], size: int) -> Ranked:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from quantexp.benchmark.usage import Usage, used
 from quantexp.results import Ended, Latency
 from quantexp.tasks.inputs import Batch
 
@@ -30,21 +31,23 @@ class Timed:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The mean seconds of a call, and whether the operating system ran something else meanwhile."""
+    """The mean seconds of a call, whether the operating system ran something else meanwhile, and what was used."""
 
     seconds: float
     interrupted: bool
+    usage: Usage
 
 
 def timed(model: Network, inputs: list[Batch], calls: int, start: int = 0) -> Taken:
     """Time consecutive calls, which rotate over the inputs."""
     turns = [inputs[(start + index) % len(inputs)] for index in range(calls)]
-    used = time.thread_time()
+    before = used()
+    cpu_seconds = time.thread_time()
     started = time.perf_counter()
     for batch in turns:
         model(*batch)
     seconds = time.perf_counter() - started
-    waited = seconds - (time.thread_time() - used)
+    waited = seconds - (time.thread_time() - cpu_seconds)
     # With several threads this one also waits for the others.
     interrupted = torch.get_num_threads() == 1 and waited > max(LEAST_WAIT_SECONDS, WAIT_SHARE * seconds)
-    return Taken(seconds / calls, interrupted)
+    return Taken(seconds / calls, interrupted, before.until(used(), calls))

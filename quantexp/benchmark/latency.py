@@ -14,11 +14,13 @@ import torch
 from quantexp.benchmark import noise
 from quantexp.benchmark.calls import Timed, timed
 from quantexp.benchmark.paired import time_paired
+from quantexp.benchmark.usage import Usage
 from quantexp.config import Benchmark, Lab, Paired
 from quantexp.results import Conditions, Latency
 from quantexp.runtimes import Prepared
 from quantexp.statistics.timing import latency
 from quantexp.system import host, openmp
+from quantexp.system.allocator import memory_kept
 from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.data import Split
 from quantexp.tasks.inputs import Batch
@@ -38,12 +40,13 @@ class Timing:
 def time_models(contestants: Sequence[Prepared], examples: Split, batch_size: int, protocol: Benchmark) -> Timing:
     """Time the contestants alternately; the first one is the reference of the comparison.
 
-    The caller sets the threads first. Other processes of quantexp on this host pause during the measurement.
+    The caller sets the threads first. Other processes of quantexp on this host pause during the measurement. All
+    contestants run with memory that the allocator keeps, where it can.
 
     Raises:
         BenchmarkError: If the protocol is unknown.
     """
-    with torch.inference_mode(), host.alone():
+    with torch.inference_mode(), host.alone(), memory_kept() as allocator:
         clock = noise.Clock()
         match protocol:
             case Paired():
@@ -67,6 +70,7 @@ def time_models(contestants: Sequence[Prepared], examples: Split, batch_size: in
             unstable=unstable,
             openmp=openmp.waiting(),
             repeated=found.repeated,
+            allocator=allocator,
         ),
     )
 
@@ -80,9 +84,15 @@ def _batches(examples: Split, size: int, count: int) -> list[Batch]:
 
 def _lab(contestants: Sequence[Prepared], inputs: list[Batch], batch_size: int, protocol: Lab) -> Timed:
     samples: list[list[float]] = [[] for _ in contestants]
+    usages = [Usage() for _ in contestants]
     first_ms = [timed(contestant.network, inputs, 1).seconds * 1e3 for contestant in contestants]  # the one warm-up
     for _ in range(protocol.repeats):
-        for contestant, samples_ms in zip(contestants, samples, strict=True):
-            samples_ms.append(timed(contestant.network, inputs, 1).seconds * 1e3)
-    latencies = (latency(batch_size, ms, 1, 1, first) for ms, first in zip(samples, first_ms, strict=True))
+        for index, contestant in enumerate(contestants):
+            taken = timed(contestant.network, inputs, 1)
+            samples[index].append(taken.seconds * 1e3)
+            usages[index] += taken.usage
+    latencies = (
+        latency(batch_size, samples[index], 1, 1, first, usages[index].per_call())
+        for index, first in enumerate(first_ms)
+    )
     return Timed(tuple(latencies), "protocol")

@@ -16,6 +16,7 @@ from quantexp.benchmark.layers import layer_losses
 from quantexp.benchmark.memory import memory_bytes
 from quantexp.benchmark.reasons import Setting, not_faster
 from quantexp.benchmark.size import size
+from quantexp.benchmark.usage import system_reasons
 from quantexp.config import Benchmark, Eager
 from quantexp.quant.inspection.evidence import profile
 from quantexp.results import (
@@ -35,6 +36,7 @@ from quantexp.runtimes.contestant import Contestant
 from quantexp.statistics.sqnr import sqnr_db
 from quantexp.statistics.timing import speedup
 from quantexp.storage.kept import Kept
+from quantexp.system.allocator import memory_kept
 from quantexp.system.environment import describe, threads, usable_cores
 from quantexp.tasks.data import TaskData
 
@@ -120,6 +122,8 @@ def _times(
 ) -> list[_Times]:
     """Prepare all contestants for each batch size and time them; `folders` has each stored network, if it could be."""
     all_of_them = (*contestants, *others)
+    names = [f"the {'quantized' if index else 'float'} network" for index in range(len(contestants))]
+    names += [f"the float network in runtime {other.runtime.name}" for other in others]
     prepared = [
         tuple(contestant.prepared(data.evaluated.first(batch_size)) for contestant in all_of_them)
         for batch_size in batch_sizes
@@ -137,12 +141,18 @@ def _times(
         timings = [
             _timed(networks, data, size, benchmark) for networks, size in zip(prepared, batch_sizes, strict=True)
         ]
-    return [_Times(timing, networks) for timing, networks in zip(timings, prepared, strict=True)]
+    return [_Times(_marked(timing, names), networks) for timing, networks in zip(timings, prepared, strict=True)]
 
 
 def _timed(networks: Sequence[Prepared], data: TaskData, batch_size: int, benchmark: Benchmark) -> Timing:
     log.info("measure   latency at batch %d (%s)", batch_size, benchmark.name)
     return time_models(networks, data.evaluated, batch_size, benchmark)
+
+
+def _marked(timing: Timing, names: Sequence[str]) -> Timing:
+    """Mark a timing as unstable if the system took much of the CPU time of a network; `names` has all of them."""
+    unstable = (*timing.conditions.unstable, *system_reasons(timing.latencies, names))
+    return replace(timing, conditions=replace(timing.conditions, unstable=unstable))
 
 
 def _latencies(times: Sequence[_Times], index: int) -> tuple[Latency, ...]:
@@ -179,10 +189,11 @@ def _other(
 @torch.inference_mode()
 def _profiles(times: Sequence[_Times], index: int, data: TaskData) -> tuple[Profile, ...]:
     """Profile one contestant at all batch sizes; the batches are made in inference mode, like those that are timed."""
-    return tuple(
-        profile(timed.prepared[index].network, data.evaluated.first(timed.timing.conditions.batch_size))
-        for timed in times
-    )
+    with memory_kept():  # as it was timed
+        return tuple(
+            profile(timed.prepared[index].network, data.evaluated.first(timed.timing.conditions.batch_size))
+            for timed in times
+        )
 
 
 def _memory(folder: Path | None, benchmark: Benchmark, batch_sizes: Sequence[int]) -> int | None:

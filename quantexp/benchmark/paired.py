@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 
 from quantexp.benchmark.calls import Network, Timed, timed
+from quantexp.benchmark.usage import Usage
 from quantexp.config import Paired
 from quantexp.results import Ended
 from quantexp.results.comparison import UNDECIDED, decided
@@ -46,22 +47,29 @@ def time_paired(contestants: Sequence[Prepared], inputs: list[Batch], batch_size
     call_seconds = [_call_seconds(contestant.network, inputs) for contestant in contestants]
     block = _Block.of(protocol.calls, min(call_seconds))
     placements: list[list[list[float]]] = []  # samples in ms by placement, contestant and round
+    usages = [Usage() for _ in contestants]
     looks, rounds, units, repeated, usual = _Looks(protocol), None, 0, 0, 0.0
     while True:
         before = time.perf_counter()
         copies = _placed(contestants, chance)
         warm_seconds = _warm_up(copies, inputs, block, chance, usual)
         rounds = rounds or _rounds(block, time.perf_counter() - before, warm_seconds)
-        samples, again = _samples(copies, inputs, block, rounds, chance)
+        samples, used, again = _samples(copies, inputs, block, rounds, chance)
         usual = block.calls * sum(statistics.median(samples_ms) for samples_ms in samples) / 1e3
         placements.append(samples)
+        usages = [total + new for total, new in zip(usages, used, strict=True)]
         units, repeated = units + rounds // block.unit + again, repeated + again
         ended = looks.ended(placements, time.perf_counter() - started)
         if ended:
             break
     latencies = tuple(
         latency(
-            batch_size, [ms for samples in placements for ms in samples[index]], block.calls, len(placements), first
+            batch_size,
+            [ms for samples in placements for ms in samples[index]],
+            block.calls,
+            len(placements),
+            first,
+            usages[index].per_call(),
         )
         for index, first in enumerate(first_ms)
     )
@@ -95,33 +103,36 @@ class _Block:
 
 def _samples(
     copies: Sequence[Network], inputs: list[Batch], block: _Block, rounds: int, chance: random.Random
-) -> tuple[list[list[float]], int]:
-    """Return the mean milliseconds of a call in each block, by network and round, and what was measured again.
+) -> tuple[list[list[float]], list[Usage], int]:
+    """Return the mean milliseconds of a call in each block, by network and round, their usage, and the repetitions.
 
     Rounds that another process interrupted are measured again, up to `RETRIES` times.
     """
     samples: list[list[float]] = [[] for _ in copies]
+    usages = [Usage() for _ in copies]
     again = 0
     for _ in range(0, rounds, block.unit):
         for attempt in range(RETRIES + 1):
-            taken, interrupted = _unit(copies, inputs, block, chance)
+            taken, used, interrupted = _unit(copies, inputs, block, chance)
             if not interrupted or attempt == RETRIES:
                 break
             again += 1
         for kept, new in zip(samples, taken, strict=True):
             kept += new
-    return samples, again
+        usages = [total + new for total, new in zip(usages, used, strict=True)]
+    return samples, usages, again
 
 
 def _unit(
     copies: Sequence[Network], inputs: list[Batch], block: _Block, chance: random.Random
-) -> tuple[list[list[float]], bool]:
-    """Return the milliseconds of the fewest rounds that are balanced, and whether they were interrupted.
+) -> tuple[list[list[float]], list[Usage], bool]:
+    """Return the milliseconds of the fewest rounds that are balanced, what they used, and if they were interrupted.
 
     The order is shuffled for every other turn and reversed in the turn after it. The order changes what a network finds
     in the caches, so each network must run early as often as late.
     """
     samples = [[0.0] * block.unit for _ in copies]
+    usages = [Usage() for _ in copies]
     interrupted = False
     order: list[int] = []
     for turn in range(block.unit * block.slices):
@@ -129,8 +140,9 @@ def _unit(
         for index in order:
             taken = timed(copies[index], inputs, block.slice_calls, start=turn)
             samples[index][turn // block.slices] += taken.seconds * 1e3 / block.slices
+            usages[index] += taken.usage
             interrupted |= taken.interrupted
-    return samples, interrupted
+    return samples, usages, interrupted
 
 
 def _placed(contestants: Sequence[Prepared], chance: random.Random) -> list[Network]:

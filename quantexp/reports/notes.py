@@ -31,7 +31,7 @@ def threads_of(reports: Sequence[Report]) -> str:
 def data_notes(reports: Sequence[Report]) -> Iterator[str]:
     """Yield the limits of the figures, and which data were used."""
     if any(report.unstable for report in reports) and len(reports) > 1:
-        yield "* unstable: the machine was not quiet during the measurement; each run lists the reasons."
+        yield "* unstable: something disturbed the measurement; each run lists the reasons."
     if len(reports) > 1 and (found := sum(bool(report.findings) for report in reports)):
         yield f"FINDINGS of self-checks in {found} of {len(reports)} runs: each run lists them."
     sources = {report.data.source for report in reports}
@@ -63,7 +63,7 @@ def variant_notes(reports: Sequence[Report], file: str, failed: Mapping[str, str
     for name, error in failed.items():
         yield f"Not measured: {name} ({error})."
     if unstable := sum(bool(report.unstable) for report in reports):
-        yield (f"UNSTABLE in {unstable} of {len(reports)} runs: the machine was not quiet; each run lists the reasons.")
+        yield f"UNSTABLE in {unstable} of {len(reports)} runs: something disturbed them; each run lists the reasons."
     if any(report.result.latency for report in reports):
         yield (
             f"Speedup: over float, CPU threads: {threads_of(reports)}; faster or slower only if significant (95 % "

@@ -156,7 +156,7 @@ def _findings(report: Report) -> Iterator[str]:
     for reason in report.unstable:
         yield f"UNSTABLE at {reason}."
     if report.unstable:
-        yield "These latencies are not reliable; measure again on a quiet machine."
+        yield "These latencies are not reliable; measure again without what disturbed them."
 
 
 def _quality_sentence(change: QualityChange, split: str) -> str:

@@ -4,7 +4,7 @@ from quantexp.results.checks import Finding
 from quantexp.results.comparison import Comparison, NotFaster, OtherFloat, QualityChange, Speedup
 from quantexp.results.evidence import Account, Evidence, Layer, LayerLoss, LeftInFloat, Operator, Profile, TimeShare
 from quantexp.results.inputs import InputSpec
-from quantexp.results.measured import Conditions, Ended, Latency, Measured, Quality, Size, Training
+from quantexp.results.measured import Conditions, Ended, Latency, Measured, Quality, Resources, Size, Training
 from quantexp.results.report import Data, Report, parse_report
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Quality",
     "QualityChange",
     "Report",
+    "Resources",
     "Size",
     "Speedup",
     "TimeShare",

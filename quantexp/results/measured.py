@@ -48,12 +48,32 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """What the operating system counted in the timed calls of one network at one batch size, as means over `calls`.
+
+    `minor_faults_per_call` are the pages of memory that the system had to map, `system_ms_per_call` is the CPU time in
+    the system, a part of `cpu_ms_per_call`; both are those of all threads.
+    """
+
+    calls: int
+    minor_faults_per_call: float
+    system_ms_per_call: float
+    cpu_ms_per_call: float
+
+    @property
+    def system_share(self) -> float:
+        """The share of the CPU time that was spent in the system."""
+        return min(1.0, self.system_ms_per_call / self.cpu_ms_per_call) if self.cpu_ms_per_call else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """Time of one forward pass at one batch size.
 
     A sample is the mean time of a call in one timed block of `calls_per_sample` calls. The samples are in the order
     of measurement, and each of the `placements` has an equal share of them. `first_call_ms` is the time of the very
-    first call, which includes lazy initialization. `p99_ms` is None where there are too few samples for it.
+    first call, which includes lazy initialization. `p99_ms` is None where there are too few samples for it. `resources`
+    is None where the system counts none, and in reports from before they were recorded.
     """
 
     batch_size: int
@@ -67,6 +87,7 @@ class Latency:
     p90_ms: float
     p99_ms: float | None
     first_call_ms: float
+    resources: Resources | None = None
 
     @property
     def throughput_per_s(self) -> float:
@@ -88,7 +109,7 @@ class Conditions:
     processes kept busy, `steal` the share of CPU time that the hypervisor gave to other machines. `unstable` holds the
     reasons not to trust the figures; empty if there are none. `openmp` has the environment variables, of those that are
     set, which define how OpenMP's threads wait. `repeated` is the share of the rounds that were measured again because
-    another process interrupted them.
+    another process interrupted them. `allocator` says whether the C library keeps freed memory between the calls.
     """
 
     batch_size: int
@@ -101,6 +122,7 @@ class Conditions:
     unstable: tuple[str, ...]
     openmp: dict[str, str] = field(default_factory=dict)
     repeated: float = 0.0
+    allocator: str = ""
 
 
 @dataclass(frozen=True, slots=True)

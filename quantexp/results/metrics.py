@@ -117,6 +117,12 @@ def _latencies(latencies: Iterable[Latency]) -> dict[str, Any]:
             f"first_call_b{latency.batch_size}_ms": latency.first_call_ms,
             f"throughput_b{latency.batch_size}_per_s": latency.throughput_per_s,
         }
+        if used := latency.resources:
+            named |= {
+                f"minor_faults_b{latency.batch_size}": used.minor_faults_per_call,
+                f"system_b{latency.batch_size}_ms": used.system_ms_per_call,
+                f"cpu_b{latency.batch_size}_ms": used.cpu_ms_per_call,
+            }
     return named
 
 

@@ -9,16 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit  # scipy.stats would take ten times as long to import
 
-from quantexp.results import Latency, Speedup
+from quantexp.results import Latency, Resources, Speedup
 from quantexp.statistics.proportions import CONFIDENCE
 
 P99_SAMPLES = 1000  # so that ten of them lie above the 99th percentile
 
 
 def latency(
-    batch_size: int, samples_ms: Sequence[float], calls_per_sample: int, placements: int, first_call_ms: float
+    batch_size: int,
+    samples_ms: Sequence[float],
+    calls_per_sample: int,
+    placements: int,
+    first_call_ms: float,
+    resources: Resources | None = None,
 ) -> Latency:
-    """Summarise the samples of one model at one batch size."""
+    """Summarise the samples of one model at one batch size, and what the calls used."""
     values = np.asarray(samples_ms)
     p10, median, p90, p99 = np.quantile(values, (0.1, 0.5, 0.9, 0.99))
     return Latency(
@@ -33,6 +38,7 @@ def latency(
         p90_ms=float(p90),
         p99_ms=float(p99) if len(values) >= P99_SAMPLES else None,
         first_call_ms=first_call_ms,
+        resources=resources,
     )
 
 

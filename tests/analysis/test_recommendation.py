@@ -87,7 +87,7 @@ def test_with_several_seeds_the_differences_between_them_tell_it() -> None:
 
 def test_unstable_latencies_are_named() -> None:
     shaky = dataclasses.replace(STATIC, conditions=(conditions(1), conditions(64, unstable=("it shook",))))
-    assert "measure again on a quiet machine: static int8 at batch 64" in recommend(sweep(lone(), shaky))
+    assert "measure again without what disturbed them: static int8 at batch 64" in recommend(sweep(lone(), shaky))
     assert "Unstable" not in recommend(sweep(lone(), STATIC))
 
 

@@ -134,7 +134,7 @@ def test_unstable_latencies_are_marked_and_the_mark_is_explained() -> None:
     shaky = run(conditions=(conditions(1), conditions(64, unstable=("it shook", "it rattled"))))
     table = summary_table(sweep(FLOAT, shaky))
     assert [["*" in cell for cell in row[6:]] for row in table.rows] == [[False, False], [False, True]]
-    assert "unstable: the machine was not quiet" in note(table)
+    assert "unstable: something disturbed the measurement" in note(table)
     assert "unstable" not in note(summary_table(sweep(FLOAT, run())))
 
 

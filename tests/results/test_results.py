@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quantexp.results import Account, Evidence, Operator, Quality, Report, Speedup, parse_report
+from quantexp.results import Account, Evidence, Operator, Quality, Report, Resources, Speedup, parse_report
 from quantexp.results.metrics import metrics
 from quantexp.results.text import mac_share_text
 from tests.builders import (
@@ -68,6 +68,16 @@ OVER_COMPILED = {name.replace("speedup", "speedup_over_compiled") for name in SP
 
 
 # Names
+
+
+def test_what_the_system_did_in_a_call_has_names_and_a_share() -> None:
+    spent = Resources(100, 256.0, 0.3, 1.2)
+    alone = lone(baseline=measured(latency=(latency(64, 1.25, resources=spent),)))
+    found = metrics(alone)
+    assert found["minor_faults_b64"] == 256.0
+    assert (found["system_b64_ms"], found["cpu_b64_ms"]) == (0.3, 1.2)
+    assert spent.system_share == pytest.approx(0.25)
+    assert parse_report(alone.to_json().encode()) == alone
 
 
 def test_the_metrics_of_a_method_that_trains_have_these_names_and_no_others() -> None:
