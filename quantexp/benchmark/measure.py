@@ -12,6 +12,7 @@ from torch import Tensor
 
 from quantexp.benchmark import child
 from quantexp.benchmark.latency import Timing, time_models
+from quantexp.benchmark.grouped import slow_convolutions
 from quantexp.benchmark.layers import layer_losses
 from quantexp.benchmark.memory import memory_bytes
 from quantexp.benchmark.reasons import Setting, not_faster
@@ -235,6 +236,7 @@ def _not_faster(
     contestant: Contestant, measured: Measured, speedups: Sequence[Speedup], times: Sequence[_Times]
 ) -> Iterator[NotFaster]:
     engine = contestant.engine.value if contestant.engine else None
+    slow = slow_convolutions(contestant.network, contestant.engine, describe().instruction_sets)
     for speedup_here, profile_here, timed in zip(speedups, measured.profiles, times, strict=True):
         if speedup_here.verdict == "faster" or (speedup_here.low is None and speedup_here.ratio > 1):
             continue
@@ -243,7 +245,7 @@ def _not_faster(
         batch_size = speedup_here.batch_size
         larger = (other for other in speedups if other.batch_size > batch_size and other.verdict == "faster")
         evidence = _evidence(contestant, timed.prepared[1])
-        reasons = not_faster(evidence, profile_here, setting, speedup_here.ratio, next(larger, None))
+        reasons = not_faster(evidence, profile_here, setting, speedup_here.ratio, next(larger, None), slow)
         yield NotFaster(batch_size, reasons)
 
 

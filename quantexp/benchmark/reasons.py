@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from quantexp.benchmark.grouped import Convolution
 from quantexp.results import Evidence, Profile, Speedup
-from quantexp.results.text import mac_share_text
+from quantexp.results.text import listed, mac_share_text
 from quantexp.system.environment import FOR_PRECISION
 
 MULTIPLIERS = (
@@ -34,10 +35,12 @@ MULTIPLIERS = (
     "mkldnn_rnn_layer",
     "_scaled_dot_product_flash_attention_for_cpu",
 )
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 POOLS = ("max_pool2d", "quantized_max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
 CONVERSIONS = ("quantize", "dequantize", "_to_copy", "copy_", "to", "choose_qparams")
 FEW = 0.5  # of the time in matrix products and convolutions: below, the rest dominates
-MUCH = 0.2  # of the time in conversions, or in pooling
+MUCH = 0.2  # of the time in conversions, in pooling, or in convolutions
+NAMED = 5  # layers in a reason
 HOPELESS = 0.1  # speedup over float: an optimized kernel is never so slow
 
 
@@ -53,12 +56,22 @@ class Setting:
 
 
 def not_faster(
-    evidence: Evidence, profile: Profile, setting: Setting, ratio: float, faster_at: Speedup | None = None
+    evidence: Evidence,
+    profile: Profile,
+    setting: Setting,
+    ratio: float,
+    faster_at: Speedup | None = None,
+    slow: Sequence[Convolution] = (),
 ) -> tuple[str, ...]:
     """Return the reasons, the most certain first, or "no reason is known".
 
-    `ratio` is the speedup over float; `faster_at` is the speedup at a larger batch size, if the network is faster
-    there.
+    Args:
+        evidence: Of the quantized network.
+        profile: Where its time goes.
+        setting: Of the timing.
+        ratio: The speedup over float.
+        faster_at: The speedup at a larger batch size, if the network is faster there.
+        slow: Its convolutions without a fast kernel.
     """
     found = []
     precision = setting.precision
@@ -71,6 +84,7 @@ def not_faster(
             f"only {mac_share_text(evidence, precision)} of the multiply-accumulates run in {precision}"
             f"{f': {names} in float' * bool(names)}"
         )
+    found += _without_fast_kernel(slow, setting.engine, _share(profile, CONVOLUTIONS))
     found += _instructions(precision, setting.instruction_sets)
     if setting.engine == "onednn" and ratio < HOPELESS:
         found.append(
@@ -91,6 +105,40 @@ def not_faster(
             f"at batch {faster_at.batch_size} the speedup is {faster_at.ratio:.1f}x"
         )
     return tuple(found) or ("no reason is known",)
+
+
+def _without_fast_kernel(slow: Sequence[Convolution], engine: str | None, share: float) -> Iterator[str]:
+    """Yield the convolutions without a fast kernel, those whose padding is the cause apart, if they can matter."""
+    if share <= MUCH:
+        return
+    outside = [one for one in slow if not one.inside.is_slow]
+    others = [one for one in slow if one.inside.is_slow]
+    took = f"int8 convolutions take {share:.0%} of the time"
+    if outside:
+        yield (
+            f"{took}; {engine} has fast kernels for convolutions in groups only with a padding of half the kernel size "
+            f"inside the convolution, which these do not have: {_shown(outside)}; move a symmetric padding that stands "
+            "before them into them"
+        )
+    if others:
+        yield (
+            f"{took}; {engine} has fast kernels only for depthwise convolutions of 3x3, 5x5 or 7x7 with stride 1 or 2, no "
+            "dilation and a multiple of 8 channels, or of 3x3 with 2, 4, 8 or 16 channels in a group, which these are "
+            f"not: {_shown(others)}; keep them in float with quant.exclude"
+        )
+
+
+def _shown(convolutions: Sequence[Convolution]) -> str:
+    """Return names with the settings of the first: `a (3x3, padding 0x0, stride 1x1, 8 channels in 8 groups) and b`."""
+    first = convolutions[0]
+    kernel, padding, stride, dilation = (
+        "x".join(map(str, values)) for values in (first.kernel, first.padding, first.stride, first.dilation)
+    )
+    kind = "transposed " if first.transposed else ""
+    spread = "" if set(first.dilation) == {1} else f", dilation {dilation}"
+    sizes = f"{first.channels} channels in {first.groups} groups"
+    described = f"{kind}{kernel}, padding {padding}, stride {stride}{spread}, {sizes}"
+    return listed([f"{first.name} ({described})", *(one.name for one in convolutions[1:])], NAMED)
 
 
 def _rest(profile: Profile, products: float) -> str:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from quantexp.benchmark.grouped import Convolution
 from quantexp.benchmark.reasons import Setting, not_faster
 from quantexp.results import Account, Evidence, LeftInFloat, Operator, Speedup
 from tests.builders import profile, speedup
@@ -23,12 +25,13 @@ def told(
     shares: dict[str, float] | None = None,
     ratio: float = 0.9,
     faster_at: Speedup | None = None,
+    slow: Sequence[Convolution] = (),
     **changes: Any,
 ) -> tuple[str, ...]:
     """The reasons of an int8 model that ought to be faster, but for what is changed."""
     of_products = profile(1, shares or {"quantized::linear_relu": 0.8, "aten::relu": 0.2})
     setting = replace(Setting("int8", "x86", threads=1, cores=2, instruction_sets=VNNI), **changes)
-    return not_faster(evidence or ran(int8=100), of_products, setting, ratio, faster_at)
+    return not_faster(evidence or ran(int8=100), of_products, setting, ratio, faster_at, slow)
 
 
 def test_where_nothing_speaks_against_it_no_reason_is_known() -> None:
@@ -169,3 +172,32 @@ def test_onednn_that_is_far_slower_than_float_is_told_with_an_engine_that_is_not
     assert "reference kernel" in reason
     assert "quant.engine=x86" in reason
     assert told(engine="onednn", ratio=0.9) == told(engine="x86", ratio=0.02) == NONE_KNOWN
+
+
+SLOW = tuple(Convolution(f"blocks.{at}", 32, 32, 32, (3, 3), (0, 0), (1, 1), (1, 1)) for at in range(6))
+IN_CONVOLUTIONS = {"quantized::conv2d_relu": 0.6, "quantized::conv2d": 0.37, "aten::constant_pad_nd": 0.03}
+
+
+def test_convolutions_whose_padding_stands_outside_are_named_with_the_repair() -> None:
+    assert told(shares=IN_CONVOLUTIONS, slow=SLOW) == (
+        "int8 convolutions take 97% of the time; x86 has fast kernels for convolutions in groups only with a padding of "
+        "half the kernel size inside the convolution, which these do not have: blocks.0 (3x3, padding 0x0, stride 1x1, "
+        "32 channels in 32 groups), blocks.1, blocks.2, blocks.3 and 2 others; move a symmetric padding that stands "
+        "before them into them",
+    )
+
+
+def test_convolutions_without_a_fast_kernel_for_another_reason_are_kept_in_float() -> None:
+    odd = replace(SLOW[0], channels=36, outputs=36, groups=36, dilation=(2, 2))
+    reasons = told(shares=IN_CONVOLUTIONS, slow=[SLOW[1], odd])
+    assert len(reasons) == 2
+    assert "do not have: blocks.1 (" in reasons[0]
+    assert (
+        "which these are not: blocks.0 (3x3, padding 0x0, stride 1x1, dilation 2x2, 36 channels in 36 groups)"
+        in reasons[1]
+    )
+    assert reasons[1].endswith("keep them in float with quant.exclude")
+
+
+def test_convolutions_that_take_little_time_are_no_reason() -> None:
+    assert told(shares={"quantized::linear": 0.9, "quantized::conv2d": 0.1}, slow=SLOW) == NONE_KNOWN
