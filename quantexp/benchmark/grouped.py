@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from quantexp.config import Engine
@@ -84,7 +83,7 @@ def _convolutions(network: nn.Module) -> Iterator[Convolution]:
     """Yield the convolutions with packed weights, modules and functions."""
     for held in held_weights(network):
         packed: Any = held.operand if held.operand is not None else vars(held.module).get("_packed_params")
-        if isinstance(packed, torch.ScriptObject) and hasattr(packed, "groups"):
+        if hasattr(packed, "groups") and hasattr(packed, "unpack"):
             shape, groups, transposed = tuple(held.weight.shape), packed.groups(), bool(packed.transpose())
             padding, stride, dilation = (
                 tuple(int(number) for number in numbers())

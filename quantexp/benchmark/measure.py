@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from quantexp.benchmark import child
-from quantexp.benchmark.latency import Timing, time_models
 from quantexp.benchmark.grouped import slow_convolutions
+from quantexp.benchmark.latency import Timing, time_models
 from quantexp.benchmark.layers import layer_losses
 from quantexp.benchmark.memory import memory_bytes
 from quantexp.benchmark.reasons import Setting, not_faster

@@ -122,9 +122,9 @@ def _without_fast_kernel(slow: Sequence[Convolution], engine: str | None, share:
         )
     if others:
         yield (
-            f"{took}; {engine} has fast kernels only for depthwise convolutions of 3x3, 5x5 or 7x7 with stride 1 or 2, no "
-            "dilation and a multiple of 8 channels, or of 3x3 with 2, 4, 8 or 16 channels in a group, which these are "
-            f"not: {_shown(others)}; keep them in float with quant.exclude"
+            f"{took}; {engine} has fast kernels only for depthwise convolutions of 3x3, 5x5 or 7x7 with stride 1 or 2, "
+            "no dilation and a multiple of 8 channels, or of 3x3 with 2, 4, 8 or 16 channels in a group, which these "
+            f"are not: {_shown(others)}; keep them in float with quant.exclude"
         )
 
 

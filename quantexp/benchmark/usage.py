@@ -9,12 +9,15 @@ from quantexp.results import Latency, Resources
 from quantexp.results.text import share_text
 
 try:
-    from resource import RUSAGE_SELF, getrusage
+    import resource
 except ImportError:  # Windows
-    getrusage = None  # type: ignore[assignment]
+    COUNTS = False
+else:
+    COUNTS = True
 
 SYSTEM_SHARE = 0.1  # of the CPU time of a network; above, the system decides a comparison with it
 LEAST_CPU_SECONDS = 0.1  # the clock ticks a few hundred times a second: in shorter times, shares are rounding errors
+LEAST_FAULTS = 1  # in a call
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class Usage:
 
     def per_call(self) -> Resources | None:
         """Return the means over the calls; None where the system counts nothing."""
-        if getrusage is None or not self.calls:
+        if not COUNTS or not self.calls:
             return None
         return Resources(
             calls=self.calls,
@@ -61,19 +64,25 @@ class Usage:
 
 def used() -> Usage:
     """Return what this process has used since it started."""
-    if getrusage is None:
+    if not COUNTS:
         return Usage()
-    now = getrusage(RUSAGE_SELF)
+    now = resource.getrusage(resource.RUSAGE_SELF)
     return Usage(0, now.ru_minflt, now.ru_stime, now.ru_utime + now.ru_stime)
 
 
 def system_reasons(latencies: Sequence[Latency], names: Sequence[str]) -> Iterator[str]:
-    """Yield for each network whose CPU time is to a large part that of the system, that this decides the comparison."""
+    """Yield for each network whose CPU time is to a large part that of the system, that this decides the comparison.
+
+    Without page faults the share must also be larger than that of another network: the system divides the time of the
+    process by its clock ticks, so that calls of some microseconds also get a part of the system time around them.
+    """
+    shares = [latency.resources.system_share for latency in latencies if latency.resources]
     for latency, name in zip(latencies, names, strict=True):
         found = latency.resources
         if found is None or found.calls * found.cpu_ms_per_call < 1e3 * LEAST_CPU_SECONDS:
             continue
-        if found.system_share > SYSTEM_SHARE:
+        decides = found.minor_faults_per_call >= LEAST_FAULTS or found.system_share > min(shares) + SYSTEM_SHARE
+        if found.system_share > SYSTEM_SHARE and decides:
             yield (
                 f"the operating system took {share_text(found.system_share)} of the CPU time of {name} "
                 f"({found.minor_faults_per_call:,.0f} page faults a call), which says little about the network"

@@ -180,10 +180,10 @@ IN_CONVOLUTIONS = {"quantized::conv2d_relu": 0.6, "quantized::conv2d": 0.37, "at
 
 def test_convolutions_whose_padding_stands_outside_are_named_with_the_repair() -> None:
     assert told(shares=IN_CONVOLUTIONS, slow=SLOW) == (
-        "int8 convolutions take 97% of the time; x86 has fast kernels for convolutions in groups only with a padding of "
-        "half the kernel size inside the convolution, which these do not have: blocks.0 (3x3, padding 0x0, stride 1x1, "
-        "32 channels in 32 groups), blocks.1, blocks.2, blocks.3 and 2 others; move a symmetric padding that stands "
-        "before them into them",
+        "int8 convolutions take 97% of the time; x86 has fast kernels for convolutions in groups only with a padding "
+        "of half the kernel size inside the convolution, which these do not have: blocks.0 (3x3, padding 0x0, stride "
+        "1x1, 32 channels in 32 groups), blocks.1, blocks.2, blocks.3 and 2 others; move a symmetric padding that "
+        "stands before them into them",
     )
 
 

@@ -84,6 +84,12 @@ def test_a_network_whose_time_is_to_more_than_a_tenth_that_of_the_system_marks_t
     assert len(reasons(paging, paging)) == 2
 
 
+def test_without_page_faults_only_a_share_above_that_of_the_other_network_marks_it() -> None:
+    assert reasons(resources(system_ms_per_call=1.36), resources(system_ms_per_call=1.31)) == []
+    (reason,) = reasons(resources(system_ms_per_call=1.6), resources(system_ms_per_call=0.5))
+    assert "16% of the CPU time of the float network (0 page faults a call)" in reason
+
+
 def test_a_tenth_is_not_enough_nor_is_a_share_of_a_short_time() -> None:
     assert reasons(resources(system_ms_per_call=1.0), resources()) == []
     assert reasons(resources(system_ms_per_call=5.0, calls=9), resources()) == [], "90 ms are few ticks of the clock"
