@@ -14,12 +14,13 @@ from quantexp import models, tasks
 from quantexp.benchmark.measure import Measurements, measure
 from quantexp.benchmark.size import size
 from quantexp.checks.kernels import output_sqnr_db
-from quantexp.checks.networks import check_graph, check_networks, is_right, poor_layers
+from quantexp.checks.networks import EXAMPLES, check_graph, check_networks, is_right, poor_layers
+from quantexp.checks.process import unchanged
 from quantexp.config import RUNTIMES, ByLayer, Eager, Experiment, FakeQuant, Kind, Quant, Runtime, Static
 from quantexp.quant.inspection.account import account, findings
 from quantexp.quant.inspection.evidence import inspect
 from quantexp.quant.inspection.promise import Quantized
-from quantexp.quant.methods import quantize, resolved
+from quantexp.quant.methods import described, quantize, resolved
 from quantexp.quant.methods.work import Form, Work
 from quantexp.results import Account, Data, Evidence, Finding, Report, Size
 from quantexp.runtimes import prepare, require
@@ -126,9 +127,12 @@ def _checked(experiment: Experiment, data: TaskData, baseline: Baseline, *, advi
     """Quantize the float network, inspect, store and check both networks; they stay stored in the context."""
     form = Form(str(experiment.precision), data.example, experiment.runtime.target)
     work = Work(baseline, data, experiment.train, form, advise, is_right)
-    experiment = replace(experiment, quant=resolved(experiment.quant, work, experiment.runtime.flows))
+    compared = data.calibration.some(EXAMPLES)
+    with unchanged(f"quant={experiment.quant.name}", baseline.model, compared):
+        experiment = replace(experiment, quant=resolved(experiment.quant, work, experiment.runtime.flows))
     check_graph(experiment.quant, work, experiment.batch_size)
-    quantized = quantize(experiment.quant, work)
+    with unchanged(described(experiment.quant), baseline.model, compared):
+        quantized = quantize(experiment.quant, work)
     counted = account(baseline.model, data.evaluated.some(PREDICT_BATCH))
     contestants = list(_contestants(experiment, data, baseline, quantized, counted))  # raises if inspection fails
     recipes = _recipes(experiment, data, contestants)

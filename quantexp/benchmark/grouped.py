@@ -1,8 +1,8 @@
 """Convolutions in groups that miss the fast int8 kernel of fbgemm.
 
-fbgemm has fast kernels for depthwise convolutions and for groups of 2, 4, 8 or 16 channels if their padding is inside the
-convolution: half the size of a square kernel on each side. Else it computes group by group, and depthwise ones take
-10 to 20 ns for each multiply-accumulate, a hundred times as long. docs/measurement.md has the figures.
+fbgemm has fast kernels for depthwise convolutions and for groups of 2, 4, 8 or 16 channels if they have their padding
+themselves: half the size of a square kernel on each side. Else it computes group by group, and depthwise ones take 10
+to 20 ns for each multiply-accumulate, a hundred times as long. docs/measurement.md has the figures.
 """
 
 from __future__ import annotations

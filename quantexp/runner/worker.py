@@ -39,7 +39,7 @@ PRELOADED = (  # imported by flows when they are used
     "torch.export",
     "torchao.quantization",
     "torchao.quantization.pt2e.quantize_pt2e",
-    "torchao.quantization.pt2e.quantizer.x86_inductor_quantizer",
+    "quantexp.quant.flows.x86_quantizer",
     *(f"quantexp.quant.flows.{name}" for name in ("eager", "fx", "pt2e", "torchao")),
 )
 POLL_SECONDS = 0.02

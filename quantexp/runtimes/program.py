@@ -123,7 +123,7 @@ def _compiled(entry: types.FunctionType, batch: Batch, parts: list[Any]) -> tupl
             raise NotCompiledForError
         return compile_fx(graph, inputs, inner_compile=inner)
 
-    _get_ready()
+    lifting = _get_ready()
     function = torch.compile(entry, backend=backend, fullgraph=True, dynamic=False)
     failure: Exception | None = None
     with fresh_cache(), torch.inference_mode(), warnings.catch_warnings():
@@ -131,7 +131,10 @@ def _compiled(entry: types.FunctionType, batch: Batch, parts: list[Any]) -> tupl
         try:
             _start_compiler()
             started = time.perf_counter()
-            with inductor.patch(freezing=True), torch._dynamo.config.patch(allow_rnn=True):
+            with (
+                inductor.patch(freezing=True, pre_grad_custom_pass=lifting),
+                torch._dynamo.config.patch(allow_rnn=True),
+            ):
                 function(*batch)
             seconds = time.perf_counter() - started
         except Exception as error:  # raised below, since otherwise the folder of the cache is not deleted
@@ -142,11 +145,13 @@ def _compiled(entry: types.FunctionType, batch: Batch, parts: list[Any]) -> tupl
     return function, seconds
 
 
-def _get_ready() -> None:
-    """Silence irrelevant loggers, and register the fusion patterns of int8 by an import."""
+def _get_ready() -> Any:
+    """Silence irrelevant loggers, register the fusion patterns of int8 by an import, and return the pass they need."""
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
-    import torchao.quantization.pt2e.quantizer.x86_inductor_quantizer  # noqa: F401
+    from quantexp.quant.flows.x86_quantizer import quant_lift_up
+
+    return quant_lift_up
 
 
 @functools.cache

@@ -70,7 +70,7 @@ class QuantizationError(QuantexpError):
 class CheckError(QuantizationError):
     """A self-check failed: the network would give wrong results, or its figures would be wrong.
 
-    `check` is its name: "stored", "traced", "kernels", "macs" or "repeated".
+    `check` is its name: "stored", "traced", "kernels", "macs", "repeated" or "process".
     """
 
     def __init__(self, check: str, message: str) -> None:

@@ -21,11 +21,6 @@ from torchao.quantization.pt2e import (
     disable_observer,
 )
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
-from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
-    QuantizationConfig,
-    X86InductorQuantizer,
-    get_default_x86_inductor_quantization_config,
-)
 
 from quantexp.config import ByLayer, Dynamic, Engine, Observer, Qat, Static
 from quantexp.quant.arithmetic.percentile import percentile_range
@@ -35,6 +30,11 @@ from quantexp.quant.flows.lowered import Lowered, any_batch
 from quantexp.quant.flows.patterns import patterns_exported_once
 from quantexp.quant.flows.qdq import QdqNetwork
 from quantexp.quant.flows.working import explain_failure, with_numbers_as_padding, without_known_warnings
+from quantexp.quant.flows.x86_quantizer import (
+    QuantizationConfig,
+    X86InductorQuantizer,
+    get_default_x86_inductor_quantization_config,
+)
 from quantexp.quant.selection import kept_in_float
 from quantexp.state.copies import copied, materialized
 from quantexp.tasks.inputs import Batch

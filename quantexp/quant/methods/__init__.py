@@ -21,7 +21,7 @@ from quantexp.quant.methods.work import Form, Work
 from quantexp.system.errors import QuantizationError
 from quantexp.system.implementation import resolve
 
-__all__ = ["advising", "quantize", "resolved", "skeleton"]
+__all__ = ["advising", "described", "quantize", "resolved", "skeleton"]
 
 
 def quantize(option: Quant, work: Work) -> Quantized:
@@ -32,12 +32,17 @@ def quantize(option: Quant, work: Work) -> Quantized:
         TrainingError: If a method that trains cannot train it.
     """
     option = resolved(option, work)
-    flow = f" quant.flow={option.flow}" if isinstance(option, ByLayer) and option.flow else ""
-    rule = f"quant={option.name}{flow} needs a network that it can quantize and run"
+    rule = f"{described(option)} needs a network that it can quantize and run"
     with advising(option, work), explain_failure(rule), working(option.packs_for):
         quantized: Quantized = resolve(option.implementation).quantize(option, work)
         _run(quantized.model, work)
     return quantized
+
+
+def described(option: Quant) -> str:
+    """Return the method and its flow, if it is known, as they are set: `quant=static quant.flow=fx`."""
+    flow = f" quant.flow={option.flow}" if isinstance(option, ByLayer) and option.flow else ""
+    return f"quant={option.name}{flow}"
 
 
 @contextmanager
