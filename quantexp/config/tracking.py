@@ -18,6 +18,11 @@ class Tracking(Option):
 
     experiment: str = option("name of the MLflow experiment", "quantexp", affects=NOTHING)
     uri: str | None = option("MLflow tracking URI", None, affects=NOTHING)
+    store_model: bool = option(
+        "store the network of a run; false saves its size, but the run cannot be loaded or started from",
+        True,
+        affects=NOTHING,
+    )
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()

@@ -7,7 +7,7 @@ NAME.csv                longer tables
 pictures/               PNG
 report.json             all results of the run
 identity.json           what the result depends on
-model/                  the network, as `quantexp.load` reads it
+model/                  the network, as `quantexp.load` reads it, unless tracking.store_model=false
 """
 
 from __future__ import annotations
@@ -31,15 +31,16 @@ CONFIG_FILE, IDENTITY_FILE, REPORT_FILE = "config.yaml", "identity.json", "repor
 MODEL = "model"  # the folder of the network
 
 
-def write_result(folder: Path, result: RunResult, identity: Identity, *, drawn: bool) -> None:
-    """Write all files of a run's result, with pictures if `drawn`."""
+def write_result(folder: Path, result: RunResult, identity: Identity, *, drawn: bool, store_model: bool = True) -> None:
+    """Write all files of a run's result, with pictures if `drawn`, with the network if `store_model`."""
     from quantexp.storage.stored import save  # imports torch
 
     report = result.report
     (folder / IDENTITY_FILE).write_text(identity.to_json(), encoding="utf-8")
     (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
     _write_common(folder, comparison_table(report), tables(report), pictures(report) if drawn else {})
-    save(folder / MODEL, result.model, result.recipe)
+    if store_model:
+        save(folder / MODEL, result.model, result.recipe)
 
 
 def write_findings(folder: Path, found: Findings) -> None:

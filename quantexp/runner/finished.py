@@ -13,7 +13,7 @@ from quantexp.results.metrics import metrics
 from quantexp.runner.artifacts import CONFIG_FILE, IDENTITY_FILE, REPORT_FILE
 from quantexp.system.errors import TrackingError
 from quantexp.tracking.artifacts import read_artifact
-from quantexp.tracking.names import IDENTITY, KIND
+from quantexp.tracking.names import IDENTITY, KIND, WITHOUT_MODEL
 from quantexp.tracking.store import RunFacts, Store
 
 ROUNDED = 1e-6  # metrics are recorded with six decimals
@@ -21,7 +21,7 @@ ROUNDED = 1e-6  # metrics are recorded with six decimals
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The records of a finished run."""
+    """The records of a finished run; `without_model` tells that it was recorded without its network."""
 
     run_id: str
     name: str
@@ -30,6 +30,7 @@ class FinishedRun:
     identity: Identity
     report: Report
     disagreements: tuple[str, ...]
+    without_model: bool = False
 
 
 def read_report(store: Store, run: RunFacts) -> Report:
@@ -73,7 +74,8 @@ def read_finished_run(store: Store, run_id: str) -> FinishedRun:
     except ValueError as error:
         raise TrackingError(f"the files of run {run_id} are damaged ({_one_line(error)})") from error
     disagreements = tuple(_disagreements(identity, run.tags[IDENTITY], report, run.metrics))
-    return FinishedRun(run_id, run.name, config, run.params, identity, report, disagreements)
+    without = WITHOUT_MODEL in run.tags
+    return FinishedRun(run_id, run.name, config, run.params, identity, report, disagreements, without)
 
 
 def _disagreements(identity: Identity, tag: str, report: Report, recorded: dict[str, float]) -> Iterator[str]:

@@ -43,11 +43,17 @@ def model_folder(run_id: str, uri: str | None) -> Iterator[Path]:
     from quantexp.state.checkpoint import RECIPE
     from quantexp.storage.recipe import FILES
     from quantexp.tracking.artifacts import fetched, why_missing
+    from quantexp.tracking.names import WITHOUT_MODEL
     from quantexp.tracking.store import read_store
 
     files = {f"{MODEL}/{name}": most for name, most in FILES.items()}
     with read_store(uri) as store:
         run = store.run(run_id)
+        if WITHOUT_MODEL in run.tags:
+            raise TrackingError(
+                f"run {run_id} was recorded with tracking.store_model=false, so its network cannot be loaded or "
+                "started from; run it again with tracking.store_model=true"
+            )
         with fetched(store, run, files) as folder:
             if not (folder / RECIPE).is_file():
                 raise TrackingError(f"{MODEL}/{RECIPE} of run {run_id} cannot be read ({why_missing(store, run)})")

@@ -46,6 +46,9 @@ def reproduce(run_id: str, tracking: Tracking, *, data_dir: str | None = None, t
 
     with read_store(str(tracking.uri), tracking.experiment) as store:
         first = read_finished_run(store, run_id)
+    if first.without_model:
+        show("the original run was recorded without its network, and so is this one (tracking.store_model=false)")
+        tracking = replace(tracking, store_model=False)
     experiment = replace(restore(first, trust), tracking=tracking)
     with tempfile.TemporaryDirectory(prefix="quantexp-") as cache:
         experiment = replace(experiment, data_dir=_data_dir(experiment, data_dir), cache_dir=cache)

@@ -52,7 +52,13 @@ def run_single(experiment: Experiment, request: Request) -> RunResult:
         try:
             identity = identity_of(experiment, report.data.fingerprint)
             drawn = request.parent is None  # a sweep has its own pictures
-            log_result(tracked, replace(result, report=report), identity, drawn=drawn)
+            log_result(
+                tracked,
+                replace(result, report=report),
+                identity,
+                drawn=drawn,
+                store_model=experiment.tracking.store_model,
+            )
         except TrackingError as error:
             raise TrackingError(f"{error}\n{rescue(report)}") from error
     return replace(result, report=report)

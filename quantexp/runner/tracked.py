@@ -86,14 +86,16 @@ def tracked_run(
         show(line)
 
 
-def log_result(run: TrackedRun, result: RunResult, identity: Identity, *, drawn: bool = True) -> None:
-    """Record the result of a run, with pictures if `drawn`. Raises TrackingError."""
+def log_result(
+    run: TrackedRun, result: RunResult, identity: Identity, *, drawn: bool = True, store_model: bool = True
+) -> None:
+    """Record the result of a run, with pictures if `drawn`, with the network if `store_model`. Raises TrackingError."""
     from quantexp.runner.artifacts import write_result
 
     report = result.report
     with tempfile.TemporaryDirectory(prefix="quantexp-") as folder:
-        write_result(Path(folder), result, identity, drawn=drawn)
-        run.log(_points(report), _tags(report, identity), _dataset(report), Path(folder))
+        write_result(Path(folder), result, identity, drawn=drawn, store_model=store_model)
+        run.log(_points(report), _tags(report, identity, store_model), _dataset(report), Path(folder))
 
 
 def log_findings(run: TrackedRun, found: Findings, step: int = 0) -> None:
@@ -126,12 +128,14 @@ def _curves(report: Report) -> Iterator[tuple[str, Training]]:
         yield "float_loss", report.float_training
 
 
-def _tags(report: Report, identity: Identity) -> dict[str, str]:
+def _tags(report: Report, identity: Identity, store_model: bool) -> dict[str, str]:
     from quantexp.reports.table import comparison_table
-    from quantexp.tracking.names import IDENTITY, NOTE
+    from quantexp.tracking.names import IDENTITY, NOT_STORED, NOTE, WITHOUT_MODEL
 
+    without = {} if store_model else {WITHOUT_MODEL: NOT_STORED}
     tags = {
-        NOTE: comparison_table(report).markdown(),
+        NOTE: "\n".join([comparison_table(report).markdown(), *(f"{text}." for text in without.values())]),
+        **without,
         "data_fingerprint": report.data.fingerprint,
         IDENTITY: identity.digest,
     }

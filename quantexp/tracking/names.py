@@ -12,9 +12,12 @@ SWEEP = "quantexp.sweep"  # the name of a sweep, on its parent run
 STUDY = "quantexp.study"  # digest of everything that a study depends on, on its own run
 COMMAND = "quantexp.command"  # the command of a sweep
 REPRODUCES = "quantexp.reproduces"  # the run that this one repeats
+WITHOUT_MODEL = "quantexp.without_model"  # that the network of the run was not stored, and why
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"  # the description of a run, Markdown
 ERROR = "error"  # why a run failed
+
+NOT_STORED = "the network was not stored (tracking.store_model=false)"
 
 PARAM_LENGTH = 6000  # MLflow truncates longer values
 
