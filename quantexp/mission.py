@@ -13,6 +13,7 @@ from torch import nn
 from quantexp import models, tasks
 from quantexp.benchmark.measure import Measurements, measure
 from quantexp.benchmark.size import size
+from quantexp.checks.accuracy import coarse_weights
 from quantexp.checks.kernels import output_sqnr_db
 from quantexp.checks.networks import EXAMPLES, check_graph, check_networks, is_right, poor_layers
 from quantexp.checks.process import unchanged
@@ -258,5 +259,9 @@ def _report(experiment: Experiment, data: TaskData, baseline: Baseline, made: _M
         others=measured.others,
         objective=data.objective.name,
         flow=made.quant.flow.value if isinstance(made.quant, ByLayer) and made.quant.flow else None,
-        findings=(*made.findings, *poor_layers(made.quant, losses)),
+        findings=(
+            *made.findings,
+            *poor_layers(made.quant, losses),
+            *coarse_weights(made.quant, str(experiment.precision), measured.comparison),
+        ),
     )

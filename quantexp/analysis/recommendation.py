@@ -168,6 +168,8 @@ def _accuracy(variants: Sequence[Variant]) -> Iterator[str]:
         ]
         if found:
             yield f"{verdict.capitalize()} of accuracy: {listed(found, MOST_NAMED)}."
+    if coarse := [variant.method for variant in variants if variant.has_finding("weights")]:
+        yield f"One scale for all weights of a layer in {listed(coarse, MOST_NAMED)}: try quant.weights=per_channel."
     if equal := [f"{variant.method} ({change})" for variant, change in changes if change.verdict == NO_DIFFERENCE]:
         yield f"No significant difference in accuracy: {listed(equal, MOST_NAMED)}."
         if drops := [change.test.detectable_drop for _, change in changes if change.test]:

@@ -135,6 +135,10 @@ class Variant:
             return dict.fromkeys(self.latencies(size), 0.0)
         return {seed: math.log(speedup.ratio) for seed, speedup in self.speedups(size).items()}
 
+    def has_finding(self, check: str) -> bool:
+        """Return whether a self-check with this name found something in one of the runs."""
+        return any(finding.check == check for report in self._reports() for finding in report.findings)
+
     def unstable(self, size: int) -> bool:
         """Return whether a latency at this batch size is unstable."""
         conditions = (found for report in self._reports() for found in report.conditions)

@@ -14,6 +14,8 @@ from quantexp.quant.inspection.watch import NAMES
 from quantexp.results import Size
 from quantexp.state.tensors import parts
 
+BY_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric, torch.per_channel_affine_float_qparams)
+
 
 def size(model: nn.Module, stored: Path | None) -> Size:
     """Return the size of `model`; `stored` is the folder with the stored network, None if it could not be stored."""
@@ -55,7 +57,7 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def _channel_parameters(weight: Tensor) -> tuple[Tensor, ...]:
-    if weight.is_quantized and weight.qscheme() in (torch.per_channel_affine, torch.per_channel_symmetric):
+    if weight.is_quantized and weight.qscheme() in BY_CHANNEL:
         return weight.q_per_channel_scales(), weight.q_per_channel_zero_points()
     return ()
 

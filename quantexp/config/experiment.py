@@ -157,6 +157,7 @@ class Experiment(Settings):
         if not isinstance(self.quant, ByLayer):
             return
         quant = self.quant
+        yield from quant.faults_of(str(self.precision))
         if quant.flow is None:
             if quant.candidates() and not quant.candidates(str(self.precision)):
                 levers = "the settings of quant that are set"

@@ -51,6 +51,7 @@ class ByLayer(Quant):
 
     flows: ClassVar[dict[Flow, tuple[str, ...]]] = {}
     levers: ClassVar[dict[str, tuple[Flow, ...]]] = {"engine": OVER_TORCH_AO}
+    of_int8: ClassVar[tuple[str, ...]] = ()  # the settings that mean nothing in another precision
 
     flow: Flow | None = option(
         "API that quantizes; null: the one that quantizes the most of the network, the first of those that do",
@@ -86,6 +87,13 @@ class ByLayer(Quant):
             for flow, precisions in self.flows.items()
             if precision in (None, *precisions) and all(flow in flows for flows in needed)
         )
+
+    def faults_of(self, precision: str) -> Iterator[str]:
+        """Yield the settings that mean nothing in a precision."""
+        for name in self.of_int8 if precision != "int8" else ():
+            if self._is_set(name):
+                rule = f"quant.{name} is not supported by precision={precision}"
+                yield Mismatch(rule, f", got {getattr(self, name)}; leave it out or use precision=int8")
 
     def _is_set(self, name: str) -> bool:
         """Return whether a lever has another value than its default; a wrong name is a fault already."""
@@ -135,6 +143,25 @@ class Dynamic(ByLayer):
         Flow.pt2e: ("int8",),
         Flow.torchao: ("int8",),
     }
+    levers: ClassVar[dict[str, tuple[Flow, ...]]] = dict.fromkeys(("engine", "weights", "embeddings"), OVER_TORCH_AO)
+    of_int8: ClassVar[tuple[str, ...]] = ("weights", "embeddings")
+
+    weights: Granularity | None = option(
+        "which weights share a scale: per_channel or per_tensor; null: per_tensor in flows eager and fx, as in torch, "
+        "and per_channel in the others, which have no choice",
+        None,
+        affects=RESULT,
+    )
+    embeddings: bool = option(
+        "also store the weights of embeddings in int8, with a scale for each row", False, affects=RESULT
+    )
+
+    @property
+    def granularity(self) -> Granularity:
+        """Which weights share a scale, in the flow that is used."""
+        if self.weights is not None:
+            return self.weights
+        return Granularity.per_tensor if self.flow in OVER_TORCH_AO else Granularity.per_channel
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Finding:
     """A finding of a self-check that does not end the run: the name of the check, and a sentence.
 
-    `check` is one of "stored", "traced", "kernels", "macs" and "repeated".
+    `check` is one of "stored", "traced", "kernels", "macs", "repeated" and "weights".
     """
 
     check: str

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 from quantexp.analysis.recommendation import recommend
-from quantexp.results import Report, Speedup
+from quantexp.results import Finding, Report, Speedup
 from tests.builders import comparison, conditions, entry, lone, method, speedup, sweep, without_labels
 
 
@@ -83,6 +83,13 @@ def test_with_several_seeds_the_differences_between_them_tell_it() -> None:
     assert "Significant loss of accuracy: static int8 (-3.00 points [-3.10, -2.90] over 3 seeds)." in text
     assert "No significant difference in accuracy: qat int8 (+0.00 points [-2.48, +2.48] over 3 seeds)." in text
     assert "p = " not in text
+
+
+def test_a_loss_with_one_scale_for_a_layer_points_to_scales_per_channel() -> None:
+    coarse = dataclasses.replace(STATIC, findings=(Finding("weights", "the loss is significant"),))
+    told = "One scale for all weights of a layer in static int8: try quant.weights=per_channel."
+    assert told in recommend(sweep(lone(), coarse))
+    assert "One scale" not in recommend(sweep(lone(), STATIC))
 
 
 def test_unstable_latencies_are_named() -> None:

@@ -18,7 +18,8 @@ from torch.ao.quantization.quantization_mappings import get_default_static_quant
 
 from quantexp.config import ByLayer, Dynamic, Qat, Static
 from quantexp.quant.flows.attention import call_all_layers
-from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
+from quantexp.quant.flows.embeddings import EMBEDDINGS, embeddings
+from quantexp.quant.flows.qconfigs import EMBEDDING, dynamic_qconfig, qat_qconfig, static_qconfig
 from quantexp.quant.flows.working import with_numbers_as_padding
 from quantexp.quant.inspection.layers import SEVERAL, held_weights
 from quantexp.quant.inspection.promise import Wrapper
@@ -29,7 +30,6 @@ DYNAMICALLY = "nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell and nn.RNNCel
 HANDLES = "the layers that have int8 modules in eager mode"
 DTYPES = {"int8": torch.qint8, "fp16": torch.float16}
 RECURRENT = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
-EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)  # torch.ao quantizes only their weights, with a separate qconfig
 FUSED = (  # the patterns that fuse_modules fuses, the longest first
     (nn.Conv2d, nn.BatchNorm2d, nn.ReLU),
     (nn.Conv2d, nn.BatchNorm2d),
@@ -59,11 +59,13 @@ class Stubbed(Wrapper):
 
 
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
-    """Quantize the Linear and recurrent layers of `model` dynamically, in place."""
+    """Quantize the Linear and recurrent layers of `model` dynamically, and embeddings if asked for, in place."""
     kept = kept_in_float(option, model)
     layers = [name for name, module in model.named_modules() if is_dynamic(module) and name not in kept]
+    qconfigs = dict.fromkeys(layers, dynamic_qconfig(precision, option.granularity))
+    qconfigs |= dict.fromkeys(embeddings(option, model), EMBEDDING)
     call_all_layers(model)
-    return quantize_dynamic(model, dict.fromkeys(layers, DYNAMIC[precision]), precision)
+    return quantize_dynamic(model, qconfigs, precision)
 
 
 def is_dynamic(module: nn.Module) -> bool:

@@ -25,10 +25,11 @@ from torch.ao.quantization import (
 from torch.ao.quantization.quantize_fx import convert_fx, fuse_fx, prepare_fx, prepare_qat_fx
 from torch.nn import functional
 
-from quantexp.config import Dynamic, Qat, Static
-from quantexp.quant.flows.eager import EMBEDDINGS, quantize_dynamic
+from quantexp.config import Dynamic, Granularity, Qat, Static
+from quantexp.quant.flows.eager import quantize_dynamic
+from quantexp.quant.flows.embeddings import EMBEDDINGS, embeddings
 from quantexp.quant.flows.modes import Traced, constants_of_modes
-from quantexp.quant.flows.qconfigs import DYNAMIC, qat_qconfig, static_qconfig
+from quantexp.quant.flows.qconfigs import EMBEDDING, dynamic_qconfig, qat_qconfig, static_qconfig
 from quantexp.quant.flows.working import UnquantizableError, explain_failure, with_numbers_as_padding, working
 from quantexp.quant.inspection.layers import FUNCTIONAL, layer_of
 from quantexp.quant.selection import dynamic_layers, kept_in_float
@@ -45,11 +46,13 @@ TRACEABLE = "quant.flow=fx needs a network that torch.ao can trace and fuse"
 
 
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
-    """Quantize the Linear layers of `model` dynamically."""
+    """Quantize the Linear layers of `model` dynamically, and embeddings if asked for."""
     kept, mapping = kept_in_float(option, model), QConfigMapping()
     for name, module in model.named_modules():
         if type(module) is nn.Linear and name not in kept:
-            mapping.set_module_name(name, DYNAMIC[precision])
+            mapping.set_module_name(name, dynamic_qconfig(precision, option.granularity))
+    for name in embeddings(option, model):
+        mapping.set_module_name(name, EMBEDDING)
     hooked = _hooked(model)
     with _traceable(model):
         prepared = prepare_fx(fuse_fx(model.eval()), mapping, example)
@@ -71,7 +74,7 @@ def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
 
     FX itself does not quantize a static layer that follows a dynamic one.
     """
-    return quantize_dynamic(converted, dict.fromkeys(layers, DYNAMIC["int8"]), "int8")
+    return quantize_dynamic(converted, dict.fromkeys(layers, dynamic_qconfig("int8", Granularity.per_tensor)), "int8")
 
 
 def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:

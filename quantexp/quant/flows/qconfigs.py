@@ -16,6 +16,8 @@ from torch.ao.quantization import (
     default_per_channel_weight_observer,
     default_weight_observer,
     float16_dynamic_qconfig,
+    float_qparams_weight_only_qconfig,
+    per_channel_dynamic_qconfig,
 )
 from torch.ao.quantization.fake_quantize import default_fused_wt_fake_quant
 
@@ -33,7 +35,8 @@ WEIGHT_FAKE_QUANT = {
     Granularity.per_channel: weight_fake_quant,
     Granularity.per_tensor: default_fused_wt_fake_quant,
 }
-DYNAMIC = {"int8": default_dynamic_qconfig, "fp16": float16_dynamic_qconfig}
+DYNAMIC = {Granularity.per_channel: per_channel_dynamic_qconfig, Granularity.per_tensor: default_dynamic_qconfig}
+EMBEDDING = float_qparams_weight_only_qconfig
 
 
 class PercentileObserver(HistogramObserver):
@@ -53,6 +56,11 @@ OBSERVERS: dict[Observer, Any] = {
     Observer.moving_average: MovingAverageMinMaxObserver,
     Observer.percentile: PercentileObserver,
 }
+
+
+def dynamic_qconfig(precision: str, granularity: Granularity) -> QConfig:
+    """Return the qconfig of dynamic quantization; in fp16 there are no scales."""
+    return float16_dynamic_qconfig if precision == "fp16" else DYNAMIC[granularity]
 
 
 def static_qconfig(option: Static, model: nn.Module) -> QConfig:

@@ -90,6 +90,11 @@ def _check(promise: Promise, evidence: Evidence) -> None:
             f"the quantized network must have {promise.layers} layers, it has {', '.join(layers)}; "
             f"the method handles {promise.handles}: use a model that has them{kept}"
         )
+    if promise.layers is not None and (missing := set(promise.required) - set(evidence.held(promise.layers))):
+        raise QuantizationError(
+            f"the quantized network must have {promise.layers} weights in {listed(promise.required, SHOWN_UNKNOWN)}; "
+            f"{listed(sorted(missing), SHOWN_UNKNOWN)} have others: keep these in float with quant.exclude"
+        )
     if promise.operators is not None and promise.operators not in ran:
         raise QuantizationError(
             f"the quantized network must run {promise.operators} operators, it ran {', '.join(ran)}; "

@@ -16,7 +16,8 @@ class Promise:
 
     `layers` and `operators` name a precision ("int8", "bf16", ...), or are None if the method promises nothing about
     them. `handles` says in words what the method can quantize. `kept` and `unfit` are the layers that stay in float,
-    with the reasons: `kept` those that the user chose, `unfit` those that have no kernel.
+    with the reasons: `kept` those that the user chose, `unfit` those that have no kernel. `required` names layers that
+    must be in the precision `layers`, each of them.
     """
 
     handles: str
@@ -24,6 +25,7 @@ class Promise:
     operators: str | None = None
     kept: Mapping[str, str] = field(default_factory=dict)
     unfit: Mapping[str, str] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
 
     @property
     def excused(self) -> Mapping[str, str]:
