@@ -185,6 +185,7 @@ def test_a_number_that_is_not_finite_is_refused(cls: type[Option], field: str, v
 
 
 NAMED = [
+    (Dynamic, "weights", Granularity),
     (Static, "engine", Engine),
     (Static, "weights", Granularity),
     (Static, "observer", Observer),

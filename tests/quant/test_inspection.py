@@ -261,7 +261,7 @@ def test_a_layer_that_the_user_keeps_in_float_is_no_warning(
 
 
 SCHEMES = {
-    "dynamic": "per_tensor_affine",
+    "dynamic None": "per_tensor_affine",
     "static per_channel": "per_channel_affine",
     "static per_tensor": "per_tensor_affine",
     "qat per_channel": "per_channel_affine",
