@@ -254,5 +254,5 @@ def _report(experiment: Experiment, data: TaskData, baseline: Baseline, made: _M
         others=measured.others,
         objective=data.objective.name,
         flow=made.quant.flow.value if isinstance(made.quant, ByLayer) and made.quant.flow else None,
-        findings=(*made.findings, *poor_layers(made.quant, losses)),
+        findings=(*data.findings, *made.findings, *poor_layers(made.quant, losses)),
     )

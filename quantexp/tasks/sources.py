@@ -6,10 +6,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantexp.config import CustomTask, DataRequest, Task
+from quantexp.config import Audio, CustomTask, DataRequest, Images, Task
 from quantexp.system import own_code
 from quantexp.system.errors import DataError
 from quantexp.tasks.files import DataFiles, Source
+from quantexp.tasks.listing import AUDIO, IMAGES
 
 MNIST_RAW = Path("MNIST") / "raw"
 MNIST_NAMES = {
@@ -88,6 +89,16 @@ def mnist(task: Task) -> Source:
 def sst2(task: Task) -> Source:
     """Return the source of SST-2."""
     return SST2
+
+
+def images(task: Images) -> Source:
+    """Return the source of image files of the user."""
+    return IMAGES
+
+
+def audio(task: Audio) -> Source:
+    """Return the source of sound files of the user."""
+    return AUDIO
 
 
 @dataclass(frozen=True)
