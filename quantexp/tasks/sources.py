@@ -6,11 +6,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantexp.config import Audio, CustomTask, DataRequest, Images, Task
+from quantexp.config import Audio, CustomTask, DataRequest, Images, Task, Text
 from quantexp.system import own_code
 from quantexp.system.errors import DataError
 from quantexp.tasks.files import DataFiles, Source
 from quantexp.tasks.listing import AUDIO, IMAGES
+from quantexp.tasks.tables import Tables
 
 MNIST_RAW = Path("MNIST") / "raw"
 MNIST_NAMES = {
@@ -94,6 +95,11 @@ def sst2(task: Task) -> Source:
 def images(task: Images) -> Source:
     """Return the source of image files of the user."""
     return IMAGES
+
+
+def text(task: Text) -> Source:
+    """Return the source of tables of the user."""
+    return Tables(task.text, task.label)
 
 
 def audio(task: Audio) -> Source:
