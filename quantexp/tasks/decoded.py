@@ -76,22 +76,48 @@ def decoded(
         DataError: If a file cannot be read or decoded; the first one in the order of `files`.
         CacheError: If they do not fit into the memory that is allowed, and the cache folder cannot be written.
     """
-    whole = (len(files), *shape)
-    needed = int(np.prod(whole, dtype=np.int64)) * np.dtype(dtype).itemsize
+    stamp = repr([astuple(file) for file in files])
+    return kept((len(files), *shape), dtype, lambda sha: _pieces(folder, files, decode, sha), store, folder, stamp)
+
+
+def kept(
+    shape: tuple[int, ...],
+    dtype: str,
+    pieces: Callable[[Any], Iterator[NDArray[Any]]],
+    store: Store,
+    folder: Path,
+    stamp: str,
+) -> Decoded:
+    """Return the examples that `pieces` yields, in memory or mapped.
+
+    Args:
+        shape: That of all examples together.
+        dtype: Their dtype.
+        pieces: Yields the examples in order, and adds what identifies their content to the digest that it is given.
+        store: Where they are kept.
+        folder: The folder of the files.
+        stamp: Changes when one of the files does.
+
+    Raises:
+        DataError: As `pieces`.
+        CacheError: If they do not fit into the memory that is allowed, and the cache folder cannot be written.
+    """
+    needed = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
     if needed <= store.memory_mb * 10**6:
-        values, sha, at = np.empty(whole, dtype), hashlib.sha256(), 0
-        for piece in _pieces(folder, files, decode, sha):
+        values, sha, at = np.empty(shape, dtype), hashlib.sha256(), 0
+        for piece in pieces(sha):
             values[at : at + len(piece)] = piece
             at += len(piece)
         return Decoded(values, sha.hexdigest())
     path = store.path(folder)
-    stamp = hashlib.sha256(repr([*map(astuple, files), whole, dtype]).encode()).hexdigest()
+    stamp = hashlib.sha256(repr((stamp, shape, dtype)).encode()).hexdigest()
     with locked(path.with_suffix(".lock"), "another process is decoding the same files"):
         digest = _digest(path, stamp, needed)
         if digest is None:
             log.info("data      decoded examples take %s MB, written to %s", f"{needed / 1e6:,.0f}", path)
-            digest = _write(path, stamp, folder, files, decode)
-    return Decoded(np.memmap(path, dtype, "c", HEADER, whole), digest)  # "c": never written back
+            digest = _write(path, stamp, pieces)
+        values = np.memmap(path, dtype, "c", HEADER, shape)  # "c": never written back
+    return Decoded(values, digest)
 
 
 def _pieces(folder: Path, files: Sequence[File], decode: Decode, sha: Any) -> Iterator[NDArray[Any]]:
@@ -127,8 +153,8 @@ def _digest(path: Path, stamp: str, size: int) -> str | None:
     return str(header["digest"]) if complete and header.get("stamp") == stamp else None
 
 
-def _write(path: Path, stamp: str, folder: Path, files: Sequence[File], decode: Decode) -> str:
-    """Decode into a file that appears when it is complete; return the digest of the content. Raises CacheError."""
+def _write(path: Path, stamp: str, pieces: Callable[[Any], Iterator[NDArray[Any]]]) -> str:
+    """Write the pieces into a file that appears when it is complete; return their digest. Raises CacheError."""
     sha = hashlib.sha256()
     scratch = None
     try:
@@ -137,7 +163,7 @@ def _write(path: Path, stamp: str, folder: Path, files: Sequence[File], decode: 
         handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         with os.fdopen(handle, "wb") as file:
             file.write(b" " * HEADER)
-            for piece in _pieces(folder, files, decode, sha):
+            for piece in pieces(sha):
                 file.write(np.ascontiguousarray(piece).data)
             file.seek(0)
             file.write(json.dumps({"stamp": stamp, "digest": sha.hexdigest()}).ljust(HEADER).encode())

@@ -6,11 +6,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantexp.config import Audio, CustomTask, DataRequest, Images, Task, Text
+from quantexp.config import Arrays, Audio, CustomTask, DataRequest, Images, Task, Text
 from quantexp.system import own_code
 from quantexp.system.errors import DataError
 from quantexp.tasks.files import DataFiles, Source
 from quantexp.tasks.listing import AUDIO, IMAGES
+from quantexp.tasks.npz import ArrayFiles
 from quantexp.tasks.tables import Tables
 
 MNIST_RAW = Path("MNIST") / "raw"
@@ -105,6 +106,11 @@ def text(task: Text) -> Source:
 def audio(task: Audio) -> Source:
     """Return the source of sound files of the user."""
     return AUDIO
+
+
+def arrays(task: Arrays) -> Source:
+    """Return the source of arrays of the user."""
+    return ArrayFiles()
 
 
 @dataclass(frozen=True)
