@@ -208,7 +208,7 @@ class Experiment(Settings):
             return
         if not any(taken.kind in gives for taken in takes):
             yield no_pair(self.task.name, gives, self.model.name, [taken.kind for taken in takes])
-        elif (size := self.model.size) and self.task.size != size:
+        elif (size := self.model.size) and self.task.size_setting and self.task.size != size:
             yield Mismatch(
                 f"model={self.model.name} takes images of {size}x{size}",
                 f", got task.{self.task.size_setting}={self.task.size}; leave task.{self.task.size_setting} out",
