@@ -48,11 +48,13 @@ class Images(OwnFiles):
         at_least=1,
         at_most=4096,
     )
-    channels: int = option("3: color; 1: grey", 3, affects=WEIGHTS)
+    channels: int = option("3: color; 1: grey", 3, affects=WEIGHTS, at_least=1, at_most=3)
     mean: list[float] | None = option(
         "subtracted from pixels in [0, 1], one value or one for each channel; null: that of ImageNet",
         None,
         affects=WEIGHTS,
+        at_least=0,
+        at_most=1,
     )
     std: list[float] | None = option(
         "divisor after that, one value or one for each channel; null: that of ImageNet", None, affects=WEIGHTS, above=0
@@ -78,16 +80,15 @@ class Images(OwnFiles):
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
-        if self.channels not in (1, 3):
-            yield f"task.channels must be 1 or 3, got {self.channels}"
-            return
+        if self.channels == 2:
+            yield "task.channels must be 1 or 3, got 2"
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) not in (1, self.channels):
                 possible = (
                     "one value" if self.channels == 1 else f"one value, or one for each of {self.channels} channels"
                 )
                 yield f"task.{name} must have {possible}, got {values!r}"
-        if self.size is not None and self.shift >= self.size:
+        if self.size and self.shift >= self.size:
             yield f"task.shift must be less than task.size={self.size}, got {self.shift}"
 
     def synthetic_faults(self) -> Iterator[str]:
@@ -131,13 +132,13 @@ class Audio(OwnFiles):
     gives: ClassVar[tuple[Kind, ...] | None] = (Kind.features, Kind.waveform)
 
     rate: int = option(
-        "samples per second; files of another rate are resampled", 16000, affects=WEIGHTS, at_least=100, at_most=384000
+        "samples per second; files of another rate are resampled", 16000, affects=WEIGHTS, at_least=1000, at_most=384000
     )
     seconds: float = option(
         "length of an example; longer files are cut, shorter ones padded with silence",
         1.0,
         affects=WEIGHTS,
-        above=0,
+        at_least=0.001,
         at_most=3600,
     )
     normalize: bool = option("whether each example gets mean 0 and variance 1", True, affects=WEIGHTS)
@@ -146,11 +147,6 @@ class Audio(OwnFiles):
     def samples(self) -> int:
         """The number of samples of an example."""
         return round(self.seconds * self.rate)
-
-    def faults(self) -> Iterator[str]:
-        yield from super().faults()
-        if self.seconds > 0 and self.rate > 0 and not self.samples:
-            yield f"task.seconds must be at least one sample of task.rate={self.rate}, got {self.seconds:g}"
 
 
 @dataclass
@@ -162,18 +158,13 @@ class Arrays(OwnFiles):
     sources: ClassVar[str] = "quantexp.tasks.sources.arrays"
     gives: ClassVar[tuple[Kind, ...] | None] = (Kind.features, Kind.image, Kind.sequence, Kind.waveform)
 
-    scale: float = option("factor of all values of x, such as 0.0039 for pixels", 1.0, affects=WEIGHTS)
+    scale: float = option("factor of all values of x, such as 0.0039 for pixels", 1.0, affects=WEIGHTS, above=0)
     shape: list[int] | None = option(
         "shape of an example for data=synthetic, such as [3,32,32]; with files it is that of x",
         None,
         affects=WEIGHTS,
         at_least=1,
     )
-
-    def faults(self) -> Iterator[str]:
-        yield from super().faults()
-        if not self.scale:
-            yield f"task.scale must not be 0, got {self.scale:g}"
 
     def synthetic_faults(self) -> Iterator[str]:
         if not self.shape:

@@ -188,11 +188,6 @@ def test_sounds_need_finite_samples(folder: Path, sound: NDArray[Any], message: 
         loaded(folder)
 
 
-def test_an_example_has_at_least_one_sample() -> None:
-    with pytest.raises(ConfigError, match=r"task\.seconds must be at least one sample of task\.rate=100, got 0\.001"):
-        Audio(rate=100, seconds=0.001)
-
-
 def test_a_stored_network_predicts_from_files_and_samples(sample: Callable[..., Experiment], tmp_path: Path) -> None:
     folder = tmp_path / "tones"
     for number in range(30):
