@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,7 +81,8 @@ def load(task: Audio, kind: Kind, request: DataRequest) -> TaskData:
         return _prepared(sound, rate, task)
 
     store = Store(request.cache_dir, task.memory_mb, f"audio {task.rate} {task.samples}")
-    found = decoded(listing.folder, listing.files, (task.samples,), "int16", decode, store)
+    with _strict():
+        found = decoded(listing.folder, listing.files, (task.samples,), "int16", decode, store)
     if resampled:
         rates = ", ".join(f"{rate:,}" for rate in sorted({rate for rate, _ in resampled})[:5])
         log.info("data      resampled %s files from %s Hz to %s Hz", f"{len(resampled):,}", rates, f"{task.rate:,}")
@@ -130,11 +133,23 @@ def encode(task: Audio, kind: Kind, raw: Any, preparation: Preparation) -> tuple
     if not sounds:
         raise ModelError(f"{RULE}, or a list of at least one of them; got an empty one")
     try:
-        found = [_prepared(*_opened(sound, task), task) for sound in sounds]
+        with _strict():
+            found = [_prepared(*_opened(sound, task), task) for sound in sounds]
     except DataError as error:
         raise ModelError(str(error)) from error
     split = Sounds(None, torch.from_numpy(np.stack(found)), torch.arange(len(found)), task.normalize)
     return split.inputs(split.rows), not several
+
+
+@contextmanager
+def _strict() -> Iterator[None]:
+    """Make an error of what scipy warns of, such as a file that is cut off; around threads, never in one."""
+    from scipy.io import wavfile
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", wavfile.WavFileWarning)
+        warnings.filterwarnings("ignore", "Chunk", wavfile.WavFileWarning)  # of metadata
+        yield
 
 
 def _is_list(raw: Any) -> bool:
@@ -168,10 +183,7 @@ def _read(content: bytes, path: Path) -> tuple[Sound, int]:
         else:
             from scipy.io import wavfile
 
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", wavfile.WavFileWarning)
-                warnings.filterwarnings("ignore", "Chunk", wavfile.WavFileWarning)  # of metadata
-                rate, samples = wavfile.read(io.BytesIO(content))
+            rate, samples = wavfile.read(io.BytesIO(content))
     except Exception as error:  # on damaged files the readers can raise anything
         reason = " ".join(f"{error}".split())[:200] or type(error).__name__
         raise DataError(f"{path}: a sound must be a readable WAV or FLAC file ({reason}); replace it") from error

@@ -10,6 +10,8 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,13 +100,15 @@ def load(task: Images, kind: Kind, request: DataRequest) -> TaskData:
     if listing.ignored:
         log.info("data      %s", ignored_text(listing.ignored))
     first = listing.folder / listing.files[0].name
-    side = task.size or _side(read_bytes(first), first)
+    with _without_warnings():
+        side = task.size or _side(read_bytes(first), first)
 
     def decode(content: bytes, path: Path) -> NDArray[np.uint8]:
         return _decoded(content, path, task, side)
 
     store = Store(request.cache_dir, task.memory_mb, f"images {side} {task.channels}")
-    found = decoded(listing.folder, listing.files, (task.channels, side, side), "uint8", decode, store)
+    with _without_warnings():
+        found = decoded(listing.folder, listing.files, (task.channels, side, side), "uint8", decode, store)
     pixels = torch.from_numpy(found.values)
     labels = listing.labels(listing.files)
     numbers = torch.tensor(labels)
@@ -158,12 +162,21 @@ def encode(task: Images, kind: Kind, raw: Any, preparation: Preparation) -> tupl
     values = preparation.inputs[0].values
     side = task.size or math.isqrt(values // task.channels)
     try:
-        found = [_prepared(_opened(image), "a raw input", task, side) for image in images]
+        with _without_warnings():
+            found = [_prepared(_opened(image), "a raw input", task, side) for image in images]
     except DataError as error:
         raise ModelError(str(error)) from error
     pixels = torch.from_numpy(np.stack(found))
     split = Pixels(None, pixels, torch.arange(len(pixels)), task, kind is Kind.features)
     return split.inputs(split.rows), not several
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Ignore what PIL says of metadata that are not used, and of large images; around threads, never in one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _specs(task: Images, kind: Kind, side: int) -> tuple[InputSpec, ...]:
@@ -210,10 +223,8 @@ def _decoded(content: bytes, path: Path, task: Images, side: int) -> NDArray[np.
 def _image(content: bytes, path: Path) -> Image.Image:
     """Return the image in a file, decoded. Raises DataError, which names the path."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of metadata that are not used, and of large images
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            image.load()
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image.load()
     except Exception as error:  # on damaged files the decoders can raise anything
         reason = f"not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file" if isinstance(error, OSError) else ""
         reason = str(error) if "truncated" in str(error) or not reason else reason

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from quantexp.config.experiment import Experiment
 from quantexp.mission import run
 from quantexp.storage.stored import load as load_stored
 from quantexp.storage.stored import save
-from quantexp.system.errors import ConfigError, DataError, ModelError
+from quantexp.system.errors import CacheError, ConfigError, DataError, ModelError
 from quantexp.tasks import images, listing
 from quantexp.tasks.data import TaskData
 
@@ -255,6 +257,48 @@ def test_a_damaged_mapped_file_is_written_again(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     tasks._last_loaded = None
     assert loaded(folder, task).fingerprint == fingerprint
+
+
+def test_a_part_of_the_examples_copies_none_of_them(folder: Path) -> None:
+    split = loaded(folder).train
+    part = split.take(torch.tensor([1, 0]))
+    assert part.pixels is split.pixels  # type: ignore[attr-defined]
+    assert part.labels is not None and len(part) == len(part.labels) == 2
+
+
+def test_a_cache_folder_without_space_is_an_error_that_leaves_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("quantexp.tasks.decoded.os.fsync", full)
+    with pytest.raises(CacheError, match=r"could not be written to .* \(No space left on device\); free space there"):
+        loaded(folder, Images(memory_mb=0))
+    assert [path.suffix for path in (folder.parent / "cache" / "data").iterdir()] == [".lock"]
+
+
+def test_decoding_leaves_the_filters_of_warnings_as_they_are(folder: Path) -> None:
+    before = list(warnings.filters)
+    loaded(folder)
+    assert list(warnings.filters) == before
+
+
+def test_the_command_names_a_damaged_file_without_a_traceback(
+    folder: Path, workdir: Path, quantexp: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    path = folder / "train" / "dog" / "001.png"
+    path.write_bytes(b"no image")
+    ended = quantexp("task=images", f"data_dir={folder}", "quant=none")
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == (
+        f"quantexp: {path}: an image must be readable, this one is damaged (not a PNG, JPEG, BMP or WEBP file); "
+        "replace it"
+    )
+    (folder / "train" / "emu").mkdir()
+    ended = quantexp("task=images", f"data_dir={folder}", "quant=none")
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1), "checked before anything starts"
+    assert "train/emu: a class needs at least one training example" in ended.stderr
 
 
 @pytest.mark.parametrize(
