@@ -260,6 +260,7 @@ def _report(experiment: Experiment, data: TaskData, baseline: Baseline, made: _M
         objective=data.objective.name,
         flow=made.quant.flow.value if isinstance(made.quant, ByLayer) and made.quant.flow else None,
         findings=(
+            *data.findings,
             *made.findings,
             *poor_layers(made.quant, losses),
             *coarse_weights(made.quant, str(experiment.precision), measured.comparison),

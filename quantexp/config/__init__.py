@@ -2,6 +2,7 @@
 
 from quantexp.config.benchmark import Benchmark, Lab, Paired
 from quantexp.config.experiment import GROUPS, OPTIONS, Experiment, affects, checked, no_pair
+from quantexp.config.folders import TASKS, Arrays, Audio, Images, OwnFiles, Text
 from quantexp.config.inputs import Kind, Taken
 from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.model import (
@@ -35,7 +36,6 @@ from quantexp.config.runtime import RUNTIMES, Compiled, Eager, Runtime
 from quantexp.config.study import STUDIES, Affine, Compatibility, Criterion, Goal, Search, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, SweepSettings, Unsupported
 from quantexp.config.task import (
-    TASKS,
     CalibrationSplit,
     CustomTask,
     DataRequest,
@@ -64,6 +64,8 @@ __all__ = [
     "Affects",
     "Affine",
     "Amp",
+    "Arrays",
+    "Audio",
     "Benchmark",
     "Bert",
     "ByLayer",
@@ -86,6 +88,7 @@ __all__ = [
     "Flow",
     "Goal",
     "Granularity",
+    "Images",
     "Kind",
     "Lab",
     "Lenet5",
@@ -98,6 +101,7 @@ __all__ = [
     "Observer",
     "Optimizer",
     "Option",
+    "OwnFiles",
     "Paired",
     "Predicts",
     "Qat",
@@ -119,6 +123,7 @@ __all__ = [
     "SweepSettings",
     "Taken",
     "Task",
+    "Text",
     "Tracking",
     "Train",
     "Transformers",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from quantexp.config.benchmark import Benchmark, Lab, Paired
+from quantexp.config.folders import TASKS
 from quantexp.config.inputs import Kind
 from quantexp.config.levers import Start
 from quantexp.config.model import MODELS, Mlp, Model, Transformers
@@ -16,7 +17,6 @@ from quantexp.config.runtime import RUNTIMES, Eager, Runtime
 from quantexp.config.study import STUDIES, Single, Study
 from quantexp.config.sweep import SweepSettings
 from quantexp.config.task import (
-    TASKS,
     CalibrationSplit,
     DataRequest,
     DataSource,
@@ -91,7 +91,7 @@ class Experiment(Settings):
         if isinstance(self.task, Sentences) and self.task.tokenizer is None and isinstance(self.model, Transformers):
             self.task = self.task.filled(tokenizer=self.model.path)
         if (name := self.task.size_setting) and self.task.size is None:
-            self.task = self.task.filled(**{name: self.model.size or self.task.usual_size})
+            self.task = self.task.filled(**{name: self.model.size or self.task.usual_size or None})
         super().__post_init__()
 
     def faults(self) -> Iterator[str]:
@@ -209,7 +209,7 @@ class Experiment(Settings):
             return
         if not any(taken.kind in gives for taken in takes):
             yield no_pair(self.task.name, gives, self.model.name, [taken.kind for taken in takes])
-        elif (size := self.model.size) and self.task.size != size:
+        elif (size := self.model.size) and self.task.size_setting and self.task.size != size:
             yield Mismatch(
                 f"model={self.model.name} takes images of {size}x{size}",
                 f", got task.{self.task.size_setting}={self.task.size}; leave task.{self.task.size_setting} out",
@@ -230,6 +230,8 @@ class Experiment(Settings):
                 f"task={self.task.name} are of whole examples",
                 "; use data=synthetic, or model.predicts=class",
             )
+        if not self.labelled:
+            yield from self.task.synthetic_faults()
         if not self.labelled and self.validation:
             yield (
                 f"data=synthetic trains nothing, so that no examples are held out, got validation={self.validation:g}; "

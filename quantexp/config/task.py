@@ -81,6 +81,10 @@ class Task(Option):
         """Side of the square images that it gives, in pixels; None where it gives none, or has no size yet."""
         return getattr(self, self.size_setting) if self.size_setting else None
 
+    def synthetic_faults(self) -> Iterator[str]:
+        """Yield what random inputs need that the files would tell."""
+        yield from ()
+
 
 @dataclass
 class Mnist(Task):
@@ -159,6 +163,3 @@ class CustomTask(Task):
     def faults(self) -> Iterator[str]:
         yield from super().faults()
         yield from own_code_faults("task", self.target, self.arguments, given=("data_dir",))
-
-
-TASKS: tuple[type[Task], ...] = (Mnist, Sst2, CustomTask)

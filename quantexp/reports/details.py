@@ -77,6 +77,8 @@ def _confusion(qualities: Iterable[tuple[str, Quality]]) -> Rows:
         for label, row in enumerate(quality.confusion):
             for predicted, count in enumerate(row):
                 yield name, label, predicted, count
+        for pair in quality.confused:  # of many classes only the most frequent errors
+            yield name, *pair
 
 
 def _classes(qualities: Sequence[tuple[str, Quality]]) -> Rows:
@@ -84,6 +86,6 @@ def _classes(qualities: Sequence[tuple[str, Quality]]) -> Rows:
     (_, first), *others = qualities
     yield "label", "examples", *(name for name, _ in qualities), *(f"change_{name}" for name, _ in others)
     changes = [class_changes(first, other) for _, other in others]
-    for label, row in enumerate(first.confusion):
-        shares = (quality.per_class[label] for _, quality in qualities)
-        yield label, sum(row), *shares, *(change[label] for change in changes)
+    shares = [quality.per_class for _, quality in qualities]
+    for label, (examples, _) in enumerate(first.class_counts):
+        yield label, examples, *(share[label] for share in shares), *(change[label] for change in changes)

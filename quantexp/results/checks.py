@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A finding of a self-check that does not end the run: the name of the check, and a sentence.
+    """A finding that does not end the run: the name of the check that found it, and a sentence.
 
-    `check` is one of "stored", "traced", "kernels", "macs", "repeated" and "weights".
+    `check` is one of "data", "stored", "traced", "kernels", "macs", "repeated" and "weights".
     """
 
     check: str

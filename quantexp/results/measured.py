@@ -30,7 +30,9 @@ class Quality:
     """The quality of a network on the evaluated examples: a share in [0, 1] with its 95 % confidence interval.
 
     `name` is the name of the metric, such as "accuracy"; the value is `correct` over `total` examples.
-    `confusion[label][predicted]` counts the examples; its diagonal sums to `correct`.
+    `confusion[label][predicted]` counts the examples; its diagonal sums to `correct`. With many classes it is empty:
+    `confused` has the most frequent errors instead, each as (label, predicted, examples), the most frequent first, and
+    `by_class` has (examples, correct) for each class.
     """
 
     name: str
@@ -40,11 +42,18 @@ class Quality:
     correct: int
     total: int
     confusion: tuple[tuple[int, ...], ...]
+    confused: tuple[tuple[int, int, int], ...] = ()
+    by_class: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def class_counts(self) -> tuple[tuple[int, int], ...]:
+        """The examples of each class, and how many of them are classified correctly."""
+        return self.by_class or tuple((sum(row), row[label]) for label, row in enumerate(self.confusion))
 
     @property
     def per_class(self) -> tuple[float | None, ...]:
         """The share of each class that is classified correctly, None for a class without examples."""
-        return tuple(row[label] / sum(row) if sum(row) else None for label, row in enumerate(self.confusion))
+        return tuple(correct / examples if examples else None for examples, correct in self.class_counts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,9 @@ class StoredModel(nn.Module):
         each batch.
 
         Args:
-            raw: For mnist an image of 28x28 integers from 0 to 255, or (n, 28, 28) of them; for sst2 a sentence,
-                or a list of sentences, with words separated by spaces; for your own task what its `encode` takes.
+            raw: For mnist an image of 28x28 integers from 0 to 255, or (n, 28, 28) of them; for sst2 and text a
+                sentence, or a list of sentences, with words separated by spaces; for images and audio a path, or a
+                list of paths; for arrays an example, or a stack of them; for your own task what its `encode` takes.
 
         Raises:
             ModelError: If `raw` has another form.

@@ -85,3 +85,7 @@ def _lock() -> filelock.BaseFileLock | None:
         )
         return None
     return lock
+
+
+if hasattr(os, "register_at_fork"):  # a lock that a child inherits cannot be used
+    os.register_at_fork(after_in_child=_lock.cache_clear)

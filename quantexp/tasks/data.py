@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from quantexp.config import CalibrationSplit, DataRequest, EvaluationSplit
-from quantexp.results import InputSpec
+from quantexp.results import Finding, InputSpec
 from quantexp.system.errors import ConfigError
 from quantexp.system.host import give_way
 from quantexp.tasks.inputs import Batch
@@ -116,7 +116,7 @@ class TaskData:
 
     `inputs` describes the inputs of the network, `classes` is the width of its output. `fingerprint` is a SHA-256 of
     the content that was read, `origin` says in words where it came from. `vocabulary`, `tokenizer` and `class_names`
-    are those of a Preparation.
+    are those of a Preparation. `findings` says what of the data makes results doubtful.
     """
 
     train: Split
@@ -130,6 +130,7 @@ class TaskData:
     vocabulary: tuple[str, ...] = ()
     tokenizer: str = ""
     class_names: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
     validation: Split | None = None
     evaluation: EvaluationSplit = EvaluationSplit.test
 

@@ -6,10 +6,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantexp.config import CustomTask, DataRequest, Task
+from quantexp.config import Arrays, Audio, CustomTask, DataRequest, Images, Task, Text
 from quantexp.system import own_code
 from quantexp.system.errors import DataError
 from quantexp.tasks.files import DataFiles, Source
+from quantexp.tasks.listing import AUDIO, IMAGES
+from quantexp.tasks.npz import ArrayFiles
+from quantexp.tasks.tables import Tables
 
 MNIST_RAW = Path("MNIST") / "raw"
 MNIST_NAMES = {
@@ -88,6 +91,26 @@ def mnist(task: Task) -> Source:
 def sst2(task: Task) -> Source:
     """Return the source of SST-2."""
     return SST2
+
+
+def images(task: Images) -> Source:
+    """Return the source of image files of the user."""
+    return IMAGES
+
+
+def text(task: Text) -> Source:
+    """Return the source of tables of the user."""
+    return Tables(task.text, task.label)
+
+
+def audio(task: Audio) -> Source:
+    """Return the source of sound files of the user."""
+    return AUDIO
+
+
+def arrays(task: Arrays) -> Source:
+    """Return the source of arrays of the user."""
+    return ArrayFiles()
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def as_given(cls: type[Option], field: str, number: float) -> Any:
     """Return the number as the field takes it: in a list if it holds a list, of a shape with another axis."""
     if (cls, field) == (Affine, "shape"):
         return [number, 2]
-    return [number] if list[int] in flattened(get_type_hints(cls)[field]) else number
+    return [number] if {list[int], list[float]} & set(flattened(get_type_hints(cls)[field])) else number
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_large_bound_is_named_with_all_its_digits() -> None:
 )
 def test_a_number_that_is_not_finite_is_refused(cls: type[Option], field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"^{path_of(cls, field)} must be a finite number, got {value}$"):
-        build(cls, **{field: value})
+        build(cls, **{field: as_given(cls, field, value)})
 
 
 NAMED = [
@@ -386,7 +386,7 @@ def test_a_task_on_its_own_has_the_crop_of_the_lab() -> None:
         (
             Sst2(),
             "model=lenet5 takes image, task=sst2 gives features or tokens; "
-            "task=sst2 goes with model=mlp, lstm, bert, transformers; model=lenet5 with task=mnist",
+            "task=sst2 goes with model=mlp, lstm, bert, transformers; model=lenet5 with task=mnist, images, arrays",
         ),
     ],
     ids=["crop", "words"],

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from quantexp.reports.details import tables
-from quantexp.results import Evidence, Layer, LeftInFloat, Operator, Quality, Report
+from quantexp.results import Evidence, Layer, LeftInFloat, Operator, Quality, Report, parse_report
 from tests.builders import comparison, latency, layer_loss, lone, measured, other_float, profile, report
 
 NAMES = ["samples", "layers", "operators", "time", "confusion", "classes"]
@@ -121,6 +121,14 @@ def test_the_confusion_has_a_line_for_each_label_and_prediction() -> None:
         *[("float", 0, 0, 3), ("float", 0, 1, 1), ("float", 1, 0, 0), ("float", 1, 1, 4)],
         *[("static int8", 0, 0, 2), ("static int8", 0, 1, 2), ("static int8", 1, 0, 1), ("static int8", 1, 1, 3)],
     ]
+
+
+def test_of_many_classes_the_confusion_lists_the_errors_and_the_classes_stay() -> None:
+    many = Quality("accuracy", 0.5, 0.0, 1.0, 2, 4, (), ((1, 0, 2),), ((2, 2), (2, 0), (0, 0)))
+    made = lone(baseline=measured(quality=many))
+    assert rows(made, "confusion") == [("model", "label", "predicted", "examples"), ("float", 1, 0, 2)]
+    assert rows(made, "classes") == [("label", "examples", "float"), (0, 2, 1.0), (1, 2, 0.0), (2, 0, None)]
+    assert parse_report(made.to_json().encode()) == made
 
 
 def test_the_accuracy_per_class_is_listed_with_its_change() -> None:

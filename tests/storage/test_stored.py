@@ -304,7 +304,9 @@ def test_a_network_that_is_not_known_is_an_error_that_lists_those_that_are(store
 
 def test_a_task_that_is_not_known_is_an_error_that_lists_those_that_are(stored: Path) -> None:
     rewrite(stored, task={"name": "imagenet"})
-    with pytest.raises(ModelError, match=r"must use one of mnist, sst2, custom; got 'imagenet'"):
+    with pytest.raises(
+        ModelError, match=r"must use one of mnist, sst2, images, text, audio, arrays, custom; got 'imagenet'"
+    ):
         load(stored)
 
 

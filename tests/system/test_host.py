@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import select
 import signal
@@ -211,3 +212,16 @@ def test_where_no_lock_can_be_made_one_measures_all_the_same_and_is_warned_once(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert f"no lock in {own_lock / 'quantexp'}" in record.getMessage()
+
+
+def test_a_child_that_is_forked_has_a_lock_of_its_own(own_lock: Path) -> None:
+    host.give_way()  # makes the lock of this process
+    child = multiprocessing.get_context("fork").Process(target=take_the_lock)
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+
+
+def take_the_lock() -> None:
+    host._checked = 0.0
+    host.give_way()

@@ -76,6 +76,28 @@ def test_the_confusion_counts_every_example_once_and_its_diagonal_those_that_are
     assert [sum(column) for column in zip(*found.confusion, strict=True)] == predicted.bincount(minlength=10).tolist()
 
 
+def test_of_many_classes_the_most_frequent_errors_are_kept_in_place_of_the_matrix() -> None:
+    labels = torch.tensor([7, 7, 7, 7, 150, 150, 3])
+    predicted = torch.tensor([9, 9, 8, 7, 7, 7, 3])
+    assert len(accuracy(torch.tensor([9]), torch.tensor([7]), 100).confusion) == 100
+    found = accuracy(predicted, labels, 151)
+    assert found.confusion == ()
+    assert found.confused == ((7, 9, 2), (150, 7, 2), (7, 8, 1))
+    assert (found.by_class[7], found.by_class[3], found.by_class[150], found.by_class[0]) == (
+        (4, 1),
+        (1, 1),
+        (2, 0),
+        (0, 0),
+    )
+    assert (found.per_class[7], found.per_class[0]) == (1 / 4, None)
+    assert (found.correct, found.total) == (2, 7)
+
+
+def test_no_more_than_a_hundred_kinds_of_errors_are_kept() -> None:
+    labels = torch.arange(200)
+    assert len(accuracy((labels + 1) % 200, labels, 200).confused) == 100
+
+
 def test_the_class_with_the_greatest_output_is_predicted() -> None:
     given = torch.tensor([[0.1, 0.2, -3.0], [5.0, 4.0, 4.9], [-2.0, -3.0, -1.0]])
     assert Classification(3).predictions(given).tolist() == [1, 0, 2]

@@ -16,11 +16,9 @@ from quantexp import models, tasks
 from quantexp.config import (
     METHODS,
     MODELS,
-    TASKS,
     Amp,
     ByLayer,
     CustomModel,
-    CustomTask,
     DataRequest,
     DataSource,
     Experiment,
@@ -296,7 +294,7 @@ def check(result: RunResult, quant: Quant) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 @pytest.mark.parametrize("model", [model for model in MODELS if model is not CustomModel], ids=lambda model: model.name)
-@pytest.mark.parametrize("task", [task for task in TASKS if task is not CustomTask], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [Mnist, Sst2], ids=lambda task: task.name)
 def test_every_task_network_and_method_runs_or_is_refused_at_once(
     synthetic: Callable[..., Experiment], untrained: None, task: type[Task], model: type[Model], method: type[Quant]
 ) -> None:

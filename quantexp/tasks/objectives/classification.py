@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -11,6 +12,9 @@ from quantexp.results import Quality, QualityChange
 from quantexp.statistics.paired import detectable_drop, flips, mcnemar
 from quantexp.statistics.proportions import wilson
 from quantexp.statistics.sqnr import finite
+
+MATRIX = 100  # classes; of more, the confusion matrix would be larger than all other results
+PAIRS = 100  # of classes that are stored instead
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,29 @@ class Classification:
             return None
         predicted = self.predictions(outputs)
         correct, total = int((predicted == labels).sum()), len(labels)
-        classes = self.classes
-        counts = (labels * classes + predicted).bincount(minlength=classes * classes).view(classes, classes)
-        confusion = tuple(tuple(row) for row in counts.tolist())
-        return Quality(self.headline, correct / total, *wilson(correct, total), correct, total, confusion)
+        found = Quality(self.headline, correct / total, *wilson(correct, total), correct, total, ())
+        if self.classes > MATRIX:
+            return replace(
+                found, confused=self._confused(labels, predicted), by_class=self._by_class(labels, predicted)
+            )
+        cells = self.classes * self.classes
+        counts = (labels * self.classes + predicted).bincount(minlength=cells).view(self.classes, self.classes)
+        return replace(found, confusion=tuple(tuple(row) for row in counts.tolist()))
+
+    def _confused(self, labels: Tensor, predicted: Tensor) -> tuple[tuple[int, int, int], ...]:
+        """Return the most frequent errors as (label, predicted, examples), the most frequent first, then by label."""
+        wrong = labels != predicted
+        pairs, counts = torch.unique((labels * self.classes + predicted)[wrong], return_counts=True)
+        order = counts.argsort(descending=True, stable=True)[:PAIRS]
+        return tuple(
+            (*divmod(pair, self.classes), count)
+            for pair, count in zip(pairs[order].tolist(), counts[order].tolist(), strict=True)
+        )
+
+    def _by_class(self, labels: Tensor, predicted: Tensor) -> tuple[tuple[int, int], ...]:
+        """Return for each class how many examples it has, and how many of them are right."""
+        counts = (one.bincount(minlength=self.classes).tolist() for one in (labels, labels[labels == predicted]))
+        return tuple(zip(*counts, strict=True))
 
     def change(self, reference: Tensor, outputs: Tensor, labels: Tensor | None) -> QualityChange | None:
         """Compare two accuracies on the same examples by the exact McNemar test."""
