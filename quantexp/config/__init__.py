@@ -14,6 +14,7 @@ from quantexp.config.model import (
     Mlp,
     Model,
     Predicts,
+    Torchvision,
     Transformers,
     Wav2Vec2,
 )
@@ -119,6 +120,7 @@ __all__ = [
     "SweepSettings",
     "Taken",
     "Task",
+    "Torchvision",
     "Tracking",
     "Train",
     "Transformers",

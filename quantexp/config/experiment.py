@@ -91,7 +91,9 @@ class Experiment(Settings):
         if isinstance(self.task, Sentences) and self.task.tokenizer is None and isinstance(self.model, Transformers):
             self.task = self.task.filled(tokenizer=self.model.path)
         if (name := self.task.size_setting) and self.task.size is None:
-            self.task = self.task.filled(**{name: self.model.size or self.task.usual_size})
+            self.task = self.task.filled(**{name: self.model.usual_size or self.task.usual_size})
+        if (name := self.task.channels_setting) and self.task.image_channels is None:
+            self.task = self.task.filled(**{name: self.model.image_channels or self.task.usual_channels})
         super().__post_init__()
 
     def faults(self) -> Iterator[str]:
@@ -213,6 +215,12 @@ class Experiment(Settings):
                 f"model={self.model.name} takes images of {size}x{size}",
                 f", got task.{self.task.size_setting}={self.task.size}; leave task.{self.task.size_setting} out",
             )
+        elif (channels := self.model.image_channels) and (name := self.task.channels_setting):
+            if self.task.image_channels != channels:
+                yield Mismatch(
+                    f"model={self.model.name} takes images of {channels} channels",
+                    f", got task.{name}={self.task.image_channels}; leave task.{name} out",
+                )
 
     def _data_faults(self) -> Iterator[str]:
         if self.data in list(DataSource) and self.data not in self.task.data:  # a wrong name is a fault already
