@@ -226,8 +226,8 @@ def _fuse_own(network: Any, is_qat: bool) -> list[str]:
     network.fuse_model(is_qat=is_qat)
     fused = {name: module for name, module in network.named_modules() if isinstance(module, _FusedModule)}
     clipped = {name: relu for name, module in fused.items() for relu in module.children() if relu in replaced}
-    for relu in replaced.keys() - clipped.values():
-        network.set_submodule(replaced[relu], nn.ReLU6())
+    for unfused in replaced.keys() - clipped.values():
+        network.set_submodule(replaced[unfused], nn.ReLU6())
     return list(clipped)
 
 
