@@ -141,9 +141,7 @@ def test_relu6_is_kept_where_its_limit_matters() -> None:
     assert len(limits) == 35
     peaks: list[float] = []
     hook = limits[0].register_forward_pre_hook(lambda _, inputs: peaks.append(float(inputs[0].max())))
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.weight.data *= 4  # so that the limit is reached
+    network.features[0][1].weight.data *= 4  # so that the limit is reached
     changed = outputs(network, *form.example)
     hook.remove()
     assert peaks[0] > 6
@@ -164,12 +162,12 @@ def test_relu6_is_kept_where_its_limit_matters() -> None:
 @pytest.mark.parametrize("name", QUANTIZABLE)
 @pytest.mark.parametrize("flow", [Flow.eager, Flow.fx])
 def test_all_layers_are_quantized_and_loaded_again(tmp_path: Path, name: str, flow: Flow) -> None:
-    network, option = settled(name), Static(flow=flow)
-    batch = examples(images(32), 4)
+    network, option = settled(name, 64), Static(flow=flow)
+    batch = examples(images(64), 4)
     quantized = skeleton(option, copied(network), Form("int8", batch))
     assert {held.dtype for held in held_weights(quantized) if held.weight.dim() > 1} == {torch.qint8}
     described = {"name": "torchvision", "network": name, "transform_input": False}
-    recipe = Recipe({}, described, {"name": "static", "flow": flow.value}, "int8", images(32), CLASSES, Kind.image)
+    recipe = Recipe({}, described, {"name": "static", "flow": flow.value}, "int8", images(64), CLASSES, Kind.image)
     stored.save(tmp_path, quantized, recipe)
     again = stored.load(tmp_path)
     assert torch.equal(outputs(again, *batch), outputs(quantized, *batch))
@@ -186,13 +184,13 @@ def test_a_layer_can_stay_in_float_in_the_form_for_quantization(training: bool) 
 
 def test_a_network_without_such_a_form_is_refused_with_what_works() -> None:
     experiment = Experiment(
-        task=Mnist(), model=Torchvision(network="resnet34"), quant=Static(flow=Flow.eager), data=DataSource.synthetic
+        task=Mnist(), model=Torchvision(network="regnet_x_400mf"), quant=Static(flow=Flow.eager), data=DataSource.synthetic
     )
     with pytest.raises(QuantizationError) as error:
         attempt(experiment)
     message = str(error.value)
     assert "quant=static quant.flow=eager needs a network that it can quantize and run, but it failed" in message
-    assert message.endswith("use quant.flow=fx, which quantizes this network")
+    assert "; use quant" in message
 
 
 class Doubled(nn.Module):

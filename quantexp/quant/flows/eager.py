@@ -37,6 +37,7 @@ DTYPES = {"int8": torch.qint8, "fp16": torch.float16}
 RECURRENT = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)  # torch.ao quantizes only their weights, with a separate qconfig
 SAME = 1e-4  # the greatest difference of equal outputs, relative to the greatest one: the order of sums can differ
+SATURATES = 6.1  # what ReLU6 observed ends at 6, and at about 12 with a reduced range
 FUSED = (  # the patterns that fuse_modules fuses, the longest first
     (nn.Conv2d, nn.BatchNorm2d, nn.ReLU),
     (nn.Conv2d, nn.BatchNorm2d),
@@ -127,9 +128,6 @@ def convert(prepared: nn.Module, target: str) -> nn.Module:
     """Replace the prepared layers by integer kernels, in place."""
     module: Any
     for module in prepared.modules():
-        for key, hook in list(module._forward_hooks.items()):
-            if hook is _clip:  # the observed range ends at the limit, and int8 saturates there
-                del module._forward_hooks[key]
         rounding = getattr(module, "weight_fake_quant", None)
         if rounding is not None and rounding.is_per_channel and len(rounding.scale) != len(module.weight):
             rounding.enable_observer()
@@ -232,14 +230,23 @@ def _fuse_own(network: Any, is_qat: bool) -> list[str]:
 
 
 def _clipping(prepared: nn.Module, names: Iterable[str]) -> nn.Module:
-    """Make the named modules compute ReLU6 in the place of ReLU, before their outputs are observed."""
+    """Make the named fused modules compute ReLU6 in the place of ReLU, before their outputs are observed.
+
+    Before conversion, those of static quantization are a Sequential, which calls its observer itself.
+    """
     for name in names:
-        prepared.get_submodule(name).register_forward_hook(_clip, prepend=True)
+        module = prepared.get_submodule(name)
+        module.register_forward_hook(_clip, prepend=True)
+        for child_name, child in module.named_children():
+            if type(child) is nn.ReLU:
+                module.set_submodule(child_name, nn.ReLU6())
     return prepared
 
 
 def _clip(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    return output.clamp(max=6.0)
+    if output.is_quantized and (255 - output.q_zero_point()) * output.q_scale() < SATURATES:
+        return output  # with all bits in use, integers saturate at the limit
+    return output.clamp(0.0, 6.0)
 
 
 def _dequantize(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
