@@ -184,7 +184,10 @@ def test_a_layer_can_stay_in_float_in_the_form_for_quantization(training: bool) 
 
 def test_a_network_without_such_a_form_is_refused_with_what_works() -> None:
     experiment = Experiment(
-        task=Mnist(), model=Torchvision(network="regnet_x_400mf"), quant=Static(flow=Flow.eager), data=DataSource.synthetic
+        task=Mnist(),
+        model=Torchvision(network="regnet_x_400mf"),
+        quant=Static(flow=Flow.eager),
+        data=DataSource.synthetic,
     )
     with pytest.raises(QuantizationError) as error:
         attempt(experiment)

@@ -180,16 +180,15 @@ class _Activation(nn.Module):
 def _with_single_calls(model: nn.Module, example: Batch) -> nn.Module:
     """Replace the ReLUs that are called several times, in place: torchao takes all calls of a module for one."""
     calls: Counter[nn.Module] = Counter()
-    shared = [module for module in model.modules() if type(module) in ACTIVATIONS]
-    hooks = [module.register_forward_hook(lambda module, *_: calls.update([module])) for module in shared]
-    trained, random = model.training, torch.random.get_rng_state()
-    try:
+    found = [module for module in model.modules() if type(module) in ACTIVATIONS]
+    hooks = [module.register_forward_hook(lambda module, *_: calls.update([module])) for module in found]
+    modes = {module: module.training for module in model.modules()}
+    with torch.random.fork_rng(devices=[]):
         model.eval()(*example)
-    finally:
-        model.train(trained)
-        torch.random.set_rng_state(random)
-        for hook in hooks:
-            hook.remove()
+    for hook in hooks:
+        hook.remove()
+    for module, mode in modes.items():
+        module.training = mode
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if calls[module] > 1:
             model.set_submodule(name, _Activation(ACTIVATIONS[type(module)]))
