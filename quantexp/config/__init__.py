@@ -15,6 +15,7 @@ from quantexp.config.model import (
     Mlp,
     Model,
     Predicts,
+    Torchvision,
     Transformers,
     Wav2Vec2,
 )
@@ -124,6 +125,7 @@ __all__ = [
     "Taken",
     "Task",
     "Text",
+    "Torchvision",
     "Tracking",
     "Train",
     "Transformers",

@@ -10,7 +10,7 @@ from quantexp.config.benchmark import Benchmark, Lab, Paired
 from quantexp.config.folders import TASKS
 from quantexp.config.inputs import Kind
 from quantexp.config.levers import Start
-from quantexp.config.model import MODELS, Mlp, Model, Transformers
+from quantexp.config.model import MODELS, Mlp, Model, Torchvision, Transformers
 from quantexp.config.option import NOTHING, RESULT, WEIGHTS, Affects, Option, Settings, option
 from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Qat, Quant, Static
 from quantexp.config.runtime import RUNTIMES, Eager, Runtime
@@ -25,6 +25,7 @@ from quantexp.config.task import (
     Sentences,
     Task,
 )
+from quantexp.config.torchvision import RESCALING
 from quantexp.config.tracking import Local, Server, Tracking
 from quantexp.config.train import Train
 from quantexp.system.errors import ConfigError, Mismatch
@@ -90,8 +91,14 @@ class Experiment(Settings):
             self.model = self.model.filled(hidden=list(self.task.hidden))
         if isinstance(self.task, Sentences) and self.task.tokenizer is None and isinstance(self.model, Transformers):
             self.task = self.task.filled(tokenizer=self.model.path)
+        if isinstance(self.model, Torchvision) and self.model.transform_input is None:
+            rescaled = self.model.network in RESCALING and self.train.torchvision_weights is not None
+            self.model = self.model.filled(transform_input=rescaled)
         if (name := self.task.size_setting) and self.task.size is None:
-            self.task = self.task.filled(**{name: self.model.size or self.task.usual_size or None})
+            usual = self.model.usual_size if self.task.usual_size else self.model.size  # files have a size of their own
+            self.task = self.task.filled(**{name: usual or self.task.usual_size or None})
+        if (name := self.task.channels_setting) and self.task.image_channels is None:
+            self.task = self.task.filled(**{name: self.model.image_channels or self.task.usual_channels})
         super().__post_init__()
 
     def faults(self) -> Iterator[str]:
@@ -106,11 +113,7 @@ class Experiment(Settings):
         yield from self._input_faults()
         yield from self._data_faults()
         yield from self.study.combination_faults(self.quant, self.batch_size, self.labelled)
-        if isinstance(self.quant, Qat) and self.quant.start is Start.scratch and self.train.checkpoint:
-            yield (
-                "quant.start=scratch would not use the weights of train.checkpoint="
-                f"{self.train.checkpoint}; give one of the two"
-            )
+        yield from self._weight_faults()
 
     @property
     def labelled(self) -> bool:
@@ -213,6 +216,22 @@ class Experiment(Settings):
             yield Mismatch(
                 f"model={self.model.name} takes images of {size}x{size}",
                 f", got task.{self.task.size_setting}={self.task.size}; leave task.{self.task.size_setting} out",
+            )
+        elif (channels := self.model.image_channels) and self.task.image_channels not in (None, channels):
+            name = f"task.{self.task.channels_setting}"
+            yield Mismatch(
+                f"model={self.model.name} takes images of {channels} channels",
+                f", got {name}={self.task.image_channels}; leave {name} out",
+            )
+
+    def _weight_faults(self) -> Iterator[str]:
+        checkpoint = self.train.checkpoint
+        if isinstance(self.quant, Qat) and self.quant.start is Start.scratch and checkpoint:
+            yield f"quant.start=scratch would not use the weights of train.checkpoint={checkpoint}; give one of the two"
+        if self.train.torchvision_weights and not isinstance(self.model, Torchvision):
+            yield Mismatch(
+                f"train.checkpoint={checkpoint} is for model=torchvision",
+                f", got model={self.model.name}; give a file with weights of that network",
             )
 
     def _data_faults(self) -> Iterator[str]:

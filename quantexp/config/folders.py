@@ -39,6 +39,7 @@ class Images(OwnFiles):
     sources: ClassVar[str] = "quantexp.tasks.sources.images"
     gives: ClassVar[tuple[Kind, ...] | None] = (Kind.features, Kind.image)
     size_setting: ClassVar[str | None] = "size"
+    channels_setting: ClassVar[str | None] = "channels"
 
     size: int | None = option(
         "side of the images in pixels: the shorter side is resized to it, then the center is cropped; "

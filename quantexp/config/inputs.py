@@ -18,7 +18,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Taken:
-    """A kind of input that a network takes; `size` is the side of its images in pixels, None where any will do."""
+    """A kind of input that a network takes.
+
+    `size` is the side of its images in pixels, `channels` their number of channels, None where any will do;
+    `usual_size` is the side that they get if no other is chosen, None for the usual one of the task.
+    """
 
     kind: Kind
     size: int | None = None
+    channels: int | None = None
+    usual_size: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +11,7 @@ from typing import Any, ClassVar
 from quantexp.config.inputs import Kind, Taken
 from quantexp.config.option import WEIGHTS, Affects, Option, option
 from quantexp.config.own import own_code_faults
+from quantexp.config.torchvision import NETWORKS, RESCALING
 
 
 @dataclass
@@ -32,6 +34,16 @@ class Model(Option):
     def size(self) -> int | None:
         """The side of the only images that it takes, in pixels; None where any will do."""
         return next((taken.size for taken in self.takes or () if taken.size), None)
+
+    @property
+    def usual_size(self) -> int | None:
+        """The side of the images that it gets if no other is chosen; None for the usual one of the task."""
+        return self.size or next((taken.usual_size for taken in self.takes or () if taken.usual_size), None)
+
+    @property
+    def image_channels(self) -> int | None:
+        """The number of channels of the only images that it takes; None where any will do."""
+        return next((taken.channels for taken in self.takes or () if taken.channels), None)
 
 
 @dataclass
@@ -153,6 +165,35 @@ class Transformers(Model):
 
 
 @dataclass
+class Torchvision(Model):
+    """A network for classification of torchvision, such as resnet18 or mobilenet_v2, for 3-channel images."""
+
+    name: ClassVar[str] = "torchvision"
+    implementation: ClassVar[str] = "quantexp.models.torchvision"
+    takes: ClassVar[tuple[Taken, ...] | None] = (Taken(Kind.image, channels=3, usual_size=32),)
+
+    network: str = option("its name in torchvision.models", "mobilenet_v2", affects=WEIGHTS)
+    transform_input: bool | None = option(
+        "googlenet and inception_v3 only: rescale inputs that are normalised as for ImageNet to -1 .. 1; "
+        "null: with torchvision's own weights",
+        None,
+        affects=WEIGHTS,
+    )
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        if self.network not in NETWORKS:
+            near = difflib.get_close_matches(str(self.network), NETWORKS, 3, 0.4)
+            repair = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(NETWORKS)}"
+            yield f"model.network must be a network for classification in torchvision, got {self.network!r}; {repair}"
+        elif self.transform_input and self.network not in RESCALING:
+            yield (
+                f"model.transform_input is for {' and '.join(RESCALING)}, got it with model.network={self.network}; "
+                "leave it out"
+            )
+
+
+@dataclass
 class CustomModel(Model):
     """A network of your own: a class or a function, called as target(inputs=..., classes=..., **arguments)."""
 
@@ -181,4 +222,4 @@ def head_faults(hidden: int, heads: int) -> Iterator[str]:
         yield f"model.hidden must be a multiple of model.heads, got {hidden} and {heads}"
 
 
-MODELS: tuple[type[Model], ...] = (Mlp, Lenet5, Lstm, Bert, Wav2Vec2, Transformers, CustomModel)
+MODELS: tuple[type[Model], ...] = (Mlp, Lenet5, Torchvision, Lstm, Bert, Wav2Vec2, Transformers, CustomModel)

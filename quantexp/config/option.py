@@ -40,12 +40,18 @@ def option(
     default: Any = None,
     *,
     affects: Affects,
+    unchanged: Any = dataclasses.MISSING,
     at_least: float | None = None,
     at_most: float | None = None,
     above: float | None = None,
 ) -> Any:
-    """Declare a field of an option: its help, its default, what it affects, and the bounds of its value or values."""
+    """Declare a field of an option: its help, its default, what it affects, and the bounds of its value or values.
+
+    `unchanged` is the value with which everything is as it was before the setting existed: cache keys and identities
+    leave it out, so that older results are found.
+    """
     metadata = {"help": help, "affects": affects, "at_least": at_least, "at_most": at_most, "above": above}
+    metadata["unchanged"] = unchanged
     if isinstance(default, list):
         return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -65,11 +71,12 @@ class Settings:
         return declared
 
     def settings(self, *which: Affects) -> dict[str, Any]:
-        """Return the values of the fields that affect one of `which`, as plain values."""
+        """Return the values of the fields that affect one of `which`, as plain values, without those of `unchanged`."""
         values = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if "affects" in field.metadata and self.affected_by(field.name) in which
+            if getattr(self, field.name) != field.metadata["unchanged"]
         }
         return {name: plain(value) for name, value in values.items()}
 

@@ -63,6 +63,7 @@ class Task(Option):
 
     `gives` has the kinds of input that it can give; None where a user's class says so. `size_setting` names the
     setting that holds the side of its images in pixels, None where it gives no images; `usual_size` is its default.
+    `channels_setting` names the setting that holds their number of channels, None where that is fixed.
     `sources` names what finds its files; a call with the option returns it, without torch.
     """
 
@@ -72,6 +73,8 @@ class Task(Option):
     data: ClassVar[tuple[DataSource, ...]] = tuple(DataSource)
     size_setting: ClassVar[str | None] = None
     usual_size: ClassVar[int] = 0
+    channels_setting: ClassVar[str | None] = None
+    usual_channels: ClassVar[int] = 1
     sources: ClassVar[str] = ""
 
     hidden: list[int] = option("widths of the default network's hidden layers", [], affects=WEIGHTS, at_least=1)
@@ -85,6 +88,11 @@ class Task(Option):
         """Yield what random inputs need that the files would tell."""
         yield from ()
 
+    @property
+    def image_channels(self) -> int | None:
+        """Number of channels of its images; None where it gives none, or has no number yet."""
+        return getattr(self, self.channels_setting) if self.channels_setting else None
+
 
 @dataclass
 class Mnist(Task):
@@ -96,18 +104,32 @@ class Mnist(Task):
     gives: ClassVar[tuple[Kind, ...] | None] = (Kind.features, Kind.image)
     size_setting: ClassVar[str | None] = "crop"
     usual_size: ClassVar[int] = 20  # the digit without its margin, as in the lab
+    channels_setting: ClassVar[str | None] = "channels"
 
     hidden: list[int] = option(
         "widths of the default network's hidden layers", [1024, 1024], affects=WEIGHTS, at_least=1
     )
     crop: int | None = option(
-        "side of the center crop, in pixels, beyond 28 padded with black; "
-        "null: what the network takes, 32 for lenet5, or else 20",
+        "side of the images, in pixels: to 28 the center, to 32 padded with black, beyond that enlarged; "
+        "null: what the network takes, 32 for lenet5 and torchvision, or else 20",
         None,
         affects=WEIGHTS,
         at_least=4,
-        at_most=32,
+        at_most=1024,
     )
+    channels: int | None = option(
+        "channels of the images, 1 or 3 with equal values; null: what the network takes, 3 for torchvision, or else 1",
+        None,
+        affects=WEIGHTS,
+        unchanged=1,
+        at_least=1,
+        at_most=3,
+    )
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        if self.channels == 2:
+            yield "task.channels must be 1 or 3, got 2"
 
 
 @dataclass

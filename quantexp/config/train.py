@@ -48,7 +48,8 @@ class Train(Option):
         at_least=1,
     )
     checkpoint: str | None = option(
-        "float weights to start from, not trained: a file with a state dict, or runs:/RUN_ID of a run",
+        "float weights to start from, not trained: a file with a state dict, runs:/RUN_ID of a run, or torchvision "
+        "(torchvision:NAME) for the weights that torchvision has for its network",
         None,
         affects=WEIGHTS,
     )
@@ -58,3 +59,9 @@ class Train(Option):
         """The id of the run that `checkpoint` names, as runs:/RUN_ID or as 32 hex digits; None for a file."""
         found = re.fullmatch(r"runs:/([A-Za-z0-9][\w-]{0,255})|([0-9a-f]{32})", self.checkpoint or "")
         return (found[1] or found[2]) if found else None
+
+    @property
+    def torchvision_weights(self) -> str | None:
+        """The name of torchvision's weights that `checkpoint` names; None if it names something else."""
+        found = re.fullmatch(r"torchvision(?::(\w+))?", self.checkpoint or "")
+        return (found[1] or "DEFAULT") if found else None

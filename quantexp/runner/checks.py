@@ -19,9 +19,10 @@ def check_inputs(experiment: Experiment) -> None:
         return
     tasks.sources_of(experiment.task).check(experiment.data_request)
     models.check(experiment.model)
-    checkpoint = experiment.train.checkpoint
-    if checkpoint and not experiment.train.checkpoint_run and not Path(checkpoint).expanduser().is_file():
+    checkpoint, train = experiment.train.checkpoint, experiment.train
+    elsewhere = train.checkpoint_run or train.torchvision_weights
+    if checkpoint and not elsewhere and not Path(checkpoint).expanduser().is_file():
         raise TrainingError(
             f"train.checkpoint must name a file with weights, there is no file {checkpoint}; "
-            "correct the path, or give a run as runs:/RUN_ID"
+            "correct the path, or give a run as runs:/RUN_ID, or torchvision for the weights of model=torchvision"
         )

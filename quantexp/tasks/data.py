@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from quantexp.config import CalibrationSplit, DataRequest, EvaluationSplit
 from quantexp.results import Finding, InputSpec
@@ -88,23 +89,30 @@ class Images(Split):
     """Images as uint8, which are normalised when a batch is made: (pixel / 255 - mean) / std, float32.
 
     `pixels` has shape (examples, channels, height, width). Batches have that shape or, if `flat`, the
-    shape (examples, channels · height · width).
+    shape (examples, channels · height · width). With `side`, they are first resized to squares of that side in pixels
+    by bilinear interpolation; with `copies`, the channels are repeated as often.
     """
 
     pixels: Tensor
     mean: float
     std: float
     flat: bool
+    side: int | None = None
+    copies: int = 1
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def inputs(self, rows: Tensor) -> Batch:
-        images = self.pixels[rows].float().div_(255).sub_(self.mean).div_(self.std)
+        images = self.pixels[rows].float()
+        if self.side is not None:
+            images = functional.interpolate(images, size=(self.side, self.side), mode="bilinear", align_corners=False)
+        images = images.div_(255).sub_(self.mean).div_(self.std)
+        images = images.repeat(1, self.copies, 1, 1) if self.copies > 1 else images
         return (images.flatten(1) if self.flat else images,)
 
     def take(self, rows: Tensor) -> Images:
-        return Images(taken_rows(self.labels, rows), self.pixels[rows], self.mean, self.std, self.flat)
+        return replace(self, labels=taken_rows(self.labels, rows), pixels=self.pixels[rows])
 
 
 @dataclass(frozen=True)

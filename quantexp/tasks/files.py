@@ -104,7 +104,7 @@ class DataFiles:
             fresh = Path(scratch) / self.name
             fresh.mkdir()
             try:
-                with _stall_limit(STALL_SECONDS):
+                with stall_limit():
                     self.download(fresh)
             except DataError:
                 raise
@@ -164,7 +164,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 @contextmanager
-def _stall_limit(seconds: float) -> Iterator[None]:
+def stall_limit(seconds: float = STALL_SECONDS) -> Iterator[None]:
     """Set the default timeout of sockets: torchvision opens its downloads without a timeout."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)

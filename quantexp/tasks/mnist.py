@@ -1,5 +1,7 @@
 """MNIST: IDX files are read as uint8 images and center-cropped as in the lab; batches are normalised.
 
+For networks that take larger images, batches are enlarged; in memory the pixels stay as they were read.
+
 The sample is scikit-learn's 1,797 real handwritten digits of 8x8 pixels. They are enlarged to 20x20, the size of a
 digit in MNIST, and placed in the middle of 28x28, so that they go through the same pipeline.
 """
@@ -29,6 +31,7 @@ from quantexp.tasks.sources import MNIST, MNIST_NAMES, MNIST_RAW
 
 MEAN, STD = 0.1307, 0.3081  # of the training pixels, scaled to [0, 1]
 SIDE = 28
+PADDED = 32  # the greatest side that is reached by padding
 CLASSES = 10
 SAMPLE_TEST = 360  # of the 1,797 digits; the other 1,437 are for training
 
@@ -47,12 +50,11 @@ def load(task: Mnist, kind: Kind, request: DataRequest) -> TaskData:
         test_images, test_labels = _pair(folder, content, "test")
         fingerprint = digest({name: bytes_ for name, (_, bytes_) in content.items()})
     training_rows, validation_rows = held_out(len(train_labels), request)
-    side = _side(task)
-    train = _images(train_images[training_rows], train_labels[training_rows], side, kind)
-    test = _images(test_images, test_labels, side, kind)
+    train = _images(task, train_images[training_rows], train_labels[training_rows], kind)
+    test = _images(task, test_images, test_labels, kind)
     validation = None
     if len(validation_rows):
-        validation = _images(train_images[validation_rows], train_labels[validation_rows], side, kind)
+        validation = _images(task, train_images[validation_rows], train_labels[validation_rows], kind)
     return TaskData(
         train,
         calibration_split(train, test, request),
@@ -67,10 +69,10 @@ def load(task: Mnist, kind: Kind, request: DataRequest) -> TaskData:
 
 
 def inputs(task: Mnist, kind: Kind) -> tuple[InputSpec, ...]:
-    """Return the only input: an image of one channel, or its flat pixels; normalised, float32."""
-    side = _side(task)
+    """Return the only input: an image, or its flat pixels; normalised, float32."""
+    channels, side = _channels(task), _side(task)
     low, high = (0 - MEAN) / STD, (1 - MEAN) / STD
-    shape = (side * side,) if kind is Kind.features else (1, side, side)
+    shape = (channels * side * side,) if kind is Kind.features else (channels, side, side)
     return (InputSpec("pixels", shape, "float32", low, high),)
 
 
@@ -96,7 +98,7 @@ def encode(task: Mnist, kind: Kind, raw: Any, preparation: Preparation) -> tuple
     """Prepare raw images: (28, 28) gives a batch of one and True, (n, 28, 28) a batch of n and False.
 
     Args:
-        task: Has the size of the crop.
+        task: Has the size of the images and their channels.
         kind: The input that the network takes.
         raw: An array, a tensor or nested lists of integers from 0 to 255, bright digits on a dark background.
         preparation: Not used.
@@ -117,7 +119,7 @@ def encode(task: Mnist, kind: Kind, raw: Any, preparation: Preparation) -> tuple
     if wrong.size:
         raise ModelError(f"{rule}; got the value {wrong[0]}; scale and round your values to 0 .. 255")
     images = torch.from_numpy(pixels.astype(np.uint8)).view(-1, SIDE, SIDE)
-    prepared = _images(images, None, _side(task), kind).inputs(torch.arange(len(images)))
+    prepared = _images(task, images, None, kind).inputs(torch.arange(len(images)))
     return prepared, pixels.ndim == 2
 
 
@@ -150,8 +152,17 @@ def _side(task: Mnist) -> int:
     return task.size or task.usual_size
 
 
-def _images(images: Tensor, labels: Tensor | None, side: int, kind: Kind) -> Images:
-    return Images(labels, crop(images, side), MEAN, STD, flat=kind is Kind.features)
+def _channels(task: Mnist) -> int:
+    return task.channels or task.usual_channels
+
+
+def _images(task: Mnist, images: Tensor, labels: Tensor | None, kind: Kind) -> Images:
+    """Return digits as `task` wants them: cropped or padded in memory, enlarged batch by batch."""
+    side = _side(task)
+    enlarged = side > PADDED
+    pixels = images[:, None] if enlarged else crop(images, side)
+    flat = kind is Kind.features
+    return Images(labels, pixels, MEAN, STD, flat, side=side if enlarged else None, copies=_channels(task))
 
 
 def _pair(folder: Path, content: dict[str, tuple[Path, bytes]], split: str) -> tuple[Tensor, Tensor]:

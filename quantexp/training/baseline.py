@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from quantexp import models, tasks
-from quantexp.config import WEIGHTS, Experiment, Train
+from quantexp.config import WEIGHTS, Experiment, Torchvision, Train
 from quantexp.results import Training
 from quantexp.state.checkpoint import SAFE_STATE, fill_from_file, fill_from_stored
 from quantexp.system.cache import cache_folder
@@ -112,13 +112,22 @@ class Baseline:
             fill_from_stored(model, weights, f"train.checkpoint={checkpoint}")
             content = (weights / SAFE_STATE).read_bytes()
         else:
-            path = Path(checkpoint).expanduser()
+            path = self._torchvision_weights() or Path(checkpoint).expanduser()
             fill_from_file(model, path)
             content = path.read_bytes()
         self._checkpoint = hashlib.sha256(content).hexdigest()
         self.key = {"checkpoint": self._checkpoint}
         log.info("train     skipped: weights from %s", checkpoint)
         return Trained(model.eval(), None)
+
+    def _torchvision_weights(self) -> Path | None:
+        """Return the file with torchvision's weights if `train.checkpoint` names these, downloaded if necessary."""
+        network, name = self._experiment.model, self._experiment.train.torchvision_weights
+        if not isinstance(network, Torchvision) or name is None:
+            return None
+        from quantexp.models import torchvision
+
+        return torchvision.weights(network, name, self._data.classes, self._experiment.cache_dir)
 
     def _random(self) -> Trained:
         model = self.fresh()

@@ -54,6 +54,7 @@ from quantexp.config import (
     Start,
     Static,
     Task,
+    Torchvision,
     Train,
     Transformers,
     Wav2Vec2,
@@ -150,7 +151,8 @@ def test_a_value_just_outside_a_bound_is_refused_with_path_rule_and_value(
 @pytest.mark.parametrize(
     ("build_it", "fault"),
     [
-        (lambda: Mnist(crop=33), "task.crop must be at most 32, got 33"),
+        (lambda: Mnist(crop=1025), "task.crop must be at most 1024, got 1025"),
+        (lambda: Mnist(channels=2), "task.channels must be 1 or 3, got 2"),
         (lambda: Mnist(crop=3), "task.crop must be at least 4, got 3"),
         (lambda: Qat(freeze_after=0), "quant.freeze_after must be above 0, got 0"),
         (lambda: Paired(placements=1001), "benchmark.placements must be at most 1000, got 1001"),
@@ -364,14 +366,71 @@ def test_widths_given_to_a_network_are_kept(hidden: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("model", "crop", "taken"),
-    [(Mlp(), None, 20), (Lenet5(), None, 32), (Mlp(), 28, 28), (Mlp(), 32, 32), (Lenet5(), 32, 32)],
+    [
+        (Mlp(), None, 20),
+        (Lenet5(), None, 32),
+        (Torchvision(), None, 32),
+        (Mlp(), 28, 28),
+        (Mlp(), 32, 32),
+        (Lenet5(), 32, 32),
+        (Torchvision(), 96, 96),
+    ],
 )
 def test_a_crop_that_is_left_open_is_that_of_the_network(model: Model, crop: int | None, taken: int) -> None:
     task = Mnist(crop=crop)
     experiment = Experiment(task=task, model=model)
-    assert experiment.task == Mnist(crop=taken)
+    assert experiment.task == Mnist(crop=taken, channels=3 if isinstance(model, Torchvision) else 1)
     assert experiment.task.size == taken
     assert task.crop == crop  # the task that was handed in can serve the next network
+
+
+def test_channels_that_the_network_does_not_take_are_refused() -> None:
+    with pytest.raises(ConfigError) as error:
+        Experiment(task=Mnist(channels=1), model=Torchvision())
+    rule = "model=torchvision takes images of 3 channels, got task.channels=1; leave task.channels out"
+    assert error.value.faults == (rule,)
+    assert Experiment(task=Mnist(channels=3), model=Lenet5()).task.image_channels == 3
+
+
+@pytest.mark.parametrize(
+    ("network", "repair"),
+    [
+        ("resnet_18", "did you mean resnet18 or resnet152"),
+        ("mobilenetv2", "did you mean mobilenet_v2"),
+        ("fcn_resnet50", "did you mean resnet50"),
+        ("yolo", "it has alexnet, convnext_base, "),
+    ],
+)
+def test_an_unknown_network_of_torchvision_is_refused_with_the_nearest_names(network: str, repair: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Torchvision(network=network)
+    (fault,) = error.value.faults
+    rule = "model.network must be a network for classification in torchvision, got "
+    assert fault.startswith(f"{rule}{network!r}; {repair}")
+
+
+def test_the_weights_of_torchvision_are_for_its_networks() -> None:
+    with pytest.raises(ConfigError) as error:
+        Experiment(train=Train(checkpoint="torchvision"))
+    (fault,) = error.value.faults
+    assert fault.startswith("train.checkpoint=torchvision is for model=torchvision, got model=mlp; ")
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "name"),
+    [("torchvision", "DEFAULT"), ("torchvision:IMAGENET1K_V1", "IMAGENET1K_V1"), ("torchvision.pth", None)],
+)
+def test_a_checkpoint_names_the_weights_of_torchvision_or_a_file(checkpoint: str, name: str | None) -> None:
+    assert Train(checkpoint=checkpoint).torchvision_weights == name
+    assert Train(checkpoint=checkpoint).checkpoint_run is None
+
+
+@pytest.mark.parametrize("network", ["googlenet", "resnet18"])
+@pytest.mark.parametrize("checkpoint", ["torchvision", "own.pth", None])
+def test_inputs_are_rescaled_for_the_weights_of_torchvision_that_need_it(network: str, checkpoint: str | None) -> None:
+    model = Experiment(model=Torchvision(network=network), train=Train(checkpoint=checkpoint)).model
+    assert isinstance(model, Torchvision)
+    assert model.transform_input is (network == "googlenet" and checkpoint == "torchvision")
 
 
 def test_a_task_on_its_own_has_the_crop_of_the_lab() -> None:

@@ -298,6 +298,32 @@ def test_a_network_that_a_flow_cannot_take_is_an_error_with_the_reason(
 # A torch without torch.ao
 
 
+class Residual(nn.Module):
+    """A residual block with one ReLU for both of its calls, as in ResNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 3, 1)
+        self.conv1, self.norm1, self.relu = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU()
+        self.conv2, self.norm2, self.output = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.Linear(48, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        inner = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
+        logits: Tensor = self.output(torch.flatten(self.relu(inner + x), 1))
+        return logits
+
+
+@pytest.mark.parametrize("flow", [Flow.fx, Flow.pt2e])
+@pytest.mark.parametrize("method", [Static, Qat])
+def test_a_relu_can_be_called_several_times(method: type[ByLayer], flow: Flow) -> None:
+    torch.manual_seed(0)
+    network, x = Residual().eval(), torch.randn(8, 3, 4, 4)
+    quantized = made(method(flow=flow), network, "int8", x)
+    assert inspected(quantized, x, source=network).mac_share("int8") == 1
+    assert sqnr_db(network(x).detach(), quantized(x)) > 20
+
+
 @pytest.fixture
 def without_torch_ao(monkeypatch: pytest.MonkeyPatch) -> None:
     """A torch that quantexp finds no torch.ao in; what torch and torchao take from it themselves is theirs."""

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
-from quantexp.config import CalibrationSplit, DataRequest, DataSource, Kind, Mnist
+from quantexp.config import WEIGHTS, CalibrationSplit, DataRequest, DataSource, Kind, Mnist
 from quantexp.system.errors import ConfigError, DataError, ModelError
 from quantexp.tasks import mnist
 from quantexp.tasks.data import Images, Split, TaskData
@@ -250,6 +250,46 @@ def test_a_crop_of_32_sets_the_image_in_a_black_margin_of_two_pixels() -> None:
     inside[2:30, 2:30] = True
     torch.testing.assert_close(prepared[:, inside], torch.full((2, 784), (1 - 0.1307) / 0.3081))
     torch.testing.assert_close(prepared[:, ~inside], torch.full((2, 1024 - 784), -0.1307 / 0.3081))
+
+
+@pytest.mark.parametrize("side", [33, 64])
+def test_images_beyond_the_padded_ones_are_the_digit_enlarged(side: int) -> None:
+    (values,), _ = mnist.encode(Mnist(crop=side), Kind.image, PIXELS, Preparation())
+    pixels = PIXELS[:, None].float()
+    expected = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(values, (expected / 255 - 0.1307) / 0.3081)
+
+
+def test_an_enlarged_image_of_one_grey_has_that_grey_everywhere(load: Callable[..., TaskData]) -> None:
+    data = load(crop=96, kind=Kind.image)
+    assert data.inputs[0].shape == (1, 96, 96)
+    assert greys(every_input(data.test).flatten(1)) == list(range(100, 112))
+    assert isinstance(data.test, Images)
+    assert data.test.pixels.shape == (TEST, 1, 28, 28)  # enlarged batch by batch, not in memory
+    assert data.test.pixels.dtype is torch.uint8
+
+
+@pytest.mark.parametrize("side", [20, 32, 40])
+def test_three_channels_repeat_the_grey(side: int) -> None:
+    (grey_values,), _ = mnist.encode(Mnist(crop=side), Kind.image, PIXELS, Preparation())
+    (values,), _ = mnist.encode(Mnist(crop=side, channels=3), Kind.image, PIXELS, Preparation())
+    assert mnist.inputs(Mnist(crop=side, channels=3), Kind.image)[0].shape == (3, side, side) == values.shape[1:]
+    for channel in range(3):
+        assert torch.equal(values[:, channel], grey_values[:, 0])
+    (flat,), _ = mnist.encode(Mnist(crop=side, channels=3), Kind.features, PIXELS, Preparation())
+    assert torch.equal(flat, values.flatten(1))
+
+
+def test_examples_that_are_taken_are_enlarged_too(load: Callable[..., TaskData]) -> None:
+    data = load(crop=40, kind=Kind.image)
+    rows = torch.tensor([3, 1])
+    (taken,), (expected,) = data.test.take(rows).first(2), data.test.inputs(rows)
+    assert torch.equal(taken, expected)
+
+
+def test_one_channel_is_no_part_of_the_settings_that_keys_are_made_of() -> None:
+    assert Mnist(crop=20, channels=1).settings(WEIGHTS) == {"hidden": [1024, 1024], "crop": 20}
+    assert Mnist(crop=20, channels=3).settings(WEIGHTS)["channels"] == 3
 
 
 def test_preparation_leaves_the_images_as_they_were() -> None:

@@ -38,6 +38,7 @@ from quantexp.config import (
     Static,
     Study,
     SweepSettings,
+    Torchvision,
     Train,
 )
 from quantexp.mission import load
@@ -119,7 +120,9 @@ def candidates(kind: Any, value: Any, field: dataclasses.Field[Any]) -> Iterator
     kind = kinds[0] if kinds else kind
     bounds = [field.metadata[name] for name in ("at_least", "above", "at_most")]
     low, high = next((one for one in bounds[:2] if one is not None), 0), bounds[2]
-    if field.name == "target":
+    if field.name == "network":
+        yield "squeezenet1_1"
+    elif field.name == "target":
         yield f"{value}Too"
     elif get_origin(kind) is list:
         given = list(value or [])
@@ -148,6 +151,7 @@ def candidates(kind: Any, value: Any, field: dataclasses.Field[Any]) -> Iterator
 REQUIRED: dict[type[Settings], dict[str, Any]] = {
     CustomTask: {"target": f"{__name__}.Points"},
     CustomModel: {"target": f"{__name__}.Network"},
+    Torchvision: {"network": "googlenet"},  # its inputs can be rescaled
     Server: {"uri": "http://host:5000"},
     Static: {"calibration_examples": 7},  # there are fewer to test than to train on
     FakeQuant: {"calibration_examples": 7},

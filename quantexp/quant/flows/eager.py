@@ -3,16 +3,22 @@
 Between two stubs around the network, the layers exchange quantized tensors. For a layer that stays in float, because
 the user chose it or because it has no int8 kernel, the input is dequantized and the output quantized again, unless it
 is the output of the network.
+
+A network with a method `quantizable()` is replaced by what that returns: the same network with FloatFunctional for
+operators such as +, with its own stubs, and with a method `fuse_model(is_qat)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.ao import quantization
+from torch.ao.nn.intrinsic.modules.fused import _FusedModule
+from torch.ao.nn.quantized import FloatFunctional
 from torch.ao.quantization import DeQuantStub, QConfig, QuantStub, disable_observer
 from torch.ao.quantization.quantization_mappings import get_default_static_quant_module_mappings
 
@@ -20,7 +26,7 @@ from quantexp.config import ByLayer, Dynamic, Qat, Static
 from quantexp.quant.flows.attention import call_all_layers
 from quantexp.quant.flows.embeddings import EMBEDDINGS, embeddings
 from quantexp.quant.flows.qconfigs import EMBEDDING, dynamic_qconfig, qat_qconfig, static_qconfig
-from quantexp.quant.flows.working import with_numbers_as_padding
+from quantexp.quant.flows.working import UnquantizableError, explain_failure, with_numbers_as_padding
 from quantexp.quant.inspection.layers import SEVERAL, held_weights
 from quantexp.quant.inspection.promise import Wrapper
 from quantexp.quant.selection import kept_in_float
@@ -30,6 +36,8 @@ DYNAMICALLY = "nn.Linear, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell and nn.RNNCel
 HANDLES = "the layers that have int8 modules in eager mode"
 DTYPES = {"int8": torch.qint8, "fp16": torch.float16}
 RECURRENT = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, nn.RNNCell)
+SAME = 1e-4  # the greatest difference of equal outputs, relative to the greatest one: the order of sums can differ
+SATURATES = 6.1  # what ReLU6 observed ends at 6, and at about 12 with a reduced range
 FUSED = (  # the patterns that fuse_modules fuses, the longest first
     (nn.Conv2d, nn.BatchNorm2d, nn.ReLU),
     (nn.Conv2d, nn.BatchNorm2d),
@@ -39,15 +47,19 @@ FUSED = (  # the patterns that fuse_modules fuses, the longest first
 
 
 class Stubbed(Wrapper):
-    """A network between stubs that become quantize and dequantize; inputs of integers have no stub."""
+    """A network between stubs that become quantize and dequantize; inputs of integers have no stub.
+
+    A network with stubs of its own gets none.
+    """
 
     def __init__(self, model: nn.Module, example: Batch) -> None:
         super().__init__(model)
-        floats = [index for index, tensor in enumerate(example) if tensor.is_floating_point()]
+        has_stubs = any(isinstance(module, QuantStub) for module in model.modules())
+        floats = [index for index, tensor in enumerate(example) if tensor.is_floating_point() and not has_stubs]
         self.stubs = {index: f"quant{number or ''}" for number, index in enumerate(floats)}  # by index of the input
         for name in self.stubs.values():
             self.add_module(name, QuantStub())
-        self.dequant = DeQuantStub()
+        self.dequant = nn.Identity() if has_stubs else DeQuantStub()
 
     def forward(self, *batch: Tensor) -> Tensor:
         inputs = [
@@ -90,21 +102,16 @@ def quantize_dynamic(model: nn.Module, qconfigs: dict[str, Any], precision: str)
 
 def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
     """Put stubs around `model`, fuse its modules and insert observers, in place."""
-    qconfig = static_qconfig(option, model)
-    stubbed = _stubbed(option, model.eval(), example, qconfig)
-    if fusible := _fusible(option, model):
-        quantization.fuse_modules(stubbed.model, fusible, inplace=True)  # type: ignore[no-untyped-call]
+    stubbed, clipped = _stubbed(option, model.eval(), example, static_qconfig(option, model), training=False)
     prepared: nn.Module = quantization.prepare(stubbed, inplace=True)  # type: ignore[no-untyped-call]
-    return prepared
+    return _clipping(prepared, clipped)
 
 
 def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
     """Put stubs around `model`, fuse its modules and insert fake quant, in place."""
-    stubbed = _stubbed(option, model.eval(), example, qat_qconfig(option, model)).train()
-    if fusible := _fusible(option, model):
-        quantization.fuse_modules_qat(stubbed.model, fusible, inplace=True)  # type: ignore[no-untyped-call]
+    stubbed, clipped = _stubbed(option, model.eval(), example, qat_qconfig(option, model), training=True)
     prepared: nn.Module = quantization.prepare_qat(stubbed, inplace=True)  # type: ignore[no-untyped-call]
-    return prepared
+    return _clipping(prepared, clipped)
 
 
 def freeze_observers(prepared: nn.Module) -> None:
@@ -131,27 +138,117 @@ def convert(prepared: nn.Module, target: str) -> nn.Module:
     return converted
 
 
-def _stubbed(option: ByLayer, model: nn.Module, example: Batch, qconfig: QConfig) -> Stubbed:
-    """Return `model` between stubs, with hooks that dequantize and requantize around layers that stay in float."""
+def _stubbed(
+    option: ByLayer, model: nn.Module, example: Batch, qconfig: QConfig, *, training: bool
+) -> tuple[Stubbed, list[str]]:
+    """Return `model` between stubs, fused, and the names of the modules that were fused with a ReLU6.
+
+    Hooks dequantize and requantize around layers that stay in float.
+    """
     kept = kept_in_float(option, model)
     mapped = get_default_static_quant_module_mappings()
     unfit = (*EMBEDDINGS, nn.PReLU)  # the int8 kernel of PReLU multiplies positive values too
     floats = [
-        layer
+        layer.name
         for layer in held_weights(model)
         if layer.operand is None and not isinstance(layer.module, SEVERAL)
         if layer.name in kept or type(layer.module) not in mapped or isinstance(layer.module, unfit)
     ]
-    last = _last([layer.module for layer in floats], model, example)
-    stubbed = Stubbed(with_numbers_as_padding(model), example)
+    last = _last([model.get_submodule(name) for name in floats], model, example)
+    unquantized_output = next((name for name in floats if model.get_submodule(name) is last), None)
+    fusible, own = _fusible(option, model), _own_form(model, example)
+    stubbed = Stubbed(with_numbers_as_padding(model if own is None else own), example)
+    stubbed.train(training)
     stubbed.qconfig = qconfig  # type: ignore[assignment]
-    for layer in floats:
-        layer.module.qconfig = None  # type: ignore[assignment]
-        layer.module.register_forward_pre_hook(_dequantize)
-        if layer.module is not last:
-            layer.module.requantize = QuantStub(qconfig)
-            layer.module.register_forward_hook(_requantize)
-    return stubbed
+    clipped: list[str] = []
+    if own is not None:
+        clipped = _fuse_own(own, training)
+    elif fusible:
+        fuse: Any = quantization.fuse_modules_qat if training else quantization.fuse_modules
+        fuse(stubbed.model, fusible, inplace=True)
+    for name in floats:
+        module: Any = stubbed.model.get_submodule(name)  # a layer, or what it was fused into
+        module.qconfig = None
+        module.register_forward_pre_hook(_dequantize)
+        if name != unquantized_output:
+            module.requantize = QuantStub(qconfig)
+            module.register_forward_hook(_requantize)
+    return stubbed, [f"model.{name}" for name in clipped]
+
+
+@torch.no_grad()
+def _own_form(model: nn.Module, example: Batch) -> Any:
+    """Return what the network's `quantizable()` returns, with its weights; None if it has no such method.
+
+    Raises:
+        UnquantizableError: If it is another function of its inputs.
+    """
+    if not callable(quantizable := getattr(model, "quantizable", None)):
+        return None
+    rule = "quantizable() must return the same network, with fuse_model(is_qat), for quant.flow=eager"
+    with explain_failure(rule), torch.random.fork_rng(devices=[]):
+        form = quantizable()
+        form.load_state_dict(model.state_dict())
+        with _without_unused(form.eval()):
+            outputs, expected = form(*example), model(*example)
+    if not torch.allclose(outputs, expected, rtol=SAME, atol=SAME * float(expected.abs().max())):
+        difference = float((outputs - expected).abs().max())
+        raise UnquantizableError(f"{rule}, its outputs differ by up to {difference:.3g}")
+    return form
+
+
+@contextmanager
+def _without_unused(network: nn.Module) -> Iterator[None]:
+    """Let those FloatFunctionals stay as they are that are not called in the context: they have no range."""
+    unused = {module for module in network.modules() if isinstance(module, FloatFunctional)}
+    hooks = [
+        module.activation_post_process.register_forward_hook(lambda *_, module=module: unused.discard(module))
+        for module in unused
+    ]
+    yield
+    for hook in hooks:
+        hook.remove()
+    for module in unused:
+        module.qconfig = None  # type: ignore[assignment]
+
+
+def _fuse_own(network: Any, is_qat: bool) -> list[str]:
+    """Fuse a network with its own `fuse_model`, in place, and return the modules that were fused with a ReLU6.
+
+    torch.ao fuses ReLU only, so that each ReLU6 becomes one.
+    """
+    replaced: dict[nn.Module, str] = {}
+    for name, module in list(network.named_modules(remove_duplicate=False)):
+        if type(module) is nn.ReLU6:
+            relu = nn.ReLU().train(module.training)  # torch.ao fuses modules of one mode
+            replaced[relu] = name
+            network.set_submodule(name, relu)
+    network.fuse_model(is_qat=is_qat)
+    fused = {name: module for name, module in network.named_modules() if isinstance(module, _FusedModule)}
+    clipped = {name: relu for name, module in fused.items() for relu in module.children() if relu in replaced}
+    for unfused in replaced.keys() - clipped.values():
+        network.set_submodule(replaced[unfused], nn.ReLU6())
+    return list(clipped)
+
+
+def _clipping(prepared: nn.Module, names: Iterable[str]) -> nn.Module:
+    """Make the named fused modules compute ReLU6 in the place of ReLU, before their outputs are observed.
+
+    Before conversion, those of static quantization are a Sequential, which calls its observer itself.
+    """
+    for name in names:
+        module = prepared.get_submodule(name)
+        module.register_forward_hook(_clip, prepend=True)
+        for child_name, child in module.named_children():
+            if type(child) is nn.ReLU:
+                module.set_submodule(child_name, nn.ReLU6())
+    return prepared
+
+
+def _clip(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    if output.is_quantized and (255 - output.q_zero_point()) * output.q_scale() < SATURATES:
+        return output  # with all bits in use, integers saturate at the limit
+    return output.clamp(0.0, 6.0)
 
 
 def _dequantize(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

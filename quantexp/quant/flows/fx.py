@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.ao.nn.intrinsic.modules.fused import _FusedModule
 from torch.ao.quantization import (
     FakeQuantizeBase,
     ObserverBase,
@@ -55,7 +56,7 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
         mapping.set_module_name(name, EMBEDDING)
     hooked = _hooked(model)
     with _traceable(model):
-        prepared = prepare_fx(fuse_fx(model.eval()), mapping, example)
+        prepared = prepare_fx(_fused(model.eval()), mapping, example)
     _require_hooks(hooked, prepared)
     return convert(prepared, target)
 
@@ -64,7 +65,7 @@ def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Modul
     """Insert observers into `model`. `example` is one batch of inputs."""
     mapping, hooked = _mapping(option, model, static_qconfig(option, model)), _hooked(model)
     with _traceable(model):  # here, as prepare_fx drops a ReLU behind a normalisation that it folds
-        fused = fuse_fx(with_numbers_as_padding(model.eval()))
+        fused = _fused(with_numbers_as_padding(model.eval()))
     _require_hooks(hooked, fused)
     return _prepared(prepare_fx, fused, mapping, example)
 
@@ -89,6 +90,18 @@ def trace(model: nn.Module, example: Batch) -> nn.Module:
     """Return the graph that torch.ao traces of a copy of `model`, with nothing to quantize."""
     with _traceable(model), working(None):
         graph: nn.Module = prepare_fx(materialized(copied(model)).eval(), QConfigMapping(), example)
+    return graph
+
+
+def _fused(model: nn.Module) -> fx.GraphModule:
+    """Return the graph of `model` with fused modules, each with a ReLU of its own.
+
+    One that other nodes call too would be named as a part of the fused module, which is replaced.
+    """
+    graph: fx.GraphModule = fuse_fx(model)
+    for module in graph.modules():
+        if isinstance(module, _FusedModule) and type(module[-1]) is nn.ReLU:
+            module[-1] = nn.ReLU()
     return graph
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional
 from torchao.quantization.pt2e import (
     HistogramObserver,
     MinMaxObserver,
@@ -42,6 +44,10 @@ from quantexp.tasks.inputs import Batch
 DYNAMICALLY = "nn.Linear"
 HANDLES = "nn.Linear and nn.Conv2d"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
+ACTIVATIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
+    nn.ReLU: functional.relu,
+    nn.ReLU6: functional.relu6,
+}
 EPSILON = 2**-12  # the smallest scale, as in torchao
 
 
@@ -154,9 +160,39 @@ def _exported(model: nn.Module, example: Batch) -> fx.GraphModule:
     rule = "quant.flow=pt2e needs a network that torch.export can export for batches of any size"
     quiet = _without_logs("torch.fx.experimental.symbolic_shapes")
     with explain_failure(rule), quiet, without_known_warnings():
-        model = _with_rows_together(with_numbers_as_padding(model))
+        model = _with_single_calls(_with_rows_together(with_numbers_as_padding(model)), example)
         graph: fx.GraphModule = torch.export.export(model, example, dynamic_shapes=any_batch(example)).module()
     return graph
+
+
+class _Activation(nn.Module):
+    """An activation as a function, whose calls are apart in the exported graph."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@torch.no_grad()
+def _with_single_calls(model: nn.Module, example: Batch) -> nn.Module:
+    """Replace the ReLUs that are called several times, in place: torchao takes all calls of a module for one."""
+    calls: Counter[nn.Module] = Counter()
+    found = [module for module in model.modules() if type(module) in ACTIVATIONS]
+    hooks = [module.register_forward_hook(lambda module, *_: calls.update([module])) for module in found]
+    modes = {module: module.training for module in model.modules()}
+    with torch.random.fork_rng(devices=[]):
+        model.eval()(*example)
+    for hook in hooks:
+        hook.remove()
+    for module, mode in modes.items():
+        module.training = mode
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if calls[module] > 1:
+            model.set_submodule(name, _Activation(ACTIVATIONS[type(module)]))
+    return model
 
 
 def _with_rows_together(model: nn.Module) -> nn.Module:
