@@ -33,6 +33,12 @@ MULTIPLIERS = (
     "_convolution_pointwise",
     "_convolution_transpose_pointwise",
     "mkldnn_rnn_layer",
+    "quantized_lstm",
+    "quantized_gru",
+    "quantized_lstm_cell_dynamic",
+    "quantized_gru_cell_dynamic",
+    "lstm",
+    "gru",
     "_scaled_dot_product_flash_attention_for_cpu",
 )
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")

@@ -84,7 +84,7 @@ def test_every_setting_of_a_run_stands_there_with_the_default_it_composes_to() -
     settings = {key: value for key, value in composed().items() if key not in (*GROUPS, "sweep")}
     assert list(settings) == [
         *("precision", "batch_size", "data", "data_dir", "cache_dir"),
-        *("validation", "evaluation", "seed"),
+        *("validation", "evaluation", "evaluation_examples", "seed"),
     ]
     first_words = [line.split()[0] for line in help_text().splitlines() if line.startswith("  ")]
     for key, value in settings.items():

@@ -77,7 +77,7 @@ def test_a_wrong_value_beside_a_mismatch_leaves_an_error_without_mismatches() ->
             ["quant=dynamic", "quant.flow=pt2e", "precision=fp16"],
             "precision=fp16 is not supported by quant=dynamic in flow pt2e",
         ),
-        (["task=sst2", "model=lenet5"], "model=lenet5 takes image, task=sst2 gives features"),
+        (["task=sst2", "model=lenet5"], "model=lenet5 takes image, task=sst2 gives features or tokens"),
         (["model=lenet5", "task.crop=20"], "model=lenet5 takes images of 32x32"),
     ],
 )

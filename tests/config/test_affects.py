@@ -75,7 +75,7 @@ def test_the_settings_that_affect_something_are_given_as_plain_values() -> None:
     assert set(static.settings(RESULT, WEIGHTS)) == {field.name for field in dataclasses.fields(Static)}
     assert Train(device="cpu").settings(WEIGHTS)["device"] == "cpu"  # type: ignore[arg-type]
     assert set(Experiment().settings(WEIGHTS)) == {"data", "validation", "seed"}
-    assert set(Experiment().settings(RESULT)) == {"precision", "batch_size", "evaluation"}
+    assert set(Experiment().settings(RESULT)) == {"precision", "batch_size", "evaluation", "evaluation_examples"}
     assert set(Experiment().settings(NOTHING)) == {"data_dir", "cache_dir"}
 
 
