@@ -247,7 +247,7 @@ class Experiment(Settings):
             yield Mismatch(
                 f"model={self.model.name} with model.predicts=token has an output for each token, and the labels of "
                 f"task={self.task.name} are of whole examples",
-                "; use data=synthetic, or model.predicts=class",
+                "; use data=synthetic, or model.predicts=label",
             )
         if not self.labelled:
             yield from self.task.synthetic_faults()

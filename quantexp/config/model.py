@@ -69,10 +69,10 @@ class Lenet5(Model):
 
 
 class Predicts(StrEnum):
-    """What an output is about: a class for the whole sequence, or the next token after each token."""
+    """What an output is about: the label of the whole sequence, or the next token after each token."""
 
-    classes = "class"
-    tokens = "token"
+    label = "label"
+    token = "token"
 
 
 @dataclass
@@ -87,14 +87,14 @@ class Lstm(Model):
     hidden: int = option("width of the LSTM layers", 128, affects=WEIGHTS, at_least=1)
     layers: int = option("number of LSTM layers", 1, affects=WEIGHTS, at_least=1, at_most=64)
     predicts: Predicts = option(
-        "class: of the whole sequence; token: the next one after each token, as a language model does",
-        Predicts.classes,
+        "label: that of the whole sequence; token: the next one after each token, as a language model does",
+        Predicts.label,
         affects=WEIGHTS,
     )
 
     @property
     def learns_labels(self) -> bool:
-        return self.predicts is Predicts.classes
+        return self.predicts is Predicts.label
 
 
 class Family(StrEnum):

@@ -75,7 +75,7 @@ def tokens_of(inputs: Sequence[InputSpec]) -> int:
 def build(model: Lstm, inputs: Sequence[InputSpec], classes: int) -> LSTM:
     """Build the network for tokens or for sequences of features."""
     tokens = inputs[0].dtype == "int64"
-    each = model.predicts is Predicts.tokens
+    each = model.predicts is Predicts.token
     network = TokenLSTM if tokens else SequenceLSTM
     outputs = tokens_of(inputs) if each and tokens else classes
     sizes = {"embedding": model.embedding, "hidden": model.hidden, "layers": model.layers}

@@ -75,6 +75,10 @@ def test_every_committed_value_composes_to_a_checked_experiment(group: str, valu
         "model=custom": ["model.target=quantexp.models.mlp.MLP"],
         "task=custom": ["task.target=package.module.Class"],
         "runtime=compiled": ["quant.flow=pt2e"],
+        "model=lstm": ["task=sst2"],
+        "model=bert": ["task=sst2"],
+        "model=wav2vec2": ["task=audio"],
+        "model=transformers": ["model.path=folder"],
     }
     chosen = f"{group}={value}"
     experiment = to_experiment(composed(chosen, *required.get(chosen, [])))
@@ -94,7 +98,10 @@ def test_every_committed_study_is_a_sweep_of_its_own_name(study: str) -> None:
 def test_every_variant_of_a_study_composes_to_a_checked_experiment(variant: str) -> None:
     experiment = to_experiment(composed(variant))
     named = variant.partition("=")[2]
-    if "precision" in variant:
+    if "network" in variant:
+        family = getattr(experiment.model, "network", getattr(experiment.model, "family", experiment.model.name))
+        assert named.startswith(str(family)), "it is named after the network that it builds"
+    elif "precision" in variant:
         assert named == f"{experiment.quant.name}_{experiment.precision}"
     else:
         assert (

@@ -60,7 +60,7 @@ def test_a_sequence_of_features_needs_no_embedding() -> None:
 
 
 def test_a_language_model_gives_logits_of_the_next_token_after_each_token() -> None:
-    network = build(Lstm(predicts=Predicts.tokens, **SMALL), TOKENS, 2)
+    network = build(Lstm(predicts=Predicts.token, **SMALL), TOKENS, 2)
     ids, mask = sentences(6, 6, 6)
     logits = given(network, ids, mask)
     assert logits.shape == (3, WORDS, LENGTH)
@@ -119,4 +119,4 @@ def sst2_inputs() -> tuple[InputSpec, ...]:
 
 def test_a_language_model_is_not_trained_on_labels_of_sentences() -> None:
     with pytest.raises(ConfigError, match=r"an output for each token.*use data=synthetic, or model"):
-        Experiment(task=Sst2(), model=Lstm(predicts=Predicts.tokens), data="sample")
+        Experiment(task=Sst2(), model=Lstm(predicts=Predicts.token), data="sample")
