@@ -54,8 +54,8 @@ def without_torch(tmp_path: Path) -> str:
         (
             "precison=int8",
             "there is no setting precison. Did you mean precision? Possible here: batch_size, benchmark, cache_dir, "
-            "data, data_dir, evaluation, evaluation_examples, model, precision, quant, runtime, seed, study, sweep, task, "
-            "tracking, train, validation",
+            "data, data_dir, evaluation, evaluation_examples, model, precision, quant, runtime, seed, study, sweep, "
+            "task, tracking, train, validation",
         ),
         (
             "quant.calibrate=test",
