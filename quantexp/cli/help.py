@@ -27,6 +27,9 @@ examples:
   python -m quantexp task=sst2 quant=qat                train with fake quantization, compare with the float model
   python -m quantexp quant=none precision=bf16          the network cast to bf16
   python -m quantexp model=lenet5 quant=static          a network with convolutions
+  python -m quantexp task=images data_dir=photos task.size=96 model=torchvision   your photos, MobileNetV2
+  python -m quantexp task=text data_dir=reviews model=lstm quant=dynamic   your sentences in train.csv, an LSTM
+  python -m quantexp task=sst2 model=transformers model.path=FOLDER quant=dynamic   a folder of Hugging Face
   python -m quantexp quant=static quant.engine=onednn quant.observer=minmax batch_size=[1,8,64]
   python -m quantexp -m task=mnist,sst2 quant=none,dynamic,static,qat,amp
   python -m quantexp -m seed=0,1,2 quant=static,qat     compare over seeds
