@@ -76,7 +76,9 @@ def test_an_unknown_setting_is_answered_with_the_nearest_and_all_possible_ones(o
 
 def test_a_setting_of_another_method_is_answered_with_those_of_the_chosen_one() -> None:
     told = explained("quant=dynamic", "quant.observer=minmax")
-    assert told == "there is no setting quant.observer. Possible here: engine, exclude, flow, include"
+    assert (
+        told == "there is no setting quant.observer. Possible here: embeddings, engine, exclude, flow, include, weights"
+    )
 
 
 def test_an_unknown_value_of_a_group_is_answered_with_the_possible_ones() -> None:

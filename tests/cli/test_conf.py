@@ -129,8 +129,8 @@ def test_the_study_of_flows_holds_every_method_in_every_flow_with_every_engine()
 
 def test_each_network_brings_its_own_crop_unless_told() -> None:
     for model, crop in (("mlp", 20), ("lenet5", 32)):
-        assert to_experiment(composed(f"model={model}")).task == Mnist(crop=crop)
-    assert to_experiment(composed("task.crop=28")).task == Mnist(crop=28)
+        assert to_experiment(composed(f"model={model}")).task == Mnist(crop=crop, channels=1)
+    assert to_experiment(composed("task.crop=28")).task == Mnist(crop=28, channels=1)
 
 
 @pytest.mark.parametrize(("group", "value"), HYDRAS, ids=map("=".join, HYDRAS))

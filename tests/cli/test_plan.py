@@ -95,7 +95,7 @@ def test_what_does_not_exist_is_left_out_with_its_reason(overrides: list[str], r
         ("precision=fp17", "precision=fp17 is not supported by quant=static"),
         ("precision=8", "got the bare number 8"),
         ("seed=-1", "seed must be at least 0, got -1"),
-        ("task.crop=33", "task.crop must be at most 32, got 33"),
+        ("task.crop=5000", "task.crop must be at most 1024, got 5000"),
     ],
 )
 def test_a_wrong_value_is_an_error_even_if_what_does_not_exist_is_skipped(

@@ -167,7 +167,7 @@ def test_the_recipe_says_what_the_model_is(stored: Path) -> None:
     ]
     assert recipe["format"] == 4
     options = recipe["options"]
-    assert options["task"] == {"name": "mnist", "hidden": [1024, 1024], "crop": 20}
+    assert options["task"] == {"name": "mnist", "hidden": [1024, 1024], "crop": 20, "channels": 1}
     assert options["model"] == {"name": "mlp", "hidden": [16]}
     assert options["quant"]["name"] == "static"
     assert options["precision"] == "int8"

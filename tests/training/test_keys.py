@@ -20,13 +20,18 @@ from quantexp.config import (
     RESULT,
     WEIGHTS,
     Amp,
+    Arrays,
+    Audio,
+    Bert,
     CustomModel,
     CustomTask,
     DataSource,
     Dynamic,
     Experiment,
     FakeQuant,
+    Images,
     Lenet5,
+    Lstm,
     Mlp,
     Mnist,
     NoQuant,
@@ -35,11 +40,15 @@ from quantexp.config import (
     Quant,
     Server,
     Settings,
+    Sst2,
     Static,
     Study,
     SweepSettings,
+    Text,
     Torchvision,
     Train,
+    Transformers,
+    Wav2Vec2,
 )
 from quantexp.mission import load
 from quantexp.results import Training
@@ -120,6 +129,8 @@ def candidates(kind: Any, value: Any, field: dataclasses.Field[Any]) -> Iterator
     kind = kinds[0] if kinds else kind
     bounds = [field.metadata[name] for name in ("at_least", "above", "at_most")]
     low, high = next((one for one in bounds[:2] if one is not None), 0), bounds[2]
+    if field.name == "tokenizer":
+        return
     if field.name == "network":
         yield "squeezenet1_1"
     elif field.name == "target":
@@ -156,6 +167,7 @@ REQUIRED: dict[type[Settings], dict[str, Any]] = {
     Static: {"calibration_examples": 7},  # there are fewer to test than to train on
     FakeQuant: {"calibration_examples": 7},
 }
+FROM_FILES = (Images, Text, Audio, Arrays, Wav2Vec2, Transformers)  # they need files; tests/tasks and tests/models
 FIXED = {  # settings that have one value
     ("WeightOnly", "flow"),
     ("WeightOnly", "engine"),
@@ -168,6 +180,8 @@ def context(cls: type[Settings], name: str) -> dict[str, Any]:
     parts: dict[str, Any] = {"data": "sample", "quant": NoQuant()}
     if cls in (Mnist, Lenet5, CustomModel) or (cls is Experiment and name in ("data", "seed", "validation")):
         parts["model"] = Mlp(hidden=[8])
+    if cls in (Lstm, Bert):
+        parts["task"] = Sst2(vocabulary=50, length=8)
     if issubclass(cls, Study):
         parts["quant"] = Dynamic()
     if name == "hidden":
@@ -211,8 +225,14 @@ def before(cls: type[Settings], field: dataclasses.Field[Any]) -> Any:
 
 @cache
 def every_setting() -> list[tuple[type[Settings], dataclasses.Field[Any]]]:
-    classes: tuple[type[Settings], ...] = (*OPTIONS, Experiment, SweepSettings)
-    return [(cls, field) for cls in classes for field in dataclasses.fields(cls) if "affects" in field.metadata]
+    options = (cls for cls in OPTIONS if cls not in FROM_FILES)
+    classes: tuple[type[Settings], ...] = (*options, Experiment, SweepSettings)
+    return [
+        (cls, field)
+        for cls in classes
+        for field in dataclasses.fields(cls)
+        if "affects" in field.metadata and field.name != "tokenizer"
+    ]
 
 
 def cases(*which: object, without: tuple[type[Option], ...] = ()) -> list[Any]:
