@@ -168,6 +168,7 @@ REQUIRED: dict[type[Settings], dict[str, Any]] = {
     FakeQuant: {"calibration_examples": 7},
 }
 FROM_FILES = (Images, Text, Audio, Arrays, Wav2Vec2, Transformers)  # they need files; tests/tasks and tests/models
+OWN_DATA = ("tokenizer", "predicts")  # settings that need a file, or examples without labels
 FIXED = {  # settings that have one value
     ("WeightOnly", "flow"),
     ("WeightOnly", "engine"),
@@ -231,7 +232,7 @@ def every_setting() -> list[tuple[type[Settings], dataclasses.Field[Any]]]:
         (cls, field)
         for cls in classes
         for field in dataclasses.fields(cls)
-        if "affects" in field.metadata and field.name != "tokenizer"
+        if "affects" in field.metadata and field.name not in OWN_DATA
     ]
 
 
