@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import json
+import tempfile
+from collections.abc import Callable, Container, Iterator, Mapping
 from enum import Enum
 from functools import cache
+from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy.io import wavfile
 from torch import nn
 
 from quantexp import InputSpec
@@ -56,6 +62,7 @@ from quantexp.system.errors import ConfigError
 from quantexp.training.baseline import trained
 from quantexp.training.cache import ModelCache, Trained
 from tests.runs import quantized
+from tests.tasks.test_tokens import tokenizer
 
 
 class Points:
@@ -129,12 +136,16 @@ def candidates(kind: Any, value: Any, field: dataclasses.Field[Any]) -> Iterator
     kind = kinds[0] if kinds else kind
     bounds = [field.metadata[name] for name in ("at_least", "above", "at_most")]
     low, high = next((one for one in bounds[:2] if one is not None), 0), bounds[2]
-    if field.name == "tokenizer":
-        return
-    if field.name == "network":
+    if field.name in ("tokenizer", "path"):
+        yield str(files() / "second")
+    elif field.name in ("text", "label"):
+        yield "else"  # a column that there is
+    elif field.name == "network":
         yield "squeezenet1_1"
     elif field.name == "target":
         yield f"{value}Too"
+    elif kind == list[float]:
+        yield [0.25]
     elif get_origin(kind) is list:
         given = list(value or [])
         yield [*given, "layers.0" if str in get_args(kind) else max(8, int(low))]
@@ -145,7 +156,7 @@ def candidates(kind: Any, value: Any, field: dataclasses.Field[Any]) -> Iterator
         yield from (one for one in (True, False) if one is not value)
     elif kind is int:
         known = low if value is None else value
-        yield from (one for one in (known + 1, known + 2, known - 1, 64) if high is None or one <= high)
+        yield from (one for one in (known + 1, known + 2, known - 1, known - 2, 64) if high is None or one <= high)
     elif kind is float:
         known = value or low
         yield from (one for one in (known + 1, known / 2, (known + (high or known)) / 2, 0.25) if one != value)
@@ -164,16 +175,50 @@ REQUIRED: dict[type[Settings], dict[str, Any]] = {
     CustomModel: {"target": f"{__name__}.Network"},
     Torchvision: {"network": "googlenet"},  # its inputs can be rescaled
     Server: {"uri": "http://host:5000"},
+    Transformers: {"path": "first"},  # below `files()`
     Static: {"calibration_examples": 7},  # there are fewer to test than to train on
     FakeQuant: {"calibration_examples": 7},
 }
-FROM_FILES = (Images, Text, Audio, Arrays, Wav2Vec2, Transformers)  # they need files; tests/tasks and tests/models
-OWN_DATA = ("tokenizer", "predicts")  # settings that need a file, or examples without labels
 FIXED = {  # settings that have one value
     ("WeightOnly", "flow"),
     ("WeightOnly", "engine"),
     ("Local", "uri"),
+    ("Lstm", "predicts"),  # the other value needs examples without labels
 }
+
+
+@cache
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder until the end of the process."""
+    return tempfile.TemporaryDirectory(prefix="keys-")
+
+
+@cache
+def files() -> Path:
+    """A folder with data for each task of the user's own files, and two folders of Hugging Face."""
+    folder, labels = Path(scratch().name), np.arange(20) % 2
+    for number, label in enumerate(labels.tolist()):
+        for split in ("train", "test"):
+            for task in ("images", "audio"):
+                (folder / task / split / f"class{label}").mkdir(parents=True, exist_ok=True)
+            grey = np.full((8, 8), 10 * number, np.uint8)
+            Image.fromarray(grey).save(folder / "images" / split / f"class{label}" / f"{number}.png")
+            sound = np.full(900, 100 * number, np.int16)
+            wavfile.write(folder / "audio" / split / f"class{label}" / f"{number}.wav", 16000, sound)
+    rows = "".join(f"film {number},{label},{'xy'[label]}\n" for number, label in enumerate(labels.tolist()))
+    for task in ("text", "arrays"):
+        (folder / task).mkdir()
+    for split in ("train", "test"):
+        (folder / "text" / f"{split}.csv").write_text(f"text,label,else\n{rows}")
+        values = np.random.default_rng(0).normal(size=(20, 800)).astype("float32")
+        np.savez(folder / "arrays" / f"{split}.npz", x=values, y=labels)
+    for number, name in enumerate(("first", "second")):
+        described = {"model_type": "bert", "vocab_size": 5 + number, "hidden_size": 8, "num_hidden_layers": 1}
+        described |= {"num_attention_heads": 2, "intermediate_size": 8, "max_position_embeddings": 64}
+        (tokenizer(folder / name) / "config.json").write_text(json.dumps(described))
+        content = (folder / name / "tokenizer.json").read_text()
+        (folder / name / "tokenizer.json").write_text(content + " " * number)
+    return folder
 
 
 def context(cls: type[Settings], name: str) -> dict[str, Any]:
@@ -181,8 +226,12 @@ def context(cls: type[Settings], name: str) -> dict[str, Any]:
     parts: dict[str, Any] = {"data": "sample", "quant": NoQuant()}
     if cls in (Mnist, Lenet5, CustomModel) or (cls is Experiment and name in ("data", "seed", "validation")):
         parts["model"] = Mlp(hidden=[8])
-    if cls in (Lstm, Bert):
+    if cls in (Lstm, Bert, Transformers):
         parts["task"] = Sst2(vocabulary=50, length=8)
+    if cls is Wav2Vec2:
+        parts |= {"task": Arrays(), "data": "full", "data_dir": str(files() / "arrays")}
+    if cls in (Images, Text, Audio, Arrays):
+        parts |= {"data": "full", "data_dir": str(files() / cls.name), "model": Mlp(hidden=[8])}
     if issubclass(cls, Study):
         parts["quant"] = Dynamic()
     if name == "hidden":
@@ -202,6 +251,8 @@ def built(cls: type[Settings], **values: Any) -> Experiment:
     if cls is Experiment:
         return Experiment(**{**parts, **values})
     given = {**REQUIRED.get(cls, {}), **values}
+    if given.get("path") == "first":
+        given["path"] = str(files() / "first")
     return Experiment(**{**parts, cls.group: cls(**given)})
 
 
@@ -226,21 +277,16 @@ def before(cls: type[Settings], field: dataclasses.Field[Any]) -> Any:
 
 @cache
 def every_setting() -> list[tuple[type[Settings], dataclasses.Field[Any]]]:
-    options = (cls for cls in OPTIONS if cls not in FROM_FILES)
-    classes: tuple[type[Settings], ...] = (*options, Experiment, SweepSettings)
-    return [
-        (cls, field)
-        for cls in classes
-        for field in dataclasses.fields(cls)
-        if "affects" in field.metadata and field.name not in OWN_DATA
-    ]
+    classes: tuple[type[Settings], ...] = (*OPTIONS, Experiment, SweepSettings)
+    return [(cls, field) for cls in classes for field in dataclasses.fields(cls) if "affects" in field.metadata]
 
 
-def cases(*which: object, without: tuple[type[Option], ...] = ()) -> list[Any]:
+def cases(*which: object, without: tuple[type[Option], ...] = (), untold: Container[tuple[str, str]] = ()) -> list[Any]:
     return [
         pytest.param(cls, field, id=f"{cls.__name__}.{field.name}")
         for cls, field in every_setting()
         if cls.affected_by(field.name) in which and not issubclass(cls, without)
+        if (cls.__name__, field.name) not in untold
         if field.name != "checkpoint"  # it needs a file: tests/training/test_baseline.py
     ]
 
@@ -253,7 +299,7 @@ def test_every_setting_can_be_changed_here(cls: type[Settings], field: dataclass
     assert bool(list(changed(cls, field))) is ((cls.__name__, field.name) not in FIXED)
 
 
-@pytest.mark.parametrize(("cls", "field"), cases(WEIGHTS, without=(Quant,)))
+@pytest.mark.parametrize(("cls", "field"), cases(WEIGHTS, without=(Quant,), untold=FIXED))
 def test_what_affects_weights_is_part_of_the_key_of_the_float_network(
     asking: Asking, monkeypatch: pytest.MonkeyPatch, cls: type[Settings], field: dataclasses.Field[Any]
 ) -> None:
