@@ -20,6 +20,7 @@ from quantexp.config import Kind, Transformers
 from quantexp.models import folder
 from quantexp.results import InputSpec
 from quantexp.system.errors import ConfigError
+from quantexp.tasks.inputs import examples
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def build(model: Transformers, inputs: Sequence[InputSpec], classes: int) -> nn.
         if configuration.num_labels != classes:
             configuration.num_labels = classes
         if not folder.has_weights(model):
-            return returning_logits(head.from_config(configuration, trust_remote_code=False), kind)
+            network = head.from_config(configuration, trust_remote_code=False)
+            return _tried(returning_logits(network, kind), inputs)
         network, found = head.from_pretrained(
             folder.path_of(model),
             config=configuration,
@@ -58,13 +60,14 @@ def build(model: Transformers, inputs: Sequence[InputSpec], classes: int) -> nn.
             output_loading_info=True,
             **local,
         )
+        network = _tried(returning_logits(network, kind), inputs)
     fresh = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
     if fresh:
         log.info("model     new weights, as %s has none of this size: %s", model.path, _shortened(sorted(fresh)))
     if model.freeze:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in fresh)
-    return returning_logits(network, kind)
+    return network
 
 
 def kind_of(inputs: Sequence[InputSpec]) -> Kind:
@@ -111,7 +114,9 @@ def quiet(rule: str) -> Iterator[None]:
         raise
     except Exception as error:  # what it raises is not documented
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ConfigError(f"{rule}, but it cannot be built ({reason}); correct the folder or the settings") from error
+        raise ConfigError(
+            f"{rule}, but it cannot be built and run ({reason}); correct the folder or the settings"
+        ) from error
     finally:
         messages.set_verbosity(before)
         if bars:
@@ -129,6 +134,14 @@ def _named(forward: Callable[..., Tensor], names: Sequence[str]) -> Callable[...
 
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return called
+
+
+@torch.no_grad()
+def _tried(network: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
+    """Run the network once: some take other inputs of the same name, such as spectrograms. Raises what it raises."""
+    if not next(network.parameters()).is_meta:
+        network.eval()(*examples(inputs, 2))
+    return network.train()
 
 
 def _check_tokens(model: Transformers, configuration: Any, inputs: Sequence[InputSpec]) -> None:

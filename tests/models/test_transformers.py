@@ -180,9 +180,19 @@ def test_code_in_a_folder_is_never_executed(tmp_path: Path) -> None:
     described = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}, "architectures": ["Own"]}
     (tmp_path / "config.json").write_text(json.dumps(described))
     (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
-    with pytest.raises(ConfigError, match=r"must be a network of transformers for tokens .*but it cannot be built"):
+    with pytest.raises(
+        ConfigError, match=r"must be a network of transformers for tokens .*but it cannot be built and run"
+    ):
         fresh(Transformers(path=str(tmp_path)))
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_network_that_takes_spectrograms_is_refused(tmp_path: Path) -> None:
+    saved = transformers.ASTForAudioClassification(transformers.ASTConfig(num_labels=CLASSES, **SMALL))
+    with pytest.raises(
+        ConfigError, match=r"must be a network of transformers for waveform .*but it cannot be built and"
+    ):
+        fresh(written(tmp_path, saved), SOUND)
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"hidden_size": 8}'], ids=["none", "cut", "list", "no type"])
