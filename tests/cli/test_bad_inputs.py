@@ -78,7 +78,9 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
             ["quant.bits=4"], ["setting quant.bits", "Possible here: activations, calibration"], id="key-of-no-method"
         ),
         pytest.param(
-            ["task=sst2", "task.crop=20"], ["setting task.crop", "hidden, vocabulary"], id="key-of-the-other-task"
+            ["task=sst2", "task.crop=20"],
+            ["setting task.crop", "hidden, length, tokenizer, vocabulary"],
+            id="key-of-the-other-task",
         ),
         pytest.param(["+momentum=0.9"], ["setting momentum", "--help"], id="key-forced"),
         pytest.param(["+train.momentum=0.9"], ["setting train.momentum", "leave out the +"], id="nested-key-forced"),
@@ -107,7 +109,7 @@ def refused(done: subprocess.CompletedProcess[str], *told: str, status: int | No
         pytest.param(["train.learning_rate=inf"], ["train.learning_rate must be a finite number, got inf"], id="inf"),
         pytest.param(["benchmark.placements=1"], ["benchmark.placements must be at least 2"], id="one-placement"),
         pytest.param(["quant=qat", "quant.freeze_after=1.5"], ["at most 1, got 1.5"], id="share-above-one"),
-        pytest.param(["task.crop=40"], ["task.crop must be at most 32, got 40"], id="crop-beyond-the-image"),
+        pytest.param(["task.crop=2000"], ["task.crop must be at most 1024, got 2000"], id="crop-too-large"),
         pytest.param(
             ["model=lenet5", "task=sst2"],
             ["model=lenet5 takes image, task=sst2 gives features or tokens; task=sst2 goes with model=mlp, lstm, bert"],

@@ -14,7 +14,8 @@ from quantexp.system.allocator import KEPT, memory_kept
 
 GLIBC = bool(os.confstr_names.get("CS_GNU_LIBC_VERSION")) and bool(os.confstr("CS_GNU_LIBC_VERSION"))
 LARGE = 16 << 20  # floats: 64 MiB, more than glibc ever keeps by itself
-PAGES = 4 * LARGE // resource.getpagesize()
+PAGES = 4 * LARGE // 2**21  # of 2 MiB: a system that maps small pages needs 512 times as many
+FEW = PAGES // 2  # what Python and the runtime of torch may need by themselves
 SETTLED = 20  # allocations after which the heap has grown as far as it will
 
 on_glibc = pytest.mark.skipif(not GLIBC, reason="the C library is not glibc")
@@ -29,15 +30,15 @@ with memory_kept():
     with memory_kept():
         inside = faults()
     nested = faults()
-print(json.dumps([before, inside, nested, faults()]))
+print(json.dumps([before, inside, nested, faults(4)]))
 """
 
 
-def faults() -> int:
-    """The page faults of a large allocation, of the last of several."""
+def faults(times: int = 1) -> int:
+    """The page faults of an allocation, `times` as large as others, of the last of several."""
     for _ in range(SETTLED):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        torch.ones(LARGE)
+        torch.ones(times * LARGE)
         after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     return after - before
 
@@ -47,8 +48,8 @@ def test_large_memory_is_mapped_anew_in_each_call_except_in_the_context() -> Non
     done = subprocess.run([sys.executable, "-c", CHILD], capture_output=True, text=True, check=True)
     before, inside, nested, after = json.loads(done.stdout)
     assert before >= PAGES
-    assert (inside, nested) == (0, 0), "an inner context changes nothing"
-    assert after >= PAGES, "glibc returns large memory to the system again"
+    assert max(inside, nested) < FEW, "an inner context changes nothing"
+    assert after >= 4 * PAGES, "what is larger than the heap that remains is returned to the system again"
 
 
 @on_glibc
