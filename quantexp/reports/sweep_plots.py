@@ -169,6 +169,8 @@ def method_figures(group: Group) -> Iterator[Figure]:
         for axes in cells:
             axes.set_visible(False)
         for axes in grid[:, 0]:
+            axes.set_zorder(1)  # long titles reach over the panel beside
+            axes.patch.set_visible(False)
             axes.set_yticks(places, [literal(cut(variant.method, LONGEST)) for variant in rows], size=SMALL)
             axes.set_ylim(max(places) + 0.6, min([*places, *(place for place, _ in titles)]) - 0.6)
             for place, title in titles:
