@@ -20,6 +20,7 @@ from quantexp.config import Kind, Transformers
 from quantexp.models import folder
 from quantexp.results import InputSpec
 from quantexp.system.errors import ConfigError
+from quantexp.system.extras import before_torchao
 from quantexp.tasks.inputs import examples
 
 log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ def quiet(rule: str) -> Iterator[None]:
     Raises:
         ConfigError: For all errors but those of quantexp and MemoryError.
     """
+    before_torchao()
     from transformers.utils import logging as hub_messages
 
     messages: Any = hub_messages

@@ -1,7 +1,8 @@
-"""Optional packages: they are looked for without importing them."""
+"""Packages that are not always imported: optional ones, and what one of them logs when it is."""
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 
 from quantexp.system.errors import ConfigError
@@ -11,3 +12,8 @@ def require(package: str, what: str) -> None:
     """Check that an optional package is installed. Raises ConfigError, which says how to get it."""
     if find_spec(package) is None:
         raise ConfigError(f"{what} needs the package {package}, which is not installed; run: pip install {package}")
+
+
+def before_torchao() -> None:
+    """Hide the notice of torch to the developers of torchao, which an import of torchao or transformers logs."""
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # it registers an Enum in a deprecated way

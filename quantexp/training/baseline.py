@@ -133,7 +133,7 @@ class Baseline:
         model = self.fresh()
         _settle_norms(model, self._data.train, self.seed)
         self.key = {"random": self._experiment.seed}
-        log.info("train     skipped: random weights, because there are no labels")
+        log.info("train     skipped: weights as built, because there are no labels")
         return Trained(model.eval(), None)
 
     def _key(self, kind: str, recipe: Train, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,18 +171,27 @@ def trained(experiment: Experiment, data: TaskData, weights: Path | None = None)
 
 @torch.no_grad()
 def _settle_norms(model: nn.Module, examples: Split, seed: int) -> None:
-    """Set the statistics of batch normalisation with a few forward passes; without them, activations vanish."""
-    norms = [module for module in model.modules() if isinstance(module, NORMS) and module.track_running_stats]
+    """Set fresh statistics of batch normalisation with a few forward passes; without them, activations vanish."""
+    norms = [module for module in model.modules() if isinstance(module, NORMS) and _is_fresh(module)]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model.train()
+        model.eval()  # statistics that were trained stay as they are
         for norm in norms:
+            norm.train()
             norm.momentum = None  # the mean over the passes
         size = min(NORM_BATCH, len(examples))
         for number in range(NORM_PASSES):
             model(*examples.first(size, skipping=number * size))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _is_fresh(norm: nn.Module) -> bool:
+    """Return whether a batch normalisation has the statistics that it was built with: mean 0, variance 1."""
+    mean, variance = norm.running_mean, norm.running_var
+    if not isinstance(mean, torch.Tensor) or not isinstance(variance, torch.Tensor):
+        return False  # it tracks none
+    return not mean.any() and bool((variance == 1).all())

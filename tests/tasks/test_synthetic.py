@@ -169,6 +169,18 @@ class Deep(nn.Module):
 """
 
 
+KEPT = """
+from torch import nn
+
+
+class Kept(nn.Sequential):
+    def __init__(self, inputs, classes):
+        norm = nn.BatchNorm1d(8)
+        norm.running_mean.fill_(0.5)
+        super().__init__(nn.Linear(inputs, 8), norm, nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, classes))
+"""
+
+
 @pytest.fixture
 def deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., CustomModel]]:
     """A network of twelve layers, each with batch normalisation."""
@@ -195,6 +207,20 @@ def test_batch_normalisation_sees_a_few_batches_so_that_outputs_do_not_vanish(
     assert settled.std(0).mean() > 0.05
     assert fresh.std(0).mean() < 0.01 * settled.std(0).mean()
     assert without.std(0).mean() < 0.01 * settled.std(0).mean()
+
+
+def test_statistics_that_came_with_the_network_are_kept(
+    synthetic: Callable[..., Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_kept.py").write_text(KEPT, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    experiment = synthetic(model=CustomModel(target="own_kept.Kept"))
+    model = trained(experiment, load(experiment)).model
+    kept, settled = (module for module in model.modules() if isinstance(module, nn.BatchNorm1d))
+    assert set(kept.running_mean.tolist()) == {0.5}
+    assert int(kept.num_batches_tracked) == 0
+    assert int(settled.num_batches_tracked) == 4
+    sys.modules.pop("own_kept", None)
 
 
 def test_statistics_are_the_mean_over_the_batches_and_the_same_each_time(

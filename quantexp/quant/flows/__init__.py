@@ -12,17 +12,17 @@ Each function may change its model in place. Only `fx` and `eager` import torch.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from quantexp.config import OVER_TORCH_AO, ByLayer, Flow
 from quantexp.system.errors import QuantizationError
+from quantexp.system.extras import before_torchao
 from quantexp.system.implementation import resolve
 
 
 def flow_of(option: ByLayer) -> Any:
     """Return the module of the flow in `option`. Raises QuantizationError if this version of torch lacks its API."""
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # torchao registers an Enum in a deprecated way
+    before_torchao()
     flow: Flow = option.flow or option.candidates()[0]
     try:
         return resolve(flow.implementation)
