@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from quantexp.config import CustomModel, DataSource, Dynamic, Experiment, Flow, Images, Paired, Static
-from quantexp.mission import RunResult, run
+from quantexp.config import CustomModel, DataSource, Experiment, Flow, Images, Paired, Static
+from quantexp.mission import run
 
 pytestmark = [pytest.mark.extras, pytest.mark.serial]
 

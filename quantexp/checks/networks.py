@@ -153,7 +153,7 @@ def _advising(option: Quant, work: Work) -> Iterator[None]:
 
 def _learns(option: Quant) -> bool:
     """Return whether the method changes the weights by training, so that outputs differ rightly."""
-    return option.trains or option.name == "amp"
+    return option.learns or option.name == "amp"
 
 
 def _with_repair(error: CheckError, better: str | None) -> CheckError:

@@ -238,9 +238,10 @@ class Experiment(Settings):
         if self.data in list(DataSource) and self.data not in self.task.data:  # a wrong name is a fault already
             having = ", ".join(self.task.data)
             yield Mismatch(f"data={self.data} is not supported by task={self.task.name}", f", which has {having}")
-        if not self.labelled and self.quant.trains:
+        if not self.labelled and self.quant.learns:
+            setting = "" if self.quant.trains else " with quant.train=true"
             yield Mismatch(
-                f"quant={self.quant.name} trains, and data=synthetic has no labels to train on",
+                f"quant={self.quant.name}{setting} trains, and data=synthetic has no labels to train on",
                 "; use data=sample or data=full, or a method without training such as quant=static",
             )
         if self.labelled and not self.model.learns_labels:

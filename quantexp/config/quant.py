@@ -27,6 +27,11 @@ class Quant(Option):
     precision_affects: ClassVar[Affects] = RESULT
 
     @property
+    def learns(self) -> bool:
+        """Whether it changes the weights by training, which needs labels."""
+        return self.trains
+
+    @property
     def packs_for(self) -> Engine | None:
         """The engine that the weights are packed for; None where nothing is packed."""
         return None
@@ -280,7 +285,7 @@ class Amp(Quant):
 
 @dataclass
 class FakeQuant(Quant):
-    """Values rounded to 2 to 8 bits and computed with in float: a simulation, which says nothing of speed or size."""
+    """Values rounded to 1 to 8 bits and computed with in float: a simulation, which says nothing of speed or size."""
 
     name: ClassVar[str] = "fake_quant"
     implementation: ClassVar[str] = "quantexp.quant.methods.fake_quant"
@@ -288,8 +293,21 @@ class FakeQuant(Quant):
     precisions: ClassVar[tuple[str, ...]] = ("simulated",)
     timed: ClassVar[bool] = False
 
-    weight_bits: int = option("bits of weights", 4, affects=RESULT, at_least=2, at_most=8)
-    activation_bits: int = option("bits of activations", 8, affects=RESULT, at_least=2, at_most=8)
+    weight_bits: int = option("bits of weights", 4, affects=RESULT, at_least=1, at_most=8)
+    activation_bits: int = option("bits of activations", 8, affects=RESULT, at_least=1, at_most=8)
+    train: bool = option(
+        "train the float network further with the rounding in the loop", False, affects=WEIGHTS, unchanged=False
+    )
+    epochs: int | None = option(
+        "passes over the training split with quant.train=true; null: train.epochs",
+        None,
+        affects=WEIGHTS,
+        unchanged=None,
+        at_least=1,
+    )
+    learning_rate: float | None = option(
+        "with quant.train=true; null: train.learning_rate", None, affects=WEIGHTS, unchanged=None, above=0
+    )
     include: list[str] = option(
         "patterns of the layers to quantize, as [layers.*]; none: every layer", [], affects=RESULT
     )
@@ -307,6 +325,16 @@ class FakeQuant(Quant):
     calibration_seed: int | None = option(
         "seed of the calibration examples; null: the seed of the run", None, affects=RESULT, at_least=0
     )
+
+    @property
+    def learns(self) -> bool:
+        return self.train
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        for name in ("epochs", "learning_rate"):
+            if getattr(self, name) is not None and not self.train:
+                yield f"quant.{name} is for quant.train=true, got quant.train=false; set it or leave this out"
 
 
 Selective = ByLayer | FakeQuant  # the methods whose layers can be chosen

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -120,26 +120,39 @@ def groups(sweep: SweepResult) -> list[Group]:
     for network in networks(sweep):
         found[network.task, network.setup].append(network)
     places = place_names([setup for _, setup in found])
-    looks = _looks([variant for alike in found.values() for network in alike for variant in network.variants])
+    looks = looks_of([variant for alike in found.values() for network in alike for variant in network.variants])
     made = []
     for (task, setup), alike in found.items():
-        runtimes = sorted({network.runtime for network in alike})
-        executed = [] if runtimes == [EAGER] else [", ".join(runtimes)]
-        measured = ", ".join([setup.protocol, *executed, threads_text(setup.threads), places[setup.place]])
+        measured = measured_text(alike, places[setup.place])
         own = settings_text(alike[0].settings) if len(alike) == 1 else ""
         parts = (task, measured, settings_text(setup.settings), own)
         made.append(Group(tuple(alike), looks, literal("; ".join(part for part in parts if part))))
     return [group for group in made if len(group.variants) > 1]
 
 
+def measured_text(alike: Sequence[Network], place: str) -> str:
+    """Return how the networks of a setup were measured, and on which machine."""
+    setup, runtimes = alike[0].setup, sorted({network.runtime for network in alike})
+    executed = [] if runtimes == [EAGER] else [", ".join(runtimes)]
+    return ", ".join([setup.protocol, *executed, threads_text(setup.threads), place])
+
+
 def group_page(group: Group, title: str, note: str, *, height: float, numbers: bool = True) -> Figure:
     """Return a page with room for axes of `height` inches below the legend of methods and numbered networks."""
+    looks = {variant.method: group.looks[variant.method] for _, variant in group.variants}
+    numbered = enumerate(group.networks, 1) if numbers and len(group.networks) > 1 else ()
+    texts = [f"{at}: {settings_text(network.settings)}" for at, network in numbered]
+    return legend_page(title, group.subtitle, note, looks, texts, height=height)
+
+
+def legend_page(
+    title: str, subtitle: str, note: str, looks: Mapping[str, Look], texts: Sequence[str] = (), *, height: float
+) -> Figure:
+    """Return a page with room for axes of `height` inches below the legend of names and the lines of `texts`."""
     from matplotlib.lines import Line2D
 
-    names = list(dict.fromkeys(variant.method for _, variant in group.variants))
+    names, texts = list(looks), [literal(text) for text in texts]
     columns = max(1, int((WIDTH - 0.3) / (0.75 + LETTER * SMALL / 72 * max(len(cut(name, 30)) for name in names))))
-    numbered = enumerate(group.networks, 1) if numbers and len(group.networks) > 1 else ()
-    texts = [literal(f"{at}: {settings_text(network.settings)}") for at, network in numbered]
     size = SMALL if len(texts) <= FEW else SMALL - 2
     texts = [cut(text, int((WIDTH - 0.3) * 72 / (LETTER * size))) for text in texts]
     column = LETTER * size / 72 * (max(map(len, texts), default=0) + 2)
@@ -147,12 +160,12 @@ def group_page(group: Group, title: str, note: str, *, height: float, numbers: b
     lines = math.ceil(len(texts) / beside)
     below = HEAD + 0.14 + 0.25 * math.ceil(len(names) / columns)  # inches from the top: the end of the methods
     head = below + 0.21 * lines + 0.05 * bool(lines)
-    figure = page(title, group.subtitle, note, height=head + height + FOOT)
+    figure = page(title, subtitle, note, height=head + height + FOOT)
     full = figure.get_figheight()
     look: dict[str, Any] = {"markersize": 9, "linewidth": 1.8}
     handles = [
         Line2D([], [], label=literal(cut(name, 30)), **(found.marker | look | {"linestyle": found.line}))
-        for name, found in ((name, group.looks[name]) for name in names)
+        for name, found in looks.items()
     ]
     corner = (0.1 / WIDTH, 1 - (HEAD + 0.04) / full)
     figure.legend(
@@ -170,7 +183,7 @@ def cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def _looks(every: Sequence[Variant]) -> dict[str, Look]:
+def looks_of(every: Iterable[Variant]) -> dict[str, Look]:
     """Choose a look for each method: the role of its kind, and another filling for each of its variants."""
     more = iter(MORE_ROLES)
     roles = dict(ROLES)

@@ -53,10 +53,10 @@ def draw_points(
     for method, places in by_method.items() if joined else ():
         look = looks[method]
         axes.plot(*zip(*places, strict=True), look.line, color=look.role.colour, linewidth=1.5, alpha=0.7, zorder=1)
-    _scale(axes, "x", [value for _, _, x, _ in points for value in (x.value, x.low, x.high)])
+    scale(axes, "x", [value for _, _, x, _ in points for value in (x.value, x.low, x.high)])
     heights = [value for _, _, _, y in points for value in (y.value, y.low, y.high)]
     if joined and max(heights) > NARROW * min(heights) > 0:
-        _scale(axes, "y", heights)
+        scale(axes, "y", heights)
     axes.grid()
 
 
@@ -68,7 +68,7 @@ def front_line(axes: Axes, points: Sequence[tuple[float, float]]) -> list[int]:
     return best
 
 
-def _scale(axes: Axes, which: str, values: Sequence[float]) -> None:
+def scale(axes: Axes, which: str, values: Sequence[float]) -> None:
     """Make an axis logarithmic with round ticks if its range is wide, else linear; with room at both ends."""
     from matplotlib.ticker import MaxNLocator
 
@@ -98,8 +98,8 @@ def draw_latencies(axes: Axes, network: Network, looks: Mapping[str, Look]) -> N
     for apart, variant in _apart(network):
         places = [(size, latency_value(variant, size)) for size in variant.sizes]
         values += [value for _, at in places for value in (at.value, at.low, at.high)]
-        _line(axes, apart, places, looks[variant.method])
-    _scale(axes, "y", values)
+        draw_line(axes, apart, places, looks[variant.method])
+    scale(axes, "y", values)
     axes.set_ylabel("latency (ms)")
 
 
@@ -111,8 +111,8 @@ def draw_speedups(axes: Axes, network: Network, looks: Mapping[str, Look]) -> No
         places = [(size, value) for size in variant.sizes if (value := speedup_value(variant, size))]
         values += [value for _, at in places for value in (at.value, at.low, at.high)]
         if places and not variant.is_float:
-            _line(axes, apart, places, looks[variant.method])
-    _scale(axes, "y", values)
+            draw_line(axes, apart, places, looks[variant.method])
+    scale(axes, "y", values)
     axes.set_ylabel("speedup over float")
 
 
@@ -123,7 +123,8 @@ def _apart(network: Network) -> Iterator[tuple[float, Variant]]:
         yield 1 + 0.04 * (at - middle), variant
 
 
-def _line(axes: Axes, apart: float, places: Sequence[tuple[int, Value]], look: Look) -> None:
+def draw_line(axes: Axes, apart: float, places: Sequence[tuple[float, Value]], look: Look) -> None:
+    """Draw a line with whiskers, shifted along the horizontal axis by the factor `apart`."""
     below = [max(0.0, at.value - at.low) for _, at in places]
     above = [max(0.0, at.high - at.value) for _, at in places]
     sizes: dict[str, Any] = {"markersize": 7, "linewidth": 1.8, "elinewidth": 1.8, "capsize": 0}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from quantexp.analysis.settings import settings_text
 from quantexp.analysis.values import Value, latency_value, quality_value, size_value, speedup_value, sqnr_value
 from quantexp.analysis.variants import Network
+from quantexp.reports.axis_plots import axis_figures
 from quantexp.reports.style import FLOAT, FOOT, HEAD, SMALL, literal, page, png, styled
 from quantexp.reports.sweep_groups import Group, cut, group_page, groups
 from quantexp.reports.sweep_marks import (
@@ -80,10 +81,9 @@ def figures(sweep: SweepResult) -> dict[str, Figure]:
             # Size and accuracy do not depend on protocol and threads: one picture per machine is enough.
             for group in first.values() if draw is size_quality_figures else of_task:
                 for figure in draw(group):
-                    stem, number = _file_name(f"{kind}-{task}"), 1
-                    while (file := f"{stem}-{number}.png" if number > 1 else f"{stem}.png") in named:
-                        number += 1
-                    named[file] = figure
+                    named[_free(f"{kind}-{task}", named)] = figure
+    for kind, figure in axis_figures(sweep):
+        named[_free(kind, named)] = figure
     return named
 
 
@@ -247,6 +247,14 @@ def _whiskers(group: Group, *, samples: bool = True) -> str:
     texts = ["95 % interval of accuracy"] if group.quality == "accuracy" else []
     texts += ["10 % to 90 % of the samples of latency"] if samples else []
     return f"; whiskers: {', '.join(texts)}" if texts else ""
+
+
+def _free(text: str, taken: Container[str]) -> str:
+    """Return a file name for a picture that no other one has."""
+    stem, number = _file_name(text), 1
+    while (file := f"{stem}-{number}.png" if number > 1 else f"{stem}.png") in taken:
+        number += 1
+    return file
 
 
 def _file_name(text: str) -> str:

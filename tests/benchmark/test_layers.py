@@ -18,7 +18,7 @@ from quantexp.models.lenet5 import LeNet5
 from quantexp.models.mlp import MLP
 from quantexp.quant.inspection.recorded import calls
 from quantexp.quant.methods.casting import Autocast, Cast
-from quantexp.quant.methods.fake_quant import FakeQuantized
+from quantexp.quant.methods.rounded_layers import FakeQuantized
 from quantexp.results import LayerLoss
 from quantexp.statistics.sqnr import sqnr_db
 from quantexp.tasks.data import Tensors

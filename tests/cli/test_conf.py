@@ -104,10 +104,9 @@ def test_every_variant_of_a_study_composes_to_a_checked_experiment(variant: str)
     elif "precision" in variant:
         assert named == f"{experiment.quant.name}_{experiment.precision}"
     else:
-        assert (
-            named
-            == f"{experiment.task.name}_{getattr(experiment.task, 'crop', getattr(experiment.task, 'vocabulary', 0))}"
-        )
+        sizes = ("size", "length", "seconds") if "input_size" in variant else ("crop", "vocabulary")
+        size = next(getattr(experiment.task, name) for name in sizes if getattr(experiment.task, name, None))
+        assert named == f"{experiment.task.name}_{size:g}".replace(".", "_")
 
 
 def test_the_study_of_precisions_holds_every_pair_there_is() -> None:

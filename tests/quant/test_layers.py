@@ -14,7 +14,7 @@ from quantexp.config import Dynamic, FakeQuant, Flow, Granularity, Qat, Static
 from quantexp.models.lenet5 import LeNet5
 from quantexp.models.mlp import MLP
 from quantexp.quant.inspection.layers import held_weights, layer_of
-from quantexp.quant.methods.fake_quant import round_weight
+from quantexp.quant.methods.rounded_layers import round_weight
 from quantexp.quant.selection import COMPUTED, kept_in_float
 from quantexp.state.copies import copied
 from quantexp.system.errors import QuantizationError

@@ -177,7 +177,7 @@ REQUIRED: dict[type[Settings], dict[str, Any]] = {
     Server: {"uri": "http://host:5000"},
     Transformers: {"path": "first"},  # below `files()`
     Static: {"calibration_examples": 7},  # there are fewer to test than to train on
-    FakeQuant: {"calibration_examples": 7},
+    FakeQuant: {"calibration_examples": 7, "train": True},
 }
 FIXED = {  # settings that have one value
     ("WeightOnly", "flow"),
@@ -326,6 +326,18 @@ def test_every_setting_of_qat_is_part_of_the_key_of_what_it_trains_and_not_of_th
     assert any(asking(other, "qat") != first for other in changed(Qat, field))
     float_key = asking(experiment)
     assert all(asking(other) == float_key for other in changed(Qat, field))
+
+
+@pytest.mark.parametrize("field", [pytest.param(field, id=field.name) for field in dataclasses.fields(FakeQuant)])
+def test_every_setting_of_fake_quant_is_part_of_the_key_of_what_it_trains_and_not_of_the_float_networks(
+    asking: Asking, field: dataclasses.Field[Any]
+) -> None:
+    experiment = built(FakeQuant, **{field.name: before(FakeQuant, field)})
+    float_key = asking(experiment)
+    assert all(asking(other) == float_key for other in changed(FakeQuant, field))
+    if field.name != "train":  # without, nothing is trained
+        first = asking(experiment, "fake_quant")
+        assert any(asking(other, "fake_quant") != first for other in changed(FakeQuant, field))
 
 
 def test_the_precision_of_amp_is_part_of_the_key_of_what_it_trains(asking: Asking) -> None:

@@ -36,7 +36,7 @@ class Promise:
 class Simulated(nn.Module):
     """A layer whose values are rounded to few bits while the computation is in float; its weight is that of `layer`.
 
-    Its inputs are rounded to scale · (q - zero_point), q from 0 to `quant_max`.
+    Its inputs are rounded to scale · (q - zero_point), q from 0 to `quant_max`; with 1 bit, each channel has its grid.
     """
 
     layer: nn.Module

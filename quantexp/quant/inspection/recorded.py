@@ -167,6 +167,8 @@ def _call(seen: _Seen, held: HeldWeights, rounding: Simulated | None) -> Call:
 
 def _grid(inputs: Tensor, rounding: Simulated | None) -> Grid | None:
     if rounding is not None:
+        if rounding.quant_max == 1:
+            return None  # two levels for each channel: nothing is out of range
         return Grid(float(rounding.scale), int(rounding.zero_point), 0, rounding.quant_max)
     if not inputs.is_quantized:
         return None
