@@ -145,6 +145,13 @@ class Wav2Vec2(Model):
             yield f"model.hidden must be a multiple of 16, the groups of a convolution, got {self.hidden}"
 
 
+class Pooling(StrEnum):
+    """How `model=transformers` comes from tokens to classes."""
+
+    head = "head"
+    mean = "mean"
+
+
 @dataclass
 class Transformers(Model):
     """A network in a folder of Hugging Face (config.json, safetensors), for sentences, images or sound."""
@@ -156,6 +163,13 @@ class Transformers(Model):
     path: str | None = option("the folder; without weights in it, they are random", None, affects=WEIGHTS)
     freeze: bool = option(
         "train only what the folder has no weights for, such as a new head; false: train all", True, affects=WEIGHTS
+    )
+    pooling: Pooling = option(
+        "head: the head for classification of the network; mean: a Linear layer on the mean over the tokens, which "
+        "sentence encoders are made for",
+        Pooling.head,
+        affects=WEIGHTS,
+        unchanged=Pooling.head,
     )
 
     def faults(self) -> Iterator[str]:

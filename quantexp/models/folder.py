@@ -11,6 +11,7 @@ from quantexp.system import contents
 from quantexp.system.errors import ConfigError
 
 CONFIGURATION = "config.json"
+POOLING = "1_Pooling/config.json"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 UNSAFE = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")  # weights that only other formats have
 OURS = "state.safetensors"  # the state of a stored network, whose folder has a configuration too
@@ -42,6 +43,15 @@ def configuration(model: Transformers) -> str:
 def has_weights(model: Transformers) -> bool:
     """Return whether the folder has weights that can be read."""
     return any(True for _ in _weights(model))
+
+
+def averages(model: Transformers) -> bool:
+    """Return whether the folder is of sentence-transformers, and the mean over the tokens is its embedding."""
+    try:
+        found = json.loads((path_of(model) / POOLING).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("pooling_mode_mean_tokens") is True
 
 
 def digest(model: Transformers) -> str:

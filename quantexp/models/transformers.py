@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantexp.config import Kind, Transformers
+from quantexp.config import Kind, Pooling, Transformers
 from quantexp.models import folder
 from quantexp.results import InputSpec
 from quantexp.system.errors import ConfigError
@@ -30,6 +30,7 @@ NAMES = {  # of the inputs of a network of transformers, in our order
     Kind.image: ("pixel_values",),
     Kind.waveform: ("input_values",),
 }
+LOCAL: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 HEADS = {
     Kind.tokens: "AutoModelForSequenceClassification",
     Kind.image: "AutoModelForImageClassification",
@@ -43,32 +44,48 @@ def build(model: Transformers, inputs: Sequence[InputSpec], classes: int) -> nn.
     with quiet(f"model.path={model.path} must be a network of transformers for {kind} of this size"):
         import transformers
 
-        head = getattr(transformers, HEADS[kind])
-        local = {"trust_remote_code": False, "local_files_only": True}
-        configuration = transformers.AutoConfig.from_pretrained(folder.path_of(model), **local)
+        configuration = transformers.AutoConfig.from_pretrained(folder.path_of(model), **LOCAL)
         _check_tokens(model, configuration, inputs)
         if configuration.num_labels != classes:
             configuration.num_labels = classes
-        if not folder.has_weights(model):
-            network = head.from_config(configuration, trust_remote_code=False)
-            return _tried(returning_logits(network, kind), inputs)
-        network, found = head.from_pretrained(
-            folder.path_of(model),
-            config=configuration,
-            use_safetensors=True,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # a head for another number of classes is made anew
-            output_loading_info=True,
-            **local,
-        )
-        network = _tried(returning_logits(network, kind), inputs)
-    fresh = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+        if model.pooling is Pooling.mean:
+            _check_pooling(kind)
+            encoder, fresh = _loaded(transformers.AutoModel, model, configuration)
+            network: nn.Module = MeanPooled(encoder, configuration.hidden_size, classes).train()
+            fresh = {*(f"encoder.{name}" for name in fresh), *MeanPooled.NEW}
+        else:
+            network, fresh = _loaded(getattr(transformers, HEADS[kind]), model, configuration)
+            network = returning_logits(network, kind)
+        network = _tried(network, inputs)
+    if not folder.has_weights(model):
+        return network
     if fresh:
-        log.info("model     new weights, as %s has none of this size: %s", model.path, _shortened(sorted(fresh)))
+        _say(f"new weights, as {model.path} has none of this size: {_shortened(sorted(fresh))}")
+        if model.pooling is Pooling.head and folder.averages(model):
+            _say(f"the embeddings of {model.path} are means over the tokens: consider model.pooling=mean")
     if model.freeze:
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name in fresh)
     return network
+
+
+class MeanPooled(nn.Module):
+    """A linear layer on the mean of the last hidden states over the tokens that are no padding."""
+
+    NEW = ("classifier.weight", "classifier.bias")
+
+    def __init__(self, encoder: nn.Module, hidden: int, classes: int) -> None:
+        super().__init__()
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # type: ignore[assignment]  # what it computes would not be used
+        self.encoder = encoder
+        self.classifier = nn.Linear(hidden, classes)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        mask = attention_mask.unsqueeze(-1).to(states.dtype)
+        logits: Tensor = self.classifier((states * mask).sum(1) / mask.sum(1).clamp(min=1))
+        return logits
 
 
 def kind_of(inputs: Sequence[InputSpec]) -> Kind:
@@ -125,6 +142,22 @@ def quiet(rule: str) -> Iterator[None]:
             messages.enable_progress_bar()
 
 
+def _loaded(kind: Any, model: Transformers, configuration: Any) -> tuple[nn.Module, set[str]]:
+    """Return the network of a class of transformers, and the names of the weights that the folder does not have."""
+    if not folder.has_weights(model):
+        return kind.from_config(configuration, trust_remote_code=False), set()
+    network, found = kind.from_pretrained(
+        folder.path_of(model),
+        config=configuration,
+        use_safetensors=True,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,  # a head for another number of classes is made anew
+        output_loading_info=True,
+        **LOCAL,
+    )
+    return network, {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+
+
 def _named(forward: Callable[..., Tensor], names: Sequence[str]) -> Callable[..., Tensor]:
     """Give a forward method of any inputs the signature with these names, which tracers read."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
@@ -160,6 +193,17 @@ def _check_tokens(model: Transformers, configuration: Any, inputs: Sequence[Inpu
     longest = getattr(configuration, "max_position_embeddings", None)
     if longest is not None and length > longest:
         raise ConfigError(f"model.path={model.path} takes at most {longest} tokens, got task.length={length}; lower it")
+
+
+def _check_pooling(kind: Kind) -> None:
+    if kind is not Kind.tokens:
+        raise ConfigError(f"model.pooling=mean is for tokens, got a network for {kind}; use model.pooling=head")
+
+
+@functools.cache
+def _say(text: str) -> None:
+    """Say something once: a run builds its network several times."""
+    log.info("model     %s", text)
 
 
 def _shortened(names: Sequence[str]) -> str:

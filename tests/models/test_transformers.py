@@ -12,7 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from quantexp import models
-from quantexp.config import Bert, DataSource, Dynamic, Experiment, Family, Model, NoQuant, Paired, Sst2, Transformers
+from quantexp.config import (
+    Bert,
+    DataSource,
+    Dynamic,
+    Experiment,
+    Family,
+    Model,
+    NoQuant,
+    Paired,
+    Pooling,
+    Sst2,
+    Transformers,
+)
 from quantexp.config import Wav2Vec2 as Wav2Vec2Option
 from quantexp.mission import attempt, run
 from quantexp.results import InputSpec
@@ -107,6 +119,44 @@ def test_a_head_for_another_number_of_classes_is_made_anew(tmp_path: Path) -> No
     }
 
 
+def test_with_mean_pooling_a_linear_layer_sees_the_mean_over_the_tokens_without_padding(tmp_path: Path) -> None:
+    option = written(tmp_path, transformers.BertModel(bert()))
+    option.pooling = Pooling.mean
+    network, (ids, mask) = fresh(option), sentences()
+    encoder = transformers.BertModel.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    means = torch.stack([one[: int(count)].mean(0) for one, count in zip(states, mask.sum(1), strict=True)])
+    head: Any = network.get_submodule("classifier")
+    assert torch.allclose(given(network, ids, mask), head(means), atol=1e-6)
+    learned = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    assert learned == ["classifier.weight", "classifier.bias"]
+    assert not [name for name in network.state_dict() if "pooler" in name], "nothing that is not used"
+
+
+def test_mean_pooling_is_for_tokens(tmp_path: Path) -> None:
+    configuration = transformers.ViTConfig(image_size=16, patch_size=8, **SMALL)
+    option = written(tmp_path, transformers.ViTForImageClassification(configuration))
+    option.pooling = Pooling.mean
+    with pytest.raises(ConfigError, match=r"^model\.pooling=mean is for tokens, got a network for image; use "):
+        fresh(option, IMAGE)
+
+
+def test_a_folder_of_sentence_transformers_is_told_of_mean_pooling(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    option = written(tmp_path, transformers.BertModel(bert()))
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    with caplog.at_level("INFO", logger="quantexp"):
+        fresh(option)
+        assert "consider model.pooling=mean" in caplog.text
+        caplog.clear()
+        option.pooling = Pooling.mean
+        fresh(option)
+        assert "consider" not in caplog.text
+
+
 def test_a_configuration_alone_gives_random_weights(tmp_path: Path) -> None:
     bert().save_pretrained(tmp_path)
     model = Transformers(path=str(tmp_path))
@@ -115,9 +165,11 @@ def test_a_configuration_alone_gives_random_weights(tmp_path: Path) -> None:
     assert all(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_a_run_stores_the_configuration_and_loads_without_the_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pooling", list(Pooling))
+def test_a_run_stores_the_configuration_and_loads_without_the_folder(tmp_path: Path, pooling: Pooling) -> None:
     folder = tmp_path / "folder"
     model = written(tokenizer(folder), transformers.BertModel(bert()))
+    model.pooling = pooling
     experiment = Experiment(
         task=Sst2(length=LENGTH),
         model=model,

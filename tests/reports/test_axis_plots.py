@@ -53,7 +53,7 @@ def test_latency_is_drawn_over_the_size_of_the_inputs_in_its_order() -> None:
     assert line(figure, 0, 0) == ([96, 160, 224], [2.0, 5.0, 9.0])  # float
     assert line(figure, 0, 1) == ([96, 160, 224], [1.0, 2.5, 4.5])
     assert line(figure, 1, 0) == ([96, 160, 224], [pytest.approx(2.0)] * 3)
-    assert {"side of the images (pixels)", "latency (ms)", "speedup over float", "none fp32", "static int8"} <= texts(figure)
+    assert {"side of the images (pixels)", "latency (ms)", "speedup over float", "static int8"} <= texts(figure)
 
 
 def test_networks_of_several_tasks_share_the_picture_with_a_row_each() -> None:
