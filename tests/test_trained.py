@@ -42,7 +42,7 @@ def test_efficientnet_lite0_is_slower_in_int8_and_its_depthwise_convolutions_are
         Experiment(
             task=Images(size=224, classes=1000),
             model=CustomModel(target="lite.lite0"),
-            quant=Static(flow=Flow.fx),
+            quant=Static(flow=Flow.fx, calibration_examples=16),
             data=DataSource.synthetic,
             evaluation_examples=16,
             benchmark=Paired(placements=2, seconds=0.1),

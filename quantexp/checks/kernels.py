@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from quantexp.checks.arithmetic import compare
 from quantexp.config import Engine
 from quantexp.quant.engine import use_engine
 from quantexp.quant.inspection.promise import Wrapper
-from quantexp.results import Finding
+from quantexp.results import Finding, LayerLoss
 from quantexp.statistics.sqnr import compared
 from quantexp.system.errors import CheckError
 from quantexp.tasks.inputs import Batch
@@ -98,7 +98,13 @@ def poor_output(ratio: float) -> Finding:
     return Finding("kernels", text)
 
 
-def poor_layers(layers: Sequence[tuple[str, float]]) -> Finding:
+def poor_layers(layers: Iterable[LayerLoss]) -> list[tuple[str, float]]:
+    """Return the layers whose outputs have little in common with float, with their SQNR in dB."""
+    known = ((layer.name, layer.output_sqnr_db) for layer in layers)
+    return [(name, value) for name, value in known if value is not None and value < LEAST_SQNR_DB]
+
+
+def of_poor_layers(layers: Sequence[tuple[str, float]]) -> Finding:
     """Return the finding that the outputs of these layers, with their SQNR in dB, have little in common with float."""
     worst = sorted(layers, key=lambda layer: layer[1])[:SHOWN]
     named = "; ".join(f"{name}: {value:.1f} dB" for name, value in worst)

@@ -106,13 +106,8 @@ def check_networks(
 
 def poor_layers(option: Quant, layers: Sequence[LayerLoss]) -> Iterator[Finding]:
     """Yield a finding if outputs of layers have little in common with those of the float network."""
-    poor = [
-        (layer.name, layer.output_sqnr_db)
-        for layer in layers
-        if layer.output_sqnr_db is not None and layer.output_sqnr_db < kernels.LEAST_SQNR_DB
-    ]
-    if poor and not _learns(option):
-        yield kernels.poor_layers(poor)
+    if (poor := kernels.poor_layers(layers)) and not _learns(option):
+        yield kernels.of_poor_layers(poor)
 
 
 def _checked_kernels(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.ao.quantization import default_dynamic_qconfig, quantize_dynamic
 
 from quantexp.checks.arithmetic import compare
-from quantexp.checks.kernels import WrongKernelsError, check_arithmetic, output_sqnr_db, poor_layers
+from quantexp.checks.kernels import WrongKernelsError, check_arithmetic, of_poor_layers, output_sqnr_db
 from quantexp.config import Dynamic, Engine, Static
 from quantexp.config.levers import Flow
 from quantexp.quant.engine import supported_engines
@@ -113,7 +113,7 @@ def test_a_lowered_graph_is_compared_with_the_graph_before() -> None:
 
 
 def test_a_finding_names_the_three_worst_layers_whatever_their_number() -> None:
-    text = poor_layers([(f"layer{index}", float(index)) for index in range(9)]).text
+    text = of_poor_layers([(f"layer{index}", float(index)) for index in range(9)]).text
     assert text == (
         "the outputs of 9 layers have an SQNR below 10 dB with respect to float "
         "(layer0: 0.0 dB; layer1: 1.0 dB; layer2: 2.0 dB)"

@@ -32,7 +32,7 @@ from quantexp.quant.methods.work import Form, Work
 from quantexp.state.copies import copied
 from quantexp.state.tensors import fill, flat_state
 from quantexp.system.errors import ConfigError, QuantizationError
-from tests.builders import comparison
+from tests.builders import comparison, layer_loss
 from tests.networks import inspected, made
 
 ROWS, WIDTH = 100, 8
@@ -257,6 +257,19 @@ def test_a_significant_loss_with_one_scale_for_a_layer_names_the_setting(option:
         "the loss of accuracy is significant, and all weights of a layer share one scale; try quant.weights=per_channel"
     )
     assert found == [told] * advised
+
+
+def test_layers_far_from_float_name_the_setting_too() -> None:
+    layers = tuple(layer_loss(f"layers.{at}", output_sqnr_db=value) for at, value in enumerate((9.0, 8.0, 30.0)))
+    told = (
+        "the outputs of 2 layers are far from float, and all weights of a layer share one scale; "
+        "try quant.weights=per_channel"
+    )
+    for weights, expected in ((PER_TENSOR, [told]), (PER_CHANNEL, [])):
+        option = Dynamic(flow=Flow.eager, weights=weights)
+        assert [one.text for one in coarse_weights(option, "int8", comparison(layers=layers))] == expected
+    trained = FakeQuant(weights=PER_TENSOR, train=True)
+    assert list(coarse_weights(trained, "simulated", comparison(layers=layers))) == []
 
 
 def test_without_a_significant_loss_nothing_is_advised() -> None:
