@@ -24,6 +24,7 @@ from quantexp.tasks.data import Split
 from quantexp.training.loop import PREDICT_BATCH
 
 EXAMPLES = 512
+HELD_BYTES = 512_000_000  # of the inputs and outputs of all layers at once
 Figures = dict[str, float | None]
 
 
@@ -43,7 +44,7 @@ def layer_losses(
     rows = torch.arange(count) * len(examples) // count
     seen = {layer.name: _Seen(remaining) for layer in layers}
     norms: dict[str, str] = {}
-    for batch in torch.split(rows, PREDICT_BATCH):
+    for batch in torch.split(rows, _batch_size(reference, examples)):
         inputs = examples.inputs(batch)
         before, after = calls(reference, inputs), calls(quantized, inputs)
         norms |= _folded(before, remaining)
@@ -62,6 +63,15 @@ def layer_losses(
         )
         for layer in layers
     )
+
+
+def _batch_size(reference: nn.Module, examples: Split) -> int:
+    """Return how many examples are compared at once: 64, or fewer if the values of all layers take too much memory."""
+    few = min(2, len(examples))  # a network may need more than one
+    found = [call for of_layer in calls(reference, examples.first(few)).values() for call in of_layer]
+    values = sum(tensor.numel() for call in found for tensor in (call.inputs, call.output) if tensor is not None)
+    held = 2 * 4 * values // few  # in two networks, in float32
+    return max(1, min(PREDICT_BATCH, HELD_BYTES // max(held, 1)))
 
 
 @dataclass

@@ -40,7 +40,7 @@ def rounded(network: nn.Module, bits: int, low: float = 0.0, high: float = 255.0
     model = made(FakeQuant(weight_bits=bits, activation_bits=8), network, "simulated", torch.ones(2, width))
     for module in model.modules():
         if isinstance(module, FakeQuantized):
-            module.cover(low, high)
+            module.cover([torch.tensor([low, high])], 100.0)
     return model
 
 
@@ -71,6 +71,23 @@ def test_errors_and_sqnr_are_those_that_are_computed_by_hand() -> None:
     # 1.25 and -1.5 become 1 and -2
     assert one.output_sqnr_db == pytest.approx(10 * math.log10((1.25**2 + 1.5**2) / (0.25**2 + 0.5**2)))
     assert one.precision == "simulated"
+
+
+def test_fewer_examples_are_held_at_once_if_their_values_take_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, inputs = nn.Sequential(linear((1.0, 0.25), (0.5, -2.0))), torch.rand(100, 2)
+    sizes: list[int] = []
+
+    def counted(model: nn.Module, batch: tuple[Tensor, ...]) -> object:
+        sizes.append(len(batch[0]))
+        return calls(model, batch)
+
+    monkeypatch.setattr("quantexp.benchmark.layers.calls", counted)
+    whole = losses(network, rounded(network, 2), inputs)["0"]
+    assert sizes == [2, 64, 64, 36, 36]
+    sizes.clear()
+    monkeypatch.setattr("quantexp.benchmark.layers.HELD_BYTES", 30 * 32)  # 4 values of an example, in two networks
+    assert losses(network, rounded(network, 2), inputs)["0"].output_sqnr_db == pytest.approx(whole.output_sqnr_db)
+    assert sizes == [2, 30, 30, 30, 30, 30, 30, 10, 10]
 
 
 def test_inputs_are_clipped_that_lie_more_than_half_a_step_beyond_the_grid() -> None:
@@ -427,7 +444,7 @@ def test_layers_of_a_transformer_lose_without_its_fused_kernel() -> None:
     simulated = made(FakeQuant(weight_bits=8, activation_bits=8), network, "simulated", inputs)
     for module in simulated.modules():
         if isinstance(module, FakeQuantized):
-            module.cover(-6.0, 6.0)
+            module.cover([torch.tensor([-6.0, 6.0])], 100.0)
     found = losses(network, simulated, inputs)
     for name in ("self_attn", "linear1", "linear2"):
         figure = found[f"1.layers.0.{name}"].output_sqnr_db
