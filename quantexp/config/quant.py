@@ -299,7 +299,7 @@ class FakeQuant(Quant):
         "train the float network further with the rounding in the loop", False, affects=WEIGHTS, unchanged=False
     )
     epochs: int | None = option(
-        "passes over the training split with quant.train=true; null: train.epochs",
+        "passes over the training split with quant.train=true, from the float network; null: 1",
         None,
         affects=WEIGHTS,
         unchanged=None,

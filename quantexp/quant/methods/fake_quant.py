@@ -40,7 +40,7 @@ NOT_CALLED = "the network does not call it but computes with its weight, so its 
 
 def recipe(option: FakeQuant, train: Train) -> Train:
     """Return the recipe of the training with rounded values."""
-    epochs, rate = option.epochs or train.epochs, option.learning_rate or train.learning_rate
+    epochs, rate = option.epochs or 1, option.learning_rate or train.learning_rate
     return dataclasses.replace(train, epochs=epochs, learning_rate=rate)
 
 
