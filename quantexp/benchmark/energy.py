@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Sequence
 
-from quantexp.benchmark.calls import Network
+from quantexp.benchmark.calls import Network, timed
 from quantexp.config import Benchmark, Paired
 from quantexp.results import Energy
 from quantexp.statistics.energy import energy
@@ -26,6 +26,8 @@ from quantexp.tasks.inputs import Batch
 BLOCK_SECONDS = 0.02  # of calls between two readings, about 20 updates of a counter
 LEAD_SECONDS = 0.003  # of calls before the first reading
 MOST_PLACEMENTS = 20  # so that it takes about a second more for two networks
+LEAST_PLACEMENTS = 5  # also if they take longer than the time of the protocol
+RETRIES = 3  # of blocks that were interrupted
 STOPPED = "the energy counters did not change while a network ran, as in some virtual machines"
 log = logging.getLogger(__name__)
 
@@ -33,8 +35,9 @@ log = logging.getLogger(__name__)
 class Blocks:
     """The blocks of calls whose energy is measured: one in each placement for each network."""
 
-    def __init__(self, meter: Meter, batch_size: int, call_seconds: Sequence[float]) -> None:
+    def __init__(self, meter: Meter, batch_size: int, call_seconds: Sequence[float], most_seconds: float) -> None:
         self.meter = meter
+        self.most_seconds = most_seconds
         self.batch_size = batch_size
         self.call_seconds = call_seconds
         self.joules: list[list[float]] = [[] for _ in call_seconds]  # for one example, by network and placement
@@ -43,7 +46,9 @@ class Blocks:
 
     def measure(self, copies: Sequence[Network], inputs: list[Batch], chance: random.Random) -> None:
         """Measure a block of each network, in random order; without counters, or with enough placements, do nothing."""
-        if self.missing or len(self.joules[0]) >= MOST_PLACEMENTS:
+        count = len(self.joules[0])
+        spent = count >= LEAST_PLACEMENTS and self.seconds > self.most_seconds
+        if self.missing or spent or count >= MOST_PLACEMENTS:
             return
         started = time.perf_counter()
         for index in chance.sample(range(len(copies)), len(copies)):
@@ -63,12 +68,16 @@ class Blocks:
         return None if self.missing else energy(self.joules[index])
 
     def _block(self, network: Network, inputs: list[Batch], call_seconds: float) -> float:
-        """Return the joules for one example in a block of calls."""
+        """Return the joules for one example in a block of calls; an interrupted block is measured again."""
         lead, calls = (math.ceil(seconds / call_seconds) for seconds in (LEAD_SECONDS, BLOCK_SECONDS))
-        _run(network, inputs, lead)
-        before = self.meter.now()
-        _run(network, inputs, calls)
-        return self.meter.joules(before, self.meter.now()) / (calls * self.batch_size)
+        for _ in range(RETRIES + 1):
+            timed(network, inputs, lead)
+            before = self.meter.now()
+            taken = timed(network, inputs, calls)
+            joules = self.meter.joules(before, self.meter.now())
+            if not taken.interrupted:
+                break
+        return joules / (calls * self.batch_size)
 
 
 def missing(meter: Meter, protocol: Benchmark) -> str:
@@ -83,8 +92,3 @@ def say_missing(reason: str) -> None:
     """Say why energy was not measured; nothing if it was."""
     if reason:
         log.info("measure   energy is not measured: %s", reason)
-
-
-def _run(network: Network, inputs: list[Batch], calls: int) -> None:
-    for index in range(calls):
-        network(*inputs[index % len(inputs)])

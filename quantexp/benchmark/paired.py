@@ -55,7 +55,7 @@ def time_paired(
     block = _Block.of(protocol.calls, min(call_seconds))
     placements: list[list[list[float]]] = []  # samples in ms by placement, contestant and round
     usages = [Usage() for _ in contestants]
-    energies = Blocks(meter, batch_size, call_seconds)
+    energies = Blocks(meter, batch_size, call_seconds, protocol.seconds)
     looks, rounds, units, repeated, usual = _Looks(protocol), None, 0, 0, 0.0
     while True:
         before = time.perf_counter()
