@@ -15,6 +15,8 @@ from quantexp.results import (
     Comparison,
     Conditions,
     Data,
+    Energy,
+    EnergyRatio,
     Evidence,
     Latency,
     Layer,
@@ -64,6 +66,30 @@ def latency(batch_size: int = 1, median_ms: float = 1.0, **changes: Any) -> Late
         first_call_ms=20 * median_ms,
     )
     return dataclasses.replace(one, **changes)
+
+
+def energy(joules: float) -> Energy:
+    """An energy in ten placements, with an interval of 2 % to either side."""
+    return Energy(joules, 0.98 * joules, 1.02 * joules, (joules,) * 10)
+
+
+def with_energy(made: Report, joules: float = 0.004, ratio: float = 2.0) -> Report:
+    """The same run with energies: `joules` for an example in float at batch 1, an eighth of it at batch 64."""
+
+    def metered(model: Measured, at_batch_1: float) -> Measured:
+        times = (
+            dataclasses.replace(timed, energy=energy(at_batch_1 * timed.batch_size**-0.5)) for timed in model.latency
+        )
+        return dataclasses.replace(model, latency=tuple(times))
+
+    sizes = [timed.batch_size for timed in made.baseline.latency]
+    ratios = tuple(EnergyRatio(size, ratio, 0.95 * ratio, 1.05 * ratio, 0.01, (ratio,) * 10) for size in sizes)
+    return dataclasses.replace(
+        made,
+        baseline=metered(made.baseline, joules),
+        quantized=made.quantized and metered(made.quantized, joules / ratio),
+        comparison=made.comparison and dataclasses.replace(made.comparison, energy_ratios=ratios),
+    )
 
 
 def profile(batch_size: int, shares: Mapping[str, float]) -> Profile:

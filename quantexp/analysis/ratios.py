@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from quantexp.analysis.seeds import difference, paired
 from quantexp.analysis.variants import Variant
-from quantexp.results import Speedup
+from quantexp.results import EnergyRatio, Speedup
 from quantexp.results.comparison import FASTER, NO_INTERVAL, SLOWER, decided
 
 
@@ -66,6 +66,11 @@ def over_runtime(variant: Variant, runtime: str, size: int) -> Ratio | None:
     return _over_seeds(variant.speedups_over(runtime, size))
 
 
+def energy_over_float(variant: Variant, size: int) -> Ratio | None:
+    """Return the energy of the float network over that of a variant, None if it was not measured."""
+    return _over_seeds(variant.energy_ratios(size))
+
+
 def over_seeds(variant: Variant, other: Variant, size: int) -> Ratio | None:
     """Return the speedup of one variant over another, None if they share fewer than two seeds at this batch size."""
     found = paired(variant.log_speedups(size), other.log_speedups(size))
@@ -86,7 +91,7 @@ def between(variant: Variant, other: Variant, size: int) -> Ratio | None:
     return Ratio(first.centre - second.centre, reach, max(first.margin, second.margin))
 
 
-def _over_seeds(speedups: Mapping[int, Speedup]) -> Ratio | None:
+def _over_seeds(speedups: Mapping[int, Speedup | EnergyRatio]) -> Ratio | None:
     """Return a ratio over the seeds; with one seed it has the interval of that run."""
     if not speedups:
         return None
@@ -99,5 +104,5 @@ def _over_seeds(speedups: Mapping[int, Speedup]) -> Ratio | None:
     return Ratio(math.log(single.ratio), (math.log(single.high) - math.log(single.low)) / 2, margin)
 
 
-def _margin(speedups: Mapping[int, Speedup]) -> float:
+def _margin(speedups: Mapping[int, Speedup | EnergyRatio]) -> float:
     return math.log1p(max((speedup.margin for speedup in speedups.values()), default=0.0))

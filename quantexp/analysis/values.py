@@ -48,6 +48,12 @@ def latency_ms(variant: Variant, size: int) -> Spread | None:
     return spread([latency.mean_ms for latency in measured])
 
 
+def energy_mj(variant: Variant, size: int) -> Spread | None:
+    """Return the energy for one example in millijoules, with its deviation over several seeds."""
+    energies = [1e3 * energy.joules for energy in variant.energies(size).values()]
+    return spread(energies) if energies else None
+
+
 def quality_value(variant: Variant) -> Value:
     """Return the quality in percent with its interval, or mean ± standard deviation over seeds.
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from quantexp.analysis.settings import LEFT_OPEN, Settings, short, varying
-from quantexp.results import Comparison, Latency, Report, Speedup
+from quantexp.results import Comparison, Energy, EnergyRatio, Latency, Report, Speedup
 from quantexp.results.sweep import Entry, SweepResult
 from quantexp.results.text import task_title
 
@@ -106,6 +106,20 @@ class Variant:
             for report in self._reports()
             for latency in report.result.latency
             if latency.batch_size == size
+        }
+
+    def energies(self, size: int) -> dict[int, Energy]:
+        """Return the energy at a batch size per seed, of the runs that measured it."""
+        return {seed: latency.energy for seed, latency in self.latencies(size).items() if latency.energy}
+
+    def energy_ratios(self, size: int) -> dict[int, EnergyRatio]:
+        """Return the energy of the float network over that of this one per seed; empty for the float network."""
+        return {
+            report.seed: ratio
+            for report in self._reports()
+            if report.comparison
+            for ratio in report.comparison.energy_ratios
+            if ratio.batch_size == size
         }
 
     def speedups(self, size: int) -> dict[int, Speedup]:

@@ -22,11 +22,15 @@ Network: TypeAlias = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Timed:
-    """The latency of each network, what ended the measurement, and the share of it that was repeated."""
+    """The latency of each network, what ended the measurement, and the share of it that was repeated.
+
+    `no_energy` says why energy was not measured; it is empty if it was.
+    """
 
     latencies: tuple[Latency, ...]
     ended_by: Ended
     repeated: float = 0.0
+    no_energy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quantexp.benchmark import noise
+from quantexp.benchmark import energy, noise
 from quantexp.benchmark.calls import Timed, timed
 from quantexp.benchmark.paired import time_paired
 from quantexp.benchmark.usage import Usage
@@ -21,6 +21,7 @@ from quantexp.runtimes import Prepared
 from quantexp.statistics.timing import latency
 from quantexp.system import host, openmp
 from quantexp.system.allocator import memory_kept
+from quantexp.system.energy import Meter, find
 from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.data import Split
 from quantexp.tasks.inputs import Batch
@@ -37,20 +38,29 @@ class Timing:
     conditions: Conditions
 
 
-def time_models(contestants: Sequence[Prepared], examples: Split, batch_size: int, protocol: Benchmark) -> Timing:
+def time_models(
+    contestants: Sequence[Prepared],
+    examples: Split,
+    batch_size: int,
+    protocol: Benchmark,
+    meter: Meter | None = None,
+) -> Timing:
     """Time the contestants alternately; the first one is the reference of the comparison.
 
     The caller sets the threads first. Other processes of quantexp on this host pause during the measurement. All
-    contestants run with memory that the allocator keeps, where it can.
+    contestants run with memory that the allocator keeps, where it can. `meter` has the energy counters; None finds
+    those of this machine.
 
     Raises:
         BenchmarkError: If the protocol is unknown.
     """
+    meter = meter or find()
     with torch.inference_mode(), host.alone(), memory_kept() as allocator:
         clock = noise.Clock()
         match protocol:
             case Paired():
-                found = time_paired(contestants, _batches(examples, batch_size, BATCHES), batch_size, protocol)
+                inputs = _batches(examples, batch_size, BATCHES)
+                found = time_paired(contestants, inputs, batch_size, protocol, meter)
             case Lab():
                 found = _lab(contestants, _batches(examples, batch_size, 1), batch_size, protocol)
             case _:
@@ -71,6 +81,7 @@ def time_models(contestants: Sequence[Prepared], examples: Split, batch_size: in
             openmp=openmp.waiting(),
             repeated=found.repeated,
             allocator=allocator,
+            no_energy=energy.missing(meter, protocol) or found.no_energy,
         ),
     )
 

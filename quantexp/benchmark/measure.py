@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from quantexp.benchmark import child
+from quantexp.benchmark import child, energy
 from quantexp.benchmark.grouped import slow_convolutions
 from quantexp.benchmark.latency import Timing, time_models
 from quantexp.benchmark.layers import layer_losses
@@ -34,6 +34,7 @@ from quantexp.results import (
 )
 from quantexp.runtimes import Prepared
 from quantexp.runtimes.contestant import Contestant
+from quantexp.statistics.energy import energy_ratios
 from quantexp.statistics.sqnr import sqnr_db
 from quantexp.statistics.timing import speedup
 from quantexp.storage.kept import Kept
@@ -142,6 +143,8 @@ def _times(
         timings = [
             _timed(networks, data, size, benchmark) for networks, size in zip(prepared, batch_sizes, strict=True)
         ]
+    for timing in timings:
+        energy.say_missing(timing.conditions.no_energy)
     return [_Times(_marked(timing, names), networks) for timing, networks in zip(timings, prepared, strict=True)]
 
 
@@ -225,6 +228,7 @@ def _compare(
         training_ratio=_training_ratio(*(contestant.training for contestant in contestants)),
         output_sqnr_db=sqnr_db(outputs[0], outputs[1]),
         layers=layers,
+        energy_ratios=energy_ratios(baseline.latency, quantized.latency, benchmark.margin),
     )
 
 

@@ -20,12 +20,14 @@ from dataclasses import dataclass
 import torch
 
 from quantexp.benchmark.calls import Network, Timed, timed
+from quantexp.benchmark.energy import Blocks
 from quantexp.benchmark.usage import Usage
 from quantexp.config import Paired
 from quantexp.results import Ended
 from quantexp.results.comparison import UNDECIDED, decided
 from quantexp.runtimes import Prepared
 from quantexp.statistics.timing import latency, log_interval
+from quantexp.system.energy import Meter
 from quantexp.tasks.inputs import Batch
 
 BLOCK_SECONDS = 2e-4  # about the shortest block: a disturbance of the machine then also affects the next network
@@ -39,8 +41,13 @@ SETTLED = 1.1  # a round is warm if it takes at most so many times as long as th
 MAX_SHIFT = 1 << 20  # size of the tensor that moves the next copy to another address
 
 
-def time_paired(contestants: Sequence[Prepared], inputs: list[Batch], batch_size: int, protocol: Paired) -> Timed:
-    """Time the contestants by placements; the first one is the reference of the comparisons."""
+def time_paired(
+    contestants: Sequence[Prepared], inputs: list[Batch], batch_size: int, protocol: Paired, meter: Meter
+) -> Timed:
+    """Time the contestants by placements; the first one is the reference of the comparisons.
+
+    Their energy is measured in the same placements, and the time for that does not count as time of the protocol.
+    """
     started = time.perf_counter()
     chance = random.Random()  # not seeded: an order shared by all runs would give all of them the same bias
     first_ms = [timed(contestant.network, inputs, 1).seconds * 1e3 for contestant in contestants]
@@ -48,6 +55,7 @@ def time_paired(contestants: Sequence[Prepared], inputs: list[Batch], batch_size
     block = _Block.of(protocol.calls, min(call_seconds))
     placements: list[list[list[float]]] = []  # samples in ms by placement, contestant and round
     usages = [Usage() for _ in contestants]
+    energies = Blocks(meter, batch_size, call_seconds, protocol.seconds)
     looks, rounds, units, repeated, usual = _Looks(protocol), None, 0, 0, 0.0
     while True:
         before = time.perf_counter()
@@ -59,7 +67,8 @@ def time_paired(contestants: Sequence[Prepared], inputs: list[Batch], batch_size
         placements.append(samples)
         usages = [total + new for total, new in zip(usages, used, strict=True)]
         units, repeated = units + rounds // block.unit + again, repeated + again
-        ended = looks.ended(placements, time.perf_counter() - started)
+        energies.measure(copies, inputs, chance)
+        ended = looks.ended(placements, time.perf_counter() - started - energies.seconds)
         if ended:
             break
     latencies = tuple(
@@ -70,10 +79,11 @@ def time_paired(contestants: Sequence[Prepared], inputs: list[Batch], batch_size
             len(placements),
             first,
             usages[index].per_call(),
+            energies.result(index),
         )
         for index, first in enumerate(first_ms)
     )
-    return Timed(latencies, ended, repeated / units)
+    return Timed(latencies, ended, repeated / units, energies.missing)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from quantexp.analysis.quality import Change, agreement_percent, output_sqnr_db
 from quantexp.analysis.ratios import Ratio
 from quantexp.analysis.seeds import Spread
 from quantexp.analysis.variants import Variant
-from quantexp.results import Latency, Quality, Speedup
+from quantexp.results import Energy, EnergyRatio, Latency, Quality, Speedup
 from quantexp.results.comparison import FASTER, NO_DIFFERENCE, SLOWER
 from quantexp.results.sweep import Entry
+from quantexp.results.text import significant_text
 
 LONGEST_ERROR = 100  # characters of an error that a table shows
 
@@ -26,6 +27,16 @@ def quality_text(quality: Quality) -> str:
 def mean_std(latency: Latency) -> str:
     """Return the mean latency in milliseconds with its standard deviation."""
     return f"{latency.mean_ms:.3f} ± {latency.std_ms:.3f}"
+
+
+def energy_text(energy: Energy) -> str:
+    """Return the energy for one example in millijoules with its interval: `1.30 [1.28, 1.32]`."""
+    return significant_text(*(1e3 * joules for joules in (energy.joules, energy.low_joules, energy.high_joules)))
+
+
+def energy_ratio_text(ratio: EnergyRatio) -> str:
+    """Return float's energy over that of the quantized network, with a short verdict: `1.85x [1.80, 1.91] less`."""
+    return f"{ratio.ratio:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}] {ratio.word}"
 
 
 def spread_text(found: Spread | None, digits: int) -> str:

@@ -14,7 +14,8 @@ Rows = Iterator[tuple[object, ...]]
 def tables(report: Report) -> dict[str, Rows]:
     """Return the lines of each table by its name, the header first.
 
-    There is `layer_losses` only if a layer was quantized, and `confusion` and `classes` only with labels.
+    There is `energy` only if it was measured, `layer_losses` only if a layer was quantized, and `confusion` and
+    `classes` only with labels.
     """
     models = [("float", report.baseline)]
     if report.quantized:
@@ -25,6 +26,7 @@ def tables(report: Report) -> dict[str, Rows]:
     qualities = [(name, model.quality) for name, model in models if model.quality]
     return {
         "samples": _samples(timed),
+        **({"energy": _energies(timed)} if any(latency.energy for _, of in timed for latency in of) else {}),
         "layers": _layers(models),
         **({"layer_losses": _layer_losses(layers)} if layers else {}),
         "operators": _operators(models),
@@ -40,6 +42,14 @@ def _samples(timed: Iterable[tuple[str, tuple[Latency, ...]]]) -> Rows:
             rounds = len(latency.samples_ms) // latency.placements
             for index, sample in enumerate(latency.samples_ms):
                 yield name, latency.batch_size, index // rounds, index % rounds, sample
+
+
+def _energies(timed: Iterable[tuple[str, tuple[Latency, ...]]]) -> Rows:
+    yield "model", "batch_size", "placement", "joules_per_example"
+    for name, latencies in timed:
+        for latency in latencies:
+            for placement, joules in enumerate(latency.energy.joules_by_placement if latency.energy else ()):
+                yield name, latency.batch_size, placement, joules
 
 
 def _layers(models: Iterable[tuple[str, Measured]]) -> Rows:

@@ -19,7 +19,7 @@ from quantexp.reports.notes import EAGER
 from quantexp.reports.table import Table
 from quantexp.results import Report
 from quantexp.results.sweep import SweepResult, UnsupportedEntry
-from quantexp.results.text import mac_share_text, size_text, threads_text
+from quantexp.results.text import mac_share_text, megaflops_text, size_text, threads_text
 
 EVIDENCE = "Layers in dtype: with weights in it. MACs in dtype: share of float's multiply-accumulates that ran in it."
 LABELLED = (
@@ -74,10 +74,11 @@ def _table(network: Network, failed: Sequence[Variant]) -> Table:
     setup = network.setup
     executed = "" if network.runtime == EAGER else f"runtime {network.runtime}, "
     where = f"{setup.host}: {setup.machine}; {setup.protocol}, {executed}{threads_text(setup.threads)}."
+    flops = f"MFLOPs of the float network for one example: {megaflops_text(network.flops)}."
     ratios = [over_float(variant, size) for variant in network.variants for size in network.sizes]
     speedups = PAIRED if any(ratio and ratio.reach is not None for ratio in ratios) else UNPAIRED
     meaning = " ".join((EVIDENCE, LABELLED if network.labelled else UNLABELLED, speedups))
-    return Table((*columns, "Failed"), tuple(rows), (meaning, where)).compact()
+    return Table((*columns, "Failed"), tuple(rows), (meaning, flops, where)).compact()
 
 
 def _figures(network: Network, variant: Variant) -> Iterator[str]:

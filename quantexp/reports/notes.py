@@ -20,7 +20,31 @@ def notes(reports: Sequence[Report]) -> Iterator[str]:
     if any(report.result.latency for report in reports):
         threads = threads_of(reports)
         yield f"Latency: forward pass{where}, mean ± std ({meaning}), CPU threads: {threads}. [ ]: 95 % interval."
+    yield flops_note(reports)
+    yield from _energy_notes(reports)
     yield from data_notes(reports)
+
+
+def flops_note(reports: Sequence[Report]) -> str:
+    """Return what the number of floating-point operations counts, and why it can be unknown."""
+    known = "MFLOPs: of the float network for one example, in millions; a multiply-accumulate is two."
+    if all(report.flops is not None for report in reports):
+        return known
+    return f"{known} unknown: the network has operators that the account cannot count."
+
+
+def _energy_notes(reports: Sequence[Report]) -> Iterator[str]:
+    """Yield what the energy is, if there is any, and why some runs have none."""
+    timed = [report for report in reports if report.result.latency]
+    if not any(latency.energy for report in timed for latency in report.result.latency):
+        return
+    yield (
+        "Energy: of all CPU packages for one example, with what other processes use; x: energy of float over that of "
+        "the quantized network."
+    )
+    if without := [report for report in timed if report.no_energy]:
+        reasons = "; ".join(dict.fromkeys(report.no_energy for report in without))
+        yield f"Energy, empty: not measured in {len(without)} of {len(timed)} runs ({reasons})."
 
 
 def threads_of(reports: Sequence[Report]) -> str:

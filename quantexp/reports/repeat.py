@@ -13,12 +13,15 @@ Row = tuple[str, str, str, str]
 
 
 def side_by_side(then: Report, now: Report, *, elsewhere: bool) -> tuple[Table, bool]:
-    """Return both reports side by side, and whether they agree: quality and size exactly, speedups closely.
+    """Return both reports side by side, and whether they agree: quality, size and FLOPs exactly, speedups
+    closely.
 
     Latencies and seconds vary with the state of the machine and are not judged. `elsewhere` says that machine or
     versions have changed, which may explain a difference but does not excuse it.
     """
     rows: list[Row] = []
+    if then.flops is not None and now.flops is not None:
+        rows.append(_exact("FLOPs", then.flops, now.flops, ","))
     for name, old, new in (("float", then.baseline, now.baseline), (then.quant, then.quantized, now.quantized)):
         if old and new:
             rows += _of_model(f"{name} {old.precision}", old, new)

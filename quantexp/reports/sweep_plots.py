@@ -201,13 +201,17 @@ def flops_figures(group: Group) -> Iterator[Figure]:
         note = f"one line per method, by rising FLOPs{_whiskers(group)}"
         title = f"{group.quality.capitalize()}, FLOPs and latency at batch {size}"
         figure = group_page(group, title, note, height=8.0)
-        panels: tuple[tuple[Sequence[Value], Sequence[Value | None], str, str], ...] = (
+        panels: list[tuple[Sequence[Value], Sequence[Value | None], str, str]] = [
             (cost, quality, flops, group.quality_label),
             (cost, times, flops, latency),
             (times, quality, latency, group.quality_label),
-            (cost, speedups, flops, "speedup over float"),
-        )
-        for axes, (across, up, across_label, up_label) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+        ]
+        if any(not variant.is_float for _, variant, _ in found):
+            panels.append((cost, speedups, flops, "speedup over float"))
+        grid = list(figure.subplots(2, 2).flat)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        for axes, (across, up, across_label, up_label) in zip(grid, panels, strict=False):
             both = zip(found, across, up, strict=True)
             points = [(number, variant, x, y) for (number, variant, _), x, y in both if y is not None]
             draw_points(axes, points, group.looks, joined=True)

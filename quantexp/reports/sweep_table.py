@@ -13,13 +13,15 @@ from collections.abc import Iterator, Sequence
 from quantexp.analysis.methods import method_pairs
 from quantexp.analysis.names import place_names, setup_names
 from quantexp.analysis.quality import quality_percent
-from quantexp.analysis.ratios import over_float
+from quantexp.analysis.ratios import energy_over_float, over_float
 from quantexp.analysis.seeds import spread
 from quantexp.analysis.settings import settings_text
-from quantexp.analysis.values import latency_ms
+from quantexp.analysis.values import energy_mj, latency_ms
 from quantexp.analysis.variants import Setup, Variant, across_setups, networks, setups, variants
 from quantexp.reports.cells import (
     closeness_cells,
+    energy_ratio_text,
+    energy_text,
     error_text,
     known,
     mean_std,
@@ -32,7 +34,7 @@ from quantexp.reports.notes import notes
 from quantexp.reports.table import Table
 from quantexp.results import Comparison, Report
 from quantexp.results.sweep import Entry, SweepResult
-from quantexp.results.text import change_text, p_text, size_text
+from quantexp.results.text import change_text, megaflops_text, p_text, significant_text, size_text
 
 OWN_FLOAT = (
     "Each row is a run of its own, in which the float model was timed beside the quantized one: compare methods by "
@@ -50,10 +52,11 @@ def summary_table(sweep: SweepResult) -> Table:
     places = place_names(every)
     folded = any(len(variant.reports) > 1 for variant in tried)
     unlabelled = any(variant.setup and not variant.labelled for variant in tried)
-    columns = [*SUMMARY, "Settings", "Size (MB)", "Params"]
+    columns = [*SUMMARY, "Settings", "Size (MB)", "Params", "MFLOPs"]
     columns += [_headed("Accuracy", name if len(places) > 1 else "") for name in places.values()]
     columns += CLOSENESS if unlabelled else ()
     columns += [_headed(f"Latency B{size} (ms)", names[setup]) for setup in every for size in sizes]
+    columns += [_headed(f"Energy B{size} (mJ)", names[setup]) for setup in every for size in sizes]
     columns += ["Seeds", "Failed"]
     rows = []
     for alike in across_setups(tried):
@@ -61,10 +64,11 @@ def summary_table(sweep: SweepResult) -> Table:
         reports = [report for variant in alike for report in variant.reports.values()]
         cells = [first.task, first.quant, first.precision, settings_text(first.settings)]
         cells += [size_text(spread([report.result.size_mb for report in reports]).mean)]
-        cells += [f"{reports[0].result.size.parameters:,}"]
+        cells += [f"{reports[0].result.size.parameters:,}", megaflops_text(reports[0].flops)]
         cells += [_accuracy(other for other in alike if other.setup and other.setup.place == place) for place in places]
         cells += closeness_cells(first) if unlabelled else ()
         cells += [_latency(by_setup.get(setup), size) for setup in every for size in sizes]
+        cells += [_energy(by_setup.get(setup), size) for setup in every for size in sizes]
         rows.append((*cells, str(len({report.seed for report in reports})) if folded else "", ""))
     for variant in tried:
         for entry in variant.entries if variant.setup is None else ():
@@ -79,8 +83,19 @@ def full_table(sweep: SweepResult) -> Table:
     tried = variants(sweep)
     every = setups(tried)
     names, several = setup_names(every), len({report.seed for report in sweep.reports}) > 1
-    columns = [*SUMMARY, "Settings", "Setup", "Seed", "Size (MB)", "Accuracy (%)", "vs float", "Verdict", *CLOSENESS]
-    columns += ["Batch", "Latency (ms)", "Speedup", "Notes", "Failed"]
+    columns = [
+        *SUMMARY,
+        "Settings",
+        "Setup",
+        "Seed",
+        "Size (MB)",
+        "MFLOPs",
+        "Accuracy (%)",
+        "vs float",
+        "Verdict",
+        *CLOSENESS,
+    ]
+    columns += ["Batch", "Latency (ms)", "Speedup", "Energy (mJ)", "Energy ratio", "Notes", "Failed"]
     unlabelled = any(variant.setup and not variant.labelled for variant in tried)
     numbers: dict[str, int] = {}
     rows: list[tuple[str, ...]] = []
@@ -90,6 +105,7 @@ def full_table(sweep: SweepResult) -> Table:
             cells += [names[variant.setup] if variant.setup else ""]
             if report := entry.report:
                 cells += [str(report.seed) if several else "", size_text(report.result.size_mb)]
+                cells += [megaflops_text(report.flops)]
                 cells += [*_quality_cells(report), *(_closeness_cells(report) if unlabelled else ("", ""))]
                 rows += _full_rows(cells, report, numbers)
             else:
@@ -156,16 +172,20 @@ def _closeness_cells(report: Report) -> tuple[str, str]:
 def _full_rows(cells: Sequence[str], report: Report, numbers: dict[str, int]) -> Iterator[tuple[str, ...]]:
     """Yield a row per batch size; the first one has the cells that are the same in all of them."""
     speedups = report.comparison.speedups if report.comparison else ()
+    ratios = report.comparison.energy_ratios if report.comparison else ()
     of_size = {speedup.batch_size: speedup_text(speedup) for speedup in speedups}
+    of_energy = {ratio.batch_size: energy_ratio_text(ratio) for ratio in ratios}
     if not report.result.latency:
-        yield (*cells, "", "", "", "", "")
+        yield (*cells, *[""] * 7)
     for latency in report.result.latency:
         size = latency.batch_size
         unstable = [why for found in report.conditions if found.batch_size == size for why in found.unstable]
         found = [finding.text for finding in report.findings]
         texts = [*found, *(f"unstable: {why}" for why in unstable), *_reasons(report.comparison, size)]
         refs = ", ".join(f"[{numbers.setdefault(text, len(numbers) + 1)}]" for text in texts)
-        yield (*cells, str(size), mean_std(latency), of_size.get(size, ""), refs, "")
+        energy = energy_text(latency.energy) if latency.energy else ""
+        figures = mean_std(latency), of_size.get(size, ""), energy, of_energy.get(size, "")
+        yield (*cells, str(size), *figures, refs, "")
         cells = [""] * len(cells)
 
 
@@ -185,6 +205,16 @@ def _latency(variant: Variant | None, size: int) -> str:
         return ""
     ratio = over_float(variant, size)
     return f"{text}{'*' if variant.unstable(size) else ''}{f', {ratio.short}' if ratio else ''}"
+
+
+def _energy(variant: Variant | None, size: int) -> str:
+    """Return the energy, over several seeds ± standard deviation, and how many times that of float is as much."""
+    if variant is None or not (found := energy_mj(variant, size)):
+        return ""
+    deviation = "" if found.std is None else f" ± {significant_text(found.std)}"
+    ratio = energy_over_float(variant, size)
+    unstable = "*" * variant.unstable(size)
+    return f"{significant_text(found.mean)}{deviation}{unstable}{f', {ratio.short}' if ratio else ''}"
 
 
 def _notes(sweep: SweepResult, every: Sequence[Setup], folded: bool) -> Iterator[str]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from quantexp.reports.cells import known, mean_std, quality_text, speedup_text
+from quantexp.reports.cells import energy_ratio_text, energy_text, known, mean_std, quality_text, speedup_text
 from quantexp.reports.notes import EAGER, SIMULATED, notes
 from quantexp.reports.widths import Fitted
 from quantexp.results import Evidence, Measured, QualityChange, Report
-from quantexp.results.text import change_text, grouped, listed, mac_share_text, p_text, size_text
+from quantexp.results.text import change_text, grouped, listed, mac_share_text, megaflops_text, p_text, size_text
 from quantexp.system.terminal import printable
 
 TEXT_COLUMNS = (
@@ -95,8 +95,10 @@ def _rows(report: Report, models: Sequence[tuple[str, Measured]]) -> Iterator[Ro
         yield "Runtime", [report.runtime for _ in only], ""
     yield "Size (MB)", [size_text(model.size_mb) for model in only], smaller
     yield "Params", [f"{model.size.parameters:,}" for model in only], ""
+    yield "MFLOPs", [megaflops_text(report.flops) for _ in only], ""
     yield from _quality_rows(report, only)
     yield from _latency_rows(report, only)
+    yield from _energy_rows(report, only)
     if report.baseline.latency:
         yield "First call (ms)", [f"{model.latency[0].first_call_ms:.2f}" for model in only], ""
     yield "Load (ms)", [known(model.load_ms, 0) for model in only], ""
@@ -137,6 +139,24 @@ def _latency_rows(report: Report, models: Sequence[Measured]) -> Iterator[Row]:
     for other in report.others:
         if other.prepare_seconds is not None:
             yield f"Preparation, {other.runtime} (s)", [known(other.prepare_seconds, 1)], ""
+
+
+def _energy_rows(report: Report, models: Sequence[Measured]) -> Iterator[Row]:
+    """Yield the energy per batch size, where it was measured, and that of the float network in further runtimes."""
+    ratios = report.comparison.energy_ratios if report.comparison else ()
+    of_size = {ratio.batch_size: energy_ratio_text(ratio) for ratio in ratios}
+    for at, latency in enumerate(report.baseline.latency):
+        size = latency.batch_size
+        if latency.energy:
+            energies = (model.latency[at].energy for model in models)
+            yield (
+                f"Energy B{size} (mJ)",
+                [energy_text(energy) if energy else "" for energy in energies],
+                of_size.get(size, ""),
+            )
+        for other in report.others:
+            if energy := other.latency[at].energy:
+                yield f"  {other.runtime} B{size} (mJ)", [energy_text(energy)], ""
 
 
 def _findings(report: Report) -> Iterator[str]:

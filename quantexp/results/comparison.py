@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from quantexp.results.evidence import LayerLoss
 from quantexp.results.measured import Latency
 
+LESS, MORE = "less", "more"
 FASTER, SLOWER, NO_SPEEDUP, UNDECIDED, NO_INTERVAL = "faster", "slower", "no difference", "undecided", "no interval"
 NO_DIFFERENCE, LOSS, GAIN = "no significant difference", "significant loss", "significant gain"
 
@@ -44,6 +45,28 @@ class Speedup:
         if self.low is None or self.high is None:
             return NO_INTERVAL
         return decided(self.low, self.high, self.margin)
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyRatio:
+    """The energy of one network for one example over that of another, at one batch size.
+
+    `low` and `high` bound the 95 % confidence interval, `per_placement` holds the ratio of each placement. `margin` is
+    the smallest relevant difference, as a share.
+    """
+
+    batch_size: int
+    ratio: float
+    low: float
+    high: float
+    margin: float
+    per_placement: tuple[float, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """What the interval decides about the other network: "less" energy, "more", "no difference" or "undecided"."""
+        word = decided(self.low, self.high, self.margin)
+        return {FASTER: LESS, SLOWER: MORE}.get(word, word)
 
 
 def decided(low: float, high: float, margin: float) -> str:
@@ -115,6 +138,7 @@ class Comparison:
     `quality` is None where examples have no labels. `agreement` is the share of examples on which both predict the same
     class. `output_sqnr_db` is the SQNR of the quantized outputs, None where both are equal, or not finite. `layers` has
     the loss of each layer, in the order of the network; it is empty where all layers hold float32 weights.
+    `energy_ratios` has the energy of the float network over that of the quantized one, where energy was measured.
     """
 
     quality: QualityChange | None
@@ -125,6 +149,7 @@ class Comparison:
     training_ratio: float | None  # training time, quantized over float; None where the two are not comparable
     output_sqnr_db: float | None = None
     layers: tuple[LayerLoss, ...] = ()
+    energy_ratios: tuple[EnergyRatio, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,13 +76,28 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class Energy:
+    """The energy that all CPU packages used for one example, at one batch size: joules with their 95 % interval.
+
+    It includes what other processes and the idle parts of the packages used meanwhile. `joules_by_placement` has the
+    joules for one example in each placement in which energy was measured.
+    """
+
+    joules: float
+    low_joules: float
+    high_joules: float
+    joules_by_placement: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Latency:
     """Time of one forward pass at one batch size.
 
     A sample is the mean time of a call in one timed block of `calls_per_sample` calls. The samples are in the order
     of measurement, and each of the `placements` has an equal share of them. `first_call_ms` is the time of the very
     first call, which includes lazy initialization. `p99_ms` is None where there are too few samples for it. `resources`
-    is None where the system counts none, and in reports from before they were recorded.
+    is None where the system counts none, `energy` where it was not measured, and both in reports from before they were
+    recorded.
     """
 
     batch_size: int
@@ -97,6 +112,7 @@ class Latency:
     p99_ms: float | None
     first_call_ms: float
     resources: Resources | None = None
+    energy: Energy | None = None
 
     @property
     def throughput_per_s(self) -> float:
@@ -119,6 +135,7 @@ class Conditions:
     reasons not to trust the figures; empty if there are none. `openmp` has the environment variables, of those that are
     set, which define how OpenMP's threads wait. `repeated` is the share of the rounds that were measured again because
     another process interrupted them. `allocator` says whether the C library keeps freed memory between the calls.
+    `no_energy` says why energy was not measured; it is empty if it was, and in reports from before it was recorded.
     """
 
     batch_size: int
@@ -132,6 +149,7 @@ class Conditions:
     openmp: dict[str, str] = field(default_factory=dict)
     repeated: float = 0.0
     allocator: str = ""
+    no_energy: str = ""
 
 
 @dataclass(frozen=True, slots=True)

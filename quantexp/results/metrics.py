@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from quantexp.results.comparison import Comparison, QualityChange, Speedup
+from quantexp.results.comparison import Comparison, EnergyRatio, QualityChange, Speedup
 from quantexp.results.evidence import LayerLoss
 from quantexp.results.measured import Latency, Measured, Quality
 from quantexp.results.report import Report
@@ -55,6 +55,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "agreement": comparison.agreement,
         "compression": comparison.compression,
         **_speedups("speedup", comparison.speedups),
+        **_speedups("energy_ratio", comparison.energy_ratios),
         "training_ratio": comparison.training_ratio,
         "output_sqnr_db": comparison.output_sqnr_db,
         **_layers(comparison.layers),
@@ -123,10 +124,13 @@ def _latencies(latencies: Iterable[Latency]) -> dict[str, Any]:
                 f"system_b{latency.batch_size}_ms": used.system_ms_per_call,
                 f"cpu_b{latency.batch_size}_ms": used.cpu_ms_per_call,
             }
+        if energy := latency.energy:
+            stem = f"energy_b{latency.batch_size}_j"
+            named |= {stem: energy.joules, f"{stem}_low": energy.low_joules, f"{stem}_high": energy.high_joules}
     return named
 
 
-def _speedups(stem: str, speedups: Iterable[Speedup]) -> dict[str, Any]:
+def _speedups(stem: str, speedups: Iterable[Speedup | EnergyRatio]) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for speedup in speedups:
         name = f"{stem}_b{speedup.batch_size}"

@@ -94,6 +94,14 @@ class Report:
         """The reasons not to trust the latencies, each with its batch size."""
         return tuple(f"batch {timed.batch_size}: {reason}" for timed in self.conditions for reason in timed.unstable)
 
+    @property
+    def no_energy(self) -> str:
+        """Why energy was not measured at some batch size; empty if it was measured at all of them."""
+        if all(latency.energy for latency in self.result.latency):
+            return ""
+        reasons = dict.fromkeys(timed.no_energy for timed in self.conditions if timed.no_energy)
+        return "; ".join(reasons) or "recorded before energy was measured"
+
     def to_json(self) -> str:
         """Return the report as JSON, which `parse_report` reads back."""
         from pydantic import TypeAdapter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from quantexp.results.comparison import QualityChange
@@ -11,6 +12,26 @@ from quantexp.results.evidence import Evidence, LeftInFloat
 def size_text(size_mb: float) -> str:
     """Return a size in MB with two decimals, three below 1 MB."""
     return f"{size_mb:.2f}" if size_mb >= 1 else f"{size_mb:.3f}"
+
+
+def megaflops_text(flops: int | None) -> str:
+    """Return floating-point operations in millions, `2.94`, `3,643`, `0.0008`, or `unknown`."""
+    if flops is None:
+        return "unknown"
+    millions = flops / 1e6
+    return f"{millions:,.{_digits(millions)}f}"
+
+
+def significant_text(value: float, *ends: float) -> str:
+    """Return a positive number with three significant digits, and the ends of its interval with as many decimals."""
+    digits = _digits(value)
+    interval = ", ".join(f"{end:,.{digits}f}" for end in ends)
+    return f"{value:,.{digits}f}{f' [{interval}]' if ends else ''}"
+
+
+def _digits(value: float) -> int:
+    """Return the decimals that give three significant digits."""
+    return max(0, 2 - math.floor(math.log10(value))) if value > 0 else 0
 
 
 def p_text(value: float) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from quantexp.benchmark.noise import Load
+    from quantexp.system.energy import Meter
     from quantexp.system.environment import Environment
     from quantexp.tasks.data import TaskData
 
@@ -69,13 +70,14 @@ def examine() -> bool:
     import psutil
 
     from quantexp.benchmark.noise import Clock
+    from quantexp.system.energy import find
     from quantexp.system.environment import describe, load_average, threads
 
     clock = Clock()
     time.sleep(0.5)
     load, free_gb, times = clock.read(), psutil.virtual_memory().available / 1e9, psutil.cpu_times()
     environment = describe()
-    show(_table("This machine", ("", ""), facts(environment, load_average(), free_gb)))
+    show(_table("This machine", ("", ""), facts(environment, load_average(), free_gb, find())))
     err().print("trying each method, flow, precision and engine on a toy network ...")
     with threads(1), tempfile.TemporaryDirectory(prefix="quantexp-") as folder:  # more could wait for busy cores
         found = list(trials(folder, environment))
@@ -89,7 +91,9 @@ def examine() -> bool:
     return found[0].works
 
 
-def facts(environment: Environment, load: tuple[float, ...] | None, free_gb: float) -> Iterator[tuple[str, str]]:
+def facts(
+    environment: Environment, load: tuple[float, ...] | None, free_gb: float, meter: Meter
+) -> Iterator[tuple[str, str]]:
     """Yield what this machine is: names and values."""
     quota = f", with a quota of {environment.cpu_quota:g}" if environment.cpu_quota else ""
     yield "CPU", environment.cpu
@@ -101,6 +105,7 @@ def facts(environment: Environment, load: tuple[float, ...] | None, free_gb: flo
     yield "virtual machine", f"yes ({environment.virtual})" if environment.virtual else "not detected"
     yield "memory", f"{environment.memory_gb:g} GB, {free_gb:.1f} GB of it free"
     yield "load", f"{', '.join(map(str, load))} (mean of 1, 5 and 15 minutes)" if load else UNKNOWN
+    yield "energy counter", meter.names or meter.missing
     yield "system", f"{environment.system}, Python {environment.python}"
     yield "packages", _named(environment.packages)
     yield "torch's build", _named(environment.torch_build)

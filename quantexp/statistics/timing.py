@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit  # scipy.stats would take ten times as long to import
 
-from quantexp.results import Latency, Resources, Speedup
+from quantexp.results import Energy, Latency, Resources, Speedup
 from quantexp.statistics.proportions import CONFIDENCE
 
 P99_SAMPLES = 1000  # so that ten of them lie above the 99th percentile
@@ -22,8 +22,9 @@ def latency(
     placements: int,
     first_call_ms: float,
     resources: Resources | None = None,
+    energy: Energy | None = None,
 ) -> Latency:
-    """Summarise the samples of one model at one batch size, and what the calls used."""
+    """Summarise the samples of one model at one batch size; what the calls used is passed through."""
     values = np.asarray(samples_ms)
     p10, median, p90, p99 = np.quantile(values, (0.1, 0.5, 0.9, 0.99))
     return Latency(
@@ -39,6 +40,7 @@ def latency(
         p99_ms=float(p99) if len(values) >= P99_SAMPLES else None,
         first_call_ms=first_call_ms,
         resources=resources,
+        energy=energy,
     )
 
 
@@ -53,7 +55,7 @@ def speedup(reference: Latency, other: Latency, margin: float) -> Speedup:
         return Speedup(reference.batch_size, reference.mean_ms / other.mean_ms, None, None, margin)
     shape = reference.placements, -1
     ratios = _log_ratios(np.reshape(reference.samples_ms, shape), np.reshape(other.samples_ms, shape))
-    centre, width = float(ratios.mean()), _half_width(ratios)
+    centre, width = float(ratios.mean()), half_width(ratios)
     low, high = math.exp(centre - width), math.exp(centre + width)
     return Speedup(reference.batch_size, math.exp(centre), low, high, margin, tuple(np.exp(ratios).tolist()))
 
@@ -65,14 +67,14 @@ def uncertainty(latencies: Sequence[Latency]) -> float:
     latency.
     """
     first, *others = (np.reshape(one.samples_ms, (one.placements, -1)) for one in latencies)
-    widths = [_half_width(_log_ratios(first, other)) for other in others or [np.ones_like(first)]]
+    widths = [half_width(_log_ratios(first, other)) for other in others or [np.ones_like(first)]]
     return math.expm1(max(widths))
 
 
 def log_interval(reference: Sequence[Sequence[float]], other: Sequence[Sequence[float]]) -> tuple[float, float]:
     """Return the centre of the interval of the log-ratio and half its width; the samples are by placement and round."""
     ratios = _log_ratios(np.asarray(reference), np.asarray(other))
-    return float(ratios.mean()), _half_width(ratios)
+    return float(ratios.mean()), half_width(ratios)
 
 
 def _log_ratios(reference: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -90,6 +92,7 @@ def _log_ratios(reference: NDArray[np.float64], other: NDArray[np.float64]) -> N
     return ratios
 
 
-def _half_width(ratios: NDArray[np.float64]) -> float:
-    error = float(ratios.std(ddof=1)) / math.sqrt(len(ratios))
-    return error * float(stdtrit(len(ratios) - 1, 0.5 + CONFIDENCE / 2))
+def half_width(values: NDArray[np.float64]) -> float:
+    """Return half the width of Student's t interval of the mean."""
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    return error * float(stdtrit(len(values) - 1, 0.5 + CONFIDENCE / 2))

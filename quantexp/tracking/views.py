@@ -29,6 +29,7 @@ COLUMNS = (
             "accuracy_drop",
             "size_mb",
             "compression",
+            "flops",
             "latency_b1_ms",
             "latency_b64_ms",
             "speedup_b1",

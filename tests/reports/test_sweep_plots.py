@@ -70,6 +70,16 @@ def test_flops_are_drawn_only_where_they_vary_within_a_task() -> None:
     assert not [name for name in figures(two_tasks) if name.startswith("flops")]
 
 
+def test_float_networks_alone_are_drawn_over_their_flops_without_a_speedup() -> None:
+    alone = sweep(*(entry(lone(flops=1000 * width), model__hidden=f"[{width}]") for width in (64, 256)))
+    shown = texts(alone, "flops-mnist.png")
+    assert {"MFLOPs per example", "accuracy (%)", "latency (ms)"} <= set(shown)
+    with styled():
+        assert [axes.get_visible() for axes in figures(alone)["flops-mnist.png"].axes] == [True, True, True, False]
+        both = figures(sweep(*(network(width) for width in (64, 256))))["flops-mnist.png"]
+    assert all(axes.get_visible() for axes in both.axes)
+
+
 def test_each_picture_says_what_was_measured_and_how() -> None:
     for file in ALL:
         assert "mnist; paired, 1 thread, here" in texts(SWEEP, file)

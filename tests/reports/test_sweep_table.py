@@ -13,7 +13,7 @@ from quantexp.reports.table import Table
 from quantexp.results import Measured, NotFaster, Report, Speedup
 from tests.builders import conditions, data, entry, latency, lone, measured, method, quality, report, speedup, sweep
 
-COLUMNS = ("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy")
+COLUMNS = ("Task", "Quantization", "dtype", "Size (MB)", "Params", "MFLOPs", "Accuracy")
 ERROR = "DataError: there is no mnist/MNIST/raw in /nowhere"
 
 
@@ -57,8 +57,18 @@ def test_the_labs_table_has_its_columns_and_a_row_for_each_run() -> None:
     table = summary_table(sweep(FLOAT, run()))
     assert table.columns == (*COLUMNS, "Latency B1 (ms)", "Latency B64 (ms)")
     assert table.rows == (
-        ("mnist", "none", "fp32", "5.88", "1,470,474", "98.00 %", "0.500 ± 0.050", "4.000 ± 0.400"),
-        ("mnist", "qat", "int8", "1.47", "1,470,474", "97.60 %", "0.200 ± 0.020, 2.44x", "2.000 ± 0.200, 4.11x"),
+        ("mnist", "none", "fp32", "5.88", "1,470,474", "2.94", "98.00 %", "0.500 ± 0.050", "4.000 ± 0.400"),
+        (
+            "mnist",
+            "qat",
+            "int8",
+            "1.47",
+            "1,470,474",
+            "2.94",
+            "97.60 %",
+            "0.200 ± 0.020, 2.44x",
+            "2.000 ± 0.200, 4.11x",
+        ),
     )
 
 
@@ -76,7 +86,7 @@ def test_runs_that_differ_in_seed_alone_are_folded_into_mean_and_deviation() -> 
 def test_two_machines_never_share_a_column() -> None:
     there = run(host="there", machine="Xeon, 8 cores, torch 2.15.0", correct=970, ms=0.1)
     table = summary_table(sweep(run(), there))
-    assert table.columns[5:] == (
+    assert table.columns[6:] == (
         "Accuracy, here",
         "Accuracy, there",
         "Latency B1 (ms), here",
@@ -84,7 +94,7 @@ def test_two_machines_never_share_a_column() -> None:
         "Latency B1 (ms), there",
         "Latency B64 (ms), there",
     )
-    assert [row[5:] for row in table.rows] == [
+    assert [row[6:] for row in table.rows] == [
         (
             "97.60 %",
             "97.00 %",
@@ -103,8 +113,8 @@ def test_two_machines_never_share_a_column() -> None:
 def test_protocols_and_threads_stand_side_by_side(changes: dict[str, object], names: tuple[str, str]) -> None:
     table = summary_table(sweep(run(), run(**changes)))
     assert len(table.rows) == 1
-    assert table.columns[5] == "Accuracy"
-    assert table.columns[6::2] == tuple(f"Latency B1 (ms), {name}" for name in names)
+    assert table.columns[6] == "Accuracy"
+    assert table.columns[7::2] == tuple(f"Latency B1 (ms), {name}" for name in names)
     assert f"2 setups ({names[0]}; {names[1]})" in note(table)
 
 
@@ -127,20 +137,20 @@ def test_a_batch_size_that_a_run_did_not_measure_is_left_blank() -> None:
     small = lone(baseline=model("fp32", correct=980, megabytes=1.0, ms={1: 1.0}))
     large = run(quantized=model("int8", correct=980, megabytes=1.0, ms={64: 64.0}))
     table = summary_table(sweep(small, large))
-    assert [row[6:] for row in table.rows] == [("1.000 ± 0.100", ""), ("", "64.000 ± 6.400, 4.11x")]
+    assert [row[7:] for row in table.rows] == [("1.000 ± 0.100", ""), ("", "64.000 ± 6.400, 4.11x")]
 
 
 def test_unstable_latencies_are_marked_and_the_mark_is_explained() -> None:
     shaky = run(conditions=(conditions(1), conditions(64, unstable=("it shook", "it rattled"))))
     table = summary_table(sweep(FLOAT, shaky))
-    assert [["*" in cell for cell in row[6:]] for row in table.rows] == [[False, False], [False, True]]
+    assert [["*" in cell for cell in row[7:]] for row in table.rows] == [[False, False], [False, True]]
     assert "unstable: something disturbed the measurement" in note(table)
     assert "unstable" not in note(summary_table(sweep(FLOAT, run())))
 
 
 def test_a_failure_is_a_row_with_its_error() -> None:
     table = summary_table(sweep(run(), FAILED))
-    assert table.rows[-1] == ("mnist", "amp", "bf16", *[""] * 5, ERROR)
+    assert table.rows[-1] == ("mnist", "amp", "bf16", *[""] * 6, ERROR)
     assert table.columns[-1] == "Failed"
     assert "1 of 2 combinations failed." in table.notes
 
@@ -265,6 +275,7 @@ def test_csv_holds_plain_numbers() -> None:
         "dtype": "int8",
         "Size (MB)": "1.471",
         "Params": "1470474",
+        "FLOPs": "2940928",
         "Accuracy": "0.976",
         "Latency B1 mean (ms)": "0.2",
         "Latency B1 std (ms)": "0.02",

@@ -101,6 +101,7 @@ def test_one_run_shows_both_models_and_what_changed() -> None:
         ("dtype", "fp32", "int8", ""),
         ("Size (MB)", "5.88", "1.47", "4.00x smaller"),
         ("Params", "1,470,474", "1,470,474", ""),
+        ("MFLOPs", "2.94", "2.94", ""),
         ("Accuracy (%)", "98.00 [96.00, 99.00]", "97.60 [95.60, 98.60]", "-0.40 points: +2 / -6 examples"),
         ("Latency B1 (ms)", "0.500 ± 0.050", "0.200 ± 0.020", "2.50x [2.40, 2.60] faster"),
         ("Latency B64 (ms)", "4.000 ± 0.400", "2.000 ± 0.200", "2.00x [1.90, 2.10] faster"),
@@ -118,6 +119,7 @@ def test_one_run_without_a_quantized_model_shows_the_float_model_alone() -> None
     assert ("Quantization", "none") in table.rows
     assert table.notes == (
         "Latency: forward pass, mean ± std (paired: over timed blocks of calls), CPU threads: 1. [ ]: 95 % interval.",
+        "MFLOPs: of the float network for one example, in millions; a multiply-accumulate is two.",
     )
 
 
@@ -182,7 +184,7 @@ def test_the_compiled_float_model_stands_below_the_eager_one_at_each_batch_size(
         ),
     )
     rows = comparison_table(made).rows
-    assert rows[5:9] == (
+    assert rows[6:10] == (
         ("Latency B1 (ms)", "0.500 ± 0.050", "0.200 ± 0.020", "2.50x [2.40, 2.60] faster"),
         ("  compiled B1", "0.360 ± 0.036", "", "vs compiled: 1.80x [1.70, 1.90] faster"),
         ("Latency B64 (ms)", "4.000 ± 0.400", "2.000 ± 0.200", "2.00x [1.90, 2.10] faster"),

@@ -19,7 +19,8 @@ from quantexp.quant import engine as engines
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods.work import Work
 from quantexp.runner import doctor
-from quantexp.runner.doctor import attempt, concerns, experiment, experiments
+from quantexp.runner.doctor import attempt, concerns, experiment, experiments, facts
+from quantexp.system.energy import Counter, Meter
 from quantexp.system.environment import Environment, describe
 from quantexp.system.errors import QuantizationError
 
@@ -76,6 +77,7 @@ def test_the_doctor_names_the_machine_and_says_of_everything_whether_it_works() 
     assert ["none", "fp32", "yes", "the", "float", "network"] in rows
     assert {method.name for method in METHODS} | {"training", "torch.compile"} <= tried
     assert "no C++ compiler was found" in done.stdout
+    assert [row for row in rows if row[:2] == ["energy", "counter"]]
     assert done.stdout.splitlines()[-1].startswith("- ")
     assert "Traceback" not in done.stderr
     assert "arning" not in done.stderr
@@ -150,6 +152,20 @@ def test_whatever_a_trial_raises_becomes_one_line(error: Exception, note: str) -
 
     trial = attempt(("a", "b", "c"), fail)
     assert (trial.works, trial.note) == (False, note)
+
+
+@pytest.mark.parametrize(
+    ("meter", "said"),
+    [
+        (Meter((Counter("package-0", Path("a"), 9), Counter("package-1", Path("b"), 9))), "package-0, package-1"),
+        (Meter((), "there is no counter; load its driver"), "there is no counter; load its driver"),
+    ],
+    ids=["counters", "none"],
+)
+def test_the_energy_counter_is_named_or_the_reason_why_there_is_none(
+    steady: Environment, meter: Meter, said: str
+) -> None:
+    assert dict(facts(steady, None, 16.0, meter))["energy counter"] == said
 
 
 def test_nothing_is_said_against_a_steady_machine(steady: Environment) -> None:
