@@ -80,7 +80,7 @@ def figures(sweep: SweepResult) -> dict[str, Figure]:
             # Size and accuracy do not depend on protocol and threads: one picture per machine is enough.
             for group in first.values() if draw is size_quality_figures else of_task:
                 for figure in draw(group):
-                    stem, number = _file_name(f"{kind}-{task}"), 1
+                    stem, number = file_name(f"{kind}-{task}"), 1
                     while (file := f"{stem}-{number}.png" if number > 1 else f"{stem}.png") in named:
                         number += 1
                     named[file] = figure
@@ -249,6 +249,6 @@ def _whiskers(group: Group, *, samples: bool = True) -> str:
     return f"; whiskers: {', '.join(texts)}" if texts else ""
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """Return a file name that cannot lead out of its folder, whatever the text."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "picture"
