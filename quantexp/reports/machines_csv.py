@@ -45,8 +45,8 @@ def experiments_csv(compared: SideBySide) -> str:
 def machines_csv(compared: SideBySide) -> str:
     """Return a row per property, and a column per machine."""
     names = [machine.name for machine in compared.machines]
-    stores: Row = {one.name: one.store for one in compared.machines}
-    counts: Row = {one.name: len(one.runs) for one in compared.machines}
+    stores: Row = {machine.name: machine.store for machine in compared.machines}
+    counts: Row = {machine.name: len(machine.runs) for machine in compared.machines}
     rows: list[Row] = [{"property": "store", **stores}, {"property": "runs", **counts}]
     for found in properties(compared.machines):
         values = dict(zip(names, found.values, strict=True))

@@ -63,7 +63,7 @@ def _markdown(compared: SideBySide, pictures: list[Picture]) -> str:
         f"## {plain(picture.title)}\n\n![{plain(picture.caption)}](pictures/{picture.file})" for picture in pictures
     ]
     parts += ["## Not readable"] if compared.unreadable else []
-    parts += [f"- {plain(one.name)}: {plain(one.reason)}" for one in compared.unreadable]
+    parts += [f"- {plain(entry.name)}: {plain(entry.reason)}" for entry in compared.unreadable]
     return "\n\n".join(parts) + "\n"
 
 
@@ -78,6 +78,6 @@ def _sections(compared: SideBySide, pictures: list[Picture]) -> Iterator[str]:
         yield from table_html(title, table)
     if compared.unreadable:
         yield "<h2>Not readable</h2>\n<dl>"
-        for one in compared.unreadable:
-            yield f'<dt>{escape(one.name)}</dt>\n<dd class="failed">{escape(one.reason)}</dd>'
+        for entry in compared.unreadable:
+            yield f'<dt>{escape(entry.name)}</dt>\n<dd class="failed">{escape(entry.reason)}</dd>'
         yield "</dl>"

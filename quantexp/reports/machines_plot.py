@@ -136,9 +136,9 @@ def _chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
 
 def _measured(every: Sequence[Setup]) -> Iterator[str]:
     """Yield how all machines measured; nothing if they differ, as the legend says it then."""
-    ways = {(setup.protocol, setup.threads) for setup in every}
-    if len(ways) == 1:
-        ((protocol, threads),) = ways
+    protocols = {(setup.protocol, setup.threads) for setup in every}
+    if len(protocols) == 1:
+        ((protocol, threads),) = protocols
         yield f"{protocol}, {threads_text(threads)}"
 
 

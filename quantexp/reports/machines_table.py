@@ -9,20 +9,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
-from quantexp.analysis.machine_differences import MEASURING, TRAINING, VERSIONS, Property, properties
-from quantexp.analysis.machines import SharedExperiment, SideBySide
+from quantexp.analysis.machine_differences import (
+    MEASURING,
+    NOT_RECORDED,
+    TRAINING,
+    VERSIONS,
+    Property,
+    properties,
+)
+from quantexp.analysis.machines import Machine, SharedExperiment, SideBySide
 from quantexp.analysis.names import setup_names
 from quantexp.analysis.quality import quality_percent
 from quantexp.analysis.ratios import over_float
 from quantexp.analysis.settings import settings_text
 from quantexp.analysis.values import float_latency_ms, latency_ms, size_mb
 from quantexp.analysis.variants import Setup, Variant
-from quantexp.reports.cells import closeness_cells, quality_text, ratio_text, spread_text
+from quantexp.reports.cells import closeness_cells, ratio_text, spread_text
 from quantexp.reports.notes import notes
 from quantexp.reports.table import Table
 from quantexp.results.text import listed, size_text
 
-EXPERIMENT = ("Task", "Quantization", "dtype", "Settings")
+EXPERIMENT = ("Task", "Method", "Settings")
 RESULTS = ("Accuracy (%)", "Agreement (%)", "SQNR (dB)", "Size (MB)", "Seeds")
 MEANING = (
     "Speedup: latency of float over that of the other network, both timed in turns in one process on that machine. "
@@ -33,13 +40,13 @@ MOST_NAMED = 4  # experiments in a note
 
 def machines_table(compared: SideBySide) -> Table:
     """Return a row per experiment, batch size and machine, those that all machines measured first."""
-    ways = _ways(compared.setups)
+    protocols = _protocols(compared.setups)
     seeds = len({report.seed for report in compared.sweep.reports}) > 1
     columns = (*EXPERIMENT, "Batch", "Machine", "Setup", "Float (ms)", "Quantized (ms)", "Speedup", *RESULTS, "Only on")
     rows: list[tuple[str, ...]] = []
     for shared in compared.experiments:
         only = "" if compared.on_all(shared) else listed(shared.machines)
-        rows += _rows(shared, ways, seeds=seeds, only=only)
+        rows += _rows(shared, protocols, seeds=seeds, only=only)
     return Table(columns, tuple(rows), tuple(_notes(compared))).compact()
 
 
@@ -59,43 +66,45 @@ def hardware_table(compared: SideBySide) -> Table:
 def differences_table(compared: SideBySide) -> Table:
     """Return a row per property that differs between machines; the others stand below the table."""
     found, machines = properties(compared.machines), [machine.name for machine in compared.machines]
-    rows = tuple((one.kind, one.name, _value(one, machines)) for one in found if one.differs)
-    equal = [f"{one.name} {one.values[0]}" for one in found if not one.differs]
+    rows = tuple((fact.kind, fact.name, _value(fact, machines)) for fact in found if fact.differs)
+    equal = [f"{fact.name} {fact.values[0]}" for fact in found if not fact.differs and fact.values[0] != NOT_RECORDED]
     same = (f"The same on all machines: {'; '.join(equal)}.",) if equal else ()
-    several = any(" / " in value for one in found if one.differs for value in one.values)
-    told = ("/ between values: runs of this machine differ.",) if several else ()
-    return Table(("Kind", "Property", "Values"), rows, (*told, *same))
+    several = any(" / " in value for fact in found if fact.differs for value in fact.values)
+    meaning = ("/ between values: runs of this machine differ.",) if several else ()
+    nothing = (("", "no difference was recorded", ""),)
+    return Table(("Kind", "Property", "Values"), rows or nothing, (*meaning, *same))
 
 
 def experiment_title(shared: SharedExperiment) -> str:
-    """Return the name of an experiment: `mnist (sample) static int8, hidden=[64]`."""
+    """Return the name of an experiment: `mnist (sample) static int8 x86, hidden=[64]`."""
     first = shared.variants[0]
-    name = f"{first.task} {first.quant} {first.precision}"
-    return ", ".join(text for text in (name, settings_text(first.settings)) if text)
+    return ", ".join(text for text in (f"{first.task} {first.method}", settings_text(first.network)) if text)
 
 
-def _ways(every: Sequence[Setup]) -> dict[Setup, str]:
+def _protocols(every: Sequence[Setup]) -> dict[Setup, str]:
     """Return how each setup measured, without its machine; empty if all measured in the same way."""
     alike = {setup: Setup("", "", setup.protocol, setup.threads, setup.settings) for setup in every}
     names = setup_names(list(dict.fromkeys(alike.values())))
-    return {setup: names[way] for setup, way in alike.items()}
+    return {setup: names[protocol] for setup, protocol in alike.items()}
 
 
-def _rows(shared: SharedExperiment, ways: dict[Setup, str], *, seeds: bool, only: str) -> Iterator[tuple[str, ...]]:
+def _rows(
+    shared: SharedExperiment, protocols: dict[Setup, str], *, seeds: bool, only: str
+) -> Iterator[tuple[str, ...]]:
     first = shared.variants[0]
-    head = [first.task, first.quant, first.precision, settings_text(first.settings)]
+    head = [first.task, first.method, settings_text(first.network)]
     results = _results(shared.variants, seeds)
-    told: set[int] = set()  # variants whose results have been given
+    shown: set[int] = set()  # variants whose results stand in a row
     for size in shared.sizes or (None,):
         batch = "" if size is None else str(size)
         for at, variant in enumerate(shared.variants):
             if variant.setup is None or (size is not None and size not in variant.sizes):
                 continue
-            cells = [*head, batch, variant.setup.host, ways[variant.setup]]
+            cells = [*head, batch, variant.setup.host, protocols[variant.setup]]
             cells += _times(variant, size) if size is not None else ["", "", ""]
-            cells += results[at] if at not in told else [""] * len(RESULTS)
+            cells += results[at] if at not in shown else [""] * len(RESULTS)
             yield (*cells, only)
-            told.add(at)
+            shown.add(at)
             head, batch, only = [""] * len(EXPERIMENT), "", ""
 
 
@@ -114,7 +123,7 @@ def _times(variant: Variant, size: int) -> list[str]:
 def _results(variants: Sequence[Variant], seeds: bool) -> list[list[str]]:
     """Return the cells of the results of each variant; what all have in common, only those of the first."""
     texts: tuple[Callable[[Variant], str], ...] = (
-        _quality,
+        lambda variant: spread_text(quality_percent([variant]), 2),
         lambda variant: "" if variant.labelled else closeness_cells(variant)[0],
         lambda variant: "" if variant.labelled else closeness_cells(variant)[1],
         lambda variant: size_text(size_mb(variant).mean),
@@ -125,11 +134,6 @@ def _results(variants: Sequence[Variant], seeds: bool) -> list[list[str]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _quality(variant: Variant) -> str:
-    known = [report.result.quality for report in variant.reports.values() if report.result.quality]
-    return quality_text(known[0]) if len(known) == 1 else spread_text(quality_percent([variant]), 2)
-
-
 # -- notes -----------------------------------------------------------------------------------------------
 
 
@@ -138,11 +142,23 @@ def _notes(compared: SideBySide) -> Iterator[str]:
     yield from notes(compared.sweep.reports)
     for machine in compared.machines:
         runs = f"{len(machine.runs)} run{'s' * (len(machine.runs) != 1)}"
-        yield f"{machine.name}: {machine.summary}; {runs} in {machine.store}."
+        yield f"{machine.name}: {_summary(machine)}; {runs} in {machine.store}."
     yield from _namesakes(compared)
     yield from _differences(properties(compared.machines), [machine.name for machine in compared.machines])
+    if any(len({tuple(sorted(found.reports)) for found in shared.variants}) > 1 for shared in compared.experiments):
+        yield "Seeds: machines ran an experiment with different seeds, so that their accuracies are not comparable."
     yield from _only(compared)
     yield from _left_out(compared)
+
+
+def _summary(machine: Machine) -> str:
+    """Return hardware and versions in a line, with all instruction sets that are recorded."""
+    facts = machine.facts
+    if not (facts.cpu and facts.cores):
+        return machine.summary
+    sets = f" ({', '.join(facts.instruction_sets)})" if facts.instruction_sets else ""
+    torch = facts.packages.get("torch", NOT_RECORDED)
+    return f"{facts.cpu}, {facts.cores} cores{sets}, torch {torch}, Python {facts.python or NOT_RECORDED}"
 
 
 def _namesakes(compared: SideBySide) -> Iterator[str]:
@@ -159,21 +175,21 @@ def _namesakes(compared: SideBySide) -> Iterator[str]:
 
 def _differences(found: Sequence[Property], machines: Sequence[str]) -> Iterator[str]:
     """Yield what differs in versions and settings, each with its values."""
-    differing = [one for one in found if one.differs]
-    if not any(one.kind in (VERSIONS, MEASURING, TRAINING) for one in differing):
+    differing = [fact for fact in found if fact.differs]
+    if not any(fact.kind in (VERSIONS, MEASURING, TRAINING) for fact in differing):
         yield "No difference in versions or settings of the machines was recorded."
-    if measuring := [one for one in differing if one.kind == MEASURING]:
+    if measuring := [fact for fact in differing if fact.kind == MEASURING]:
         yield (
             f"THE MACHINES MEASURED DIFFERENTLY: {_values(measuring, machines)}. Their speedups are not those of one "
             "protocol; measure with equal settings to compare the machines."
         )
     for kind, text in ((VERSIONS, "Versions that differ"), (TRAINING, "Training differs")):
-        if of_kind := [one for one in differing if one.kind == kind]:
+        if of_kind := [fact for fact in differing if fact.kind == kind]:
             yield f"{text}: {_values(of_kind, machines)}."
 
 
 def _values(found: Sequence[Property], machines: Sequence[str]) -> str:
-    return "; ".join(f"{one.name} {_value(one, machines)}" for one in found)
+    return "; ".join(f"{fact.name} {_value(fact, machines)}" for fact in found)
 
 
 def _value(found: Property, machines: Sequence[str]) -> str:
