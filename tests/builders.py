@@ -33,6 +33,8 @@ from quantexp.results import (
     TimeShare,
     Training,
 )
+from quantexp.results.identity import Identity
+from quantexp.results.machines import MachineFacts, RecordedRun
 from quantexp.results.sweep import Entry, SweepResult
 
 FLOAT_MS = {1: 0.227, 64: 1.921}
@@ -295,6 +297,27 @@ def sweep(*entries: Entry | Report, **changes: Any) -> SweepResult:
     """A sweep of these combinations."""
     made = tuple(entry(one) if isinstance(one, Report) else one for one in entries)
     return dataclasses.replace(SweepResult("night", "python -m quantexp -m quant=none,static", made), **changes)
+
+
+def recorded(
+    made: Report, store: str = "/stores/here/mlflow.db", *, facts: MachineFacts | None = None, **changes: Any
+) -> RecordedRun:
+    """A finished run of a store, on a machine with two cores; `model__hidden="[64]"` is one of its settings."""
+    settings = {name: changes.pop(name) for name in list(changes) if "__" in name}
+    one = entry(made, **settings)
+    known = {name: value for name, value in one.settings.items() if name != "benchmark"}
+    versions = {"quantexp": "0.2.0", "torch": "2.15.0", "torchao": "0.18.0"}
+    run = RecordedRun(
+        store=store,
+        run_id=f"{store} {one.run_id}",
+        name=one.name,
+        settings=known,
+        benchmark=made.benchmark,
+        report=made,
+        identity=Identity({}, made.data.fingerprint, versions, made.host, "EPYC", {"train": 2, "benchmark": 1}),
+        facts=facts or MachineFacts("EPYC", 2, None, ("avx2", "avx512_vnni"), 8.0, python="3.11.7", packages=versions),
+    )
+    return dataclasses.replace(run, **changes)
 
 
 def method(

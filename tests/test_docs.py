@@ -14,6 +14,7 @@ from quantexp.cli.compose import combinations, to_experiment
 from quantexp.cli.options_page import options_page
 from quantexp.cli.plan import plan
 from quantexp.cli.schemas import conf_dir, register
+from quantexp.compare import _parser as compare_parser
 from quantexp.report import _parser as report_parser
 from quantexp.reproduce import _parser as reproduce_parser
 
@@ -63,6 +64,8 @@ def test_every_command_composes_to_what_can_be_run(module: str, arguments: list[
     match module:
         case ".report":
             report_parser().parse_args(arguments)
+        case ".compare":
+            compare_parser().parse_args(arguments)
         case ".reproduce":
             reproduce_parser().parse_args(arguments)
         case ".doctor":

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from quantexp.analysis.quality import output_sqnr_db
 from quantexp.analysis.ratios import over_float
 from quantexp.analysis.seeds import Spread, difference, spread
 from quantexp.analysis.variants import Variant
+from quantexp.results import Latency
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,24 @@ def size_mb(variant: Variant) -> Spread:
 
 def latency_ms(variant: Variant, size: int) -> Spread | None:
     """Return mean and deviation: of the samples with one seed, of the means over several seeds."""
-    measured = list(variant.latencies(size).values())
+    return _of_seeds(variant.latencies(size))
+
+
+def float_latency_ms(variant: Variant, size: int) -> Spread | None:
+    """Return mean and deviation of the float network, which was timed in the same runs."""
+    return _of_seeds(
+        {
+            entry.report.seed: latency
+            for entry in variant.entries
+            if entry.report
+            for latency in entry.report.baseline.latency
+            if latency.batch_size == size
+        }
+    )
+
+
+def _of_seeds(latencies: Mapping[int, Latency]) -> Spread | None:
+    measured = list(latencies.values())
     if not measured:
         return None
     if len(measured) == 1:

@@ -31,7 +31,7 @@ def sweep_csv(sweep: SweepResult) -> str:
     columns += ["No energy because"] if measured else []
     columns += ["Seed", "Benchmark", "Threads", "Host", "Machine"]
     rows = [{**_summary(entry.report), **dict(variant.settings)} for variant, entry in _entries(sweep) if entry.report]
-    return _csv([*columns, *_varied(sweep)], rows)
+    return csv_text([*columns, *_varied(sweep)], rows)
 
 
 def full_csv(sweep: SweepResult) -> str:
@@ -59,7 +59,7 @@ def full_csv(sweep: SweepResult) -> str:
     texts = [*verdict, *(["no_energy_because"] if has_energy(sweep) else []), "unstable_because", "findings"]
     columns = [*described, *varied, *names, *texts, "error", "unsupported"]
     rows = [_full(variant, entry) for variant, entry in _entries(sweep)]
-    return _csv(columns, [*rows, *map(_unsupported, sweep.unsupported)])
+    return csv_text(columns, [*rows, *map(_unsupported, sweep.unsupported)])
 
 
 def _summary(report: Report) -> Row:
@@ -115,7 +115,8 @@ def _varied(sweep: SweepResult) -> list[str]:
     return list(dict.fromkeys(name for variant in variants(sweep) for name, _ in variant.settings))
 
 
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
+def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> str:
+    """Return rows as CSV below their columns; what a row lacks is empty."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -255,12 +255,12 @@ def _whiskers(group: Group, *, samples: bool = True) -> str:
 
 def _free(text: str, taken: Container[str]) -> str:
     """Return a file name for a picture that no other one has."""
-    stem, number = _file_name(text), 1
+    stem, number = file_name(text), 1
     while (file := f"{stem}-{number}.png" if number > 1 else f"{stem}.png") in taken:
         number += 1
     return file
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     """Return a file name that cannot lead out of its folder, whatever the text."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "picture"

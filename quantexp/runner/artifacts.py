@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from quantexp.mission import RunResult
 
 CONFIG_FILE, IDENTITY_FILE, REPORT_FILE = "config.yaml", "identity.json", "report.json"
+ENVIRONMENT_FILE = "environment.json"
 MODEL = "model"  # the folder of the network
 
 
@@ -57,7 +58,7 @@ def _write_common(
 
     (folder / "table.md").write_text(table.markdown(), encoding="utf-8")
 
-    (folder / "environment.json").write_text(json.dumps(environment.record(), indent=1), encoding="utf-8")
+    (folder / ENVIRONMENT_FILE).write_text(json.dumps(environment.record(), indent=1), encoding="utf-8")
     for name, rows in lines.items():
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(rows)

@@ -11,6 +11,7 @@ from pathlib import Path
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
 
+DATABASE = "mlflow.db"  # of a store in a folder
 HEALTH_SECONDS = 2.0
 
 
@@ -25,6 +26,29 @@ def sqlite_path(uri: str) -> Path | None:
     if not uri.startswith("sqlite:///"):
         return None
     return Path(uri.removeprefix("sqlite:///")).absolute()
+
+
+def store_uri(text: str) -> str:
+    """Return the tracking URI of a store that is named by its URI, its SQLite file, or the folder of its `mlflow.db`.
+
+    Raises:
+        TrackingError: If there is no such file, or the folder has no store.
+    """
+    path = sqlite_path(text) or (None if "://" in text else Path(text).expanduser().absolute())
+    if path is None:
+        return text
+    repair = f"name a SQLite file, a folder that holds {DATABASE}, or a tracking URI such as http://host:5000"
+    try:
+        if path.is_dir():
+            if not (path / DATABASE).is_file():
+                raise TrackingError(f"the folder of a store must hold {DATABASE}, {path.resolve()} does not; {repair}")
+            path /= DATABASE
+        path = path.parent.resolve() / path.name
+        if not path.is_file():
+            raise TrackingError(f"there is no store {path}; {repair}")
+    except OSError as error:
+        raise TrackingError(f"the store {path} is not readable ({error.strerror or error}); {repair}") from error
+    return f"sqlite:///{path}"
 
 
 def check_address(uri: str) -> None:

@@ -58,6 +58,15 @@ def snapshot(database: Path) -> Iterator[Path]:
         yield copy
 
 
+def check_tables(database: Path, copy: Path) -> None:
+    """Check that a copy of a database has the tables of MLflow, which would create them. Raises TrackingError."""
+    with _explained(database), closing(sqlite3.connect(copy)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
+            raise TrackingError(
+                f"{database} is a SQLite file, but no store of MLflow: it has no table of experiments; name another one"
+            )
+
+
 def _copy(database: Path, copy: Path) -> None:
     with database.open("rb") as file:
         header = file.read(100)

@@ -26,6 +26,7 @@ from quantexp.tracking.names import IDENTITY
 from quantexp.tracking.sqlite import (
     ARTIFACTS,
     check_free,
+    check_tables,
     check_writable,
     damaged,
     folder_not_writable,
@@ -189,6 +190,7 @@ def _reading_client(uri: str, database: Path | None) -> Iterator[MlflowClient]:
         yield client
         return
     with snapshot(database) as copy:
+        check_tables(database, copy)
         address = f"sqlite:///{copy}"
         try:
             with tracking_errors(f"{database} cannot be read by this version of MLflow"):
