@@ -11,6 +11,7 @@ from quantexp.results.machines import MachineFacts, RecordedRun
 
 HARDWARE, VERSIONS, MEASURING, TRAINING = "hardware", "versions", "measuring", "training"
 NOT_RECORDED = "not recorded"
+NO_SETTING = "no such setting"  # of a protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,11 @@ def properties(machines: Sequence[Machine]) -> list[Property]:
     named = list(dict.fromkeys(key for found in of_machines for key in found))
     kinds = (HARDWARE, VERSIONS, MEASURING, TRAINING)
     named.sort(key=lambda key: kinds.index(key[0]))
-    return [Property(*key, tuple(found.get(key, NOT_RECORDED) for found in of_machines)) for key in named]
+    missing = {MEASURING: NO_SETTING}
+    return [
+        Property(*key, tuple(found.get(key, missing.get(key[0], NOT_RECORDED)) for found in of_machines))
+        for key in named
+    ]
 
 
 def _of_machine(machine: Machine) -> dict[tuple[str, str], str]:

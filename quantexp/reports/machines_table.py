@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from quantexp.analysis.machine_differences import (
     MEASURING,
+    NO_SETTING,
     NOT_RECORDED,
     TRAINING,
     VERSIONS,
@@ -178,7 +179,7 @@ def _differences(found: Sequence[Property], machines: Sequence[str]) -> Iterator
     differing = [fact for fact in found if fact.differs]
     if not any(fact.kind in (VERSIONS, MEASURING, TRAINING) for fact in differing):
         yield "No difference in versions or settings of the machines was recorded."
-    if measuring := [fact for fact in differing if fact.kind == MEASURING]:
+    if measuring := [fact for fact in differing if fact.kind == MEASURING and NO_SETTING not in fact.values]:
         yield (
             f"THE MACHINES MEASURED DIFFERENTLY: {_values(measuring, machines)}. Their speedups are not those of one "
             "protocol; measure with equal settings to compare the machines."

@@ -148,6 +148,14 @@ def test_what_differs_in_versions_and_settings_is_found() -> None:
     assert values(TRAINING, *runs) == {"training threads": ("1", "64")}
 
 
+def test_a_setting_that_a_protocol_does_not_have_is_named_as_such() -> None:
+    lab = recorded(at("node9", benchmark="lab"), THERE, benchmark__repeats="5")
+    assert values(MEASURING, recorded(at("node7")), lab) == {
+        "benchmark": ("paired", "lab"),
+        "benchmark.repeats": ("no such setting", "5"),
+    }
+
+
 def test_a_machine_whose_runs_differ_has_several_values() -> None:
     runs = [recorded(at("node7")), recorded(at("node7", method("qat"), benchmark="lab"), benchmark="lab")]
     assert values(MEASURING, *runs, recorded(at("node9"), THERE)) == {"benchmark": ("lab / paired", "paired")}

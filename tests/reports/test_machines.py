@@ -96,9 +96,10 @@ def test_machines_without_a_common_experiment_are_said_to_have_none() -> None:
 
 
 def test_other_protocols_are_said_and_shown() -> None:
-    found = machines_table(compared(recorded(at("node7")), recorded(at("node9", threads=8, benchmark="lab"), THERE)))
+    lab = recorded(at("node9", threads=8, benchmark="lab"), THERE, benchmark__repeats="5")
+    found = machines_table(compared(recorded(at("node7")), lab))
     (note,) = (note for note in found.notes if note.startswith("THE MACHINES MEASURED DIFFERENTLY"))
-    assert "benchmark paired on node7, lab on node9; benchmark.threads 1 on node7, 8 on node9" in note
+    assert "benchmark paired on node7, lab on node9; benchmark.threads 1 on node7, 8 on node9. Their" in note
     assert cells(found, "Setup")[:2] == [("paired, 1 thread",), ("lab, 8 threads",)]
     assert "Setup" not in machines_table(BOTH).columns
     assert not any("DIFFERENTLY" in note for note in machines_table(BOTH).notes)

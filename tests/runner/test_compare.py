@@ -21,6 +21,7 @@ from quantexp.runner.single import run_single
 from quantexp.runner.tracked import Request
 from quantexp.system.environment import describe
 from quantexp.system.errors import TrackingError
+from quantexp.tracking import sweeps
 from quantexp.tracking.address import store_uri
 from quantexp.tracking.store import open_store
 
@@ -37,9 +38,11 @@ def host(name: str) -> Iterator[None]:
     describe.cache_clear()
 
 
-def record(store: Path, cache: Path, name: str, *methods: Quant) -> None:
-    """Record a run of each method on a host of this name."""
+def record(store: Path, cache: Path, name: str, *methods: Quant, sweep: str | None = None) -> None:
+    """Record a run of each method on a host of this name, in a sweep or alone."""
+    tracking = Server(uri=f"sqlite:///{store}")
     with host(name):
+        parent = sweeps.begin(open_store(tracking), sweep, "", resume=True) if sweep else None
         for quant in methods:
             experiment = Experiment(
                 task=Mnist(hidden=[8]),
@@ -49,10 +52,10 @@ def record(store: Path, cache: Path, name: str, *methods: Quant) -> None:
                 cache_dir=str(cache),
                 benchmark=Paired(placements=2, seconds=0.02),
                 batch_size=[1, 8],
-                tracking=Server(uri=f"sqlite:///{store}"),
+                tracking=tracking,
             )
             yaml = OmegaConf.to_yaml(OmegaConf.structured(experiment))
-            run_single(experiment, Request(CHOICES | {"quant": quant.name}, [], yaml, quiet=True))
+            run_single(experiment, Request(CHOICES | {"quant": quant.name}, [], yaml, parent=parent, quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +66,9 @@ def made(tmp_path_factory: pytest.TempPathFactory, store_template: Path, cache: 
     for name in ("seven", "nine", "empty"):
         (folder / name).mkdir()
         shutil.copy(store_template, folder / name / "mlflow.db")
-    record(folder / "seven/mlflow.db", cache, "node7", NoQuant(), Dynamic())
-    record(folder / "nine/mlflow.db", cache, "node9", Dynamic())
+    record(folder / "seven/mlflow.db", cache, "node7", NoQuant())
+    record(folder / "seven/mlflow.db", cache, "node7", Dynamic(), sweep="methods")
+    record(folder / "nine/mlflow.db", cache, "node9", Dynamic(), sweep="methods")
     shutil.copytree(folder / "seven", folder / "both")
     record(folder / "both/mlflow.db", cache, "node9", Dynamic())
     return folder
@@ -109,9 +113,10 @@ def test_two_stores_stand_side_by_side_and_stay_as_they_were(
     rows = [line.split() for line in shown.splitlines() if "x [" in line]  # of a speedup with its interval
     machines = [cell for row in rows for cell in row if cell.startswith("node")]
     assert machines == ["node7", "node9", "node7", "node9"]  # batch sizes 1 and 8
-    assert "Measured only on node7: 1 experiment (mnist (sample) none fp32)." in shown
-    assert f"1 run in {stores}/nine/mlflow.db." in shown
-    assert "DIFFER" not in shown
+    notes = " ".join(shown.split())  # they are folded
+    assert "Measured only on node7: 1 experiment (mnist (sample) none fp32)." in notes
+    assert f"1 run in {stores}/nine/mlflow.db." in notes
+    assert "DIFFER" not in notes
     assert shown.endswith("report: compare/report.html\n")
     assert Path("compare/pictures/speedup-mnist-sample.png").is_file()
     assert content(stores) == before
@@ -119,11 +124,21 @@ def test_two_stores_stand_side_by_side_and_stay_as_they_were(
 
 def test_machines_of_one_store_stand_side_by_side(stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(stores / "both"), "--to", "there/it/lies"])
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "node7" in shown
     assert "node9" in shown
     assert "Measured only on node7: 1 experiment" in shown
     assert Path("there/it/lies/report.html").is_file()
+
+
+def test_the_runs_of_one_sweep_can_be_chosen(stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(stores / "seven"), str(stores / "nine"), "--sweep", "methods"])
+    shown = capsys.readouterr().out
+    assert "dynamic int8" in shown
+    assert "none fp32" not in shown
+    shutil.rmtree("compare")
+    status, message = fails(capsys, str(stores / "seven"), "--sweep", "night")
+    assert (status, "has no sweep 'night'; it has methods" in message) == (1, True)
 
 
 def test_a_store_that_was_moved_is_read_from_its_new_place(stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +149,7 @@ def test_a_store_that_was_moved_is_read_from_its_new_place(stores: Path, capsys:
 
 def test_runs_that_were_copied_to_another_store_count_once(stores: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main([str(stores / "seven"), str(stores / "both")])
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "2 runs are in several stores" in shown
     assert f"2 runs in {stores}/seven/mlflow.db" in shown
     assert f"1 run in {stores}/both/mlflow.db" in shown
@@ -144,7 +159,7 @@ def test_another_run_on_a_host_of_the_same_name_is_another_machine(
     stores: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main([str(stores / "nine"), str(stores / "both")])
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "node9 (nine)" in shown
     assert "node9 (both)" in shown
     assert "node9 is the host name in 2 stores" in shown
@@ -206,7 +221,7 @@ def test_a_run_of_another_format_is_listed_and_the_others_are_compared(
     (older, *_) = (stores / "seven").glob("mlartifacts/*/artifacts/identity.json")
     older.write_text(json.dumps({"configuration": []}))
     main([str(stores / "seven"), str(stores / "nine")])
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
     assert "1 recorded results cannot be read and are not in the table" in shown
     assert "identity.json of run" in shown
     assert "recorded by quantexp" in shown
