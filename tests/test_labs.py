@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from quantexp import compare, report
+from quantexp.config import Dynamic
+from tests.runner.test_compare import record
 from tests.test_docs import ROOT, commands
 
 pytestmark = pytest.mark.slow
 
-Command = Callable[..., "subprocess.CompletedProcess[str]"]  # noqa: F821  # of a string, never evaluated
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 PAGE = ROOT / "docs" / "labs.md"
 EXERCISES = re.findall(r"^## (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
 
@@ -26,7 +28,9 @@ def test_every_exercise_has_a_command_and_a_part_of_its_output() -> None:
         assert "```" in section or "|" in section, section.splitlines()[0]
 
 
-def test_the_commands_run_as_they_stand(workdir: Path, quantexp: Command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_run_as_they_stand(
+    workdir: Path, cache: Path, quantexp: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
     usage = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
     (workdir / "nets.py").write_text(re.findall(r"```python\n# nets\.py\n(.*?)```", usage, re.DOTALL)[0], "utf-8")
     found = list(commands(PAGE))
@@ -39,9 +43,9 @@ def test_the_commands_run_as_they_stand(workdir: Path, quantexp: Command, capsys
             case ".report":
                 report.main(arguments)
             case ".compare":
-                for store in arguments:
-                    (workdir / store).parent.mkdir()
-                    shutil.copy(workdir / "mlflow.db", workdir / store)
+                for store in map(Path, arguments):
+                    store.parent.mkdir()
+                    record(workdir / store, cache, store.parent.name, Dynamic())
                 compare.main(arguments)
             case ".doctor":  # tests/runner/test_doctor.py
                 assert not arguments
