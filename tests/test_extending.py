@@ -75,10 +75,17 @@ METHODS: dict[str, tuple[Quant, str]] = {
     "qat pt2e": (Qat(flow=Flow.pt2e), "int8"),
     "fake_quant": (FakeQuant(weight_bits=8), "simulated"),
 }
+QUICK = ("dynamic eager", "static fx", "static pt2e")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("quant", "precision"), METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize(
+    ("quant", "precision"),
+    [
+        pytest.param(*case, id=name, marks=[] if name in QUICK else pytest.mark.exhaustive)
+        for name, case in METHODS.items()
+    ],
+)
 def test_a_task_of_two_tensors_and_its_network_are_run_recorded_and_loaded_with_equal_outputs(
     sample: Sample, examples: Path, quant: Quant, precision: str
 ) -> None:

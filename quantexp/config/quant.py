@@ -331,8 +331,9 @@ class FakeQuant(Quant):
         return self.train
 
     def faults(self) -> Iterator[str]:
-        yield from super().faults()
-        for name in ("epochs", "learning_rate"):
+        faults = list(super().faults())
+        yield from faults
+        for name in () if faults else ("epochs", "learning_rate"):
             if getattr(self, name) is not None and not self.train:
                 yield f"quant.{name} is for quant.train=true, got quant.train=false; set it or leave this out"
 

@@ -43,6 +43,7 @@ from quantexp.config import (
     Optimizer,
     Option,
     Paired,
+    Pooling,
     Predicts,
     Qat,
     Quant,
@@ -77,6 +78,7 @@ def build(cls: type[Option], **values: Any) -> Option:
         Transformers: {"path": "folder"},
         Bert: {"heads": 1},
         Wav2Vec2: {"heads": 1},
+        FakeQuant: {"train": True},
     }
     return cls(**{**required.get(cls, {}), **values})
 
@@ -202,6 +204,7 @@ NAMED = [
     (Qat, "start", Start),
     (Lstm, "predicts", Predicts),
     (Bert, "family", Family),
+    (Transformers, "pooling", Pooling),
     (Train, "optimizer", Optimizer),
     (Train, "device", Device),
     (Affine, "granularity", Granularity),

@@ -167,11 +167,13 @@ def test_a_crash_and_a_timeout_are_outcomes_and_the_next_cell_is_run(
 # The cells themselves
 
 
-@pytest.mark.slow
-def test_a_tenth_of_the_cells_and_those_that_ever_failed_end_without_a_failure() -> None:
+@pytest.mark.parametrize(
+    "parts", [pytest.param(100, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.exhaustive)]
+)
+def test_a_part_of_the_cells_and_those_that_ever_failed_end_without_a_failure(parts: int) -> None:
     ever = set(table.failed())
     assert ever <= {str(cell) for cell in cells()}
-    tenth = set(part(1, 10))
-    chosen = [cell for cell in cells() if cell in tenth or str(cell) in ever]
+    chosen_part, often = set(part(1, parts)), set(sorted(ever)[:: 1 if parts == 10 else 5])
+    chosen = [cell for cell in cells() if cell in chosen_part or str(cell) in often]
     results = pool.run(chosen, 2, advise=False)  # what messages advise is checked in the table of all cells
     assert [f"{one.cell}: {one.outcome} {one.short}" for one in results if one.outcome in FAILURES] == []

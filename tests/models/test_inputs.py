@@ -247,7 +247,7 @@ def held(how: str) -> nn.Module:
     return models.build(own("Held", how=how), (InputSpec("values", (4,)),), 3).eval()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("method", "flow", "precision"), FLOWS, ids=lambda one: getattr(one, "name", str(one)))
 def test_an_output_that_holds_the_logits_counts_as_the_logits(
     method: type[Quant], flow: Flow | None, precision: str

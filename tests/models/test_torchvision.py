@@ -60,7 +60,7 @@ def test_every_network_for_classification_of_torchvision_is_known() -> None:
     assert tuple(models.list_models(module=models)) == NETWORKS
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_gives_one_output_for_each_class(name: str) -> None:
     with torch.device("meta"):

@@ -212,7 +212,7 @@ def of_type(dtype: torch.dtype, count: int = 8) -> Batch:
     return ids, mask.to(dtype)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32], ids=str)
 @pytest.mark.parametrize("how", ["product", "filled", "matrix product"])
 @pytest.mark.parametrize(("method", "flow"), [(Static, Flow.fx), (Qat, Flow.pt2e)], ids=of_case)

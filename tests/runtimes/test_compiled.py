@@ -125,7 +125,8 @@ QUICK = ("float", "static", "static of two inputs")
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(
-    "case", [pytest.param(one, id=name, marks=[] if name in QUICK else slow) for name, one in CASES.items()]
+    "case",
+    [pytest.param(one, id=name, marks=[] if name in QUICK else pytest.mark.exhaustive) for name, one in CASES.items()],
 )
 def test_a_program_computes_what_its_network_does_with_the_kernels_it_names_wherever_its_weights_lie(
     case: Case,

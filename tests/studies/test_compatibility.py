@@ -270,7 +270,9 @@ def test_the_study_is_recorded_resumed_and_reported(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Currently, qnnpack incorrectly ignores reduce_range:UserWarning")
-@pytest.mark.parametrize(("data", "third"), [(DataSource.sample, 0), (DataSource.synthetic, 1)])
+@pytest.mark.parametrize(
+    ("data", "third"), [(DataSource.sample, 0), pytest.param(DataSource.synthetic, 1, marks=pytest.mark.exhaustive)]
+)
 def test_a_row_of_lenet5_is_what_a_run_of_it_gives(
     workdir: Path, sample: Callable[..., Experiment], data: DataSource, third: int
 ) -> None:

@@ -98,7 +98,7 @@ def asked_of(run: Any) -> str:
 # -- what it finds ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layer", [2, 4])
+@pytest.mark.parametrize("layer", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
 def test_a_layer_whose_weights_round_to_zero_is_ranked_first_and_is_to_be_kept_in_float(
     workdir: Path, small: Callable[..., Experiment], layer: int
 ) -> None:
@@ -141,8 +141,8 @@ def test_of_two_layers_one_alone_is_all_but_the_other(workdir: Path, small: Call
     "quant",
     [
         Dynamic(flow=Flow.torchao),
-        Static(flow=Flow.pt2e, calibration_examples=64),
-        Qat(flow=Flow.fx),
+        pytest.param(Static(flow=Flow.pt2e, calibration_examples=64), marks=pytest.mark.exhaustive),
+        pytest.param(Qat(flow=Flow.fx), marks=pytest.mark.exhaustive),
         *(WeightOnly(), FakeQuant(weight_bits=2)),
     ],
     ids=lambda quant: f"{quant.name}-{getattr(quant, 'flow', 'simulated')}",

@@ -98,7 +98,7 @@ def files_of(run_id: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["moved", "copied"])
+@pytest.mark.parametrize("place", ["moved", pytest.param("copied", marks=pytest.mark.exhaustive)])
 def test_a_sweep_is_reported_as_it_was(
     place: str, made: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
