@@ -20,7 +20,7 @@ from quantexp.benchmark.calls import Network, timed
 from quantexp.config import Benchmark, Paired
 from quantexp.results import Energy
 from quantexp.statistics.energy import energy
-from quantexp.system.energy import Meter
+from quantexp.system.energy import EnergyError, Meter
 from quantexp.tasks.inputs import Batch
 
 BLOCK_SECONDS = 0.02  # of calls between two readings, about 20 updates of a counter
@@ -54,8 +54,8 @@ class Blocks:
         for index in chance.sample(range(len(copies)), len(copies)):
             try:
                 joules = self._block(copies[index], inputs, self.call_seconds[index])
-            except (OSError, ValueError) as error:
-                self.missing = f"the energy counter can no longer be read ({error})"
+            except EnergyError as error:
+                self.missing = str(error)
                 return
             if joules <= 0:
                 self.missing = STOPPED

@@ -22,6 +22,10 @@ def microjoules(file: Path) -> int:
     return int(file.read_text(encoding="ascii"))
 
 
+class EnergyError(Exception):
+    """A counter that could be read before can no longer be read. A measurement goes on without energy."""
+
+
 @dataclass(frozen=True)
 class Counter:
     """The energy counter of a package: its name, its file, and the highest value before it starts again from 0."""
@@ -45,8 +49,11 @@ class Meter:
         return ", ".join(counter.name for counter in self.counters)
 
     def now(self) -> tuple[int, ...]:
-        """Read all counters, in microjoules. Raises OSError or ValueError."""
-        return tuple(self.read(counter.file) for counter in self.counters)
+        """Read all counters, in microjoules. Raises EnergyError."""
+        try:
+            return tuple(self.read(counter.file) for counter in self.counters)
+        except (OSError, ValueError) as error:
+            raise EnergyError(f"the energy counter can no longer be read ({error})") from error
 
     def joules(self, before: Sequence[int], after: Sequence[int]) -> float:
         """Return the energy between two readings; a counter may have started again from 0 once."""

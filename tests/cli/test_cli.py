@@ -22,6 +22,7 @@ import torch
 import quantexp
 from quantexp.config import DataSource, Engine, Experiment, Mnist, Sst2, Task
 from quantexp.mission import load
+from quantexp.system.energy import find
 from quantexp.system.environment import describe
 from quantexp.training.loop import outputs
 
@@ -33,12 +34,15 @@ TASKS = ("mnist", "sst2")
 METHODS = {"none": "fp32", "dynamic": "int8", "static": "int8", "qat": "int8", "amp": "bf16"}
 SIZES = (1, 64)
 COMBINATIONS = [(task, quant) for task in TASKS for quant in METHODS]  # in the order of the sweep
+METERED = bool(find().counters)  # whether this machine counts energy
 LAB_COLUMNS = [
-    *("Task", "Quantization", "dtype", "Size (MB)", "Params", "Accuracy"),
+    *("Task", "Quantization", "dtype", "Size (MB)", "Params", "MFLOPs", "Accuracy"),
     *(f"Latency B{size} (ms)" for size in SIZES),
+    *(f"Energy B{size} (mJ)" for size in SIZES if METERED),
 ]
 SMALL = ("data=sample", "benchmark=quick", "batch_size=1", "train.epochs=5", "task.hidden=[8]")
 FIGURES = {f"{name}.csv" for name in ("classes", "confusion", "layers", "operators", "samples", "time")}
+FIGURES |= {"energy.csv"} if METERED else set()
 ARTIFACTS = {"config.yaml", "environment.json", "identity.json", "model", "report.json", "table.md"} | FIGURES
 PATIENCE = 300  # seconds until a command that hangs is given up
 
@@ -149,6 +153,7 @@ def test_the_csv_of_a_sweep_holds_plain_numbers_that_match_the_records(swept: Sw
         assert float(row["Accuracy"]) == metrics["accuracy"]
         assert float(row["Size (MB)"]) == metrics["size_mb"]
         assert int(row["Params"]) == metrics["parameters"]
+        assert int(row["FLOPs"]) == metrics["flops"] > 0
         for size in SIZES:
             assert float(row[f"Latency B{size} mean (ms)"]) == metrics[f"latency_b{size}_ms_mean"] > 0
             assert float(row[f"Latency B{size} std (ms)"]) == metrics[f"latency_b{size}_ms_std"] >= 0
