@@ -14,8 +14,6 @@ from quantexp.config import Dynamic
 from tests.runner.test_compare import record
 from tests.test_docs import ROOT, commands
 
-pytestmark = pytest.mark.slow
-
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 PAGE = ROOT / "docs" / "labs.md"
 EXERCISES = re.findall(r"^## (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
@@ -28,6 +26,7 @@ def test_every_exercise_has_a_command_and_a_part_of_its_output() -> None:
         assert "```" in section or "|" in section, section.splitlines()[0]
 
 
+@pytest.mark.exhaustive  # five minutes
 def test_the_commands_run_as_they_stand(
     workdir: Path, cache: Path, quantexp: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
