@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
 
-from quantexp.system import interrupt
-from quantexp.system.errors import ConfigError, QuantexpError
-
-FAILED, BAD_VALUES, INTERRUPTED = 1, 2, 130  # exit status
+from quantexp.system.command import command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table and write the report into a folder. Exits with 1 if that fails, with 2 for bad arguments."""
     given = _parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without ± must not cost a report
-    interrupt.listen()
-    try:
-        with interrupt.guard():
-            from quantexp.runner.compare import compare
+    with command("quantexp.compare"):
+        from quantexp.runner.compare import compare
 
-            compare(given.stores, given.experiment, Path(given.to), given.sweep)
-    except ConfigError as error:
-        _leave(str(error), BAD_VALUES)
-    except QuantexpError as error:
-        _leave(str(error), FAILED)
-    except KeyboardInterrupt:
-        _leave("interrupted", INTERRUPTED)
+        compare(given.stores, given.experiment, Path(given.to), given.sweep)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,11 +42,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--to", metavar="FOLDER", default="compare", help="folder of the report (default: ./compare)")
     return parser
-
-
-def _leave(message: str, status: int) -> NoReturn:
-    print(f"quantexp.compare: {message}", file=sys.stderr)
-    raise SystemExit(status)
 
 
 if __name__ == "__main__":

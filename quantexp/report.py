@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
 
-from quantexp.system import interrupt
-from quantexp.system.errors import ConfigError, QuantexpError
-
-FAILED, BAD_VALUES, INTERRUPTED = 1, 2, 130  # exit status
+from quantexp.system.command import command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the report and write it into a folder. Exits with 1 if that fails, with 2 for bad arguments."""
     given = _parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without ± must not cost a report
-    interrupt.listen()
-    try:
-        with interrupt.guard():
-            from quantexp.runner.report import folder_name, report
+    with command("quantexp.report"):
+        from quantexp.runner.report import folder_name, report
 
-            folder = Path(given.to) if given.to else Path(folder_name(given.sweep))
-            report(given.sweep, given.tracking_uri, given.experiment, folder)
-    except ConfigError as error:
-        _leave(str(error), BAD_VALUES)
-    except QuantexpError as error:
-        _leave(str(error), FAILED)
-    except KeyboardInterrupt:
-        _leave("interrupted", INTERRUPTED)
+        folder = Path(given.to) if given.to else Path(folder_name(given.sweep))
+        report(given.sweep, given.tracking_uri, given.experiment, folder)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,11 +38,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--to", metavar="FOLDER", help="folder of the report (default: ./report-SWEEP)")
     return parser
-
-
-def _leave(message: str, status: int) -> NoReturn:
-    print(f"quantexp.report: {message}", file=sys.stderr)
-    raise SystemExit(status)
 
 
 if __name__ == "__main__":

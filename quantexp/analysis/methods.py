@@ -30,7 +30,7 @@ def method_pairs(network: Network) -> Iterator[MethodPair]:
     """Yield the pairs of methods that share at least two seeds; of one method, those that differ in one setting."""
     for first, second in combinations(network.variants, 2):
         shared = len(first.reports.keys() & second.reports.keys())
-        alike = first.quant == second.quant and len(set(first.settings) ^ set(second.settings)) > 2
-        if shared > 1 and not alike:
+        apart = first.quant == second.quant and len(set(first.settings) ^ set(second.settings)) > 2
+        if shared > 1 and not apart:
             change = paired(second.qualities(), first.qualities(), second.step)
             yield MethodPair(first, second, shared, Change(None, change) if change else None)

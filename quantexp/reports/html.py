@@ -1,4 +1,4 @@
-"""One self-contained HTML page with its parts, and files in the folder of a report.
+"""The parts of a report, as one self-contained HTML page and as Markdown, and the files in its folder.
 
 The page opens from disk without a network: it embeds its pictures, has no script, and its policy forbids the browser
 both. Text from a store is escaped, as anyone may write there.
@@ -7,12 +7,12 @@ both. Text from a store is escaped, as anyone may write there.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from quantexp.reports.sweep_plots import Picture
-from quantexp.reports.table import TEXT_COLUMNS, Table
+from quantexp.reports.table import TEXT_COLUMNS, Table, plain
 from quantexp.system.errors import QuantexpError
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -78,7 +78,7 @@ def _kind(at: int, name: str) -> str:
     return "" if at == 0 or name in TEXT_COLUMNS else ' class="number"'
 
 
-def figure_html(picture: Picture) -> str:
+def _figure(picture: Picture) -> str:
     """Return a picture, embedded, with its caption."""
     source = f"data:image/png;base64,{base64.b64encode(picture.png).decode()}"
     alt = escape(f"{picture.title}: {picture.caption}. The tables have the figures.")
@@ -86,6 +86,34 @@ def figure_html(picture: Picture) -> str:
         f'<figure><img src="{source}" alt="{alt}">'
         f"<figcaption>{escape(picture.title)}: {escape(picture.caption)}.</figcaption></figure>"
     )
+
+
+def pictures_html(pictures: Sequence[Picture]) -> Iterator[str]:
+    """Yield the section of the pictures; nothing without any."""
+    if pictures:
+        yield '<h2>Pictures</h2>\n<div class="pictures">'
+        yield from (_figure(picture) for picture in pictures)
+        yield "</div>"
+
+
+def pictures_markdown(pictures: Sequence[Picture]) -> list[str]:
+    """Return a paragraph for each picture, with a link to its file."""
+    return [
+        f"## {plain(picture.title)}\n\n![{plain(picture.caption)}](pictures/{picture.file})" for picture in pictures
+    ]
+
+
+def faults_html(title: str, faults: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Yield the section of what has failed: names with reasons; nothing without any."""
+    if faults:
+        yield f"<h2>{escape(title)}</h2>\n<dl>"
+        yield from (f'<dt>{escape(name)}</dt>\n<dd class="failed">{escape(reason)}</dd>' for name, reason in faults)
+        yield "</dl>"
+
+
+def faults_markdown(title: str, faults: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a paragraph for the title and for each name with its reason; nothing without any."""
+    return [f"## {title}", *(f"- {plain(name)}: {plain(reason)}" for name, reason in faults)] if faults else []
 
 
 def write_files(folder: Path, texts: Mapping[str, str], pictures: Mapping[str, bytes]) -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
 
 from quantexp.analysis.machines import SideBySide
-from quantexp.reports.html import figure_html, page_html, table_html, write_files
+from quantexp.reports.html import (
+    faults_html,
+    faults_markdown,
+    page_html,
+    pictures_html,
+    pictures_markdown,
+    table_html,
+    write_files,
+)
 from quantexp.reports.machines_csv import experiments_csv, machines_csv
 from quantexp.reports.machines_plot import machine_pictures
 from quantexp.reports.machines_table import differences_table, hardware_table, machines_table
@@ -59,25 +66,15 @@ def _tables(compared: SideBySide) -> Iterator[tuple[str, Table]]:
 def _markdown(compared: SideBySide, pictures: list[Picture]) -> str:
     parts = [f"# {plain(_title(compared))}"]
     parts += [f"## {title}\n\n{table.markdown().strip()}" for title, table in _tables(compared)]
-    parts += [
-        f"## {plain(picture.title)}\n\n![{plain(picture.caption)}](pictures/{picture.file})" for picture in pictures
-    ]
-    parts += ["## Not readable"] if compared.unreadable else []
-    parts += [f"- {plain(entry.name)}: {plain(entry.reason)}" for entry in compared.unreadable]
+    parts += pictures_markdown(pictures)
+    parts += faults_markdown("Not readable", [(entry.name, entry.reason) for entry in compared.unreadable])
     return "\n\n".join(parts) + "\n"
 
 
 def _sections(compared: SideBySide, pictures: list[Picture]) -> Iterator[str]:
     experiments, *others = _tables(compared)
     yield from table_html(*experiments)
-    if pictures:
-        yield '<h2>Pictures</h2>\n<div class="pictures">'
-        yield from (figure_html(picture) for picture in pictures)
-        yield "</div>"
+    yield from pictures_html(pictures)
     for title, table in others:
         yield from table_html(title, table)
-    if compared.unreadable:
-        yield "<h2>Not readable</h2>\n<dl>"
-        for entry in compared.unreadable:
-            yield f'<dt>{escape(entry.name)}</dt>\n<dd class="failed">{escape(entry.reason)}</dd>'
-        yield "</dl>"
+    yield from faults_html("Not readable", [(entry.name, entry.reason) for entry in compared.unreadable])

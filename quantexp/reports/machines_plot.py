@@ -23,10 +23,8 @@ from quantexp.reports.style import (
     INK,
     LETTER,
     NORMAL,
-    QUANTIZED,
     SMALL,
     WIDTH,
-    Role,
     lay_out,
     literal,
     page,
@@ -34,7 +32,8 @@ from quantexp.reports.style import (
     round_ticks,
     styled,
 )
-from quantexp.reports.sweep_groups import Look, cut
+from quantexp.reports.sweep_groups import MORE_ROLES, Look, cut
+from quantexp.reports.sweep_groups import ROLES as METHOD_ROLES
 from quantexp.reports.sweep_plots import Picture, file_name
 from quantexp.results.text import threads_text
 
@@ -42,14 +41,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROLES = (
-    Role("#0072B2", "s", "-"),
-    QUANTIZED,
-    Role("#009E73", "^", "-"),
-    Role("#CC79A7", "v", "-"),
-    Role("#E69F00", "P", "-"),
-    Role("#56B4E9", "X", "-"),
-)
+ROLES = (*(role for role in METHOD_ROLES.values() if role is not FLOAT), *MORE_ROLES)
 FILLINGS = ("full", "none", "left")  # of the marks of further machines
 LINE = 0.25  # inches between the marks of two machines
 GAP = 0.14  # inches between two experiments

@@ -11,7 +11,15 @@ from pathlib import Path
 from quantexp.analysis.recommendation import recommend
 from quantexp.reports.findings import Findings
 from quantexp.reports.flows import flows_table
-from quantexp.reports.html import figure_html, page_html, table_html, write_files
+from quantexp.reports.html import (
+    faults_html,
+    faults_markdown,
+    page_html,
+    pictures_html,
+    pictures_markdown,
+    table_html,
+    write_files,
+)
 from quantexp.reports.networks import network_tables, unsupported_table
 from quantexp.reports.sweep_csv import full_csv, sweep_csv
 from quantexp.reports.sweep_plots import Picture, drawn
@@ -71,13 +79,9 @@ def markdown(sweep: SweepResult, pictures: list[Picture]) -> str:
     parts = [f"# Sweep {plain(sweep.name)}", f"    {' '.join(sweep.command.split())}"]
     parts += ["## Recommendation", *(plain(text) for text in recommend(sweep).split("\n\n"))]
     parts += [f"## {title}\n\n{table.markdown().strip()}" for title, table in tables(sweep)]
-    parts += [
-        f"## {plain(picture.title)}\n\n![{plain(picture.caption)}](pictures/{picture.file})" for picture in pictures
-    ]
-    parts += ["## Failed runs"] if sweep.failed else []
-    parts += [f"- {plain(entry.name)}: {plain(_error(entry))}" for entry in sweep.failed]
-    parts += ["## Not readable"] if sweep.unreadable else []
-    parts += [f"- {plain(one.name)}: {plain(one.reason)}" for one in sweep.unreadable]
+    parts += pictures_markdown(pictures)
+    for title, faults in _faults(sweep):
+        parts += faults_markdown(title, faults)
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,22 +106,17 @@ def _sections(sweep: SweepResult, pictures: list[Picture]) -> Iterator[str]:
     yield "<h2>Recommendation</h2>"
     yield from (f"<p>{escape(text)}</p>" for text in recommend(sweep).split("\n\n"))
     yield from table_html(*summary)
-    if pictures:
-        yield '<h2>Pictures</h2>\n<div class="pictures">'
-        yield from (figure_html(picture) for picture in pictures)
-        yield "</div>"
+    yield from pictures_html(pictures)
     for title, table in others:
         yield from table_html(title, table)
-    if sweep.failed:
-        yield "<h2>Failed runs</h2>\n<dl>"
-        for entry in sweep.failed:
-            yield f'<dt>{escape(entry.name)}</dt>\n<dd class="failed">{escape(_error(entry))}</dd>'
-        yield "</dl>"
-    if sweep.unreadable:
-        yield "<h2>Not readable</h2>\n<dl>"
-        for one in sweep.unreadable:
-            yield f'<dt>{escape(one.name)}</dt>\n<dd class="failed">{escape(one.reason)}</dd>'
-        yield "</dl>"
+    for title, faults in _faults(sweep):
+        yield from faults_html(title, faults)
+
+
+def _faults(sweep: SweepResult) -> tuple[tuple[str, list[tuple[str, str]]], ...]:
+    """Return what failed and what cannot be read, by the title of its section."""
+    failed = [(entry.name, _error(entry)) for entry in sweep.failed]
+    return ("Failed runs", failed), ("Not readable", [(one.name, one.reason) for one in sweep.unreadable])
 
 
 def _of_networks(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
