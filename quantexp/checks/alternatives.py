@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
+
 from quantexp.checks.kernels import check_arithmetic, output_sqnr_db
 from quantexp.config import ByLayer, Engine, Quant
 from quantexp.quant.engine import supported_engines
@@ -19,6 +21,7 @@ from quantexp.tasks.inputs import Batch
 
 log = logging.getLogger(__name__)
 
+CALIBRATION_EXAMPLES = 64  # at most: ranges that are a little narrower do not hide what is wrong
 ENGINES = (Engine.fbgemm, Engine.x86, Engine.onednn, Engine.qnnpack)  # in the order in which they are tried
 
 
@@ -32,6 +35,9 @@ def right_one(option: Quant, work: Work, batch: Batch, wrong: Sequence[str], lea
         wrong: The names of the layers that compute something else, to be excluded.
         least_db: The least SQNR of the outputs; None if the outputs may differ, as after training.
     """
+    calibration = work.data.calibration
+    few = calibration.take(torch.arange(min(CALIBRATION_EXAMPLES, len(calibration))))
+    work = replace(work, advise=False, data=replace(work.data, calibration=few))
     for typed, change in _alternatives(option, wrong):
         try:
             alternative = change()
@@ -39,7 +45,7 @@ def right_one(option: Quant, work: Work, batch: Batch, wrong: Sequence[str], lea
             if alternative.trains:
                 network = skeleton(alternative, copied(work.baseline.model), work.form)
             else:
-                network = quantize(alternative, replace(work, advise=False)).model
+                network = quantize(alternative, work).model
             check_arithmetic(network, batch, alternative.packs_for)
             if least_db is None or output_sqnr_db(work.baseline.model, network, batch) >= least_db:
                 return typed
