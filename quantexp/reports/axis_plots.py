@@ -5,6 +5,7 @@ Each picture has a panel for every network of the sweep, also those of different
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,15 +93,16 @@ def _input_size_figures(alike: Sequence[Network], subtitle: str) -> Iterator[Fig
 
 def _bit_figures(alike: Sequence[Network], place: str) -> Iterator[Figure]:
     """Plot quality over the number of bits, a panel for each network and a line for each other setting."""
-    for name, label in BITS.items():
-        panels = [(network, lines) for network in alike if (lines := _over_bits(network, name))]
+    for (name, label), labelled in itertools.product(BITS.items(), (True, False)):
+        shown = [network for network in alike if network.labelled is labelled]
+        panels = [(network, lines) for network in shown if (lines := _over_bits(network, name))]
         if not panels:
             continue
         names = list(dict.fromkeys(line for _, lines in panels for line in lines))
         looks = {line: _bit_look(at) for at, line in enumerate(names)}
-        quality = "accuracy" if all(network.labelled for network, _ in panels) else "agreement"
+        quality = "accuracy" if labelled else "agreement"
         seeds = max(len(variant.reports) for network, _ in panels for variant in network.variants)
-        whiskers = "; whiskers: 95 % interval" * (quality == "accuracy")
+        whiskers = "; whiskers: 95 % interval" * labelled
         if seeds > 1:
             whiskers = f"; whiskers: ± std over {seeds} seeds"
         rows = math.ceil(len(panels) / 2)
@@ -114,7 +116,7 @@ def _bit_figures(alike: Sequence[Network], place: str) -> Iterator[Figure]:
         grid = [axes for row in figure.subplots(rows, 2, squeeze=False) for axes in row]
         for axes, (network, lines) in zip(grid, panels, strict=False):
             floats = [variant for variant in network.variants if variant.is_float]
-            height = quality_value(floats[0]).value if floats and network.labelled else 100.0
+            height = quality_value(floats[0]).value if floats and labelled else 100.0
             axes.axhline(height, color=FLOAT.colour, linewidth=2)
             _draw(axes, lines, looks, logarithmic=False)
             title = ", ".join(text for text in (network.task, settings_text(network.settings)) if text)

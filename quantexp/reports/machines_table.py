@@ -167,8 +167,8 @@ def _namesakes(compared: SideBySide) -> Iterator[str]:
         stores = {machine.store for machine in machines}
         if len(stores) > 1:
             yield (
-                f"{host} is the host name in {len(stores)} stores: its machines are told apart by the store. If it is "
-                "one machine, their rows show how well a measurement repeats."
+                f"{host} is the host name in {len(stores)} stores, whose names stand beside it. If it is one machine, "
+                "their rows show how well a measurement repeats."
             )
         if len(machines) > len(stores):
             yield f"{host} has numbers, as its hardware, or its torch or Python, changed between runs in one store."

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from quantexp.config import DataSource, Experiment, FakeQuant, Granularity, Mlp, Train
+from quantexp.config import CustomModel, DataSource, Experiment, FakeQuant, Granularity, Mlp, Train
 from quantexp.mission import load, run
 from quantexp.models.mlp import MLP
 from quantexp.quant.inspection.promise import Promise
@@ -147,6 +149,44 @@ def test_a_trained_network_is_its_own_weights_rounded_and_beats_one_rounded_afte
             outputs = found.model(*data.train.first(len(data.train)))
         losses[train] = float(nn.functional.cross_entropy(outputs, data.train.labels))
     assert losses[True] < losses[False]
+
+
+SHARED = """
+from torch import nn
+
+
+class Twice(nn.Module):
+    def __init__(self, inputs, classes):
+        super().__init__()
+        self.first = nn.Linear(inputs, 16)
+        self.middle = nn.Sequential(nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU())
+        self.again = self.middle[0]
+        self.last = nn.Linear(16, classes)
+        self.tied = nn.Linear(16, 16)
+        self.tied.weight = self.again.weight
+
+    def forward(self, values):
+        return self.last(self.tied(self.again(self.middle(self.first(values).relu())).relu()))
+"""
+
+
+def test_a_layer_in_two_places_and_a_tied_weight_are_trained_and_stored(
+    sample: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_twice.py").write_text(SHARED, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    option = FakeQuant(weight_bits=2, train=True)
+    experiment = sample(quant=option, model=CustomModel(target="own_twice.Twice"), train=Train(epochs=1, threads=1))
+    data = load(experiment)
+    found = quantized(experiment, data, trained(experiment, data))
+    model: Any = found.model
+    assert model.again is model.middle[0]
+    assert torch.equal(model.again.layer.weight, model.tied.layer.weight)
+    assert len(model.again.layer.weight[0].unique()) <= 3
+    again, batch = loaded_again(tmp_path / "stored", model, experiment, data, trust=True), data.test.first(64)
+    with torch.no_grad():
+        assert torch.equal(again(*batch), model(*batch))
+    sys.modules.pop("own_twice")
 
 
 def test_a_tied_weight_is_learned_by_every_layer_that_has_it() -> None:

@@ -53,7 +53,7 @@ def quantize(option: FakeQuant, work: Work) -> Quantized:
     promise = Promise(HANDLES, layers="simulated", kept=kept, unfit=unfit)
     if option.train:
         trained = _trained(option, work, layers)
-        return Quantized(_learned(option, work, layers, trained.model), promise, training=trained.training)
+        return Quantized(_learned(option, work.form, layers, trained.model), promise, training=trained.training)
     started = time.perf_counter()
     inputs = _calibrated(model, layers, work)
     model = skeleton(option, model, work.form)
@@ -88,6 +88,7 @@ def _trained(option: FakeQuant, work: Work, layers: list[str]) -> Trained:
         return _replaced(_ready(copied(baseline.model)), layers, replacement)
 
     def run_training(model: nn.Module) -> Training:
+        """Train the network; its first ranges are those of the float network."""
         _cover(model, _calibrated(_ready(copied(baseline.model)), layers, work), option.percentile)
 
         def follow(step: int, steps: int) -> None:
@@ -107,20 +108,12 @@ def _trained(option: FakeQuant, work: Work, layers: list[str]) -> Trained:
 
 
 @torch.no_grad()
-def _learned(option: FakeQuant, work: Work, layers: list[str], trained: nn.Module) -> nn.Module:
+def _learned(option: FakeQuant, form: Form, layers: list[str], trained: nn.Module) -> nn.Module:
     """Return the network with the weights that were learned, rounded, and the ranges that they were learned with."""
-    learned = {f"{name}.": trained.get_submodule(name) for name in layers}
-    state = {}
-    for name, values in trained.state_dict().items():
-        of = next((prefix for prefix in learned if name.startswith(prefix)), "")
-        if name not in (f"{of}scale", f"{of}zero_point") or not of:
-            state[name.replace(f"{of}layer.", of, 1) if of else name] = values
-    network = _ready(copied(work.baseline.model))
-    network.load_state_dict(state)
-    network = skeleton(option, network, work.form)
-    for name in layers:
+    learned: dict[str, Any] = {name: trained.get_submodule(name) for name in layers}
+    network = skeleton(option, _replaced(trained, layers, lambda learning: learning.layer), form)
+    for name, source in learned.items():
         rounding: Any = network.get_submodule(name)
-        source: Any = trained.get_submodule(name)
         rounding.scale.copy_(source.scale)
         rounding.zero_point.copy_(source.zero_point)
     return network
