@@ -90,6 +90,11 @@ class Variant:
         return any(report.result.quality for report in self._reports())
 
     @property
+    def flops(self) -> int | None:
+        """Floating-point operations of the float network per example, None if they cannot all be counted."""
+        return next(iter(self.reports.values())).flops
+
+    @property
     def step(self) -> float:
         """The smallest possible difference of two qualities: one evaluated example."""
         totals = [report.result.quality.total for report in self._reports() if report.result.quality]
@@ -200,7 +205,7 @@ class Network:
     @property
     def flops(self) -> int | None:
         """Floating-point operations of the float network per example, None if they cannot all be counted."""
-        return next(iter(self.variants[0].reports.values())).flops
+        return self.variants[0].flops
 
 
 def variants(sweep: SweepResult) -> list[Variant]:

@@ -17,7 +17,7 @@ Row = dict[str, object]
 FIGURES = (
     *("float_latency_ms_mean", "float_latency_ms_std", "latency_ms_mean", "latency_ms_std"),
     *("speedup", "speedup_low", "speedup_high", "verdict", "unstable"),
-    *("accuracy", "agreement", "output_sqnr_db", "size_mb"),
+    *("accuracy", "agreement", "output_sqnr_db", "size_mb", "flops"),
 )
 
 
@@ -72,6 +72,7 @@ def _figures(variant: Variant, size: int) -> Row:
         row["speedup_high"] = _rounded(math.exp(ratio.centre + ratio.reach))
     quality, agreement, sqnr = quality_percent([variant]), agreement_percent(variant), output_sqnr_db(variant)
     row |= {"unstable": variant.unstable(size), "size_mb": _rounded(size_mb(variant).mean)}
+    row["flops"] = "" if variant.flops is None else variant.flops
     row["accuracy"] = _rounded(quality.mean / 100) if quality else ""
     row["agreement"] = _rounded(agreement.mean / 100) if agreement else ""
     return row | {"output_sqnr_db": _rounded(sqnr.mean) if sqnr else ""}

@@ -28,10 +28,10 @@ from quantexp.analysis.variants import Setup, Variant
 from quantexp.reports.cells import closeness_cells, ratio_text, spread_text
 from quantexp.reports.notes import notes
 from quantexp.reports.table import Table
-from quantexp.results.text import listed, size_text
+from quantexp.results.text import listed, megaflops_text, size_text
 
 EXPERIMENT = ("Task", "Method", "Settings")
-RESULTS = ("Accuracy (%)", "Agreement (%)", "SQNR (dB)", "Size (MB)", "Seeds")
+RESULTS = ("Accuracy (%)", "Agreement (%)", "SQNR (dB)", "Size (MB)", "MFLOPs", "Seeds")
 MEANING = (
     "Speedup: latency of float over that of the other network, both timed in turns in one process on that machine. "
     "Nothing is averaged over machines. Accuracy and size stand once where they are equal on all machines."
@@ -128,6 +128,7 @@ def _results(variants: Sequence[Variant], seeds: bool) -> list[list[str]]:
         lambda variant: "" if variant.labelled else closeness_cells(variant)[0],
         lambda variant: "" if variant.labelled else closeness_cells(variant)[1],
         lambda variant: size_text(size_mb(variant).mean),
+        lambda variant: megaflops_text(variant.flops),
         lambda variant: ", ".join(str(seed) for seed in sorted(variant.reports)) if seeds else "",
     )
     columns = [[text(variant) for variant in variants] for text in texts]

@@ -74,7 +74,8 @@ def summary_table(sweep: SweepResult) -> Table:
         for entry in variant.entries if variant.setup is None else ():
             cells = [variant.task, variant.quant, variant.precision, _settings(variant, entry, folded)]
             rows.append((*cells, *[""] * (len(columns) - len(cells) - 1), error_text(entry)))
-    told = [*_notes(sweep, every, folded), *([OWN_FLOAT] if any(report.comparison for report in sweep.reports) else [])]
+    timed = any(report.comparison and report.comparison.speedups for report in sweep.reports)
+    told = [*_notes(sweep, every, folded), *([OWN_FLOAT] if timed else [])]
     return Table(tuple(columns), tuple(rows), tuple(told)).compact()
 
 
