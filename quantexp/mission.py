@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from quantexp.quant.methods.work import Form, Work
 from quantexp.results import Account, Data, Evidence, Finding, Report, Size
 from quantexp.runtimes import prepare, require
 from quantexp.runtimes.contestant import Contestant
+from quantexp.runtimes.prepared import Prepared
 from quantexp.statistics.sqnr import finite
 from quantexp.storage.kept import Kept, kept
 from quantexp.storage.recipe import Recipe
@@ -74,8 +75,9 @@ def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
     _require_runtimes(experiment)
     data = load(experiment)
     baseline = trained(experiment, data, weights)  # trained once, then read from the cache
+    exported = _exported(experiment, data, baseline)
     with _checked(experiment, data, baseline) as made:
-        others = list(_others(experiment, made.contestants[0]))
+        others = list(_others(experiment, made.contestants[0], exported))
         sizes = experiment.batch_size if experiment.quant.timed else []  # without kernels there is no latency
         measured = measure(made.contestants, others, made.kept, data, experiment.benchmark, sizes)
     report = _report(experiment, data, baseline, made, measured)
@@ -194,14 +196,25 @@ def _inspected(
     runtime, engine = experiment.runtime, experiment.quant.packs_for if quantized.promise else None
     with threads(experiment.benchmark.threads):  # a compiled network runs with the threads it was compiled with
         prepared = prepare(runtime, quantized.model, data.evaluated.some(PREDICT_BATCH), engine)
-        evidence = inspect(quantized, prepared.operators(), engine, counted)
+        evidence = inspect(quantized, prepared.operators(), engine, counted, prepared.in_float)
     return Contestant(quantized.model, precision, runtime, evidence, quantized.training, engine, prepared)
 
 
-def _others(experiment: Experiment, reference: Contestant) -> Iterator[Contestant]:
+def _exported(experiment: Experiment, data: TaskData, baseline: Baseline) -> dict[str, Prepared]:
+    """Return the float network in each further runtime that exports it, as torch forgets compiled programs then."""
+    batch = data.evaluated.some(PREDICT_BATCH)
+    with threads(experiment.benchmark.threads):
+        return {
+            runtime.name: prepare(runtime, baseline.model, batch)
+            for runtime in _further_runtimes(experiment)
+            if runtime.exports
+        }
+
+
+def _others(experiment: Experiment, reference: Contestant, exported: Mapping[str, Prepared]) -> Iterator[Contestant]:
     """Yield the float network once for each further runtime."""
     for runtime in _further_runtimes(experiment):
-        yield replace(reference, runtime=runtime, inspected=None)
+        yield replace(reference, runtime=runtime, inspected=exported.get(runtime.name))
 
 
 def _further_runtimes(experiment: Experiment) -> Iterator[Runtime]:

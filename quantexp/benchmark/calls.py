@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,13 +11,19 @@ import torch
 
 from quantexp.benchmark.usage import Usage, used
 from quantexp.results import Ended, Latency
-from quantexp.tasks.inputs import Batch
 
 LEAST_WAIT_SECONDS = 2e-5  # shorter waits are within the resolution of the CPU time
 WAIT_SHARE = 0.01  # of the time of the calls
 
 Network: TypeAlias = Callable[..., Any]
-"""Called as `network(*batch)`."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A network in memory, called as `network(*batch)`, and the batches that its calls rotate over."""
+
+    network: Network
+    inputs: Sequence[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -42,14 +48,15 @@ class Taken:
     usage: Usage
 
 
-def timed(model: Network, inputs: list[Batch], calls: int, start: int = 0) -> Taken:
+def timed(placed: Placed, calls: int, start: int = 0) -> Taken:
     """Time consecutive calls, which rotate over the inputs."""
+    network, inputs = placed.network, placed.inputs
     turns = [inputs[(start + index) % len(inputs)] for index in range(calls)]
     before = used()
     cpu_seconds = time.thread_time()
     started = time.perf_counter()
     for batch in turns:
-        model(*batch)
+        network(*batch)
     seconds = time.perf_counter() - started
     waited = seconds - (time.thread_time() - cpu_seconds)
     # With several threads this one also waits for the others.

@@ -26,13 +26,15 @@ from pydantic import TypeAdapter
 from quantexp.benchmark.latency import BATCHES, MAX_INPUT_BYTES, Timing, time_models
 from quantexp.config import RUNTIMES, Benchmark, Engine, Lab, Paired, Runtime
 from quantexp.runtimes import prepare
+from quantexp.runtimes.prepared import Prepared
 from quantexp.storage.stored import load
 from quantexp.system.environment import threads
 from quantexp.system.errors import BenchmarkError, QuantexpError
 from quantexp.system.openmp import VARIABLE, shortened
 from quantexp.tasks.data import Split, Tensors
+from quantexp.tasks.inputs import Batch
 
-REQUEST, INPUTS = "request.json", "inputs.safetensors"
+REQUEST, INPUTS, EXPORTED = "request.json", "inputs.safetensors", "exported-"
 PROTOCOLS: tuple[type[Benchmark], ...] = (Paired, Lab)
 TIMINGS = TypeAdapter(list[Timing])
 log = logging.getLogger(__name__)
@@ -40,11 +42,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stored:
-    """A network in a folder, the runtime that executes it, and the engine that its int8 weights are packed for."""
+    """A network in a folder, the runtime that executes it, and the engine that its int8 weights are packed for.
+
+    `exported` is the file that the runtime executes, None if it executes the network as it is.
+    """
 
     folder: Path
     runtime: Runtime
     engine: Engine | None
+    exported: bytes | None = None
 
 
 def needed(benchmark: Benchmark) -> bool:
@@ -72,6 +78,9 @@ def time_stored(
     }
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
         (Path(scratch) / REQUEST).write_text(json.dumps(request), encoding="utf-8")
+        for index, stored in enumerate(networks):
+            if stored.exported:
+                (Path(scratch) / f"{EXPORTED}{index}").write_bytes(stored.exported)
         batch = examples.first(min(len(examples), _examples(examples, max(batch_sizes))))
         save_file({str(index): value.contiguous() for index, value in enumerate(batch)}, Path(scratch) / INPUTS)
         command = [sys.executable, "-m", "quantexp.benchmark.child", scratch]
@@ -103,22 +112,36 @@ def _answer(folder: Path) -> str:
     request = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
     protocol: Benchmark = _option(PROTOCOLS, request["benchmark"])
     stored = [
-        Stored(Path(network["folder"]), _option(RUNTIMES, network["runtime"]), network["engine"])
-        for network in request["networks"]
+        Stored(
+            Path(network["folder"]),
+            _option(RUNTIMES, network["runtime"]),
+            network["engine"],
+            file.read_bytes() if (file := folder / f"{EXPORTED}{index}").is_file() else None,
+        )
+        for index, network in enumerate(request["networks"])
     ]
     networks = [load(each.folder, trust=True).network for each in stored]  # the parent has stored and run them
     inputs = load_file(folder / INPUTS)
     examples = Tensors(None, tuple(inputs[str(index)].clone() for index in range(len(inputs))))
-    timings = []
     with threads(protocol.threads):
-        for size in request["batch_sizes"]:
-            batch = examples.first(size)
-            prepared = [
-                prepare(each.runtime, network, batch, Engine(each.engine) if each.engine else None)
-                for each, network in zip(stored, networks, strict=True)
-            ]
-            timings.append(time_models(prepared, examples, size, protocol))
+        prepared = [
+            _prepared(each, network, [examples.first(size) for size in request["batch_sizes"]])
+            for each, network in zip(stored, networks, strict=True)
+        ]
+        timings = [
+            time_models([networks[at] for networks in prepared], examples, size, protocol)
+            for at, size in enumerate(request["batch_sizes"])
+        ]
     return TIMINGS.dump_json(timings).decode()
+
+
+def _prepared(stored: Stored, network: Any, batches: Sequence[Batch]) -> list[Prepared]:
+    """Return the network executable for each batch, the same one where it accepts batches of any size."""
+    engine, made = Engine(stored.engine) if stored.engine else None, list[Prepared]()
+    for batch in batches:
+        reused = made[-1] if made and made[-1].batch_size is None and made[-1].exported else None
+        made.append(reused or prepare(stored.runtime, network, batch, engine, stored.exported))
+    return made
 
 
 def _option(known: Sequence[type[Any]], described: dict[str, Any]) -> Any:

@@ -16,12 +16,11 @@ import random
 import time
 from collections.abc import Sequence
 
-from quantexp.benchmark.calls import Network, timed
+from quantexp.benchmark.calls import Placed, timed
 from quantexp.config import Benchmark, Paired
 from quantexp.results import Energy
 from quantexp.statistics.energy import energy
 from quantexp.system.energy import EnergyError, Meter
-from quantexp.tasks.inputs import Batch
 
 BLOCK_SECONDS = 0.02  # of calls between two readings, about 20 updates of a counter
 LEAD_SECONDS = 0.003  # of calls before the first reading
@@ -44,7 +43,7 @@ class Blocks:
         self.missing = meter.missing
         self.seconds = 0.0  # that measuring energy took
 
-    def measure(self, copies: Sequence[Network], inputs: list[Batch], chance: random.Random) -> None:
+    def measure(self, copies: Sequence[Placed], chance: random.Random) -> None:
         """Measure a block of each network, in random order; without counters, or with enough placements, do nothing."""
         count = len(self.joules[0])
         spent = count >= LEAST_PLACEMENTS and self.seconds > self.most_seconds
@@ -53,7 +52,7 @@ class Blocks:
         started = time.perf_counter()
         for index in chance.sample(range(len(copies)), len(copies)):
             try:
-                joules = self._block(copies[index], inputs, self.call_seconds[index])
+                joules = self._block(copies[index], self.call_seconds[index])
             except EnergyError as error:
                 self.missing = str(error)
                 return
@@ -67,13 +66,13 @@ class Blocks:
         """Return the energy of a network, None where it could not be measured."""
         return None if self.missing else energy(self.joules[index])
 
-    def _block(self, network: Network, inputs: list[Batch], call_seconds: float) -> float:
+    def _block(self, placed: Placed, call_seconds: float) -> float:
         """Return the joules for one example in a block of calls; an interrupted block is measured again."""
         lead, calls = (math.ceil(seconds / call_seconds) for seconds in (LEAD_SECONDS, BLOCK_SECONDS))
         for _ in range(RETRIES + 1):
-            timed(network, inputs, lead)
+            timed(placed, lead)
             before = self.meter.now()
-            taken = timed(network, inputs, calls)
+            taken = timed(placed, calls)
             joules = self.meter.joules(before, self.meter.now())
             if not taken.interrupted:
                 break

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 
 from quantexp.benchmark import energy, noise
-from quantexp.benchmark.calls import Timed, timed
+from quantexp.benchmark.calls import Placed, Timed, timed
 from quantexp.benchmark.paired import time_paired
 from quantexp.benchmark.usage import Usage
 from quantexp.config import Benchmark, Lab, Paired
 from quantexp.results import Conditions, Latency
-from quantexp.runtimes import Prepared
+from quantexp.runtimes.prepared import Prepared
 from quantexp.statistics.timing import latency
 from quantexp.system import host, openmp
 from quantexp.system.allocator import memory_kept
@@ -96,10 +96,11 @@ def _batches(examples: Split, size: int, count: int) -> list[Batch]:
 def _lab(contestants: Sequence[Prepared], inputs: list[Batch], batch_size: int, protocol: Lab) -> Timed:
     samples: list[list[float]] = [[] for _ in contestants]
     usages = [Usage() for _ in contestants]
-    first_ms = [timed(contestant.network, inputs, 1).seconds * 1e3 for contestant in contestants]  # the one warm-up
+    networks = [Placed(one.call, [one.given(batch) for batch in inputs]) for one in contestants]
+    first_ms = [timed(network, 1).seconds * 1e3 for network in networks]  # the one warm-up
     for _ in range(protocol.repeats):
-        for index, contestant in enumerate(contestants):
-            taken = timed(contestant.network, inputs, 1)
+        for index, network in enumerate(networks):
+            taken = timed(network, 1)
             samples[index].append(taken.seconds * 1e3)
             usages[index] += taken.usage
     latencies = (

@@ -19,7 +19,6 @@ from quantexp.benchmark.reasons import Setting, not_faster
 from quantexp.benchmark.size import size
 from quantexp.benchmark.usage import system_reasons
 from quantexp.config import Benchmark, Eager
-from quantexp.quant.inspection.evidence import profile
 from quantexp.results import (
     Comparison,
     Conditions,
@@ -32,8 +31,8 @@ from quantexp.results import (
     Speedup,
     Training,
 )
-from quantexp.runtimes import Prepared
 from quantexp.runtimes.contestant import Contestant
+from quantexp.runtimes.prepared import Prepared
 from quantexp.statistics.energy import energy_ratios
 from quantexp.statistics.sqnr import sqnr_db
 from quantexp.statistics.timing import speedup
@@ -93,7 +92,7 @@ def measure(
         Measured(
             precision=contestant.precision,
             quality=data.objective.quality(outputs[index], data.evaluated.labels),
-            size=size(contestant.network, kept[index].folder),
+            size=size(contestant.network, kept[index].folder, contestant.exported),
             evidence=contestant.evidence,
             profiles=profiles[index],
             latency=_latencies(times, index),
@@ -126,15 +125,16 @@ def _times(
     all_of_them = (*contestants, *others)
     names = [f"the {'quantized' if index else 'float'} network" for index in range(len(contestants))]
     names += [f"the float network in runtime {other.runtime.name}" for other in others]
-    prepared = [
-        tuple(contestant.prepared(data.evaluated.first(batch_size)) for contestant in all_of_them)
-        for batch_size in batch_sizes
+    by_network = [
+        [contestant.prepared(data.evaluated.first(batch_size)) for batch_size in batch_sizes]
+        for contestant in all_of_them
     ]
+    prepared = list(zip(*by_network, strict=True))
     if prepared and child.needed(benchmark) and None not in folders:
         log.info("measure   latency on %d threads, in a child process", benchmark.threads)
         kept = (*folders, *(folders[0] for _ in others))  # the others are the float network too
         stored_networks = [
-            child.Stored(folder, contestant.runtime, contestant.engine)
+            child.Stored(folder, contestant.runtime, contestant.engine, contestant.exported)
             for folder, contestant in zip(kept, all_of_them, strict=True)
             if folder is not None
         ]
@@ -195,8 +195,7 @@ def _profiles(times: Sequence[_Times], index: int, data: TaskData) -> tuple[Prof
     """Profile one contestant at all batch sizes; the batches are made in inference mode, like those that are timed."""
     with memory_kept():  # as it was timed
         return tuple(
-            profile(timed.prepared[index].network, data.evaluated.first(timed.timing.conditions.batch_size))
-            for timed in times
+            timed.prepared[index].profile(data.evaluated.first(timed.timing.conditions.batch_size)) for timed in times
         )
 
 

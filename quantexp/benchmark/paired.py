@@ -16,16 +16,17 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from quantexp.benchmark.calls import Network, Timed, timed
+from quantexp.benchmark.calls import Placed, Timed, timed
 from quantexp.benchmark.energy import Blocks
 from quantexp.benchmark.usage import Usage
 from quantexp.config import Paired
 from quantexp.results import Ended
 from quantexp.results.comparison import UNDECIDED, decided
-from quantexp.runtimes import Prepared
+from quantexp.runtimes.prepared import Prepared
 from quantexp.statistics.timing import latency, log_interval
 from quantexp.system.energy import Meter
 from quantexp.tasks.inputs import Batch
@@ -50,8 +51,10 @@ def time_paired(
     """
     started = time.perf_counter()
     chance = random.Random()  # not seeded: an order shared by all runs would give all of them the same bias
-    first_ms = [timed(contestant.network, inputs, 1).seconds * 1e3 for contestant in contestants]
-    call_seconds = [_call_seconds(contestant.network, inputs) for contestant in contestants]
+    given = [[contestant.given(batch) for batch in inputs] for contestant in contestants]
+    prepared = [Placed(contestant.call, batches) for contestant, batches in zip(contestants, given, strict=True)]
+    first_ms = [timed(placed, 1).seconds * 1e3 for placed in prepared]
+    call_seconds = [_call_seconds(placed) for placed in prepared]
     block = _Block.of(protocol.calls, min(call_seconds))
     placements: list[list[list[float]]] = []  # samples in ms by placement, contestant and round
     usages = [Usage() for _ in contestants]
@@ -59,15 +62,15 @@ def time_paired(
     looks, rounds, units, repeated, usual = _Looks(protocol), None, 0, 0, 0.0
     while True:
         before = time.perf_counter()
-        copies = _placed(contestants, chance)
-        warm_seconds = _warm_up(copies, inputs, block, chance, usual)
+        copies = _placed(contestants, given, chance)
+        warm_seconds = _warm_up(copies, block, chance, usual)
         rounds = rounds or _rounds(block, time.perf_counter() - before, warm_seconds)
-        samples, used, again = _samples(copies, inputs, block, rounds, chance)
+        samples, used, again = _samples(copies, block, rounds, chance)
         usual = block.calls * sum(statistics.median(samples_ms) for samples_ms in samples) / 1e3
         placements.append(samples)
         usages = [total + new for total, new in zip(usages, used, strict=True)]
         units, repeated = units + rounds // block.unit + again, repeated + again
-        energies.measure(copies, inputs, chance)
+        energies.measure(copies, chance)
         ended = looks.ended(placements, time.perf_counter() - started - energies.seconds)
         if ended:
             break
@@ -112,7 +115,7 @@ class _Block:
 
 
 def _samples(
-    copies: Sequence[Network], inputs: list[Batch], block: _Block, rounds: int, chance: random.Random
+    copies: Sequence[Placed], block: _Block, rounds: int, chance: random.Random
 ) -> tuple[list[list[float]], list[Usage], int]:
     """Return the mean milliseconds of a call in each block, by network and round, their usage, and the repetitions.
 
@@ -123,7 +126,7 @@ def _samples(
     again = 0
     for _ in range(0, rounds, block.unit):
         for attempt in range(RETRIES + 1):
-            taken, used, interrupted = _unit(copies, inputs, block, chance)
+            taken, used, interrupted = _unit(copies, block, chance)
             if not interrupted or attempt == RETRIES:
                 break
             again += 1
@@ -134,7 +137,7 @@ def _samples(
 
 
 def _unit(
-    copies: Sequence[Network], inputs: list[Batch], block: _Block, chance: random.Random
+    copies: Sequence[Placed], block: _Block, chance: random.Random
 ) -> tuple[list[list[float]], list[Usage], bool]:
     """Return the milliseconds of the fewest rounds that are balanced, what they used, and if they were interrupted.
 
@@ -148,38 +151,38 @@ def _unit(
     for turn in range(block.unit * block.slices):
         order = order[::-1] if turn % 2 else chance.sample(range(len(copies)), len(copies))
         for index in order:
-            taken = timed(copies[index], inputs, block.slice_calls, start=turn)
+            taken = timed(copies[index], block.slice_calls, start=turn)
             samples[index][turn // block.slices] += taken.seconds * 1e3 / block.slices
             usages[index] += taken.usage
             interrupted |= taken.interrupted
     return samples, usages, interrupted
 
 
-def _placed(contestants: Sequence[Prepared], chance: random.Random) -> list[Network]:
+def _placed(
+    contestants: Sequence[Prepared], given: Sequence[Sequence[tuple[Any, ...]]], chance: random.Random
+) -> list[Placed]:
     """Copy the contestants to other addresses in memory, in random order because the order affects the addresses."""
-    copies: dict[int, Network] = {}
+    copies: dict[int, Placed] = {}
     shifts = []  # freed after all copies are made
     for index in chance.sample(range(len(contestants)), len(contestants)):
         shifts.append(torch.empty(chance.randrange(1, MAX_SHIFT)))
-        copies[index] = contestants[index].copied()
+        copies[index] = Placed(contestants[index].copied(), given[index])
     return [copies[index] for index in range(len(contestants))]
 
 
-def _call_seconds(model: Network, inputs: list[Batch]) -> float:
-    timed(model, inputs, len(inputs))  # warm-up
-    return timed(model, inputs, len(inputs)).seconds
+def _call_seconds(placed: Placed) -> float:
+    timed(placed, len(placed.inputs))  # warm-up
+    return timed(placed, len(placed.inputs)).seconds
 
 
-def _warm_up(
-    copies: Sequence[Network], inputs: list[Batch], block: _Block, chance: random.Random, usual: float
-) -> float:
+def _warm_up(copies: Sequence[Placed], block: _Block, chance: random.Random, usual: float) -> float:
     """Run the copies in turns, as they are timed, until a round takes about the usual seconds; return its seconds.
 
     In the first calls on new memory the caches and the address translation are filled.
     """
     for _ in range(WARM_UPS):
         started = time.perf_counter()
-        _unit(copies, inputs, block, chance)
+        _unit(copies, block, chance)
         seconds = (time.perf_counter() - started) / block.unit
         if seconds <= SETTLED * usual:
             break

@@ -17,10 +17,17 @@ from quantexp.state.tensors import parts
 BY_CHANNEL = (torch.per_channel_affine, torch.per_channel_symmetric, torch.per_channel_affine_float_qparams)
 
 
-def size(model: nn.Module, stored: Path | None) -> Size:
-    """Return the size of `model`; `stored` is the folder with the stored network, None if it could not be stored."""
+def size(model: nn.Module, stored: Path | None, exported: bytes | None = None) -> Size:
+    """Return the size of a network.
+
+    Args:
+        model: The network as a module.
+        stored: The folder with the stored network, None if it could not be stored.
+        exported: The file that its runtime executes and that is shipped, None if it executes the module.
+    """
     stored_bytes = sum(path.stat().st_size for path in stored.iterdir()) if stored else None
-    return Size(state_bytes(model), stored_bytes, weight_bytes(model), parameter_count(model))
+    shipped = len(exported) if exported else state_bytes(model)
+    return Size(shipped, stored_bytes, weight_bytes(model), parameter_count(model))
 
 
 def state_bytes(model: nn.Module) -> int:

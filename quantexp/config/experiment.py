@@ -108,7 +108,7 @@ class Experiment(Settings):
         for name in (extra for chosen in [*options, self.sweep] for extra in chosen.extras()):
             yield f"there is no setting {name}; leave out the + and see `python -m quantexp --help`"
         yield from self._precision_faults()
-        yield from self._runtime_faults()
+        yield from self.runtime.combination_faults(self.quant, str(self.precision))
         yield from self._batch_size_faults()
         yield from self._input_faults()
         yield from self._data_faults()
@@ -170,28 +170,6 @@ class Experiment(Settings):
             having = [f"quant.flow={flow}: {', '.join(names)}" for flow, names in self.quant.flows.items()]
             rule = f"precision={self.precision} is not supported by quant={self.quant.name} in flow {self.quant.flow}"
             yield Mismatch(rule, f". All pairs of quant={self.quant.name}: {'; '.join(having)}")
-
-    def _runtime_faults(self) -> Iterator[str]:
-        """Yield why the runtime does not execute what the method leaves."""
-        quant, runtime = self.quant, self.runtime
-        if isinstance(quant, ByLayer) and runtime.flows is not None:
-            candidates = quant.candidates(str(self.precision))
-            if not set(candidates) & set(runtime.flows):
-                possible = [flow.value for flow in quant.flows if flow in runtime.flows]
-                repair = f"use quant.flow={' or '.join(possible)}" if possible else "use runtime=eager"
-                given = f"quant.flow={quant.flow}" if quant.flow else f"quant={quant.name} with these settings"
-                yield Mismatch(f"runtime={runtime.name} does not execute networks of {given}", f"; {repair}")
-        if not quant.timed and not isinstance(runtime, Eager):
-            yield Mismatch(
-                f"quant={quant.name} is a simulation in float, which runtime={runtime.name} does not execute",
-                "; use runtime=eager",
-            )
-        if self.precision in runtime.expands.get(quant.name, ()):
-            yield Mismatch(
-                f"runtime={runtime.name} makes floats of the {self.precision} weights of quant={quant.name}, so that "
-                "nothing quantized is executed",
-                "; use runtime=eager or another method",
-            )
 
     def _batch_size_faults(self) -> Iterator[str]:
         sizes = self.batch_size

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from quantexp.config.levers import Flow
 from quantexp.config.option import Option
+from quantexp.config.quant import ByLayer, Quant
+from quantexp.system.errors import Mismatch
 
 
 @dataclass
@@ -15,13 +17,42 @@ class Runtime(Option):
     """A way to execute a network. `target` is the form that a quantized network must have for it.
 
     kernels: layers, or operators of a graph, that call integer kernels; qdq: a graph of float operators between
-    pairs of quantize and dequantize, which a compiler turns into kernels.
+    pairs of quantize and dequantize, which a compiler turns into kernels. `precisions` are those that it executes, None
+    for all. `exports` tells whether it executes a file that the network is exported to.
     """
 
     group: ClassVar[str] = "runtime"
     target: ClassVar[str] = "kernels"
     flows: ClassVar[tuple[Flow, ...] | None] = None  # whose networks it executes; None: those of all
     expands: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # methods and precisions whose weights it makes floats of
+    precisions: ClassVar[tuple[str, ...] | None] = None
+    exports: ClassVar[bool] = False
+
+    def combination_faults(self, quant: Quant, precision: str) -> Iterator[str]:
+        """Yield why the runtime does not execute what the method leaves in this precision."""
+        if isinstance(quant, ByLayer) and self.flows is not None:
+            candidates = quant.candidates(precision)
+            if not set(candidates) & set(self.flows):
+                possible = [flow.value for flow in quant.flows if flow in self.flows]
+                repair = f"use quant.flow={' or '.join(possible)}" if possible else "use runtime=eager"
+                given = f"quant.flow={quant.flow}" if quant.flow else f"quant={quant.name} with these settings"
+                yield Mismatch(f"runtime={self.name} does not execute networks of {given}", f"; {repair}")
+        if not quant.timed and not isinstance(self, Eager):
+            yield Mismatch(
+                f"quant={quant.name} is a simulation in float, which runtime={self.name} does not execute",
+                "; use runtime=eager",
+            )
+        elif self.precisions is not None and precision not in self.precisions:
+            yield Mismatch(
+                f"runtime={self.name} does not execute quant={quant.name} with precision={precision}",
+                f", it executes {' and '.join(self.precisions)}; use runtime=eager",
+            )
+        if precision in self.expands.get(quant.name, ()):
+            yield Mismatch(
+                f"runtime={self.name} makes floats of the {precision} weights of quant={quant.name}, so that "
+                "nothing quantized is executed",
+                "; use runtime=eager or another method",
+            )
 
 
 @dataclass
@@ -43,4 +74,16 @@ class Compiled(Runtime):
     expands: ClassVar[Mapping[str, tuple[str, ...]]] = {"weight_only": ("int8",)}
 
 
-RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled)
+@dataclass
+class OnnxRuntime(Runtime):
+    """ONNX Runtime, from a network exported to ONNX; needs the packages onnxruntime, onnx and onnxscript."""
+
+    name: ClassVar[str] = "onnxruntime"
+    implementation: ClassVar[str] = "quantexp.runtimes.onnxruntime"
+    target: ClassVar[str] = "qdq"
+    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e,)
+    precisions: ClassVar[tuple[str, ...] | None] = ("fp32", "int8")
+    exports: ClassVar[bool] = True
+
+
+RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, OnnxRuntime)

@@ -2,12 +2,13 @@
 
 require(runtime)                           raise BenchmarkError if this machine does not support the runtime
 prepare(runtime, network, batch, engine)   make the network executable for batches like `batch`, and check its outputs
+
+A runtime that executes a file also takes that file, `exported`, and then does not make it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from quantexp.config import Engine, Runtime
 from quantexp.system.implementation import resolve
@@ -15,46 +16,30 @@ from quantexp.system.implementation import resolve
 if TYPE_CHECKING:
     from torch import nn
 
-    from quantexp.results import Operator
+    from quantexp.runtimes.prepared import Prepared
     from quantexp.tasks.inputs import Batch
 
 
-class Prepared(Protocol):
-    """A network that is prepared for a runtime."""
-
-    @property
-    def network(self) -> Callable[..., Any]:
-        """The executable network, called as `network(*batch)` in inference mode, on tensors made in it."""
-
-    @property
-    def batch_size(self) -> int | None:
-        """The only batch size that it accepts; None for any batch size."""
-
-    @property
-    def seconds(self) -> float | None:
-        """The time of the preparation, None if there is nothing to prepare."""
-
-    @property
-    def max_difference(self) -> float | None:
-        """The largest difference of its outputs from those before preparation, None if nothing is prepared."""
-
-    def copied(self) -> Callable[..., Any]:
-        """Return the network with its weights at other addresses in memory."""
-
-    def operators(self) -> tuple[Operator, ...]:
-        """Return the multiplying operators that run on a batch like the one it was prepared with."""
-
-
 def require(runtime: Runtime) -> None:
-    """Check that this machine supports the runtime. Raises BenchmarkError."""
+    """Check that this machine supports the runtime. Raises BenchmarkError, or ConfigError if packages are missing."""
     resolve(runtime.implementation).require(runtime)
 
 
-def prepare(runtime: Runtime, network: nn.Module, batch: Batch, engine: Engine | None = None) -> Prepared:
-    """Make the network executable for batches like `batch`; `engine` is the one its int8 weights are packed for.
+def prepare(
+    runtime: Runtime, network: nn.Module, batch: Batch, engine: Engine | None = None, exported: bytes | None = None
+) -> Prepared:
+    """Make the network executable for batches like `batch`.
+
+    Args:
+        runtime: What executes it.
+        network: A float network, or one that was quantized for the target of the runtime.
+        batch: Batches of other sizes are accepted if the `batch_size` of the result is None.
+        engine: The engine that its int8 weights are packed for, None if it has none.
+        exported: The file that the runtime executes, if it was made before.
 
     Raises:
         BenchmarkError: If the runtime cannot execute it on this machine, or its outputs differ.
     """
-    prepared: Prepared = resolve(runtime.implementation).prepare(runtime, network, batch, engine)
+    given = {} if exported is None else {"exported": exported}
+    prepared: Prepared = resolve(runtime.implementation).prepare(runtime, network, batch, engine, **given)
     return prepared

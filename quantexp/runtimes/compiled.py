@@ -14,48 +14,39 @@ from torch import nn
 from quantexp.config import Compiled, Engine
 from quantexp.quant.inspection.watch import Watch
 from quantexp.results import Operator
+from quantexp.runtimes.agreement import largest_difference
+from quantexp.runtimes.prepared import Prepared
 from quantexp.runtimes.program import Program
-from quantexp.statistics.sqnr import compared
 from quantexp.system.environment import compiler
 from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.inputs import Batch, size
 
 log = logging.getLogger(__name__)
 
-# The least SQNR of the outputs in dB, with eager execution as the reference, by the precision of the products: fused
-# sums differ in their last bits, which can change the rounding to integers by one step, in each layer anew.
-LEAST_SQNR_DB = {"int8": 20.0, "int4": 20.0, "bf16": 30.0, "fp16": 30.0}
-LEAST_FLOAT_SQNR_DB = 60.0
 GENERATED = "inductor.generated"  # products in generated C++ code, which calls no operator
 REPAIR = "use runtime=eager, and leave compiled out of benchmark.runtimes"
 LONGEST_REASON = 300  # characters
 
 
-@dataclass(frozen=True)
-class CompiledNetwork:
+@dataclass(frozen=True, kw_only=True)
+class CompiledNetwork(Prepared):
     """A network compiled for one batch size.
 
     Attributes:
         program: The compiled program.
+        network: Its function.
         batch_size: The batch size.
+        seconds: The time of the compilation, without a cache.
         max_difference: The largest difference of its outputs from those of eager execution.
         ran: The multiplying operators that ran.
     """
 
     program: Program
+    network: Callable[..., Any]
     batch_size: int
+    seconds: float
     max_difference: float
     ran: tuple[Operator, ...]
-
-    @property
-    def network(self) -> Callable[..., Any]:
-        """The compiled function."""
-        return self.program.function
-
-    @property
-    def seconds(self) -> float:
-        """The time of the compilation, without a cache."""
-        return self.program.seconds
 
     def copied(self) -> Callable[..., Any]:
         """Move the weights to other addresses in memory, and return the same function, which uses them there."""
@@ -98,16 +89,16 @@ def prepare(runtime: Compiled, network: nn.Module, batch: Batch, engine: Engine 
     log.info("compile   for batches of %d: %.1f s", size(batch), program.seconds)
     ran = _ran(program, network, batch)
     with torch.inference_mode():
-        difference, found = compared(expected, program.function(*batch))
-    least = min(
-        (LEAST_SQNR_DB.get(operator.precision, LEAST_FLOAT_SQNR_DB) for operator in ran), default=LEAST_FLOAT_SQNR_DB
+        found, precisions = program.function(*batch), [operator.precision for operator in ran]
+        difference = largest_difference("a compiled network", expected, found, precisions, REPAIR)
+    return CompiledNetwork(
+        program=program,
+        network=program.function,
+        batch_size=size(batch),
+        seconds=program.seconds,
+        max_difference=difference,
+        ran=ran,
     )
-    if not found >= least:
-        raise BenchmarkError(
-            "the outputs of a compiled network must equal those of eager execution up to rounding "
-            f"(SQNR of at least {least:g} dB); they have {found:.1f} dB and differ by up to {difference:.2g}; {REPAIR}"
-        )
-    return CompiledNetwork(program, size(batch), difference, ran)
 
 
 def _ran(program: Program, network: nn.Module, batch: Batch) -> tuple[Operator, ...]:

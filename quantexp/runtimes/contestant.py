@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantexp.config import Engine, Runtime
+from quantexp.config import Eager, Engine, Runtime
 from quantexp.results import Evidence, Training
-from quantexp.runtimes import Prepared, prepare
+from quantexp.runtimes import prepare
+from quantexp.runtimes.prepared import Prepared
 from quantexp.system.environment import threads, usable_cores
 from quantexp.tasks.data import Split
 from quantexp.tasks.inputs import Batch, size
@@ -44,6 +45,11 @@ class Contestant:
             return self.inspected
         return prepare(self.runtime, self.network, batch, self.engine)
 
+    @property
+    def exported(self) -> bytes | None:
+        """The file that the runtime executes, None if it executes the network as it is."""
+        return self.inspected.exported if self.inspected else None
+
     def outputs(self, examples: Split, count: int) -> Tensor:
         """Return the outputs for all examples, computed by its runtime.
 
@@ -52,11 +58,13 @@ class Contestant:
             count: The threads that the network was inspected with; eager execution uses all cores instead.
         """
         inspected = self.inspected
-        if inspected is None or inspected.batch_size is None:
+        if inspected is None or isinstance(self.runtime, Eager):
             with threads(usable_cores()):
                 return outputs(self.network, examples)
+        fixed = inspected.batch_size
+        network = inspected.network if fixed is None else _padding(inspected.network, fixed)
         with threads(count), torch.inference_mode():  # like the preparation
-            predicted = outputs(_padding(inspected.network, inspected.batch_size), examples)
+            predicted = outputs(network, examples)
         return predicted.clone()  # outside of inference mode: an ordinary tensor
 
 

@@ -10,20 +10,18 @@ from quantexp.config import Eager, Engine
 from quantexp.quant.engine import use_engine
 from quantexp.quant.inspection.evidence import operators
 from quantexp.results import Operator
+from quantexp.runtimes.prepared import Prepared
 from quantexp.state.copies import copied
 from quantexp.tasks.inputs import Batch
 
 
 @dataclass(frozen=True)
-class EagerNetwork:
+class EagerNetwork(Prepared):
     """The network itself, and the batch that it was prepared with."""
 
     network: nn.Module
     batch: Batch
     engine: Engine | None = None
-    batch_size: None = None
-    seconds: None = None
-    max_difference: None = None
 
     def copied(self) -> nn.Module:
         """Return a new copy of the network, its weights packed for the same engine."""

@@ -14,6 +14,15 @@ def require(package: str, what: str) -> None:
         raise ConfigError(f"{what} needs the package {package}, which is not installed; run: pip install {package}")
 
 
+def require_extra(extra: str, what: str, *packages: str) -> None:
+    """Check that the packages of an optional extra are installed. Raises ConfigError, which says how to get them."""
+    if missing := [package for package in packages if find_spec(package) is None]:
+        raise ConfigError(
+            f"{what} needs the extra {extra}, of which {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
+            f"not installed; run: pip install {' '.join(packages)}"
+        )
+
+
 def before_torchao() -> None:
     """Hide the notice of torch to the developers of torchao, which an import of torchao or transformers logs."""
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)  # it registers an Enum in a deprecated way

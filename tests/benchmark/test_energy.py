@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from quantexp.benchmark import energy as blocks
 from quantexp.benchmark import latency
+from quantexp.benchmark.calls import Placed
 from quantexp.benchmark.energy import (
     BLOCK_SECONDS,
     LEAST_PLACEMENTS,
@@ -29,7 +30,8 @@ from quantexp.benchmark.latency import time_models
 from quantexp.config import Dynamic, Eager, Experiment, Lab, Paired
 from quantexp.mission import run
 from quantexp.results.metrics import metrics
-from quantexp.runtimes import Prepared, prepare
+from quantexp.runtimes import prepare
+from quantexp.runtimes.prepared import Prepared
 from quantexp.system.energy import Counter, Meter
 from quantexp.system.environment import threads
 from quantexp.tasks.data import Tensors
@@ -88,6 +90,10 @@ class Using(nn.Module):
         return x
 
 
+def placed(*networks: nn.Module) -> list[Placed]:
+    return [Placed(network, INPUTS) for network in networks]
+
+
 def prepared(*networks: nn.Module) -> list[Prepared]:
     return [prepare(Eager(), network, INPUTS[0]) for network in networks]
 
@@ -132,7 +138,7 @@ def test_the_first_calls_are_not_counted_so_that_an_update_never_brings_energy_o
     measured = Blocks(package.meter, BATCH, [0.25e-3, 0.25e-3], MOST_SECONDS)
     chance = random.Random(0)
     for _ in range(MOST_PLACEMENTS):
-        measured.measure([hungry, frugal], INPUTS, chance)
+        measured.measure(placed(hungry, frugal), chance)
         package.work(0.37, 0.0)  # what else happens in a placement
     for index, network in enumerate((hungry, frugal)):
         joules = network.watts * 0.25e-3 / BATCH
@@ -146,7 +152,7 @@ def test_a_block_lasts_twenty_updates_of_the_counter_and_has_at_least_one_call()
     for milliseconds in (0.001, 0.9, 7.0, 300.0):
         measured = Blocks(package.meter, BATCH, [milliseconds / 1e3], MOST_SECONDS)
         before = package.milliseconds
-        measured.measure([Using(package, milliseconds, 1.0)], INPUTS, random.Random(0))
+        measured.measure(placed(Using(package, milliseconds, 1.0)), random.Random(0))
         assert package.milliseconds - before >= 1e3 * BLOCK_SECONDS
         assert measured.joules[0][0] == pytest.approx(milliseconds / 1e3 / BATCH, rel=0.01)
 
@@ -154,7 +160,7 @@ def test_a_block_lasts_twenty_updates_of_the_counter_and_has_at_least_one_call()
 def test_a_counter_that_starts_again_from_zero_within_a_block_goes_on_counting() -> None:
     package = Package(microjoules=RANGE_UJ - 10_000.0)
     measured = Blocks(package.meter, BATCH, [1e-3], MOST_SECONDS)
-    measured.measure([Using(package, 1.0, 5.0)], INPUTS, random.Random(0))  # a block of 20 ms uses 100,000 microjoules
+    measured.measure(placed(Using(package, 1.0, 5.0)), random.Random(0))  # a block of 20 ms uses 100,000 microjoules
     assert measured.joules == [[pytest.approx(5e-3 / BATCH)]]
 
 
@@ -162,12 +168,12 @@ def test_energy_is_measured_in_a_limited_number_of_placements() -> None:
     package = Package()
     measured = Blocks(package.meter, BATCH, [1e-3], MOST_SECONDS)
     for _ in range(MOST_PLACEMENTS + 5):
-        measured.measure([Using(package, 1.0, 5.0)], INPUTS, random.Random(0))
+        measured.measure(placed(Using(package, 1.0, 5.0)), random.Random(0))
     assert len(measured.joules[0]) == MOST_PLACEMENTS
     assert measured.seconds > 0
     hurried = Blocks(package.meter, BATCH, [1e-3], most_seconds=0.0)
     for _ in range(MOST_PLACEMENTS):
-        hurried.measure([Using(package, 1.0, 5.0)], INPUTS, random.Random(0))
+        hurried.measure(placed(Using(package, 1.0, 5.0)), random.Random(0))
     assert len(hurried.joules[0]) == LEAST_PLACEMENTS
 
 
@@ -182,14 +188,14 @@ def test_a_block_that_was_interrupted_is_measured_again_three_times() -> None:
 
     package = Package()
     with threads(1):
-        Blocks(package.meter, BATCH, [10e-3], MOST_SECONDS).measure([Sleeper()], INPUTS, random.Random(0))
+        Blocks(package.meter, BATCH, [10e-3], MOST_SECONDS).measure(placed(Sleeper()), random.Random(0))
     assert package.milliseconds == 10 * (1 + RETRIES) * (1 + 2), "a call of 3 ms at least before each block of 20 ms"
 
 
 def test_without_a_counter_nothing_is_run_for_energy_and_the_reason_is_recorded() -> None:
     package = Package()
     measured = Blocks(NONE, BATCH, [1e-3], MOST_SECONDS)
-    measured.measure([Using(package, 1.0, 5.0)], INPUTS, random.Random(0))
+    measured.measure(placed(Using(package, 1.0, 5.0)), random.Random(0))
     assert (package.milliseconds, measured.seconds, measured.result(0)) == (0.0, 0.0, None)
     found = time_models(prepared(nn.Identity()), EXAMPLES, BATCH, Paired(placements=2, seconds=0.01), NONE)
     assert found.conditions.no_energy == "there is no counter"

@@ -15,7 +15,8 @@ from quantexp.config import Benchmark, Dynamic, Eager, Engine, Lab, Paired
 from quantexp.models.mlp import MLP
 from quantexp.quant.engine import supported_engines
 from quantexp.results import Latency
-from quantexp.runtimes import Prepared, prepare
+from quantexp.runtimes import prepare
+from quantexp.runtimes.prepared import Prepared
 from quantexp.system.environment import threads, usable_cores
 from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.data import Tensors

@@ -58,6 +58,10 @@ class QdqNetwork(nn.Module):
         """Yield the weights of the layers: int8 or float."""
         yield from held(self, self.layers, self.program.state_dict())
 
+    def weight_names(self) -> dict[str, str]:
+        """Return the name of the weight of each layer in this module."""
+        return {layer.name: f"program.{layer.weight}" for layer in self.layers}
+
     def layer_calls(self, batch: Batch) -> dict[str, list[Call]]:
         """Return the inputs and outputs of each layer when the network runs on `batch`."""
         run = _Run(self.program, self.layers)

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,7 +31,13 @@ SHOWN_UNKNOWN = 3  # operators
 SHOWN_SHARE = 0.005  # of the time; operators below it are omitted
 
 
-def inspect(quantized: Quantized, ran: tuple[Operator, ...], engine: Engine | None, account: Account) -> Evidence:
+def inspect(
+    quantized: Quantized,
+    ran: tuple[Operator, ...],
+    engine: Engine | None,
+    account: Account,
+    in_float: Mapping[str, str] | None = None,
+) -> Evidence:
     """Return the evidence: the layers of the network, and the operators that `ran`.
 
     Args:
@@ -39,6 +45,7 @@ def inspect(quantized: Quantized, ran: tuple[Operator, ...], engine: Engine | No
         ran: The operators that ran.
         engine: The engine that its int8 weights are packed for, None if it has none.
         account: The multiply-accumulates of the float network on the same batch.
+        in_float: Why the runtime runs layers with quantized weights in float, by name.
 
     Raises:
         CheckError: If more multiply-accumulates ran in a precision than the account has.
@@ -48,6 +55,7 @@ def inspect(quantized: Quantized, ran: tuple[Operator, ...], engine: Engine | No
     layers = tuple(_layers(quantized.model, engine))
     by_layer = promise is not None and promise.layers is not None
     left = tuple(_left_in_float(layers, promise)) if promise and by_layer else ()
+    left += tuple(LeftInFloat(name, reason) for name, reason in (in_float or {}).items())
     evidence = Evidence(layers, ran, left, account)
     if promise is not None:
         _check(promise, evidence)

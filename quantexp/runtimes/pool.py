@@ -1,0 +1,59 @@
+"""The threads that a runtime computes with, which are not those of torch: asked for, then proven."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from quantexp.system.errors import BenchmarkError
+
+OBSERVED_SECONDS = 0.02  # of calls, in which the CPU time of other threads is taken
+MOST_BESIDE = 0.1  # of the time of the calling thread, that other threads of this process may use beside one thread
+TASKS = Path("/proc/self/task")  # a folder for each thread of this process, on Linux
+T = TypeVar("T")
+
+
+def made_with(runtime: str, count: int, make: Callable[[], T], call: Callable[[T], object]) -> T:
+    """Make an executable network with `make`, and check that it computes with `count` threads.
+
+    With one thread no other thread may take CPU time while it runs. With several, so many more must exist afterwards:
+    whether each has work depends on the size of the batch.
+
+    Args:
+        runtime: Its name, for the error.
+        count: The threads that were asked for, the calling one included.
+        make: Makes the network with a pool of threads of its own.
+        call: Runs it once.
+
+    Raises:
+        BenchmarkError: If it computes with another number.
+    """
+    before = _alive()
+    network = make()
+    call(network)
+    added = _alive() - before
+    if count > 1 and TASKS.is_dir() and added != count - 1:
+        raise BenchmarkError(
+            f"runtime={runtime} must compute with {count} threads, it has {1 + added}; use benchmark.threads=1"
+        )
+    if count == 1 and (share := beside(lambda: call(network))) > MOST_BESIDE:
+        raise BenchmarkError(
+            f"runtime={runtime} must compute with 1 thread, others took {share:.0%} of its CPU time; use runtime=eager"
+        )
+    return network
+
+
+def beside(call: Callable[[], object]) -> float:
+    """Return the CPU time of the other threads of this process while `call` runs, as a share of that of this one."""
+    started, own, all_of_them = time.perf_counter(), time.thread_time(), time.process_time()
+    while time.perf_counter() - started < OBSERVED_SECONDS:
+        call()
+    spent = time.thread_time() - own
+    return max(0.0, time.process_time() - all_of_them - spent) / spent
+
+
+def _alive() -> int:
+    """Return how many threads this process has, as the system counts them; 0 where that is unknown."""
+    return len(list(TASKS.iterdir())) if TASKS.is_dir() else 0
