@@ -207,7 +207,7 @@ def _exported(experiment: Experiment, data: TaskData, baseline: Baseline) -> dic
         return {
             runtime.name: prepare(runtime, baseline.model, batch)
             for runtime in _further_runtimes(experiment)
-            if runtime.exports
+            if runtime.file
         }
 
 
@@ -233,7 +233,8 @@ def _recipes(experiment: Experiment, data: TaskData, contestants: Sequence[Conte
     if any(contestant.inspected and contestant.inspected.batch_size for contestant in contestants):
         sizes = {PREDICT_BATCH, *experiment.batch_size}
         recipe = replace(recipe, batch_sizes=tuple(sorted(sizes)))
-    return [replace(recipe, quant={"name": "none"}, precision="fp32"), recipe][: len(contestants)]
+    recipes = [replace(recipe, quant={"name": "none"}, precision="fp32"), recipe]
+    return [replace(own, exported=one.exported or b"") for own, one in zip(recipes, contestants, strict=False)]
 
 
 def _report(experiment: Experiment, data: TaskData, baseline: Baseline, made: _Made, measured: Measurements) -> Report:

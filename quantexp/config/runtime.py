@@ -18,7 +18,7 @@ class Runtime(Option):
 
     kernels: layers, or operators of a graph, that call integer kernels; qdq: a graph of float operators between
     pairs of quantize and dequantize, which a compiler turns into kernels. `precisions` are those that it executes, None
-    for all. `exports` tells whether it executes a file that the network is exported to.
+    for all. `file` is the name of the file that the network is exported to, empty if it executes the network as it is.
     """
 
     group: ClassVar[str] = "runtime"
@@ -26,7 +26,7 @@ class Runtime(Option):
     flows: ClassVar[tuple[Flow, ...] | None] = None  # whose networks it executes; None: those of all
     expands: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # methods and precisions whose weights it makes floats of
     precisions: ClassVar[tuple[str, ...] | None] = None
-    exports: ClassVar[bool] = False
+    file: ClassVar[str] = ""
 
     def combination_faults(self, quant: Quant, precision: str) -> Iterator[str]:
         """Yield why the runtime does not execute what the method leaves in this precision."""
@@ -83,7 +83,7 @@ class OnnxRuntime(Runtime):
     target: ClassVar[str] = "qdq"
     flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e,)
     precisions: ClassVar[tuple[str, ...] | None] = ("fp32", "int8")
-    exports: ClassVar[bool] = True
+    file: ClassVar[str] = "network.onnx"
 
 
 RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, OnnxRuntime)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load(run_or_path: str | Path, *, tracking_uri: str | None = None, trust: bool = False) -> StoredModel:
-    """Build a stored network again, ready to predict on the CPU.
+    """Build a stored network again, ready to predict on the CPU, in the runtime of its run if that executes a file.
 
     Args:
         run_or_path: The id of an MLflow run, also as runs:/RUN_ID, or a folder that holds `recipe.json`.
@@ -25,15 +25,17 @@ def load(run_or_path: str | Path, *, tracking_uri: str | None = None, trust: boo
     Raises:
         ModelError: If there is no such network, it is damaged, quantexp did not write it, or it needs `trust`.
         QuantizationError: If this machine lacks the engine of the network.
+        ConfigError: If the packages of its runtime are not installed.
+        BenchmarkError: If its runtime cannot execute it here, or computes something else.
         TrackingError: If the run cannot be read.
     """
     from quantexp.storage import stored as storage
 
     run_id = str(run_or_path).removeprefix("runs:/")
     if Path(run_or_path).exists() or len(Path(run_id).parts) > 1:
-        return storage.load(run_or_path, trust=trust)
+        return storage.load_executed(run_or_path, trust=trust)
     with model_folder(run_id, tracking_uri) as folder:
-        return storage.load(folder, trust=trust)
+        return storage.load_executed(folder, trust=trust)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from quantexp import models
-from quantexp.config import Experiment, Kind, Option, plain
+from quantexp.config import RUNTIMES, Experiment, Kind, Option, plain
 from quantexp.results import InputSpec
 from quantexp.state.checkpoint import RECIPE, SAFE_STATE, sha256
 from quantexp.system.environment import describe
@@ -27,6 +27,7 @@ from quantexp.system.errors import ModelError
 from quantexp.tasks.data import TaskData
 from quantexp.tasks.preparation import Preparation
 
+EXPORTED = {runtime.name: runtime.file for runtime in RUNTIMES if runtime.file}  # by runtime
 VOCABULARY, TORCH_STATE = "vocabulary.txt", "state.pt"
 TOKENIZER, CONFIGURATION = "tokenizer.json", "config.json"  # the names that Hugging Face gives them
 FILES = {
@@ -36,12 +37,14 @@ FILES = {
     CONFIGURATION: 2**20,
     SAFE_STATE: 2**33,
     TORCH_STATE: 2**33,
+    **dict.fromkeys(EXPORTED.values(), 2**33),
 }  # the largest size in bytes that is downloaded
 ROLES = {  # with the allowed file names
     "state": (SAFE_STATE, TORCH_STATE),
     "vocabulary": (VOCABULARY,),
     "tokenizer": (TOKENIZER,),
     "configuration": (CONFIGURATION,),
+    "exported": tuple(dict.fromkeys(EXPORTED.values())),
 }
 FORMAT = 4
 FIELDS = ("format", "options", "inputs", "output", "preprocessing", "runtime", "attributes", "versions", "files")
@@ -55,7 +58,8 @@ class Recipe:
 
     `task`, `model` and `quant` are the settings of an option, with its name. `task` may be empty: then the network
     cannot predict on raw inputs. `kind` is the kind of input that it takes. `tokenizer` and `configuration` are the
-    contents of files of Hugging Face, empty where there are none. `files` has the file names by role.
+    contents of files of Hugging Face, `exported` that of the file that the runtime executes; they are empty where there
+    are none. `files` has the file names by role.
     """
 
     task: dict[str, Any]
@@ -68,6 +72,7 @@ class Recipe:
     vocabulary: tuple[str, ...] = ()
     tokenizer: str = ""
     configuration: str = ""
+    exported: bytes = b""
     class_names: tuple[str, ...] = ()
     runtime: str = "eager"
     target: str = "kernels"
@@ -106,14 +111,15 @@ class Recipe:
 def write(folder: Path, recipe: Recipe, state: str) -> None:
     """Write the recipe of a network whose state is in the file `state` of `folder`. Raises OSError."""
     files = {"state": state}
-    texts = {
-        "vocabulary": (VOCABULARY, "\n".join(recipe.vocabulary)),
-        "tokenizer": (TOKENIZER, recipe.tokenizer),
-        "configuration": (CONFIGURATION, recipe.configuration),
+    contents = {
+        "vocabulary": (VOCABULARY, "\n".join(recipe.vocabulary).encode()),
+        "tokenizer": (TOKENIZER, recipe.tokenizer.encode()),
+        "configuration": (CONFIGURATION, recipe.configuration.encode()),
+        "exported": (EXPORTED.get(recipe.runtime, ""), recipe.exported),
     }
-    for role, (name, text) in texts.items():
-        if text:
-            (folder / name).write_bytes(text.encode())
+    for role, (name, content) in contents.items():
+        if name and content:
+            (folder / name).write_bytes(content)
             files[role] = name
     described = {
         "format": FORMAT,
@@ -163,6 +169,7 @@ def read(folder: Path) -> Recipe:
         vocabulary=_vocabulary(folder) if "vocabulary" in files else (),
         tokenizer=_text(folder, files, "tokenizer"),
         configuration=_text(folder, files, "configuration"),
+        exported=(folder / files["exported"]).read_bytes() if "exported" in files else b"",
         class_names=_class_names(described["output"]),
         runtime=str(runtime["name"]),
         target=str(runtime["target"]),

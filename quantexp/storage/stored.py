@@ -4,6 +4,7 @@
     vocabulary.txt      the words that the task counts or numbers, one per line; only if there are any
     tokenizer.json      the tokenizer of Hugging Face, if the task has one
     config.json         the configuration of Hugging Face, if the network is built from one
+    network.onnx        what the runtime executes, if that is a file
     state.safetensors   the state dict, if it consists of plain tensors or can be split into them
     state.pt            the state dict otherwise (quantized tensors), read with `weights_only=True`
 
@@ -24,12 +25,14 @@ import torch
 from torch import Tensor, nn
 
 from quantexp import models, tasks
-from quantexp.config import METHODS, MODELS, TASKS, CustomTask, Kind, Model, Option, Quant, Task
+from quantexp.config import METHODS, MODELS, RUNTIMES, TASKS, CustomTask, Kind, Model, Option, Quant, Task
 from quantexp.models.custom import is_ours
 from quantexp.quant.engine import use_engine
 from quantexp.quant.methods import skeleton
 from quantexp.quant.methods.work import Form
 from quantexp.results import InputSpec
+from quantexp.runtimes import prepare
+from quantexp.runtimes.prepared import Prepared
 from quantexp.state import attributes
 from quantexp.state.checkpoint import RECIPE, SAFE_STATE
 from quantexp.state.tensors import fill, flat_state
@@ -40,6 +43,7 @@ from quantexp.tasks.inputs import examples
 from quantexp.tasks.preparation import Preparation
 
 T = TypeVar("T", bound=Option)
+CHECKED = 8  # examples with which an exported file is compared
 
 
 class UnknownOptionError(ModelError):
@@ -80,6 +84,38 @@ def load(folder: str | Path, *, trust: bool = False) -> StoredModel:
     if not (Path(folder) / RECIPE).is_file():
         raise ModelError(f"a stored model is a folder that contains {RECIPE}, {folder} does not")
     return _read(Path(folder), trust)
+
+
+class Executed(nn.Module):
+    """A network that another runtime than PyTorch executes; called on tensors, it returns logits."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        super().__init__()
+        self.prepared = prepared
+
+    @torch.inference_mode()
+    def forward(self, *batch: Tensor) -> Tensor:
+        logits: Tensor = self.prepared.network(*batch)
+        return logits
+
+
+def load_executed(folder: str | Path, *, trust: bool = False) -> StoredModel:
+    """Rebuild the network in `folder` like `load`, and let the runtime that it was stored for execute it.
+
+    Its file is checked first: it must compute what the network does in PyTorch.
+
+    Raises:
+        ModelError, QuantizationError: As `load`.
+        ConfigError: If the packages of the runtime are missing.
+        BenchmarkError: If it cannot execute the network, or computes something else.
+    """
+    model, recipe = load(folder, trust=trust), read(Path(folder))
+    runtime = next((one for one in RUNTIMES if one.name == recipe.runtime), None)
+    if runtime is None or not recipe.exported:
+        return model
+    prepared = prepare(runtime(), model.network, examples(recipe.inputs, CHECKED), exported=recipe.exported)
+    model.network = Executed(prepared)
+    return model
 
 
 def inputs_of(folder: Path) -> tuple[InputSpec, ...]:

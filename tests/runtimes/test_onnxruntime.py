@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from importlib import util
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -12,6 +15,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+import quantexp
 from quantexp.config import (
     Amp,
     Compiled,
@@ -21,6 +25,7 @@ from quantexp.config import (
     FakeQuant,
     Flow,
     Lenet5,
+    Mlp,
     Mnist,
     NoQuant,
     OnnxRuntime,
@@ -38,9 +43,10 @@ from quantexp.results.metrics import metrics
 from quantexp.runtimes import onnxruntime as ours
 from quantexp.runtimes import prepare, require
 from quantexp.runtimes.onnxruntime import OnnxNetwork
+from quantexp.storage import stored
 from quantexp.system.environment import compiler, threads
-from quantexp.system.errors import BenchmarkError, ConfigError
-from quantexp.tasks.inputs import Batch
+from quantexp.system.errors import BenchmarkError, ConfigError, ModelError
+from quantexp.tasks.inputs import Batch, examples
 
 FEATURES, LAYERS = 32, [64, 64]
 POINTS = (torch.linspace(-1.0, 3.0, 8 * FEATURES).view(8, FEATURES),)
@@ -249,3 +255,38 @@ def test_two_threads_are_measured_in_a_child_that_reads_the_exported_file() -> N
     protocol = Paired(placements=2, seconds=0.05, threads=2, runtimes=["onnxruntime"])
     report = run(experiment(Static(), runtime=Eager(), benchmark=protocol)).report
     assert report.threads == 2 and [other.runtime for other in report.others] == ["onnxruntime"]
+
+
+def stored_run(folder: Path) -> tuple[Path, nn.Module, Batch]:
+    """A run's network in a folder, as it is recorded, the network itself, and a batch for it."""
+    result = run(experiment(Static(), model=Mlp(hidden=[16])))
+    stored.save(folder, result.model, result.recipe)
+    return folder, result.model, examples(result.recipe.inputs, 3)
+
+
+def test_a_changed_file_is_refused_and_one_that_computes_something_else_too(tmp_path: Path) -> None:
+    folder, _, _ = stored_run(tmp_path / "model")
+    content = (folder / "network.onnx").read_bytes()
+
+    def double(graph: Any) -> None:
+        first = next(one for one in graph.initializer if one.name == "network.program._frozen_param0")
+        first.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(first), first.name))
+
+    (folder / "network.onnx").write_bytes(edited(content, double))
+    with pytest.raises(ModelError, match=r"network\.onnx is not the file that was stored"):
+        quantexp.load(folder)
+    recipe = json.loads((folder / "recipe.json").read_text())
+    recipe["files"]["exported"]["sha256"] = hashlib.sha256((folder / "network.onnx").read_bytes()).hexdigest()
+    (folder / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(BenchmarkError, match="outputs of ONNX Runtime must equal those of eager execution"):
+        quantexp.load(folder)
+
+
+def test_without_the_packages_loading_says_which_extra_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _, _ = stored_run(tmp_path / "model")
+    there = util.find_spec
+    monkeypatch.setattr("quantexp.system.extras.find_spec", lambda name: None if name == "onnx" else there(name))
+    with pytest.raises(ConfigError, match="needs the extra onnxruntime, of which onnx is not installed"):
+        quantexp.load(folder)
