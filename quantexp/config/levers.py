@@ -12,6 +12,7 @@ class Flow(StrEnum):
     eager = "eager"
     pt2e = "pt2e"
     torchao = "torchao"
+    onnxruntime = "onnxruntime"
 
     @property
     def implementation(self) -> str:
@@ -19,6 +20,7 @@ class Flow(StrEnum):
         return f"quantexp.quant.flows.{self.value}"
 
 
+OF_RUNTIMES = (Flow.onnxruntime,)  # the quantizers of runtimes, whose networks only these execute
 OVER_TORCH_AO = (Flow.fx, Flow.eager)  # whose end torch has announced
 
 

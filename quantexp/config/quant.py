@@ -147,6 +147,7 @@ class Dynamic(ByLayer):
         Flow.fx: ("int8", "fp16"),
         Flow.pt2e: ("int8",),
         Flow.torchao: ("int8",),
+        Flow.onnxruntime: ("int8",),
     }
     levers: ClassVar[dict[str, tuple[Flow, ...]]] = dict.fromkeys(("engine", "weights", "embeddings"), OVER_TORCH_AO)
     of_int8: ClassVar[tuple[str, ...]] = ("weights", "embeddings")
@@ -197,9 +198,12 @@ class Static(ByLayer):
     implementation: ClassVar[str] = "quantexp.quant.methods.static"
     calibrates: ClassVar[bool] = True
     precisions: ClassVar[tuple[str, ...]] = ("int8",)
-    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.fx: ("int8",), Flow.eager: ("int8",), Flow.pt2e: ("int8",)}
+    flows: ClassVar[dict[Flow, tuple[str, ...]]] = dict.fromkeys(
+        (Flow.fx, Flow.eager, Flow.pt2e, Flow.onnxruntime), ("int8",)
+    )
     levers: ClassVar[dict[str, tuple[Flow, ...]]] = {
-        **dict.fromkeys(("engine", "weights", "activations"), OVER_TORCH_AO),
+        "engine": OVER_TORCH_AO,
+        **dict.fromkeys(("weights", "activations"), (*OVER_TORCH_AO, Flow.onnxruntime)),
         "dynamic": (Flow.fx,),
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantexp.config.levers import Flow
+from quantexp.config.levers import OF_RUNTIMES, Flow
 from quantexp.config.option import Option
 from quantexp.config.quant import ByLayer, Quant
 from quantexp.system.errors import Mismatch
@@ -35,6 +35,9 @@ class Runtime(Option):
             if not set(candidates) & set(self.flows):
                 possible = [flow.value for flow in quant.flows if flow in self.flows]
                 repair = f"use quant.flow={' or '.join(possible)}" if possible else "use runtime=eager"
+                if quant.flow in OF_RUNTIMES:
+                    executing = [runtime.name for runtime in RUNTIMES if quant.flow in (runtime.flows or ())]
+                    repair += f", or runtime={' or '.join(executing)}"
                 given = f"quant.flow={quant.flow}" if quant.flow else f"quant={quant.name} with these settings"
                 yield Mismatch(f"runtime={self.name} does not execute networks of {given}", f"; {repair}")
         if not quant.timed and not isinstance(self, Eager):
@@ -61,6 +64,7 @@ class Eager(Runtime):
 
     name: ClassVar[str] = "eager"
     implementation: ClassVar[str] = "quantexp.runtimes.eager"
+    flows: ClassVar[tuple[Flow, ...] | None] = tuple(flow for flow in Flow if flow not in OF_RUNTIMES)
 
 
 @dataclass
@@ -81,7 +85,7 @@ class OnnxRuntime(Runtime):
     name: ClassVar[str] = "onnxruntime"
     implementation: ClassVar[str] = "quantexp.runtimes.onnxruntime"
     target: ClassVar[str] = "qdq"
-    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e,)
+    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.onnxruntime)
     precisions: ClassVar[tuple[str, ...] | None] = ("fp32", "int8")
     file: ClassVar[str] = "network.onnx"
 

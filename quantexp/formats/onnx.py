@@ -5,6 +5,7 @@ A model is data: reading it executes nothing.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
@@ -21,6 +22,7 @@ from quantexp.tasks.inputs import Batch
 OPSET = 21
 OUTPUT = "logits"
 NETWORK = "network"  # the attribute that holds the network, and so the first part of the names of its weights
+SCOPES = "pkg.torch.onnx.name_scopes"  # the field of a node with the modules that it is in
 LONGEST_REASON = 300  # characters
 NOISY = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.fx")  # of use only to their developers
 WEIGHTED = ("Gemm", "Conv", "ConvTranspose")  # the operators with a bias: inputs, weights, bias
@@ -55,32 +57,47 @@ def exported(network: nn.Module, batch: Batch, rule: str, repair: str) -> bytes:
     Raises:
         BenchmarkError: If torch cannot export the network.
     """
-    dynamic = ({0: torch.export.Dim.DYNAMIC},) * len(batch)
     try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                _Network(network).eval(),
-                tuple(batch),
-                dynamo=True,
-                dynamic_shapes=(dynamic,),
-                opset_version=OPSET,
-                input_names=list(input_names(len(batch))),
-                output_names=[OUTPUT],
-                verbose=False,
-            )
-        if program is None:
-            raise TypeError("torch.onnx.export returned nothing")
-        model = program.model_proto
+        model = exported_model(network, batch)
         _quantize_biases(model)
-        _strip(model)
+        strip(model)
         written: bytes = model.SerializeToString()
     except MemoryError:
         raise
     except Exception as error:  # the exporter can raise anything
         raise BenchmarkError(
-            f"{rule} needs a network that torch.onnx can export ({_reason(error)}); {repair}"
+            f"{rule} needs a network that torch.onnx can export ({reason(error)}); {repair}"
         ) from error
     return written
+
+
+def exported_model(network: nn.Module, batch: Batch) -> Any:
+    """Return `network` as the exporter gives it, a ModelProto; it can raise anything."""
+    dynamic = ({0: torch.export.Dim.DYNAMIC},) * len(batch)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            _Network(network).eval(),
+            tuple(batch),
+            dynamo=True,
+            dynamic_shapes=(dynamic,),
+            opset_version=OPSET,
+            input_names=list(input_names(len(batch))),
+            output_names=[OUTPUT],
+            verbose=False,
+        )
+    if program is None:
+        raise TypeError("torch.onnx.export returned nothing")
+    return program.model_proto
+
+
+def modules_of(model: Any) -> dict[str, str]:
+    """Return the module of the network that each node comes from, by the name of the node, before `strip`."""
+    found = {}
+    for node in model.graph.node:
+        for scopes in (one.value for one in node.metadata_props if one.key == SCOPES):
+            path = ast.literal_eval(scopes)[-2:-1]
+            found[node.name] = "".join(path).removeprefix(NETWORK).removeprefix(".")
+    return found
 
 
 @contextlib.contextmanager
@@ -99,7 +116,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return the innermost message: the exporter wraps it several times, with advice to developers."""
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__
@@ -141,7 +158,7 @@ def _quantize_biases(model: Any) -> None:
     model.graph.node.extend(copied)
 
 
-def _strip(model: Any) -> None:
+def strip(model: Any) -> None:
     """Remove what the exporter writes for its developers, in place: it is much, and has paths of this machine."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):

@@ -111,7 +111,9 @@ def prepare(
     import onnxruntime  # noqa: F401 - it starts a thread of its own, which does not count
 
     started, count = time.perf_counter(), torch.get_num_threads()
-    model = exported or onnx.exported(network, batch, f"runtime={runtime.name}", REPAIR)
+    model = (
+        exported or getattr(network, "onnx", None) or onnx.exported(network, batch, f"runtime={runtime.name}", REPAIR)
+    )
     names = onnx.input_names(len(batch))
     try:
         session = made_with(
@@ -141,7 +143,8 @@ def _checked(made: OnnxNetwork, network: nn.Module, batch: Batch) -> OnnxNetwork
         expected = network(*batch)
     events, graph = _profiled(made.exported, made.threads, made.given(batch)[0], 1)
     ran = evidence.ran(events, graph)
-    counted = evidence.operators(ran, size(batch), sum(watch.macs.values()))
+    macs = sum(watch.macs.values()) or size(batch) * int(getattr(network, "macs", 0))
+    counted = evidence.operators(ran, size(batch), macs)
     held = [NAMES.get(layer.dtype, "") for layer in held_weights(network)]
     precisions = {*held, *(node.precision for node in ran)}
     difference = largest_difference("ONNX Runtime", expected, made.network(*batch), precisions, REPAIR)

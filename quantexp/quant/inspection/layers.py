@@ -66,8 +66,9 @@ def held_weights(model: nn.Module, *, packed: bool = False) -> Iterator[HeldWeig
     packed several times has several.
     """
     network = model.model if isinstance(model, Wrapper) else model
-    if own := getattr(network, "held_weights", None):  # a graph lists its layers itself, and has no packed weights
-        yield from () if packed else own()
+    if own := getattr(network, "held_weights", None):  # a graph lists its layers itself
+        if not packed or getattr(network, "packs_weights", False):
+            yield from own()
         return
     found: dict[str, HeldWeights] = {}
     for name, module in _modules("", network, set()):
