@@ -58,17 +58,17 @@ class Ratio:
 
 def over_float(variant: Variant, size: int) -> Ratio | None:
     """Return the speedup of a variant over the float network, None if it was not measured."""
-    return _over_seeds(variant.speedups(size))
+    return over_seeds_of(variant.speedups(size))
 
 
 def over_runtime(variant: Variant, runtime: str, size: int) -> Ratio | None:
     """Return the speedup over the float network in a further runtime, None if it was not measured."""
-    return _over_seeds(variant.speedups_over(runtime, size))
+    return over_seeds_of(variant.speedups_over(runtime, size))
 
 
 def energy_over_float(variant: Variant, size: int) -> Ratio | None:
     """Return the energy of the float network over that of a variant, None if it was not measured."""
-    return _over_seeds(variant.energy_ratios(size))
+    return over_seeds_of(variant.energy_ratios(size))
 
 
 def over_seeds(variant: Variant, other: Variant, size: int) -> Ratio | None:
@@ -91,7 +91,7 @@ def between(variant: Variant, other: Variant, size: int) -> Ratio | None:
     return Ratio(first.centre - second.centre, reach, max(first.margin, second.margin))
 
 
-def _over_seeds(speedups: Mapping[int, Speedup | EnergyRatio]) -> Ratio | None:
+def over_seeds_of(speedups: Mapping[int, Speedup | EnergyRatio]) -> Ratio | None:
     """Return a ratio over the seeds; with one seed it has the interval of that run."""
     if not speedups:
         return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from quantexp.analysis import quality
+from quantexp.analysis import quality, runtimes
 from quantexp.analysis.names import setup_names
 from quantexp.analysis.quality import change_from_float
 from quantexp.analysis.ratios import Ratio, between, over_float
@@ -55,7 +55,7 @@ def recommend(sweep: SweepResult) -> str:
             paragraphs.append(" ".join([f"{task}{f' ({where})' * bool(where)}:", *sentences]))
             described.add(place)
     nothing = ONLY_FLOAT if sweep.entries else NONE_FINISHED if sweep.left else NO_MODEL
-    return "\n\n".join(paragraphs or [nothing])
+    return "\n\n".join([*runtimes.sentences(sweep), *paragraphs] or [nothing])
 
 
 # Many networks

@@ -148,6 +148,17 @@ class Variant:
             if speedup.batch_size == size
         }
 
+    def eager_speedups(self, size: int) -> dict[int, Speedup]:
+        """Return the speedup of eager execution over the runtime, both of the float network, per seed."""
+        return {
+            report.seed: speedup
+            for report in self._reports()
+            for other in report.others
+            if other.runtime == RUNTIME
+            for speedup in other.speedups
+            if speedup.batch_size == size
+        }
+
     def log_speedups(self, size: int) -> dict[int, float]:
         """Return the logarithm of the speedup per seed, 0 for the float network."""
         if self.is_float:

@@ -11,6 +11,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +29,18 @@ NOISY = ("torch.onnx", "onnxscript", "onnx_ir", "torch.export", "torch.fx")  # o
 WEIGHTED = ("Gemm", "Conv", "ConvTranspose")  # the operators with a bias: inputs, weights, bias
 
 
-class _Network(nn.Module):
+LINES = """\
+import numpy as np
+import onnxruntime
+
+inputs = dict(np.load("example_input.npz"))
+session = onnxruntime.InferenceSession("network.onnx")
+(logits,) = session.run(None, inputs)
+print(np.abs(logits - np.load("example_output.npy")).max())
+"""
+
+
+class Network(nn.Module):
     """A network whose output is one tensor, under a name of our own."""
 
     def __init__(self, network: Callable[..., Any]) -> None:
@@ -71,12 +83,23 @@ def exported(network: nn.Module, batch: Batch, rule: str, repair: str) -> bytes:
     return written
 
 
+def write(network: nn.Module, model: bytes, batch: Batch, folder: Path) -> None:
+    """Write `network.onnx`: the model that a runtime executed, or the network exported now. Raises BenchmarkError."""
+    (folder / "network.onnx").write_bytes(model or model_of(network, batch))
+
+
+def model_of(network: nn.Module, batch: Batch) -> bytes:
+    """Return the ONNX model of a network, which may be one already. Raises BenchmarkError."""
+    own: bytes = getattr(network, "onnx", b"")
+    return own or exported(network, batch, "ONNX", "use another format")
+
+
 def exported_model(network: nn.Module, batch: Batch) -> Any:
     """Return `network` as the exporter gives it, a ModelProto; it can raise anything."""
     dynamic = ({0: torch.export.Dim.DYNAMIC},) * len(batch)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            _Network(network).eval(),
+            Network(network).eval(),
             tuple(batch),
             dynamo=True,
             dynamic_shapes=(dynamic,),
@@ -156,6 +179,10 @@ def _quantize_biases(model: Any) -> None:
     copied = [_copy(node) for node in nodes]
     del model.graph.node[:]
     model.graph.node.extend(copied)
+    used = {name for node in copied for name in node.input}
+    kept = [_copy(tensor) for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
 
 
 def strip(model: Any) -> None:
@@ -166,9 +193,9 @@ def strip(model: Any) -> None:
         part.doc_string = ""
 
 
-def _copy(node: Any) -> Any:
-    copy = type(node)()
-    copy.CopyFrom(node)
+def _copy(message: Any) -> Any:
+    copy = type(message)()
+    copy.CopyFrom(message)
     return copy
 
 

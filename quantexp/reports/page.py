@@ -21,6 +21,7 @@ from quantexp.reports.html import (
     write_files,
 )
 from quantexp.reports.networks import network_tables, unsupported_table
+from quantexp.reports.runtimes_table import runtimes_table, verdicts_table
 from quantexp.reports.sweep_csv import full_csv, sweep_csv
 from quantexp.reports.sweep_plots import Picture, drawn
 from quantexp.reports.sweep_table import full_table, seeds_table, summary_table
@@ -120,6 +121,10 @@ def _faults(sweep: SweepResult) -> tuple[tuple[str, list[tuple[str, str]]], ...]
 
 
 def _of_networks(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
+    if verdicts := verdicts_table(sweep):
+        yield "Fastest runtimes", verdicts
+    if runtimes := runtimes_table(sweep):
+        yield "Runtimes", runtimes
     yield from network_tables(sweep)
     if flows := flows_table(sweep):
         yield "Flows without torch.ao", flows

@@ -1,0 +1,80 @@
+"""The tables of a sweep over runtimes: what is fastest in each cell, and every network in every runtime."""
+
+from __future__ import annotations
+
+from quantexp.analysis.names import setup_names
+from quantexp.analysis.quality import quality_percent
+from quantexp.analysis.runtimes import EAGER, FLOAT, Cell, Executed, cells
+from quantexp.analysis.settings import settings_text
+from quantexp.analysis.values import size_mb
+from quantexp.reports.cells import ratio_text
+from quantexp.reports.table import Table
+from quantexp.results.sweep import SweepResult
+from quantexp.results.text import size_text
+
+MEANING = (
+    "Speedups are over the float network in eager execution, timed in turns with each network in one process. Networks "
+    "of different runs are compared through it. [ ]: 95 % interval. *: something disturbed the measurement."
+)
+
+
+def verdicts_table(sweep: SweepResult) -> Table | None:
+    """Return a row per task, setup and batch size with what is fastest; None if there is only one runtime."""
+    found = cells(sweep)
+    names = setup_names(list(dict.fromkeys(cell.setup for cell in found)))
+    rows = [(*_place(cell, names[cell.setup]), str(cell.size), cell.fastest.name, *_over(cell)) for cell in found]
+    columns = ("Task", "Setup", "Batch", "Fastest", "vs eager float", "vs torch.ao int8", "vs fastest float")
+    return Table(columns, tuple(rows), (MEANING,)).compact() if rows else None
+
+
+def runtimes_table(sweep: SweepResult) -> Table | None:
+    """Return a row per network in a runtime with its speedups in each cell; None if there is only one runtime."""
+    found = cells(sweep)
+    names = setup_names(list(dict.fromkeys(cell.setup for cell in found)))
+    headings = list(dict.fromkeys(_heading(cell, names[cell.setup]) for cell in found))
+    rows: dict[tuple[str, str, str], dict[str, Executed]] = {}
+    for cell in found:
+        for one in cell.ranked:
+            key = (
+                ", ".join(part for part in (cell.task, settings_text(cell.settings)) if part),
+                one.runtime,
+                one.method,
+            )
+            rows.setdefault(key, {})[_heading(cell, names[cell.setup])] = one
+    lines = [
+        (*key, *_facts(next(iter(cells_.values()))), *(_ratio(cells_.get(heading)) for heading in headings))
+        for key, cells_ in sorted(rows.items(), key=lambda row: (row[0][0], row[0][2] != FLOAT))
+    ]
+    columns = ("Task", "Runtime", "Network", "Size (MB)", "Accuracy (%)", *headings)
+    return Table(columns, tuple(lines), (MEANING,)).compact() if lines else None
+
+
+def _place(cell: Cell, setup: str) -> tuple[str, str]:
+    return ", ".join(part for part in (cell.task, settings_text(cell.settings)) if part), setup
+
+
+def _heading(cell: Cell, setup: str) -> str:
+    return f"Speedup B{cell.size}{f', {setup}' if setup else ''}"
+
+
+def _over(cell: Cell) -> list[str]:
+    others = [cell.over(other) if other else None for other in (cell.torch_ao, cell.best_float)]
+    unstable = cell.fastest.unstable
+    return [
+        ratio_text(cell.fastest.ratio, unstable=unstable),
+        *(ratio_text(ratio, unstable=unstable) for ratio in others),
+    ]
+
+
+def _facts(one: Executed) -> tuple[str, str]:
+    """Return size and accuracy, of quantized networks: the float network has a row for each runtime."""
+    if one.method == FLOAT:
+        return "", ""
+    quality = quality_percent([one.variant])
+    return size_text(size_mb(one.variant).mean), f"{quality.mean:.2f}" if quality else ""
+
+
+def _ratio(one: Executed | None) -> str:
+    if one and (one.method, one.runtime) == (FLOAT, EAGER):
+        return "1"
+    return ratio_text(one.ratio, unstable=one.unstable) if one else ""
