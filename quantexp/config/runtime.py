@@ -86,4 +86,16 @@ class OnnxRuntime(Runtime):
     exports: ClassVar[bool] = True
 
 
-RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, OnnxRuntime)
+@dataclass
+class OpenVino(Runtime):
+    """OpenVINO on the CPU in float32, from a network exported to ONNX; needs openvino, onnx and onnxscript."""
+
+    name: ClassVar[str] = "openvino"
+    implementation: ClassVar[str] = "quantexp.runtimes.openvino"
+    target: ClassVar[str] = "qdq"
+    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e,)
+    precisions: ClassVar[tuple[str, ...] | None] = ("fp32", "int8")
+    exports: ClassVar[bool] = True
+
+
+RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, OnnxRuntime, OpenVino)
