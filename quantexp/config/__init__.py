@@ -4,7 +4,7 @@ from quantexp.config.benchmark import Benchmark, Lab, Paired
 from quantexp.config.experiment import GROUPS, OPTIONS, Experiment, affects, checked, no_pair
 from quantexp.config.folders import TASKS, Arrays, Audio, Images, OwnFiles, Text
 from quantexp.config.inputs import Kind, Taken
-from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
+from quantexp.config.levers import OF_ONE_RUNTIME, OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.model import (
     MODELS,
     Bert,
@@ -56,6 +56,7 @@ __all__ = [
     "METHODS",
     "MODELS",
     "NOTHING",
+    "OF_ONE_RUNTIME",
     "OPTIONS",
     "OVER_TORCH_AO",
     "RESULT",

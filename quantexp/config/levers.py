@@ -12,6 +12,7 @@ class Flow(StrEnum):
     eager = "eager"
     pt2e = "pt2e"
     torchao = "torchao"
+    nncf = "nncf"
 
     @property
     def implementation(self) -> str:
@@ -19,6 +20,7 @@ class Flow(StrEnum):
         return f"quantexp.quant.flows.{self.value}"
 
 
+OF_ONE_RUNTIME = (Flow.nncf,)  # whose networks only one runtime executes, so that they are used only where asked for
 OVER_TORCH_AO = (Flow.fx, Flow.eager)  # whose end torch has announced
 
 

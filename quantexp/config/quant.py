@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
+from quantexp.config.levers import OF_ONE_RUNTIME, OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.option import RESULT, WEIGHTS, Affects, Option, option
 from quantexp.config.task import CalibrationSplit
 from quantexp.system.errors import Mismatch
@@ -90,7 +90,9 @@ class ByLayer(Quant):
         return tuple(
             flow
             for flow, precisions in self.flows.items()
-            if precision in (None, *precisions) and all(flow in flows for flows in needed)
+            if flow not in OF_ONE_RUNTIME
+            and precision in (None, *precisions)
+            and all(flow in flows for flows in needed)
         )
 
     def faults_of(self, precision: str) -> Iterator[str]:
@@ -197,8 +199,9 @@ class Static(ByLayer):
     implementation: ClassVar[str] = "quantexp.quant.methods.static"
     calibrates: ClassVar[bool] = True
     precisions: ClassVar[tuple[str, ...]] = ("int8",)
-    flows: ClassVar[dict[Flow, tuple[str, ...]]] = {Flow.fx: ("int8",), Flow.eager: ("int8",), Flow.pt2e: ("int8",)}
+    flows: ClassVar[dict[Flow, tuple[str, ...]]] = dict.fromkeys((Flow.fx, Flow.eager, Flow.pt2e, Flow.nncf), ("int8",))
     levers: ClassVar[dict[str, tuple[Flow, ...]]] = {
+        **dict.fromkeys(("observer", "percentile"), (Flow.fx, Flow.eager, Flow.pt2e)),
         **dict.fromkeys(("engine", "weights", "activations"), OVER_TORCH_AO),
         "dynamic": (Flow.fx,),
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantexp.config.levers import Flow
+from quantexp.config.levers import OF_ONE_RUNTIME, Flow
 from quantexp.config.option import Option
 from quantexp.config.quant import ByLayer, Quant
 from quantexp.system.errors import Mismatch
@@ -34,7 +34,10 @@ class Runtime(Option):
             candidates = quant.candidates(precision)
             if not set(candidates) & set(self.flows):
                 possible = [flow.value for flow in quant.flows if flow in self.flows]
-                repair = f"use quant.flow={' or '.join(possible)}" if possible else "use runtime=eager"
+                others = [runtime.name for runtime in RUNTIMES if set(candidates) & set(runtime.flows or Flow)]
+                repair = f"use quant.flow={' or '.join(possible)}" if possible else f"use runtime={' or '.join(others)}"
+                if possible and Eager.name not in others:
+                    repair = f"{repair}, or runtime={' or '.join(others)}"
                 given = f"quant.flow={quant.flow}" if quant.flow else f"quant={quant.name} with these settings"
                 yield Mismatch(f"runtime={self.name} does not execute networks of {given}", f"; {repair}")
         if not quant.timed and not isinstance(self, Eager):
@@ -61,6 +64,7 @@ class Eager(Runtime):
 
     name: ClassVar[str] = "eager"
     implementation: ClassVar[str] = "quantexp.runtimes.eager"
+    flows: ClassVar[tuple[Flow, ...] | None] = tuple(flow for flow in Flow if flow not in OF_ONE_RUNTIME)
 
 
 @dataclass
@@ -93,7 +97,7 @@ class OpenVino(Runtime):
     name: ClassVar[str] = "openvino"
     implementation: ClassVar[str] = "quantexp.runtimes.openvino"
     target: ClassVar[str] = "qdq"
-    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e,)
+    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.nncf)
     precisions: ClassVar[tuple[str, ...] | None] = ("fp32", "int8")
     exports: ClassVar[bool] = True
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from quantexp.config import Engine, OpenVino
 from quantexp.formats import onnx
 from quantexp.formats import openvino as files
+from quantexp.quant.flows.ir import IrNetwork
 from quantexp.quant.inspection.layers import held_weights
 from quantexp.quant.inspection.watch import NAMES, Watch
 from quantexp.results import Operator, Profile
@@ -43,7 +44,7 @@ class OpenVinoNetwork(Prepared):
     """A network that OpenVINO compiled for one batch size.
 
     Attributes:
-        exported: The ONNX model, which is one for batches of any size.
+        exported: The ONNX model, or OpenVINO's own files, for batches of any size.
         shapes: Those of the inputs.
         batch_size: The batch size in them.
         request: Executes the network, with `threads` threads.
@@ -117,7 +118,7 @@ def prepare(
     """
     require(runtime)
     started, count = time.perf_counter(), torch.get_num_threads()
-    model = exported or onnx.exported(network, _several(batch), f"runtime={runtime.name}", REPAIR)
+    model = exported or _exported(runtime, network, batch)
     shapes = tuple(tuple(tensor.shape) for tensor in batch)
     try:
         read, compiled = _compiled(model, shapes, count)
@@ -136,7 +137,7 @@ def prepare(
         reason = " ".join(f"{type(error).__name__}: {error}".split())[: onnx.LONGEST_REASON]
         raise BenchmarkError(f"runtime={runtime.name} cannot execute this network ({reason}); {REPAIR}") from error
     if exported is None:
-        log.info("export    to ONNX, %.2f MB: %.1f s", len(model) / 1e6, made.seconds)
+        log.info("export    for OpenVINO, %.2f MB: %.1f s", len(model) / 1e6, made.seconds)
     given = made.given(batch)
     shares_with(runtime.name, count, lambda: made.call(*given), _probe(count))
     return _checked(made, evidence.ran(compiled.get_runtime_model(), read), network, batch)
@@ -157,6 +158,13 @@ def _checked(made: OpenVinoNetwork, ran: list[Ran], network: nn.Module, batch: B
         counted=operators(ran, size(batch), sum(watch.macs.values())),
         in_float=in_float(network, ran, "OpenVINO"),
     )
+
+
+def _exported(runtime: OpenVino, network: nn.Module, batch: Batch) -> bytes:
+    """Return the network as an ONNX model, or as OpenVINO's own files if it consists of them."""
+    if isinstance(network, IrNetwork):
+        return network.files
+    return onnx.exported(network, _several(batch), f"runtime={runtime.name}", REPAIR)
 
 
 def _several(batch: Batch) -> Batch:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from quantexp.formats.onnx import NETWORK
+from quantexp.formats.openvino import constant
 from quantexp.results import Profile, TimeShare
 from quantexp.runtimes.ran import Ran
 
 NAMES = {"f32": "fp32", "f64": "fp64", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 UNKNOWN = "unknown"  # the precision of a kernel that does not tell it
-PASSED_ON = ("Convert", "Subtract", "Multiply", "Reshape", "Transpose", "Unsqueeze", "Squeeze")  # from weight to layer
 CHANGED = "/Dequantization"  # what the plugin appends to the name of a layer whose scale it moved
 EXECUTED = "EXECUTED"  # the status of a node in the profile
 SHOWN_SHARE = 0.005  # of the time; operators below it are omitted
@@ -117,11 +117,9 @@ def _products(read: Any) -> Iterator[tuple[str, tuple[int, tuple[str, ...]]]]:
 
 def _source(value: Any) -> str | None:
     """Return the constant of the exported network that a value is computed from, None if there is no such one."""
-    node = value.get_source_output().get_node()
-    while node.get_type_name() in PASSED_ON:
-        node = node.input(0).get_source_output().get_node()
-    name: str = node.get_friendly_name()
-    return _own(name) if node.get_type_name() == "Constant" and name.startswith(f"{NETWORK}.") else None
+    node = constant(value)
+    name: str = "" if node is None else node.get_friendly_name()
+    return _own(name) if name.startswith(f"{NETWORK}.") else None
 
 
 def _own(name: str) -> str:
