@@ -32,7 +32,7 @@ class Runtime(Option):
         """Yield why the runtime does not execute what the method leaves in this precision."""
         if isinstance(quant, ByLayer) and self.flows is not None:
             candidates = quant.candidates(precision)
-            if not set(candidates) & set(self.flows):
+            if candidates and not set(candidates) & set(self.flows):  # without one, the precision is a fault already
                 possible = [flow.value for flow in quant.flows if flow in self.flows]
                 others = [runtime.name for runtime in RUNTIMES if set(candidates) & set(runtime.flows or Flow)]
                 repair = f"use quant.flow={' or '.join(possible)}" if possible else f"use runtime={' or '.join(others)}"
