@@ -121,4 +121,5 @@ def test_a_run_quantizes_stores_and_measures_it() -> None:
     ).report
     assert report.flow == "nncf" and report.quantized is not None
     assert report.quantized.evidence.mac_share("int8") == 1.0
+    assert report.quantized.size.parameters == report.baseline.size.parameters
     assert report.quantized.size.state_bytes < report.baseline.size.state_bytes / 2

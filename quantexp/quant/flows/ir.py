@@ -35,12 +35,14 @@ class IrNetwork(nn.Module):
     Args:
         files: The archive of the graph and the weights; the constants have the names of the weights they come from.
         weights: Those of the float network, by name.
+        parameters: The number of its parameters, which is also that of this network.
     """
 
     files_of_openvino: Tensor
 
-    def __init__(self, files: bytes, weights: Mapping[str, Weight]) -> None:
+    def __init__(self, files: bytes, weights: Mapping[str, Weight], parameters: int) -> None:
         super().__init__()
+        self.parameters_in_files = parameters
         self.weights = dict(weights)
         self.register_buffer(FILES, torch.frombuffer(bytearray(files), dtype=torch.uint8))
         self._requests: dict[int, Any] = {}

@@ -33,6 +33,7 @@ class Exported:
     """
 
     model: Any
+    parameters: int
     weights: dict[str, Weight]
     kept: list[str]
     reduces: bool
@@ -53,7 +54,8 @@ def prepare_static(option: Static, model: nn.Module, example: Batch) -> Exported
         if layers[name] in kinds and parameter.dim() > 1
     }
     kept = [node for node, name in names_of_weights(read).items() if layers.get(name) in floats]
-    return Exported(read, weights, kept, reduces_range(Engine.onednn, option.reduce_range))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Exported(read, parameters, weights, kept, reduces_range(Engine.onednn, option.reduce_range))
 
 
 def calibrate(prepared: Exported, batches: Iterable[Batch]) -> None:
@@ -80,7 +82,7 @@ def convert(prepared: Exported, target: str) -> nn.Module:
                 advanced_parameters=AdvancedQuantizationParameters(overflow_fix=overflow),
             )
     named(quantized, names)
-    return IrNetwork(openvino.written(quantized), prepared.weights)
+    return IrNetwork(openvino.written(quantized), prepared.weights, prepared.parameters)
 
 
 @contextlib.contextmanager
