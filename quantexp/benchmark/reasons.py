@@ -40,6 +40,8 @@ MULTIPLIERS = (
     "lstm",
     "gru",
     "_scaled_dot_product_flash_attention_for_cpu",
+    *("FullyConnected", "FullyConnectedQuantized", "FullyConnectedQuantizedLegacy", "FullyConnectedCompressed"),
+    *("MatMul", "Convolution", "Deconvolution", "RNNSeq", "RNNCell"),  # of OpenVINO
 )
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 POOLS = ("max_pool2d", "quantized_max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")

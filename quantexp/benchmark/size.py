@@ -56,7 +56,9 @@ def weight_bytes(model: nn.Module) -> dict[str, int]:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Return the number of parameters, including those that are packed inside quantized layers."""
+    """Return the number of parameters, including those that are packed inside quantized layers, or in files."""
+    if isinstance(in_files := getattr(model, "parameters_in_files", None), int):
+        return in_files
     packed = sum(
         tensor.numel() for layer in held_weights(model, packed=True) for tensor in (*layer.weights, *layer.biases)
     )

@@ -4,7 +4,7 @@ from quantexp.config.benchmark import Benchmark, Lab, Paired
 from quantexp.config.experiment import GROUPS, OPTIONS, Experiment, affects, checked, no_pair
 from quantexp.config.folders import TASKS, Arrays, Audio, Images, OwnFiles, Text
 from quantexp.config.inputs import Kind, Taken
-from quantexp.config.levers import OF_RUNTIMES, OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
+from quantexp.config.levers import OF_ONE_RUNTIME, OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.model import (
     MODELS,
     Bert,
@@ -34,7 +34,7 @@ from quantexp.config.quant import (
     Static,
     WeightOnly,
 )
-from quantexp.config.runtime import RUNTIMES, Compiled, Eager, OnnxRuntime, Runtime
+from quantexp.config.runtime import RUNTIMES, Compiled, Eager, OnnxRuntime, OpenVino, Runtime
 from quantexp.config.study import STUDIES, Affine, Compatibility, Criterion, Goal, Search, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, SweepSettings, Unsupported
 from quantexp.config.task import (
@@ -56,7 +56,7 @@ __all__ = [
     "METHODS",
     "MODELS",
     "NOTHING",
-    "OF_RUNTIMES",
+    "OF_ONE_RUNTIME",
     "OPTIONS",
     "OVER_TORCH_AO",
     "RESULT",
@@ -103,6 +103,7 @@ __all__ = [
     "NoQuant",
     "Observer",
     "OnnxRuntime",
+    "OpenVino",
     "Optimizer",
     "Option",
     "OwnFiles",

@@ -13,6 +13,7 @@ class Flow(StrEnum):
     pt2e = "pt2e"
     torchao = "torchao"
     onnxruntime = "onnxruntime"
+    nncf = "nncf"
 
     @property
     def implementation(self) -> str:
@@ -20,7 +21,10 @@ class Flow(StrEnum):
         return f"quantexp.quant.flows.{self.value}"
 
 
-OF_RUNTIMES = (Flow.onnxruntime,)  # the quantizers of runtimes, whose networks only these execute
+OF_ONE_RUNTIME = (
+    Flow.onnxruntime,
+    Flow.nncf,
+)  # whose networks only one runtime executes, so that they are used only where asked for
 OVER_TORCH_AO = (Flow.fx, Flow.eager)  # whose end torch has announced
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantexp.config.levers import OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
+from quantexp.config.levers import OF_ONE_RUNTIME, OVER_TORCH_AO, Engine, Flow, Granularity, Observer, Scheme, Start
 from quantexp.config.option import RESULT, WEIGHTS, Affects, Option, option
 from quantexp.config.task import CalibrationSplit
 from quantexp.system.errors import Mismatch
@@ -90,7 +90,9 @@ class ByLayer(Quant):
         return tuple(
             flow
             for flow, precisions in self.flows.items()
-            if precision in (None, *precisions) and all(flow in flows for flows in needed)
+            if flow not in OF_ONE_RUNTIME
+            and precision in (None, *precisions)
+            and all(flow in flows for flows in needed)
         )
 
     def faults_of(self, precision: str) -> Iterator[str]:
@@ -199,10 +201,11 @@ class Static(ByLayer):
     calibrates: ClassVar[bool] = True
     precisions: ClassVar[tuple[str, ...]] = ("int8",)
     flows: ClassVar[dict[Flow, tuple[str, ...]]] = dict.fromkeys(
-        (Flow.fx, Flow.eager, Flow.pt2e, Flow.onnxruntime), ("int8",)
+        (Flow.fx, Flow.eager, Flow.pt2e, Flow.onnxruntime, Flow.nncf), ("int8",)
     )
     levers: ClassVar[dict[str, tuple[Flow, ...]]] = {
         "engine": OVER_TORCH_AO,
+        **dict.fromkeys(("observer", "percentile"), (Flow.fx, Flow.eager, Flow.pt2e, Flow.onnxruntime)),
         **dict.fromkeys(("weights", "activations"), (*OVER_TORCH_AO, Flow.onnxruntime)),
         "dynamic": (Flow.fx,),
     }

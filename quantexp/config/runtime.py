@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantexp.config.levers import OF_RUNTIMES, Flow
+from quantexp.config.levers import OF_ONE_RUNTIME, Flow
 from quantexp.config.option import Option
 from quantexp.config.quant import ByLayer, Quant
 from quantexp.system.errors import Mismatch
@@ -32,12 +32,12 @@ class Runtime(Option):
         """Yield why the runtime does not execute what the method leaves in this precision."""
         if isinstance(quant, ByLayer) and self.flows is not None:
             candidates = quant.candidates(precision)
-            if not set(candidates) & set(self.flows):
+            if candidates and not set(candidates) & set(self.flows):  # without one, the precision is a fault already
                 possible = [flow.value for flow in quant.flows if flow in self.flows]
-                repair = f"use quant.flow={' or '.join(possible)}" if possible else "use runtime=eager"
-                if quant.flow in OF_RUNTIMES:
-                    executing = [runtime.name for runtime in RUNTIMES if quant.flow in (runtime.flows or ())]
-                    repair += f", or runtime={' or '.join(executing)}"
+                others = [runtime.name for runtime in RUNTIMES if set(candidates) & set(runtime.flows or Flow)]
+                repair = f"use quant.flow={' or '.join(possible)}" if possible else f"use runtime={' or '.join(others)}"
+                if possible and Eager.name not in others:
+                    repair = f"{repair}, or runtime={' or '.join(others)}"
                 given = f"quant.flow={quant.flow}" if quant.flow else f"quant={quant.name} with these settings"
                 yield Mismatch(f"runtime={self.name} does not execute networks of {given}", f"; {repair}")
         if not quant.timed and not isinstance(self, Eager):
@@ -64,7 +64,7 @@ class Eager(Runtime):
 
     name: ClassVar[str] = "eager"
     implementation: ClassVar[str] = "quantexp.runtimes.eager"
-    flows: ClassVar[tuple[Flow, ...] | None] = tuple(flow for flow in Flow if flow not in OF_RUNTIMES)
+    flows: ClassVar[tuple[Flow, ...] | None] = tuple(flow for flow in Flow if flow not in OF_ONE_RUNTIME)
 
 
 @dataclass
@@ -90,4 +90,16 @@ class OnnxRuntime(Runtime):
     file: ClassVar[str] = "network.onnx"
 
 
-RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, OnnxRuntime)
+@dataclass
+class OpenVino(Runtime):
+    """OpenVINO on the CPU in float32, from a network exported to ONNX; needs openvino, onnx and onnxscript."""
+
+    name: ClassVar[str] = "openvino"
+    implementation: ClassVar[str] = "quantexp.runtimes.openvino"
+    target: ClassVar[str] = "qdq"
+    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.nncf)
+    precisions: ClassVar[tuple[str, ...] | None] = ("fp32", "int8")
+    file: ClassVar[str] = "network.onnx"
+
+
+RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, OnnxRuntime, OpenVino)

@@ -43,7 +43,7 @@ class Contestant:
         """
         if self.inspected and self.inspected.batch_size in (None, size(batch)):
             return self.inspected
-        return prepare(self.runtime, self.network, batch, self.engine)
+        return prepare(self.runtime, self.network, batch, self.engine, self.exported)
 
     @property
     def exported(self) -> bytes | None:

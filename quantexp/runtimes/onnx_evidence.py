@@ -7,13 +7,13 @@ a kernel are missing there; the optimized graph has their shapes, and their name
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from quantexp.formats.onnx import NETWORK
-from quantexp.results import Operator, Profile, TimeShare
+from quantexp.results import Profile, TimeShare
+from quantexp.runtimes.ran import Ran
 
 KERNEL = "_kernel_time"  # the end of the name of an event that is the call of a kernel
 PRODUCTS = (
@@ -31,46 +31,12 @@ SHOWN_SHARE = 0.005  # of the time; operators below it are omitted
 Shape = Sequence[int]
 
 
-@dataclass(frozen=True)
-class Ran:
-    """A multiplying node that ran: its operator, precision and multiply-accumulates, and the weights it multiplies.
-
-    `macs` is None for a layout whose shapes include padding.
-    """
-
-    operator: str
-    precision: str
-    macs: int | None
-    weights: tuple[str, ...]
-
-
 def ran(events: Iterable[Mapping[str, Any]], graph: Any) -> list[Ran]:
     """Return the multiplying nodes of one call in a profile; `graph` is the optimized one."""
     nodes = {node.name: node for node in graph.node}
     made = {output: node for node in graph.node for output in node.output}
     shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     return [found for event in events for found in _ran(event, nodes.get(_name(event)), made, shapes)]
-
-
-def operators(nodes: Sequence[Ran], examples: int, macs: int) -> tuple[Operator, ...]:
-    """Return the operators of a call on `examples`, with their multiply-accumulates for one of them.
-
-    Args:
-        nodes: What ran.
-        examples: The size of the batch.
-        macs: The multiply-accumulates of the network for the batch. What the known nodes leave of it is shared by those
-            whose own is unknown.
-    """
-    known = sum(node.macs or 0 for node in nodes)
-    unknown = [node for node in nodes if node.macs is None]
-    rest = max(0, macs - known) // max(1, len(unknown))
-    calls: Counter[tuple[str, str]] = Counter()
-    total: defaultdict[tuple[str, str], int] = defaultdict(int)
-    for node in nodes:
-        key = (node.operator, node.precision)
-        calls[key] += 1
-        total[key] += rest if node.macs is None else node.macs
-    return tuple(Operator(*key, count, total[key] // examples) for key, count in calls.items())
 
 
 def profile(events: Iterable[Mapping[str, Any]], batch_size: int) -> Profile:

@@ -28,6 +28,7 @@ from quantexp.runtimes import onnx_evidence as evidence
 from quantexp.runtimes.agreement import largest_difference
 from quantexp.runtimes.pool import made_with
 from quantexp.runtimes.prepared import Prepared
+from quantexp.runtimes.ran import in_float, operators
 from quantexp.system import extras
 from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.inputs import Batch, size
@@ -144,27 +145,11 @@ def _checked(made: OnnxNetwork, network: nn.Module, batch: Batch) -> OnnxNetwork
     events, graph = _profiled(made.exported, made.threads, made.given(batch)[0], 1)
     ran = evidence.ran(events, graph)
     macs = sum(watch.macs.values()) or size(batch) * int(getattr(network, "macs", 0))
-    counted = evidence.operators(ran, size(batch), macs)
+    counted = operators(ran, size(batch), macs)
     held = [NAMES.get(layer.dtype, "") for layer in held_weights(network)]
     precisions = {*held, *(node.precision for node in ran)}
     difference = largest_difference("ONNX Runtime", expected, made.network(*batch), precisions, REPAIR)
-    return replace(made, max_difference=difference, counted=counted, in_float=_in_float(network, ran))
-
-
-def _in_float(network: nn.Module, ran: list[evidence.Ran]) -> dict[str, str]:
-    """Return the layers with int8 weights whose products did not run in int8, each with what ran instead."""
-    proven = {weight for node in ran if node.precision == "int8" for weight in node.weights}
-    others = {weight: node for node in ran if node.precision != "int8" for weight in node.weights}
-    places: dict[str, str] = getattr(network, "weight_names", dict)()
-    left = {}
-    for held in held_weights(network):
-        name = places.get(held.name, "")
-        if NAMES.get(held.dtype) != "int8" or held.weight.dim() < 2 or name in proven:
-            continue
-        node = others.get(name)
-        how = f"in its operator {node.operator} ({node.precision})" if node else "in no int8 operator that is known"
-        left[held.name] = f"its weight is int8, but ONNX Runtime multiplied {how}"
-    return left
+    return replace(made, max_difference=difference, counted=counted, in_float=in_float(network, ran, "ONNX Runtime"))
 
 
 def _arrays(names: tuple[str, ...], batch: Batch) -> dict[str, Any]:
