@@ -84,6 +84,7 @@ __all__ = [
     "Eager",
     "Engine",
     "EvaluationSplit",
+    "Executorch",
     "Experiment",
     "FakeQuant",
     "Family",

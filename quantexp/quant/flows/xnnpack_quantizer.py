@@ -1,7 +1,7 @@
 """ExecuTorch's quantizer for XNNPACK, imported without a change of how this process logs.
 
-Its kernels multiply int8 activations with int8 weights that have a scale for each channel, and round what a layer gives.
-They add in 32 bits, so that all 8 bits are used on every CPU.
+Its kernels multiply int8 activations with int8 weights that have a scale for each channel, and round the outputs of a
+layer. They add in 32 bits, so that all 8 bits are used on every CPU.
 """
 
 from __future__ import annotations
