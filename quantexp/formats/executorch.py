@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from quantexp.system.errors import BenchmarkError
-from quantexp.system.extras import quiet_import
+from quantexp.system.extras import quietly
 from quantexp.tasks.inputs import Batch
 
 METHOD = "forward"
@@ -98,6 +98,7 @@ def exported(network: nn.Module, batch: Batch, rule: str, repair: str) -> bytes:
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
             from executorch.exir.passes import MemoryPlanningPass
+            from executorch.kernels import quantized  # noqa: F401 - for pairs that XNNPACK leaves
 
             program = torch.export.export(_Network(network).eval(), tuple(batch))
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
@@ -122,7 +123,7 @@ def reason(error: Exception) -> str:
 
 def steps(pte: bytes) -> dict[tuple[int, int], Step]:
     """Return the steps of a file: calls of operators, and graphs of XNNPACK, by their chain and instruction."""
-    with quiet_import():
+    with quietly():
         from executorch.exir._serialize._program import deserialize_pte_binary
 
     file = deserialize_pte_binary(pte)
@@ -165,7 +166,7 @@ def _graph(data: bytes, named: Mapping[str, bytes]) -> tuple[Node, ...]:
 
 def _described(data: bytes) -> Any:
     """Return XNNPACK's data as the package's own decoder describes it in JSON."""
-    with quiet_import():
+    with quietly():
         from executorch.exir._serialize._flatbuffer import _flatc_decompile
 
     begin, length = (int.from_bytes(data[place], "little") for place in (FLATBUFFER_OFFSET, FLATBUFFER_SIZE))
@@ -187,7 +188,7 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        with quiet_import(), warnings.catch_warnings():
+        with quietly(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:

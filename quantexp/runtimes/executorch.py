@@ -162,7 +162,7 @@ def _fits(pte: bytes, count: int, batch: Batch) -> bool:
 
 def _traced(pte: bytes, count: int, batch: Sequence[Tensor], calls: int) -> list[list[evidence.Event]]:
     """Return the events of some calls."""
-    with extras.quiet_import():
+    with extras.quietly():
         from executorch.devtools.etdump.serialize import deserialize_from_etdump_flatcc
 
     traced = Loaded(pte, count, traced=True)
@@ -171,4 +171,5 @@ def _traced(pte: bytes, count: int, batch: Sequence[Tensor], calls: int) -> list
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
         path = Path(scratch) / "events.etdp"
         traced.program.write_etdump_result_to_file(str(path))
-        return evidence.events(deserialize_from_etdump_flatcc(path.read_bytes()).run_data)
+        with extras.quietly():
+            return evidence.events(deserialize_from_etdump_flatcc(path.read_bytes()).run_data)

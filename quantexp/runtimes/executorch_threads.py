@@ -6,19 +6,17 @@ A program keeps the pool that it was loaded with, so that none may be left when 
 from __future__ import annotations
 
 import contextlib
-import os
+import io
 import weakref
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from quantexp.runtimes.pool import MOST_BESIDE, TASKS, beside
 from quantexp.system.errors import BenchmarkError
-from quantexp.system.extras import quiet_import
+from quantexp.system.extras import quietly
 
-STDERR = 2
 _loaded: weakref.WeakSet[Loaded] = weakref.WeakSet()
 
 
@@ -47,8 +45,9 @@ class Loaded:
 
 def library() -> Any:
     """Return the bindings of the runtime."""
-    with quiet_import():
-        from executorch.extension.pybindings import portable_lib
+    with quietly():
+        from executorch.extension.pybindings import portable_lib  # first: it loads what the other one needs
+        from executorch.kernels import quantized  # noqa: F401 - quantize and dequantize outside of XNNPACK
 
     return portable_lib
 
@@ -60,7 +59,7 @@ def use(count: int) -> None:
         BenchmarkError: If it has another number.
     """
     runtime = library()
-    with _without_messages():
+    with contextlib.redirect_stderr(io.StringIO()):  # where the runtime writes about each new pool
         if runtime._threadpool_get_thread_count() == count and _loaded:
             return  # checked when the first of them was loaded
         for program in _loaded:
@@ -74,7 +73,8 @@ def use(count: int) -> None:
             program.load()
     if found != count or (before and made != count):
         raise BenchmarkError(
-            f"runtime=executorch must compute with {count} threads, it has {made if before else found}; "
+            f"runtime=executorch must compute with {count} {'thread' if count == 1 else 'threads'}, "
+            f"it has {found if found != count else made}; "
             "use benchmark.threads=1"
         )
 
@@ -90,16 +90,3 @@ def check_alone(program: Loaded, batch: Sequence[Tensor]) -> None:
 def _ids() -> set[str]:
     """Return the ids of the threads that this process has; empty where they are unknown."""
     return {task.name for task in TASKS.iterdir()} if TASKS.is_dir() else set()
-
-
-@contextlib.contextmanager
-def _without_messages() -> Iterator[None]:
-    """Drop what the runtime writes to stderr about each new pool; it has no setting for that."""
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        kept = os.dup(STDERR)
-        os.dup2(nowhere.fileno(), STDERR)
-        try:
-            yield
-        finally:
-            os.dup2(kept, STDERR)
-            os.close(kept)

@@ -27,8 +27,8 @@ def require_extra(extra: str, what: str, *packages: str) -> None:
 
 
 @contextmanager
-def quiet_import() -> Iterator[None]:
-    """Import packages without their warnings, and without the handlers of logs that they add."""
+def quietly() -> Iterator[None]:
+    """Import or call packages without their warnings, and without the handlers of logs that they add."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:

@@ -13,9 +13,9 @@ from torch import fx
 from torchao.quantization.pt2e.quantizer import get_module_name_filter
 
 from quantexp.quant.flows.annotations import without_integers
-from quantexp.system.extras import quiet_import
+from quantexp.system.extras import quietly
 
-with quiet_import():
+with quietly():
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
