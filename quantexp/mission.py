@@ -32,6 +32,7 @@ from quantexp.storage.kept import Kept, kept
 from quantexp.storage.recipe import Recipe
 from quantexp.system.environment import describe, threads
 from quantexp.tasks.data import TaskData
+from quantexp.tasks.inputs import size as size_of
 from quantexp.training.baseline import Baseline, trained
 from quantexp.training.loop import PREDICT_BATCH
 
@@ -200,21 +201,29 @@ def _inspected(
     return Contestant(quantized.model, precision, runtime, evidence, quantized.training, engine, prepared)
 
 
-def _exported(experiment: Experiment, data: TaskData, baseline: Baseline) -> dict[str, Prepared]:
-    """Return the float network in each further runtime that exports it, as torch forgets compiled programs then."""
-    batch = data.evaluated.some(PREDICT_BATCH)
+def _exported(experiment: Experiment, data: TaskData, baseline: Baseline) -> dict[str, list[Prepared]]:
+    """Return the float network in each further runtime that exports it, as torch forgets compiled programs then.
+
+    A runtime whose file is for one batch size has one for each that is timed.
+    """
+    found: dict[str, list[Prepared]] = {}
     with threads(experiment.benchmark.threads):
-        return {
-            runtime.name: prepare(runtime, baseline.model, batch)
-            for runtime in _further_runtimes(experiment)
-            if runtime.file
-        }
+        for runtime in _further_runtimes(experiment):
+            made = found.setdefault(runtime.name, [])
+            batches = (data.evaluated.some(PREDICT_BATCH), *map(data.evaluated.first, experiment.batch_size))
+            for batch in batches if runtime.file else ():
+                if not any(one.batch_size in (None, size_of(batch)) for one in made):
+                    made.append(prepare(runtime, baseline.model, batch))
+    return found
 
 
-def _others(experiment: Experiment, reference: Contestant, exported: Mapping[str, Prepared]) -> Iterator[Contestant]:
+def _others(
+    experiment: Experiment, reference: Contestant, exported: Mapping[str, Sequence[Prepared]]
+) -> Iterator[Contestant]:
     """Yield the float network once for each further runtime."""
     for runtime in _further_runtimes(experiment):
-        yield replace(reference, runtime=runtime, inspected=exported.get(runtime.name))
+        made = exported[runtime.name]
+        yield replace(reference, runtime=runtime, inspected=made[0] if made else None, ready=made[1:])
 
 
 def _further_runtimes(experiment: Experiment) -> Iterator[Runtime]:

@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,13 +44,13 @@ log = logging.getLogger(__name__)
 class Stored:
     """A network in a folder, the runtime that executes it, and the engine that its int8 weights are packed for.
 
-    `exported` is the file that the runtime executes, None if it executes the network as it is.
+    `exported` has the file that the runtime executes for each batch size, None if it executes the network as it is.
     """
 
     folder: Path
     runtime: Runtime
     engine: Engine | None
-    exported: bytes | None = None
+    exported: Sequence[bytes | None] = ()
 
 
 def needed(benchmark: Benchmark) -> bool:
@@ -79,8 +79,9 @@ def time_stored(
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
         (Path(scratch) / REQUEST).write_text(json.dumps(request), encoding="utf-8")
         for index, stored in enumerate(networks):
-            if stored.exported:
-                (Path(scratch) / f"{EXPORTED}{index}").write_bytes(stored.exported)
+            for at, exported in enumerate(stored.exported):
+                if exported and (at == 0 or exported is not stored.exported[at - 1]):  # else the file before serves it
+                    (Path(scratch) / f"{EXPORTED}{index}-{at}").write_bytes(exported)
         batch = examples.first(min(len(examples), _examples(examples, max(batch_sizes))))
         save_file({str(index): value.contiguous() for index, value in enumerate(batch)}, Path(scratch) / INPUTS)
         command = [sys.executable, "-m", "quantexp.benchmark.child", scratch]
@@ -116,7 +117,7 @@ def _answer(folder: Path) -> str:
             Path(network["folder"]),
             _option(RUNTIMES, network["runtime"]),
             network["engine"],
-            file.read_bytes() if (file := folder / f"{EXPORTED}{index}").is_file() else None,
+            list(_files(folder, index, len(request["batch_sizes"]))),
         )
         for index, network in enumerate(request["networks"])
     ]
@@ -138,10 +139,19 @@ def _answer(folder: Path) -> str:
 def _prepared(stored: Stored, network: Any, batches: Sequence[Batch]) -> list[Prepared]:
     """Return the network executable for each batch, the same one where it accepts batches of any size."""
     engine, made = Engine(stored.engine) if stored.engine else None, list[Prepared]()
-    for batch in batches:
+    for batch, exported in zip(batches, stored.exported, strict=True):
         reused = made[-1] if made and made[-1].batch_size is None and made[-1].exported else None
-        made.append(reused or prepare(stored.runtime, network, batch, engine, stored.exported))
+        made.append(reused or prepare(stored.runtime, network, batch, engine, exported))
     return made
+
+
+def _files(folder: Path, index: int, count: int) -> Iterator[bytes | None]:
+    """Yield the file that a network is exported to for each batch size: that of the size before if it has none."""
+    read: bytes | None = None
+    for at in range(count):
+        file = folder / f"{EXPORTED}{index}-{at}"
+        read = file.read_bytes() if file.is_file() else read
+        yield read
 
 
 def _option(known: Sequence[type[Any]], described: dict[str, Any]) -> Any:

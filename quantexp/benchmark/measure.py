@@ -134,8 +134,8 @@ def _times(
         log.info("measure   latency on %d threads, in a child process", benchmark.threads)
         kept = (*folders, *(folders[0] for _ in others))  # the others are the float network too
         stored_networks = [
-            child.Stored(folder, contestant.runtime, contestant.engine, contestant.exported)
-            for folder, contestant in zip(kept, all_of_them, strict=True)
+            child.Stored(folder, contestant.runtime, contestant.engine, [made.exported for made in networks])
+            for folder, contestant, networks in zip(kept, all_of_them, by_network, strict=True)
             if folder is not None
         ]
         timings = child.time_stored(stored_networks, data.evaluated, batch_sizes, benchmark)

@@ -34,7 +34,7 @@ from quantexp.config.quant import (
     Static,
     WeightOnly,
 )
-from quantexp.config.runtime import RUNTIMES, Compiled, Eager, OnnxRuntime, OpenVino, Runtime
+from quantexp.config.runtime import RUNTIMES, Compiled, Eager, Executorch, OnnxRuntime, OpenVino, Runtime
 from quantexp.config.study import STUDIES, Affine, Compatibility, Criterion, Goal, Search, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, SweepSettings, Unsupported
 from quantexp.config.task import (
@@ -85,6 +85,7 @@ __all__ = [
     "Eager",
     "Engine",
     "EvaluationSplit",
+    "Executorch",
     "Experiment",
     "FakeQuant",
     "Family",

@@ -17,8 +17,9 @@ class Runtime(Option):
     """A way to execute a network. `target` is the form that a quantized network must have for it.
 
     kernels: layers, or operators of a graph, that call integer kernels; qdq: a graph of float operators between
-    pairs of quantize and dequantize, which a compiler turns into kernels. `precisions` are those that it executes, None
-    for all. `file` is the name of the file that the network is exported to, empty if it executes the network as it is.
+    pairs of quantize and dequantize, which a compiler turns into kernels; xnnpack: such a graph with the pairs that
+    XNNPACK has kernels for. `precisions` are those that it executes, None for all. `file` is the name of the file that
+    the network is exported to, empty if it executes the network as it is; with `fixed` it is for one batch size.
     """
 
     group: ClassVar[str] = "runtime"
@@ -27,6 +28,7 @@ class Runtime(Option):
     expands: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # methods and precisions whose weights it makes floats of
     precisions: ClassVar[tuple[str, ...] | None] = None
     file: ClassVar[str] = ""
+    fixed: ClassVar[bool] = False
 
     def combination_faults(self, quant: Quant, precision: str) -> Iterator[str]:
         """Yield why the runtime does not execute what the method leaves in this precision."""
@@ -102,4 +104,26 @@ class OpenVino(Runtime):
     file: ClassVar[str] = "network.onnx"
 
 
-RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, OnnxRuntime, OpenVino)
+@dataclass
+class Executorch(Runtime):
+    """ExecuTorch with the kernels of XNNPACK, from a network exported to a .pte file; needs the package executorch."""
+
+    name: ClassVar[str] = "executorch"
+    implementation: ClassVar[str] = "quantexp.runtimes.executorch"
+    target: ClassVar[str] = "xnnpack"
+    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e,)
+    precisions: ClassVar[tuple[str, ...] | None] = ("fp32", "int8")
+    file: ClassVar[str] = "network.pte"
+    fixed: ClassVar[bool] = True
+
+    def combination_faults(self, quant: Quant, precision: str) -> Iterator[str]:
+        """Yield why the runtime does not execute what the method leaves in this precision."""
+        yield from super().combination_faults(quant, precision)
+        if getattr(quant, "reduce_range", None):
+            yield Mismatch(
+                f"quant.reduce_range=true is not supported by runtime={self.name}",
+                ", whose kernels add in 32 bits; leave it out",
+            )
+
+
+RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, OnnxRuntime, OpenVino, Executorch)

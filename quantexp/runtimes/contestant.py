@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,8 @@ class Contestant:
     """A network with its nominal precision, its runtime, the evidence of what ran, and its training.
 
     `engine` is the one that its int8 weights are packed for, None if it has none. `inspected` is the network that was
-    inspected, executable for the batches that it predicts in; None if it is only timed.
+    inspected, executable for the batches that it predicts in; None if it is only timed. `ready` are others that were
+    prepared before they are timed.
     """
 
     network: nn.Module
@@ -34,16 +35,18 @@ class Contestant:
     training: Training | None = None
     engine: Engine | None = None
     inspected: Prepared | None = None
+    ready: Sequence[Prepared] = ()
 
     def prepared(self, batch: Batch) -> Prepared:
-        """Return the network executable for batches like `batch`: the inspected one if it accepts them.
+        """Return the network executable for batches like `batch`: one that is prepared already if it accepts them.
 
         Raises:
             BenchmarkError: If the runtime cannot execute it on this machine, or its outputs differ.
         """
-        if self.inspected and self.inspected.batch_size in (None, size(batch)):
-            return self.inspected
-        return prepare(self.runtime, self.network, batch, self.engine, self.exported)
+        for made in (self.inspected, *self.ready):
+            if made is not None and made.batch_size in (None, size(batch)):
+                return made
+        return prepare(self.runtime, self.network, batch, self.engine, None if self.runtime.fixed else self.exported)
 
     @property
     def exported(self) -> bytes | None:

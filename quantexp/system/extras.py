@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from quantexp.system.errors import ConfigError
@@ -21,6 +24,20 @@ def require_extra(extra: str, what: str, *packages: str) -> None:
             f"{what} needs the extra {extra}, of which {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
             f"not installed; run: pip install {' '.join(packages)}"
         )
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Import or call packages without their warnings, and without the handlers of logs that they add."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def before_torchao() -> None:

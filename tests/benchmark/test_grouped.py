@@ -109,7 +109,7 @@ def test_depthwise_convolutions_with_their_padding_outside_are_found_in_a_quanti
     option, example = Static(flow=Flow.fx), (torch.rand(2, 8, 6, 6),)
     with working(Engine.x86):
         flow = flow_of(option)
-        prepared = flow.prepare_static(option, Padded().eval(), example)
+        prepared = flow.prepare_static(option, Padded().eval(), example, "kernels")
         flow.calibrate(prepared, [example])
         network = flow.convert(prepared, "kernels")
     found = slow_convolutions(network, Engine.fbgemm, ())

@@ -56,7 +56,7 @@ def test_quantization_aware_training_stays_finite_where_channels_are_zero(block:
     option, data = Qat(flow=flow), images()
     recipe = Train(epochs=2, batch_size=16, device=Device.cpu, threads=1)
     with working(option.engine):
-        prepared = flow_of(option).prepare_qat(option, divisible(copy.deepcopy(block)), data.first(2))
+        prepared = flow_of(option).prepare_qat(option, divisible(copy.deepcopy(block)), data.first(2), "kernels")
         record = fit(prepared, data, Classification(3), recipe, seed=0, label="test")
     assert all(
         bool(torch.isfinite(value).all()) for value in prepared.state_dict().values() if value.is_floating_point()

@@ -31,7 +31,7 @@ def network(eps: float = 1e-3, momentum: float = 0.3) -> nn.Module:
 
 
 def prepared(model: nn.Module) -> Exported:
-    made = pt2e.prepare_qat(Qat(flow=Flow.pt2e), model, (IMAGES[:2],))
+    made = pt2e.prepare_qat(Qat(flow=Flow.pt2e), model, (IMAGES[:2],), "kernels")
     assert isinstance(made, Exported)
     return made
 

@@ -25,7 +25,7 @@ def qparams(option: Static | Qat, batch: Tensor = EXAMPLE) -> tuple[float, int]:
     with working(option.engine):
         flow = flow_of(option)
         prepare = flow.prepare_static if isinstance(option, Static) else flow.prepare_qat
-        prepared = prepare(option, MLP(4, [3], 2), (batch[:2],))
+        prepared = prepare(option, MLP(4, [3], 2), (batch[:2],), "kernels")
         flow.calibrate(prepared, [(batch,)])
         state = flow.convert(prepared, "kernels").state_dict()
     (scale,) = (value for name, value in state.items() if name.endswith(("input_scale_0", "quant.scale")))

@@ -33,7 +33,7 @@ def network() -> nn.Module:
 
 def static(network: nn.Module, batch: Tensor = EXAMPLE, **settings: object) -> lowered.Lowered:
     option = Static(flow=Flow.pt2e, **settings)  # type: ignore[arg-type]
-    prepared = pt2e.prepare_static(option, copy.deepcopy(network), (batch[:2],))
+    prepared = pt2e.prepare_static(option, copy.deepcopy(network), (batch[:2],), "kernels")
     pt2e.calibrate(prepared, [(batch,)])
     model = pt2e.convert(prepared, "kernels")
     assert isinstance(model, lowered.Lowered)
@@ -53,7 +53,7 @@ def test_the_kernels_are_those_of_onednn(network: nn.Module) -> None:
 
 
 def test_a_converted_model_that_is_not_lowered_is_an_error(network: nn.Module) -> None:
-    prepared = pt2e.prepare_static(Static(flow=Flow.pt2e), copy.deepcopy(network), (EXAMPLE[:2],))
+    prepared = pt2e.prepare_static(Static(flow=Flow.pt2e), copy.deepcopy(network), (EXAMPLE[:2],), "kernels")
     pt2e.calibrate(prepared, [(EXAMPLE,)])
     converted = convert_pt2e(prepared.model)
     assert (converted(EXAMPLE) != network(EXAMPLE)).any(), "it computes like a quantized model"

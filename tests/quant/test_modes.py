@@ -50,7 +50,7 @@ class Doubling(Dropping):
 
 @torch.no_grad()
 def test_a_dropout_that_is_a_function_drops_in_training_only() -> None:
-    prepared = fx.prepare_qat(QAT, Dropping().train(), (X,))
+    prepared = fx.prepare_qat(QAT, Dropping().train(), (X,), "kernels")
     prepared(X)
     fx.freeze_observers(prepared)
     assert not torch.equal(prepared(X), prepared(X))
@@ -75,7 +75,7 @@ def test_what_is_trained_computes_in_evaluation_what_the_network_computes() -> N
 def test_a_layer_with_a_hook_is_refused_where_its_hook_would_be_lost() -> None:
     network = Dropping().eval()
     network.first.register_forward_hook(lambda module, inputs, output: 2 * output)
-    prepared = fx.prepare_static(Static(flow=Flow.fx), network, (X,))
+    prepared = fx.prepare_static(Static(flow=Flow.fx), network, (X,), "kernels")
     fx.calibrate(prepared, [(X,)])
     with pytest.raises(UnquantizableError, match="must not lose what hooks compute, but it replaces first"):
         fx.convert(prepared, "kernels")
@@ -118,9 +118,9 @@ def test_prelu_is_refused_by_fx_and_stays_in_float_in_eager() -> None:
     """torch's int8 kernel of PReLU multiplies positive values too."""
     network = nn.Sequential(nn.Linear(6, 8), nn.PReLU(), nn.Linear(8, 3)).eval()
     with pytest.raises(UnquantizableError, match="int8 kernel multiplies positive values too; the network has 1"):
-        fx.prepare_static(Static(flow=Flow.fx), network, (X,))
+        fx.prepare_static(Static(flow=Flow.fx), network, (X,), "kernels")
     expected = network(X)
-    prepared = eager.prepare_static(Static(flow=Flow.eager), network, (X,))
+    prepared = eager.prepare_static(Static(flow=Flow.eager), network, (X,), "kernels")
     eager.calibrate(prepared, [(X,)])
     converted = eager.convert(prepared, "kernels")
     assert type(converted.model[1]) is nn.PReLU

@@ -120,7 +120,7 @@ class Attends(nn.Module):
 def test_dropout_in_fused_attention_is_on_in_training_and_off_in_evaluation() -> None:
     torch.manual_seed(0)
     batch = (torch.randn(4, 6, 8),)
-    prepared = pt2e.prepare_qat(Qat(flow=Flow.pt2e), Attends(), batch)
+    prepared = pt2e.prepare_qat(Qat(flow=Flow.pt2e), Attends(), batch, "kernels")
     with torch.no_grad():
         prepared(*batch)
         pt2e.freeze_observers(prepared)

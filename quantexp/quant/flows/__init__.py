@@ -1,8 +1,8 @@
 """The flows: the APIs that quantize. There is one module for each, with those of these functions that it supports.
 
     dynamic(option, model, precision, example, target)   quantize without calibration, like `weight_only`
-    prepare_static(option, model, example)               insert observers; `calibrate` runs batches through them
-    prepare_qat(option, model, example)                  insert fake quant; `freeze_observers` fixes its ranges
+    prepare_static(option, model, example, target)       insert observers; `calibrate` runs batches through them
+    prepare_qat(option, model, example, target)          insert fake quant; `freeze_observers` fixes its ranges
     convert(prepared, target)                            insert integer kernels
     add_dynamic(converted, layers)                       quantize further layers dynamically
     trace(model, example)                                the graph of the float network, if the flow traces it

@@ -100,14 +100,14 @@ def quantize_dynamic(model: nn.Module, qconfigs: dict[str, Any], precision: str)
     return quantized
 
 
-def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
+def prepare_static(option: Static, model: nn.Module, example: Batch, target: str) -> nn.Module:
     """Put stubs around `model`, fuse its modules and insert observers, in place."""
     stubbed, clipped = _stubbed(option, model.eval(), example, static_qconfig(option, model), training=False)
     prepared: nn.Module = quantization.prepare(stubbed, inplace=True)  # type: ignore[no-untyped-call]
     return _clipping(prepared, clipped)
 
 
-def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
+def prepare_qat(option: Qat, model: nn.Module, example: Batch, target: str) -> nn.Module:
     """Put stubs around `model`, fuse its modules and insert fake quant, in place."""
     stubbed, clipped = _stubbed(option, model.eval(), example, qat_qconfig(option, model), training=True)
     prepared: nn.Module = quantization.prepare_qat(stubbed, inplace=True)  # type: ignore[no-untyped-call]

@@ -61,7 +61,7 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
     return convert(prepared, target)
 
 
-def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
+def prepare_static(option: Static, model: nn.Module, example: Batch, target: str) -> nn.Module:
     """Insert observers into `model`. `example` is one batch of inputs."""
     mapping, hooked = _mapping(option, model, static_qconfig(option, model)), _hooked(model)
     with _traceable(model):  # here, as prepare_fx drops a ReLU behind a normalisation that it folds
@@ -78,7 +78,7 @@ def add_dynamic(converted: nn.Module, layers: list[str]) -> nn.Module:
     return quantize_dynamic(converted, dict.fromkeys(layers, dynamic_qconfig("int8", Granularity.per_tensor)), "int8")
 
 
-def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
+def prepare_qat(option: Qat, model: nn.Module, example: Batch, target: str) -> nn.Module:
     """Insert fake quant into `model`."""
     with _traceable(model):
         constants = constants_of_modes(with_numbers_as_padding(model.train()))

@@ -1,7 +1,8 @@
 """PT2E of torchao: the network is exported, its graph annotated, prepared and converted.
 
-For the target `kernels` the graph is lowered to onednn; for `qdq` it keeps pairs of quantize and dequantize, which a
-compiler replaces by integer kernels.
+For the target `kernels` the graph is lowered to onednn; for `qdq` and `xnnpack` it keeps pairs of quantize and
+dequantize, which a compiler or a runtime replaces by integer kernels. The target also chooses the quantizer, which
+knows the patterns of operators that have such kernels.
 """
 
 from __future__ import annotations
@@ -24,21 +25,17 @@ from torchao.quantization.pt2e import (
 )
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e, prepare_qat_pt2e
 
-from quantexp.config import ByLayer, Dynamic, Engine, Observer, Qat, Static
+from quantexp.config import Dynamic, Executorch, Observer, Qat, Static
 from quantexp.quant.arithmetic.percentile import percentile_range
-from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows.exported import Exported, norm_numbers, restore_norm_numbers, shift_variances
 from quantexp.quant.flows.lowered import Lowered, any_batch
 from quantexp.quant.flows.patterns import patterns_exported_once
 from quantexp.quant.flows.qdq import QdqNetwork
 from quantexp.quant.flows.working import explain_failure, with_numbers_as_padding, without_known_warnings
-from quantexp.quant.flows.x86_quantizer import (
-    QuantizationConfig,
-    X86InductorQuantizer,
-    get_default_x86_inductor_quantization_config,
-)
 from quantexp.quant.selection import kept_in_float
 from quantexp.state.copies import copied, materialized
+from quantexp.system.extras import require_extra
+from quantexp.system.implementation import resolve
 from quantexp.tasks.inputs import Batch
 
 DYNAMICALLY = "nn.Linear"
@@ -49,6 +46,7 @@ ACTIVATIONS: dict[type[nn.Module], Callable[[Tensor], Tensor]] = {
     nn.ReLU6: functional.relu6,
 }
 EPSILON = 2**-12  # the smallest scale, as in torchao
+KERNELS = "kernels"  # the target whose graph is lowered
 
 
 class PercentileObserver(HistogramObserver):  # type: ignore[misc]
@@ -70,49 +68,39 @@ OBSERVERS: dict[Observer, Any] = {
 }
 
 
-class FloatsOnly(X86InductorQuantizer):  # type: ignore[misc]
-    """The quantizer without annotations of integers, such as of a sum of positions, which cannot be observed."""
-
-    def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
-        """Annotate the graph."""
-        annotated: fx.GraphModule = super().annotate(model)
-        for node in annotated.graph.nodes:
-            found = node.meta.get("quantization_annotation")
-            values = (source.meta.get("val") for source in (found.input_qspec_map if found else ()))
-            if any(isinstance(value, Tensor) and not value.is_floating_point() for value in values):
-                del node.meta["quantization_annotation"]
-        return annotated
-
-
 def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, target: str) -> nn.Module:
     """Quantize the Linear layers of `model` dynamically."""
-    config = get_default_x86_inductor_quantization_config(is_dynamic=True, reduce_range=_reduces(None))
-    quantizer = _quantizer(option, model, config)
-    for name, module in model.named_modules():
-        if isinstance(module, CONVOLUTIONS):  # without a dynamic kernel it would round its values but compute in float
-            quantizer.set_module_name_qconfig(name, None)
+    quantizers = _quantizers(target)
+    # Without a dynamic kernel a convolution would round its values but compute in float.
+    convolutions = (name for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS))
+    quantizer = quantizers.quantizer(
+        quantizers.configuration(is_dynamic=True), (*kept_in_float(option, model), *convolutions)
+    )
     prepared = Exported(_prepared(prepare_pt2e, _exported(model.eval(), example), quantizer), example)
     calibrate(prepared, [example])  # the observers of weights record their ranges in a call
     return convert(prepared, target)
 
 
-def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
+def prepare_static(option: Static, model: nn.Module, example: Batch, target: str) -> nn.Module:
     """Export `model` and insert observers. `example` is one batch of inputs."""
-    config = get_default_x86_inductor_quantization_config(reduce_range=_reduces(option.reduce_range))
+    quantizers = _quantizers(target)
+    config = quantizers.configuration(reduce_range=option.reduce_range)
     settings = {"percentile": option.percentile} if option.observer is Observer.percentile else {}
     observer = OBSERVERS[option.observer].with_args(eps=EPSILON, **settings)
     activation = dataclasses.replace(config.input_activation, observer_or_fake_quant_ctr=observer)
     config = dataclasses.replace(config, input_activation=activation, output_activation=activation)
-    exported = _exported(model.eval(), example)
-    return Exported(_prepared(prepare_pt2e, exported, _quantizer(option, model, config)), example)
+    quantizer = quantizers.quantizer(config, kept_in_float(option, model))
+    return Exported(_prepared(prepare_pt2e, _exported(model.eval(), example), quantizer), example)
 
 
-def prepare_qat(option: Qat, model: nn.Module, example: Batch) -> nn.Module:
+def prepare_qat(option: Qat, model: nn.Module, example: Batch, target: str) -> nn.Module:
     """Export `model` and insert fake quant."""
-    config = get_default_x86_inductor_quantization_config(is_qat=True, reduce_range=_reduces(option.reduce_range))
+    quantizers = _quantizers(target)
+    config = quantizers.configuration(is_qat=True, reduce_range=option.reduce_range)
+    quantizer = quantizers.quantizer(config, kept_in_float(option, model))
     exported = _exported(model.train(), example)
     numbers = norm_numbers(exported)
-    graph = _prepared(prepare_qat_pt2e, exported, _quantizer(option, model, config))
+    graph = _prepared(prepare_qat_pt2e, exported, quantizer)
     restore_norm_numbers(graph, numbers)
     return Exported(graph, example, training=True)
 
@@ -142,7 +130,7 @@ def convert(prepared: Exported, target: str) -> nn.Module:
         shift_variances(prepared.model)
         with patterns_exported_once():
             converted = convert_pt2e(prepared.model)
-        return QdqNetwork(converted) if target == "qdq" else Lowered(converted, prepared.example)
+        return Lowered(converted, prepared.example) if target == KERNELS else QdqNetwork(converted)
 
 
 @contextmanager
@@ -202,19 +190,18 @@ def _with_rows_together(model: nn.Module) -> nn.Module:
     return model
 
 
-def _prepared(prepare: Any, exported: fx.GraphModule, quantizer: FloatsOnly) -> fx.GraphModule:
+def _prepared(prepare: Any, exported: fx.GraphModule, quantizer: Any) -> fx.GraphModule:
     with explain_failure("quant.flow=pt2e needs a network that torchao can prepare"), patterns_exported_once():
         graph: fx.GraphModule = prepare(exported, quantizer)
     return graph
 
 
-def _quantizer(option: ByLayer, model: nn.Module, config: QuantizationConfig) -> FloatsOnly:
-    quantizer = FloatsOnly()
-    quantizer.set_global(config)
-    for name in kept_in_float(option, model):
-        quantizer.set_module_name_qconfig(name, None)
-    return quantizer
+def _quantizers(target: str) -> Any:
+    """Return the module with the quantizer for a target, and its settings. Raises ConfigError if a package is missing.
 
-
-def _reduces(requested: bool | None) -> bool:
-    return reduces_range(Engine.onednn, requested)
+    Both have the functions `configuration(is_dynamic, is_qat, reduce_range)` and `quantizer(configuration, kept)`.
+    """
+    if target != Executorch.target:
+        return resolve("quantexp.quant.flows.x86_quantizer")
+    require_extra("executorch", f"a network for runtime={Executorch.name}", "executorch")
+    return resolve("quantexp.quant.flows.xnnpack_quantizer")

@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch._inductor.config as inductor
+from torch import fx
+
+from quantexp.config import Engine
+from quantexp.quant.engine import reduces_range
+from quantexp.quant.flows.annotations import without_integers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = [
-    "QuantizationConfig",
-    "X86InductorQuantizer",
-    "get_default_x86_inductor_quantization_config",
-    "quant_lift_up",
-]
+__all__ = ["configuration", "quant_lift_up", "quantizer"]
 
 
 @contextmanager
@@ -38,3 +38,29 @@ with _passes_kept():
         X86InductorQuantizer,
         get_default_x86_inductor_quantization_config,
     )
+
+
+class FloatsOnly(X86InductorQuantizer):  # type: ignore[misc]
+    """The quantizer without annotations of integers."""
+
+    def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
+        """Annotate the graph."""
+        return without_integers(super().annotate(model))
+
+
+def configuration(
+    *, is_dynamic: bool = False, is_qat: bool = False, reduce_range: bool | None = None
+) -> QuantizationConfig:
+    """Return the settings of the quantizer; `reduce_range` is that of the user."""
+    return get_default_x86_inductor_quantization_config(
+        is_qat=is_qat, is_dynamic=is_dynamic, reduce_range=reduces_range(Engine.onednn, reduce_range)
+    )
+
+
+def quantizer(config: QuantizationConfig, kept: Iterable[str]) -> FloatsOnly:
+    """Return a quantizer that leaves the layers `kept` in float."""
+    made = FloatsOnly()
+    made.set_global(config)
+    for name in kept:
+        made.set_module_name_qconfig(name, None)
+    return made

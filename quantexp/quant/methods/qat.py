@@ -44,7 +44,9 @@ def quantize(option: Qat, work: Work) -> Quantized:
     def build() -> nn.Module:
         """Return the prepared network with its initial weights."""
         initial = copied(baseline.model) if option.start is Start.trained else baseline.fresh()
-        prepared: nn.Module = flow.prepare_qat(option, divisible(materialized(initial)), work.form.example)
+        prepared: nn.Module = flow.prepare_qat(
+            option, divisible(materialized(initial)), work.form.example, work.form.target
+        )
         return prepared
 
     def run_training(prepared: nn.Module) -> Training:
@@ -88,7 +90,9 @@ def unrounded(option: Qat, network: nn.Module, form: Form) -> nn.Module:
     """Return a copy of `network` as it is trained, in evaluation mode and without rounding: what it is in float."""
     flow = flow_of(option)
     with working(option.engine):
-        prepared: nn.Module = flow.prepare_qat(option, divisible(materialized(copied(network))), form.example)
+        prepared: nn.Module = flow.prepare_qat(
+            option, divisible(materialized(copied(network))), form.example, form.target
+        )
         with torch.no_grad(), explain_failure(f"quant=qat quant.flow={option.flow} needs a network that it can run"):
             copied(prepared).eval()(*form.example)
     module: Any
@@ -103,7 +107,7 @@ def skeleton(option: Qat, network: nn.Module, form: Form) -> nn.Module:
     """Return `network` with the structure that `quantize` creates, calibrated on the example."""
     flow = flow_of(option)
     with working(option.engine):
-        prepared = flow.prepare_qat(option, divisible(materialized(network)), form.example)
+        prepared = flow.prepare_qat(option, divisible(materialized(network)), form.example, form.target)
         flow.calibrate(prepared, [form.example])
         converted: nn.Module = flow.convert(prepared, form.target)
         return converted

@@ -45,7 +45,7 @@ def skeleton(option: Static, network: nn.Module, form: Form) -> nn.Module:
 def _quantized(option: Static, network: nn.Module, form: Form, batches: Iterable[Batch]) -> nn.Module:
     network = materialized(network)
     flow, dynamic = flow_of(option), dynamic_layers(option, network)
-    prepared = flow.prepare_static(option, network, form.example)
+    prepared = flow.prepare_static(option, network, form.example, form.target)
     flow.calibrate(prepared, batches)
     converted: nn.Module = flow.convert(prepared, form.target)
     return flow.add_dynamic(converted, dynamic) if dynamic else converted
