@@ -18,6 +18,7 @@ from quantexp.system.errors import BenchmarkError
 from quantexp.system.extras import quietly
 
 _loaded: weakref.WeakSet[Loaded] = weakref.WeakSet()
+_checked: set[int] = set()  # the number of threads that the pool was found to have, empty before a check
 
 
 class Loaded:
@@ -60,8 +61,9 @@ def use(count: int) -> None:
     """
     runtime = library()
     with contextlib.redirect_stderr(io.StringIO()):  # where the runtime writes about each new pool
-        if runtime._threadpool_get_thread_count() == count and _loaded:
-            return  # checked when the first of them was loaded
+        if count in _checked and runtime._threadpool_get_thread_count() == count:
+            return
+        _checked.clear()
         for program in _loaded:
             program.program = None  # it would use the pool that is deleted now
         runtime._unsafe_reset_threadpool(1)
@@ -77,6 +79,7 @@ def use(count: int) -> None:
             f"it has {found if found != count else made}; "
             "use benchmark.threads=1"
         )
+    _checked.add(count)
 
 
 def check_alone(program: Loaded, batch: Sequence[Tensor]) -> None:

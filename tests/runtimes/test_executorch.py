@@ -219,6 +219,7 @@ def test_another_number_of_threads_than_asked_for_is_an_error(monkeypatch: pytes
     runtime = executorch_threads.library()
     reset = runtime._unsafe_reset_threadpool
     network, wide = MLP(512, [1024, 1024], 4).eval(), (torch.ones(64, 512),)
+    monkeypatch.setattr(executorch_threads, "_checked", set())
     monkeypatch.setattr(runtime, "_unsafe_reset_threadpool", lambda count: reset(2))
     with pytest.raises(BenchmarkError, match="runtime=executorch must compute with 1 thread, it has 2"):
         prepared(network, wide)
