@@ -19,8 +19,8 @@ from quantexp.cli.plan import plan
 from quantexp.cli.schemas import conf_dir, register
 from quantexp.config import (
     METHODS,
-    OPTIONS,
     OF_ONE_RUNTIME,
+    OPTIONS,
     OVER_TORCH_AO,
     ByLayer,
     Engine,
