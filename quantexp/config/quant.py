@@ -82,6 +82,11 @@ class ByLayer(Quant):
     def packs_for(self) -> Engine | None:
         return self.engine
 
+    @classmethod
+    def portable_flows(cls) -> dict[Flow, tuple[str, ...]]:
+        """Return the flows whose networks more than one runtime executes, with their precisions."""
+        return {flow: precisions for flow, precisions in cls.flows.items() if flow not in OF_ONE_RUNTIME}
+
     def candidates(self, precision: str | None = None) -> tuple[Flow, ...]:
         """Return the flows to choose from: `flow`, or all that have the precision and the levers that are set."""
         if self.flow is not None:
@@ -89,10 +94,8 @@ class ByLayer(Quant):
         needed = [flows for name, flows in self.levers.items() if self._is_set(name)]
         return tuple(
             flow
-            for flow, precisions in self.flows.items()
-            if flow not in OF_ONE_RUNTIME
-            and precision in (None, *precisions)
-            and all(flow in flows for flows in needed)
+            for flow, precisions in self.portable_flows().items()
+            if precision in (None, *precisions) and all(flow in flows for flows in needed)
         )
 
     def faults_of(self, precision: str) -> Iterator[str]:

@@ -29,7 +29,7 @@ def flow_of(option: ByLayer) -> Any:
     except ImportError as error:
         import torch
 
-        others = [flow.value for flow in option.flows if flow not in OVER_TORCH_AO]
+        others = [flow.value for flow in option.portable_flows() if flow not in OVER_TORCH_AO]
         repair = f"use quant.flow={' or '.join(others)}, or an older torch" if others else "use an older torch"
         raise QuantizationError(
             f"quant.flow={flow} is not supported by torch {torch.__version__} ({error}); {repair}"
