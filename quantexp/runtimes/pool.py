@@ -55,7 +55,8 @@ def shares_with(runtime: str, count: int, call: Callable[[], object], probe: Cal
     """Check that a network computes with `count` threads of a pool that several networks share, and that grows late.
 
     With one thread no other thread may take CPU time while it runs, nor while a probe does, which has work for many
-    threads. With several, the probe is called until so many have taken CPU time, and together they may not take more than so many could.
+    threads. With several, the probe is called until so many have taken CPU time, and together they may not take more
+    than so many could.
 
     Args:
         runtime: Its name, for the error.
