@@ -62,7 +62,7 @@ def _alternatives(option: Quant, wrong: Sequence[str]) -> Iterator[tuple[str, Ca
         for engine in ENGINES:
             if engine is not option.engine and engine.value in supported_engines():
                 yield f"quant.engine={engine.value}", partial(replace, option, engine=engine)
-    for flow in type(option).flows:
+    for flow in option.portable_flows():
         if flow is not option.flow:
             yield in_flow(option, flow)
     if wrong:

@@ -82,6 +82,11 @@ class ByLayer(Quant):
     def packs_for(self) -> Engine | None:
         return self.engine
 
+    @classmethod
+    def portable_flows(cls) -> dict[Flow, tuple[str, ...]]:
+        """Return the flows whose networks more than one runtime executes, with their precisions."""
+        return {flow: precisions for flow, precisions in cls.flows.items() if flow not in OF_ONE_RUNTIME}
+
     def candidates(self, precision: str | None = None) -> tuple[Flow, ...]:
         """Return the flows to choose from: `flow`, or all that have the precision and the levers that are set."""
         if self.flow is not None:
@@ -89,10 +94,8 @@ class ByLayer(Quant):
         needed = [flows for name, flows in self.levers.items() if self._is_set(name)]
         return tuple(
             flow
-            for flow, precisions in self.flows.items()
-            if flow not in OF_ONE_RUNTIME
-            and precision in (None, *precisions)
-            and all(flow in flows for flows in needed)
+            for flow, precisions in self.portable_flows().items()
+            if precision in (None, *precisions) and all(flow in flows for flows in needed)
         )
 
     def faults_of(self, precision: str) -> Iterator[str]:
@@ -228,7 +231,10 @@ class Static(ByLayer):
         "ranges of activations: affine, or symmetric around zero", Scheme.affine, affects=RESULT
     )
     reduce_range: bool | None = option(
-        "7 bits for activations, so that sums cannot overflow; null: where the kernels need it", None, affects=RESULT
+        "7 bits for activations, or for weights in pt2e outside of eager execution, so that sums cannot overflow; "
+        "null: where the kernels need it",
+        None,
+        affects=RESULT,
     )
     calibration: CalibrationSplit = option(
         "split of the calibration examples: train, or test, which is tagged", CalibrationSplit.train, affects=RESULT
@@ -258,7 +264,10 @@ class Qat(ByLayer):
         "ranges of activations: affine, or symmetric around zero", Scheme.affine, affects=WEIGHTS
     )
     reduce_range: bool | None = option(
-        "7 bits for activations, so that sums cannot overflow; null: where the kernels need it", None, affects=WEIGHTS
+        "7 bits for activations, or for weights in pt2e outside of eager execution, so that sums cannot overflow; "
+        "null: where the kernels need it",
+        None,
+        affects=WEIGHTS,
     )
     start: Start = option(
         "trained: start from the float network; scratch: from new weights", Start.trained, affects=WEIGHTS

@@ -131,7 +131,7 @@ def experiments(folder: str) -> Iterator[Experiment]:
         if not issubclass(method, ByLayer):
             yield from (experiment(folder, make(), precision) for precision in method.precisions)
             continue
-        for flow, precisions in method.flows.items():
+        for flow, precisions in method.portable_flows().items():
             for precision in precisions:
                 engines = list(Engine) if precision == "int8" and make(flow=flow).packs_for else [None]
                 yield from (experiment(folder, make(flow=flow, engine=engine), precision) for engine in engines)

@@ -140,6 +140,8 @@ def prepare(
         log.info("export    for OpenVINO, %.2f MB: %.1f s", len(model) / 1e6, made.seconds)
     given = made.given(batch)
     shares_with(runtime.name, count, lambda: made.call(*given), _probe(count))
+    if (own := int(compiled.get_property("INFERENCE_NUM_THREADS"))) != count:
+        raise BenchmarkError(f"runtime={runtime.name} must compute with {_number(count)}, it is set to {own}; {REPAIR}")
     return _checked(made, evidence.ran(compiled.get_runtime_model(), read), network, batch)
 
 
@@ -197,6 +199,10 @@ def _settings(count: int) -> dict[str, Any]:
 @functools.cache
 def _core() -> Any:
     return files.imported().Core()
+
+
+def _number(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def _caller(request: Any) -> Callable[..., Any]:

@@ -24,7 +24,7 @@ from quantexp.statistics.sqnr import sqnr_db
 from quantexp.tasks.data import Tensors
 from tests.networks import inspected, made
 
-FLOWS = pytest.mark.parametrize("flow", Static.flows)
+FLOWS = pytest.mark.parametrize("flow", Static.portable_flows())
 
 
 def losses(network: nn.Module, quantized: nn.Module, inputs: Tensor) -> dict[str, LayerLoss]:
@@ -186,7 +186,7 @@ def test_layers_go_by_the_names_of_the_network_even_by_one_that_quantexp_uses() 
     block.add_module("layer", nn.Linear(8, 2))
     network = nn.Sequential()
     network.add_module("layer", block)
-    for option in (*(Static(flow=flow) for flow in Static.flows), FakeQuant()):
+    for option in (*(Static(flow=flow) for flow in Static.portable_flows()), FakeQuant()):
         quantized = made(option, network.eval(), "int8", torch.rand(8, 4))
         assert list(losses(network, quantized, torch.rand(8, 4))) == ["layer.0", "layer.layer"]
 
@@ -268,7 +268,11 @@ class Normed(nn.Module):
 
 @pytest.mark.parametrize(
     "quant",
-    [*(Static(flow=flow) for flow in Static.flows), Static(flow=Flow.fx, exclude=["convolution"]), Dynamic()],
+    [
+        *(Static(flow=flow) for flow in Static.portable_flows()),
+        Static(flow=Flow.fx, exclude=["convolution"]),
+        Dynamic(),
+    ],
     ids=["fx", "eager", "pt2e", "excluded", "dynamic"],
 )
 def test_batch_normalisation_counts_to_the_layer_it_is_folded_into(quant: Quant) -> None:

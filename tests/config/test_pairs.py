@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from quantexp.config import METHODS, OF_ONE_RUNTIME, RUNTIMES, ByLayer, Dynamic, Engine, Experiment, Flow, Qat, Static
+from quantexp.config import METHODS, RUNTIMES, ByLayer, Dynamic, Engine, Experiment, Flow, Qat, Static
 from quantexp.system.errors import ConfigError
 
 BY_LAYER = [method for method in METHODS if issubclass(method, ByLayer)]
@@ -17,7 +17,7 @@ PAIRS = [(method, flow) for method in BY_LAYER for flow in Flow]
 @pytest.mark.parametrize("method", BY_LAYER)
 def test_a_method_with_several_flows_leaves_open_which_and_prefers_the_first(method: type[ByLayer]) -> None:
     assert method().flow is (None if len(method.flows) > 1 else Flow.torchao)
-    assert method().candidates() == tuple(flow for flow in method.flows if flow not in OF_ONE_RUNTIME)
+    assert method().candidates() == tuple(method.portable_flows())
     assert method().candidates()[0] is {"dynamic": Flow.eager, "weight_only": Flow.torchao}.get(method.name, Flow.fx)
 
 

@@ -236,7 +236,7 @@ X = torch.linspace(-1.0, 1.0, 32).view(8, 4)
 FLOWS = [
     (method, flow, precision)
     for method in METHODS
-    for flow in (method.flows if issubclass(method, ByLayer) else (None,))
+    for flow in (method.portable_flows() if issubclass(method, ByLayer) else (None,))
     for precision in (method.flows[flow] if issubclass(method, ByLayer) else method.precisions)
     if precision != "int4"
 ]

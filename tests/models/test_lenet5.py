@@ -238,7 +238,7 @@ def test_casting_halves_every_weight_and_amp_none(precision: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flow", Static.flows)
+@pytest.mark.parametrize("flow", Static.portable_flows())
 def test_a_stored_network_of_format_3_is_built_for_values_in_a_row(flow: Flow, tmp_path: Path) -> None:
     option = Static(flow=flow)
     model = made(option, in_a_row(1), "int8", example(1).flatten(1))

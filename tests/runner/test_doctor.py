@@ -119,7 +119,7 @@ def test_every_method_flow_and_precision_is_tried_and_int8_with_every_engine(tmp
 
 
 def pairs(method: type[ByLayer]) -> list[tuple[str, str]]:
-    return [(flow, precision) for flow, precisions in method.flows.items() for precision in precisions]
+    return [(flow, precision) for flow, precisions in method.portable_flows().items() for precision in precisions]
 
 
 def test_an_engine_that_this_torch_lacks_does_not_work_and_the_row_says_which_it_has(

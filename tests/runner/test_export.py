@@ -58,7 +58,7 @@ def test_the_command_offers_the_formats_that_there_are() -> None:
 
 
 @pytest.mark.parametrize("target", CHOICES)
-@pytest.mark.parametrize("name", ["float"])
+@pytest.mark.parametrize("name", ["float", "qdq"])
 def test_the_lines_of_the_readme_give_the_recorded_output(
     folders: dict[str, Path], name: str, target: str, tmp_path: Path
 ) -> None:

@@ -168,6 +168,13 @@ def test_another_number_of_threads_than_asked_for_is_an_error(monkeypatch: pytes
         prepared(network, wide)
 
 
+@torch.no_grad()
+def test_values_beyond_those_of_calibration_are_clamped_as_in_eager_execution() -> None:
+    network = static(mlp(), POINTS, reduce_range=True)
+    found, far = prepared(network, POINTS), 10 * POINTS[0]
+    torch.testing.assert_close(found.network(far), network(far), rtol=0, atol=1e-5)
+
+
 def test_a_copy_is_a_session_of_its_own_that_computes_the_same() -> None:
     found = prepared(mlp(), POINTS)
     copy = found.copied()
@@ -262,6 +269,15 @@ def stored_run(folder: Path) -> tuple[Path, nn.Module, Batch]:
     result = run(experiment(Static(), model=Mlp(hidden=[16])))
     stored.save(folder, result.model, result.recipe)
     return folder, result.model, examples(result.recipe.inputs, 3)
+
+
+def test_the_file_that_was_measured_is_stored_and_predicts_in_the_runtime(tmp_path: Path) -> None:
+    folder, network, batch = stored_run(tmp_path / "model")
+    assert (folder / "network.onnx").is_file()
+    loaded = quantexp.load(folder)
+    assert isinstance(loaded.network, stored.Executed)
+    torch.testing.assert_close(loaded(*batch), network(*batch), rtol=0, atol=0.1)
+    assert isinstance(loaded.predict(torch.zeros(28, 28, dtype=torch.uint8)), Prediction)
 
 
 def test_a_changed_file_is_refused_and_one_that_computes_something_else_too(tmp_path: Path) -> None:

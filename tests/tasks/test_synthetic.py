@@ -337,7 +337,7 @@ def test_every_task_network_and_method_runs_or_is_refused_at_once(
 OTHERS = [
     pytest.param(method, flow, precision, id=f"{method.name}-{flow.value if flow else ''}-{precision}")
     for method in METHODS
-    for flow in (method.flows if issubclass(method, ByLayer) else (None,))
+    for flow in (method.portable_flows() if issubclass(method, ByLayer) else (None,))
     for precision in (method.flows[flow] if issubclass(method, ByLayer) and flow else method.precisions)
     if method is not Qat
 ]

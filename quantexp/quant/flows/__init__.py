@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quantexp.config import OF_ONE_RUNTIME, OVER_TORCH_AO, ByLayer, Flow
+from quantexp.config import OVER_TORCH_AO, ByLayer, Flow
 from quantexp.system.errors import QuantizationError
 from quantexp.system.extras import before_torchao
 from quantexp.system.implementation import resolve
@@ -29,7 +29,7 @@ def flow_of(option: ByLayer) -> Any:
     except ImportError as error:
         import torch
 
-        others = [flow.value for flow in option.flows if flow not in (*OVER_TORCH_AO, *OF_ONE_RUNTIME)]
+        others = [flow.value for flow in option.portable_flows() if flow not in OVER_TORCH_AO]
         repair = f"use quant.flow={' or '.join(others)}, or an older torch" if others else "use an older torch"
         raise QuantizationError(
             f"quant.flow={flow} is not supported by torch {torch.__version__} ({error}); {repair}"

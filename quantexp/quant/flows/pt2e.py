@@ -74,7 +74,8 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
     # Without a dynamic kernel a convolution would round its values but compute in float.
     convolutions = (name for name, module in model.named_modules() if isinstance(module, CONVOLUTIONS))
     quantizer = quantizers.quantizer(
-        quantizers.configuration(is_dynamic=True), (*kept_in_float(option, model), *convolutions)
+        quantizers.configuration(lowered=target == KERNELS, is_dynamic=True),
+        (*kept_in_float(option, model), *convolutions),
     )
     prepared = Exported(_prepared(prepare_pt2e, _exported(model.eval(), example), quantizer), example)
     calibrate(prepared, [example])  # the observers of weights record their ranges in a call
@@ -84,7 +85,7 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
 def prepare_static(option: Static, model: nn.Module, example: Batch, target: str) -> nn.Module:
     """Export `model` and insert observers. `example` is one batch of inputs."""
     quantizers = _quantizers(target)
-    config = quantizers.configuration(reduce_range=option.reduce_range)
+    config = quantizers.configuration(lowered=target == KERNELS, reduce_range=option.reduce_range)
     settings = {"percentile": option.percentile} if option.observer is Observer.percentile else {}
     observer = OBSERVERS[option.observer].with_args(eps=EPSILON, **settings)
     activation = dataclasses.replace(config.input_activation, observer_or_fake_quant_ctr=observer)
@@ -96,7 +97,8 @@ def prepare_static(option: Static, model: nn.Module, example: Batch, target: str
 def prepare_qat(option: Qat, model: nn.Module, example: Batch, target: str) -> nn.Module:
     """Export `model` and insert fake quant."""
     quantizers = _quantizers(target)
-    config = quantizers.configuration(is_qat=True, reduce_range=option.reduce_range)
+    lowered = target == KERNELS
+    config = quantizers.configuration(lowered=lowered, is_qat=True, reduce_range=option.reduce_range)
     quantizer = quantizers.quantizer(config, kept_in_float(option, model))
     exported = _exported(model.train(), example)
     numbers = norm_numbers(exported)
@@ -199,7 +201,7 @@ def _prepared(prepare: Any, exported: fx.GraphModule, quantizer: Any) -> fx.Grap
 def _quantizers(target: str) -> Any:
     """Return the module with the quantizer for a target, and its settings. Raises ConfigError if a package is missing.
 
-    Both have the functions `configuration(is_dynamic, is_qat, reduce_range)` and `quantizer(configuration, kept)`.
+    Both have the functions `configuration(lowered, is_dynamic, is_qat, reduce_range)` and `quantizer(configuration, kept)`.
     """
     if target != Executorch.target:
         return resolve("quantexp.quant.flows.x86_quantizer")

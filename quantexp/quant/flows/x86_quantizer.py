@@ -6,6 +6,7 @@ compiles sets it instead.
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from quantexp.quant.flows.annotations import without_integers
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+SEVEN_BITS = (-64, 63)  # of weights: the sum of two products with 8 bits then fits into 16
 __all__ = ["configuration", "quant_lift_up", "quantizer"]
 
 
@@ -49,12 +51,25 @@ class FloatsOnly(X86InductorQuantizer):  # type: ignore[misc]
 
 
 def configuration(
-    *, is_dynamic: bool = False, is_qat: bool = False, reduce_range: bool | None = None
+    *, lowered: bool, is_dynamic: bool = False, is_qat: bool = False, reduce_range: bool | None = None
 ) -> QuantizationConfig:
-    """Return the settings of the quantizer; `reduce_range` is that of the user."""
-    return get_default_x86_inductor_quantization_config(
-        is_qat=is_qat, is_dynamic=is_dynamic, reduce_range=reduces_range(Engine.onednn, reduce_range)
+    """Return the settings of the quantizer.
+
+    Args:
+        lowered: Whether torch's own kernels take the graph. Else it is the weights that get 7 bits: ONNX has no
+            activations of 7 bits, so that values beyond those of calibration would not be clamped.
+        is_dynamic: Whether the ranges of inputs are found in each call.
+        is_qat: Whether the network is trained.
+        reduce_range: The setting of the user.
+    """
+    reduces = reduces_range(Engine.onednn, reduce_range)
+    config = get_default_x86_inductor_quantization_config(
+        is_qat=is_qat, is_dynamic=is_dynamic, reduce_range=reduces and lowered
     )
+    if not reduces or lowered:
+        return config
+    low, high = SEVEN_BITS
+    return dataclasses.replace(config, weight=dataclasses.replace(config.weight, quant_min=low, quant_max=high))
 
 
 def quantizer(config: QuantizationConfig, kept: Iterable[str]) -> FloatsOnly:

@@ -30,8 +30,10 @@ class FloatsOnly(XNNPACKQuantizer):  # type: ignore[misc]
         return without_integers(super().annotate(model))
 
 
-def configuration(*, is_dynamic: bool = False, is_qat: bool = False, reduce_range: bool | None = None) -> Any:
-    """Return the settings of the quantizer; `reduce_range` is not supported, as the configuration of a run says."""
+def configuration(
+    *, lowered: bool, is_dynamic: bool = False, is_qat: bool = False, reduce_range: bool | None = None
+) -> Any:
+    """Return the settings of the quantizer, whose kernels need no reduced range of anything."""
     return get_symmetric_quantization_config(is_per_channel=True, is_qat=is_qat, is_dynamic=is_dynamic)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from quantexp.config import METHODS, OF_ONE_RUNTIME, ByLayer, Engine, Flow, Quant
+from quantexp.config import METHODS, ByLayer, Engine, Flow, Quant
 from quantexp.quant.inspection.layers import HeldWeights, held_weights
 from quantexp.quant.inspection.watch import NAMES, Watch
 from quantexp.quant.methods.work import Form, Work
@@ -104,8 +104,8 @@ def _others(option: Quant, work: Work, layer: str) -> Iterator[tuple[str, Callab
     """Yield what may quantize the network instead: its override, what makes the method, and the precision."""
     precision = work.form.precision
     if isinstance(option, ByLayer):
-        for flow, precisions in option.flows.items():
-            if flow is not option.flow and flow not in OF_ONE_RUNTIME and precision in precisions:
+        for flow, precisions in option.portable_flows().items():
+            if flow is not option.flow and precision in precisions:
                 yield *in_flow(option, flow), precision
         if layer in {held.name for held in held_weights(work.baseline.model)}:
             excluded = [*option.exclude, layer]
@@ -118,7 +118,7 @@ def _others(option: Quant, work: Work, layer: str) -> Iterator[tuple[str, Callab
             if not issubclass(method, ByLayer):
                 yield f"quant={method.name}{given}", method, other_precision
                 continue
-            for flow in (flow for flow in method.flows if flow not in OF_ONE_RUNTIME):
+            for flow in method.portable_flows():
                 yield f"quant={method.name} quant.flow={flow}{given}", partial(method, flow=flow), other_precision
 
 

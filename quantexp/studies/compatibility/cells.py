@@ -19,7 +19,7 @@ def cells(engines: Iterable[Engine]) -> Iterator[Cell]:
             every = (Cell(method.name, None, precision, None) for precision in method.precisions)
             yield from (cell for cell in every if cell != FLOAT)
             continue
-        for flow, precisions in method.flows.items():
+        for flow, precisions in method.portable_flows().items():
             chosen = [engine.value for engine in engines] if flow in method.levers.get("engine", ()) else [None]
             yield from (
                 Cell(method.name, flow.value, precision, engine) for precision in precisions for engine in chosen
