@@ -201,7 +201,7 @@ def _prepared(prepare: Any, exported: fx.GraphModule, quantizer: Any) -> fx.Grap
 def _quantizers(target: str) -> Any:
     """Return the module with the quantizer for a target, and its settings. Raises ConfigError if a package is missing.
 
-    Both have the functions `configuration(lowered, is_dynamic, is_qat, reduce_range)` and `quantizer(configuration, kept)`.
+    Both have the functions `configuration(lowered, is_dynamic, is_qat, reduce_range)` and `quantizer(config, kept)`.
     """
     if target != Executorch.target:
         return resolve("quantexp.quant.flows.x86_quantizer")
