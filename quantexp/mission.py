@@ -200,21 +200,27 @@ def _inspected(
     return Contestant(quantized.model, precision, runtime, evidence, quantized.training, engine, prepared)
 
 
-def _exported(experiment: Experiment, data: TaskData, baseline: Baseline) -> dict[str, Prepared]:
-    """Return the float network in each further runtime that exports it, as torch forgets compiled programs then."""
-    batch = data.evaluated.some(PREDICT_BATCH)
+def _exported(experiment: Experiment, data: TaskData, baseline: Baseline) -> dict[str, tuple[Prepared, ...]]:
+    """Return the float network in each further runtime that exports it, for the batch sizes that are timed.
+
+    This comes first, because torch then forgets what it has compiled.
+    """
+    made = {}
     with threads(experiment.benchmark.threads):
-        return {
-            runtime.name: prepare(runtime, baseline.model, batch)
-            for runtime in _further_runtimes(experiment)
-            if runtime.exports
-        }
+        for runtime in _further_runtimes(experiment):
+            if runtime.exports:
+                timed = [data.evaluated.first(count) for count in experiment.batch_size]
+                batches = timed if runtime.fixes_batch else [data.evaluated.some(PREDICT_BATCH)]
+                made[runtime.name] = tuple(prepare(runtime, baseline.model, batch) for batch in batches)
+    return made
 
 
-def _others(experiment: Experiment, reference: Contestant, exported: Mapping[str, Prepared]) -> Iterator[Contestant]:
+def _others(
+    experiment: Experiment, reference: Contestant, exported: Mapping[str, tuple[Prepared, ...]]
+) -> Iterator[Contestant]:
     """Yield the float network once for each further runtime."""
     for runtime in _further_runtimes(experiment):
-        yield replace(reference, runtime=runtime, inspected=exported.get(runtime.name))
+        yield replace(reference, runtime=runtime, inspected=None, earlier=exported.get(runtime.name, ()))
 
 
 def _further_runtimes(experiment: Experiment) -> Iterator[Runtime]:

@@ -34,7 +34,7 @@ from quantexp.config.quant import (
     Static,
     WeightOnly,
 )
-from quantexp.config.runtime import RUNTIMES, Compiled, Eager, OnnxRuntime, Runtime
+from quantexp.config.runtime import RUNTIMES, Aot, Compiled, Eager, OnnxRuntime, Runtime
 from quantexp.config.study import STUDIES, Affine, Compatibility, Criterion, Goal, Search, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, SweepSettings, Unsupported
 from quantexp.config.task import (
@@ -66,6 +66,7 @@ __all__ = [
     "Affects",
     "Affine",
     "Amp",
+    "Aot",
     "Arrays",
     "Audio",
     "Benchmark",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from quantexp.config.levers import Flow
-from quantexp.config.option import Option
+from quantexp.config.option import RESULT, Option, option
 from quantexp.config.quant import ByLayer, Quant
 from quantexp.system.errors import Mismatch
 
@@ -18,7 +18,8 @@ class Runtime(Option):
 
     kernels: layers, or operators of a graph, that call integer kernels; qdq: a graph of float operators between
     pairs of quantize and dequantize, which a compiler turns into kernels. `precisions` are those that it executes, None
-    for all. `exports` tells whether it executes a file that the network is exported to.
+    for all. `exports` tells whether the network is exported for it, after which torch forgets what it compiled, so that
+    this comes first; `fixes_batch` whether a network is prepared for one batch size.
     """
 
     group: ClassVar[str] = "runtime"
@@ -27,6 +28,7 @@ class Runtime(Option):
     expands: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # methods and precisions whose weights it makes floats of
     precisions: ClassVar[tuple[str, ...] | None] = None
     exports: ClassVar[bool] = False
+    fixes_batch: ClassVar[bool] = False
 
     def combination_faults(self, quant: Quant, precision: str) -> Iterator[str]:
         """Yield why the runtime does not execute what the method leaves in this precision."""
@@ -63,6 +65,10 @@ class Eager(Runtime):
     implementation: ClassVar[str] = "quantexp.runtimes.eager"
 
 
+def _max_autotune() -> Any:
+    return option("search for the fastest kernels, which takes minutes", False, affects=RESULT, unchanged=False)
+
+
 @dataclass
 class Compiled(Runtime):
     """torch.compile for each batch size, with the weights frozen; needs a C++ compiler."""
@@ -72,6 +78,24 @@ class Compiled(Runtime):
     target: ClassVar[str] = "qdq"
     flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.torchao)
     expands: ClassVar[Mapping[str, tuple[str, ...]]] = {"weight_only": ("int8",)}
+    fixes_batch: ClassVar[bool] = True
+
+    max_autotune: bool = _max_autotune()
+
+
+@dataclass
+class Aot(Runtime):
+    """AOTInductor, which exports and compiles ahead of time for each batch size; needs a C++ compiler."""
+
+    name: ClassVar[str] = "aot"
+    implementation: ClassVar[str] = "quantexp.runtimes.aot"
+    target: ClassVar[str] = "qdq"
+    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.torchao)
+    expands: ClassVar[Mapping[str, tuple[str, ...]]] = {"weight_only": ("int8",)}
+    exports: ClassVar[bool] = True
+    fixes_batch: ClassVar[bool] = True
+
+    max_autotune: bool = _max_autotune()
 
 
 @dataclass
@@ -86,4 +110,4 @@ class OnnxRuntime(Runtime):
     exports: ClassVar[bool] = True
 
 
-RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, OnnxRuntime)
+RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, Aot, OnnxRuntime)
