@@ -34,7 +34,7 @@ from quantexp.config.quant import (
     Static,
     WeightOnly,
 )
-from quantexp.config.runtime import RUNTIMES, Aot, Compiled, Eager, OnnxRuntime, Runtime
+from quantexp.config.runtime import RUNTIMES, Aot, Compiled, Eager, OnnxRuntime, Runtime, TorchScript
 from quantexp.config.study import STUDIES, Affine, Compatibility, Criterion, Goal, Search, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, SweepSettings, Unsupported
 from quantexp.config.task import (
@@ -129,6 +129,7 @@ __all__ = [
     "Taken",
     "Task",
     "Text",
+    "TorchScript",
     "Torchvision",
     "Tracking",
     "Train",

@@ -99,6 +99,15 @@ class Aot(Runtime):
 
 
 @dataclass
+class TorchScript(Runtime):
+    """TorchScript, from a trace of the network, which runs without Python; torch.jit is deprecated."""
+
+    name: ClassVar[str] = "torchscript"
+    implementation: ClassVar[str] = "quantexp.runtimes.torchscript"
+    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.fx, Flow.eager)
+
+
+@dataclass
 class OnnxRuntime(Runtime):
     """ONNX Runtime, from a network exported to ONNX; needs the packages onnxruntime, onnx and onnxscript."""
 
@@ -110,4 +119,4 @@ class OnnxRuntime(Runtime):
     exports: ClassVar[bool] = True
 
 
-RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, Aot, OnnxRuntime)
+RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, Aot, TorchScript, OnnxRuntime)

@@ -27,8 +27,9 @@ from quantexp.config import Aot, Engine
 from quantexp.quant.inspection.watch import Watch
 from quantexp.results import Operator
 from quantexp.runtimes.agreement import largest_difference
+from quantexp.runtimes.generated import attributed
 from quantexp.runtimes.inductor import quiet, reason, require_compiler, settings
-from quantexp.runtimes.lowering import Lowering, attributed
+from quantexp.runtimes.lowering import GENERATED, Lowering
 from quantexp.runtimes.pool import MOST_BESIDE, beside
 from quantexp.runtimes.prepared import Prepared
 from quantexp.system.errors import BenchmarkError
@@ -174,7 +175,7 @@ def prepare(runtime: Aot, network: nn.Module, batch: Batch, engine: Engine | Non
         rule = f"runtime={runtime.name} needs a network that torch can export and compile ahead of time"
         raise BenchmarkError(f"{rule}, but it failed ({reason(error)}); {REPAIR}") from error
     log.info("compile   ahead of time for batches of %d: %.1f s", size(batch), library.seconds)
-    ran = attributed((library.lowering.kernels, library.lowering.templates), eager, size(batch))
+    ran = attributed((library.lowering.kernels, library.lowering.templates), eager, size(batch), GENERATED)
     with torch.inference_mode():
         found, precisions = call(*batch), [operator.precision for operator in ran]
         difference = largest_difference("a network that is compiled ahead of time", expected, found, precisions, REPAIR)

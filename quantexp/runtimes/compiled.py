@@ -14,8 +14,9 @@ from quantexp.config import Compiled, Engine
 from quantexp.quant.inspection.watch import Watch
 from quantexp.results import Operator
 from quantexp.runtimes.agreement import largest_difference
+from quantexp.runtimes.generated import attributed
 from quantexp.runtimes.inductor import reason, require_compiler
-from quantexp.runtimes.lowering import attributed
+from quantexp.runtimes.lowering import GENERATED
 from quantexp.runtimes.prepared import Prepared
 from quantexp.runtimes.program import Program
 from quantexp.system.errors import BenchmarkError
@@ -86,7 +87,7 @@ def prepare(runtime: Compiled, network: nn.Module, batch: Batch, engine: Engine 
         rule = "runtime=compiled needs a network that torch.compile can compile as one graph"
         raise BenchmarkError(f"{rule}, but it failed ({reason(error)}); {REPAIR}") from error
     log.info("compile   for batches of %d: %.1f s", size(batch), program.seconds)
-    ran = attributed((program.watch(batch), program.lowering.templates), eager, size(batch))
+    ran = attributed((program.watch(batch), program.lowering.templates), eager, size(batch), GENERATED)
     with torch.inference_mode():
         found, precisions = program.function(*batch), [operator.precision for operator in ran]
         difference = largest_difference("a compiled network", expected, found, precisions, REPAIR)

@@ -1,7 +1,7 @@
 """The products in the graph that Inductor generates code from, where most of them call no operator of torch.
 
 A node of that graph is the call of a kernel of a library, a template of C++ code for a product of matrices, or a loop.
-The products of loops are not recorded here.
+The products of loops are not recorded here, they are what is missing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,8 @@ from torch._inductor.virtualized import V
 from quantexp.quant.inspection.layers import held_weights
 from quantexp.quant.inspection.products import Call
 from quantexp.quant.inspection.watch import NAMES, Watch
-from quantexp.results import Operator
 
 GENERATED = "inductor.generated"  # products in generated loops
-FLOATS = ("fp32", "fp64", "bf16", "fp16")
 PRODUCTS = ("packed_gemm", "bmm")  # the templates that are one product of two matrices
 BYTES = (torch.int8, torch.uint8)
 
@@ -93,25 +91,6 @@ class Lowering:
             constant = constants.get(value.get_name())
             if constant is not None and constant.dtype is torch.int8:
                 self._in_int8.add(_values(constant.to_dense() if constant.is_mkldnn else constant))
-
-
-def attributed(known: Iterable[Watch], eager: Watch, examples: int) -> tuple[Operator, ...]:
-    """Return the multiplying operators of a program for a batch of `examples`.
-
-    Args:
-        known: The products that are known.
-        eager: Those in eager execution. What is missing of them is attributed to generated loops, in the float
-            precision with most multiply-accumulates: nothing proves that they are products of integers.
-        examples: The size of the batch.
-    """
-    watches = list(known)
-    operators = [operator for watch in watches for operator in watch.operators(examples)]
-    rest = (sum(eager.macs.values()) - sum(sum(watch.macs.values()) for watch in watches)) // examples
-    if rest <= 0:
-        return tuple(operators)
-    floats = {precision: count for (_, precision), count in eager.macs.items() if precision in FLOATS}
-    precision = max(floats, key=lambda name: floats[name], default=FLOATS[0])
-    return (*operators, Operator(GENERATED, precision, 1, rest))
 
 
 def _shaped(node: Any) -> Tensor | None:
