@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class CompiledNetwork(Prepared):
     seconds: float
     max_difference: float
     ran: tuple[Operator, ...]
-    in_float: Mapping[str, str]
+    in_float: Mapping[str, str] = field(default_factory=dict)
 
     def copied(self) -> Callable[..., Any]:
         """Move the weights to other addresses in memory, and return the same function, which uses them there."""

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._inductor import ir
+from torch._inductor.codegen.cpp_bmm_template import CppBmmTemplate
+from torch._inductor.codegen.cpp_gemm_template import CppGemmTemplate
 from torch._inductor.virtualized import V
 
 from quantexp.quant.inspection.layers import held_weights
@@ -19,7 +21,7 @@ from quantexp.quant.inspection.products import Call
 from quantexp.quant.inspection.watch import NAMES, Watch
 
 GENERATED = "inductor.generated"  # products in generated loops
-PRODUCTS = ("packed_gemm", "bmm")  # the templates that are one product of two matrices
+PRODUCTS = {CppGemmTemplate: "inductor.gemm", CppBmmTemplate: "inductor.bmm"}  # templates of a product of two matrices
 BYTES = (torch.int8, torch.uint8)
 
 
@@ -28,7 +30,7 @@ class Lowering:
 
     Attributes:
         kernels: The calls of kernels of libraries, named as their operators.
-        templates: The products in templates, which are named `inductor.NAME`.
+        templates: The products in templates.
     """
 
     def __init__(self) -> None:
@@ -73,15 +75,15 @@ class Lowering:
 
     def _record_template(self, node: Any) -> None:
         """Record a product of the first two inputs; it is one of integers if both are, whatever follows it."""
-        name, result = node.template.name, _shaped(node)
-        if name not in PRODUCTS or result is None:
+        name, result = PRODUCTS.get(type(node.template)), _shaped(node)
+        if name is None or result is None:
             return
         left, right = (_shaped(value) for value in node.inputs[:2])
         if left is None or right is None:
             return
         integers = left.dtype in BYTES and right.dtype in BYTES
         precision = "int8" if integers else NAMES.get(left.dtype, str(left.dtype))
-        self.templates.add(f"inductor.{name}", precision, result.numel() * int(left.shape[-1]))
+        self.templates.add(name, precision, result.numel() * int(left.shape[-1]))
         if integers:
             self._keep_weights(node.inputs[:2])
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 REPAIR = "use runtime=eager, and leave torchscript out of benchmark.runtimes"
 GENERATED = "torchscript.generated"  # products that no operator of torch shows
-DEPRECATED = ("trace", "trace_method", "freeze")  # in torch.jit
+DEPRECATED = ("trace", "trace_method", "freeze", "script", "script_method")  # in torch.jit
 WARMING_CALLS = 3  # torch records the first call, then optimizes the graph
 LONGEST_REASON = 300  # characters
 

@@ -95,6 +95,18 @@ class Case:
     batch: Batch = POINTS
 
 
+class Recurrent(nn.Module):
+    """An LSTM and a layer on its last output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(16, 32, batch_first=True), nn.Linear(32, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.lstm(x)[0][:, -1])
+        return logits
+
+
 CASES = {
     "float": Case(NoQuant(), "fp32", {"fp32": MACS}),
     "float of convolutions": Case(NoQuant(), "fp32", {"fp32": OF_IMAGES}, lenet5, IMAGES),
@@ -106,6 +118,13 @@ CASES = {
     ),
     "eager": Case(Static(flow=Flow.eager), "int8", {"int8": MACS}),
     "dynamic": Case(Dynamic(flow=Flow.eager), "int8", {"int8": MACS}),
+    "dynamic LSTM": Case(
+        Dynamic(flow=Flow.eager),
+        "int8",
+        {"int8": 6 * 4 * 32 * (16 + 32) + 32 * 4},
+        lambda: Recurrent().eval(),
+        (torch.linspace(-1.0, 1.0, 4 * 6 * 16).view(4, 6, 16),),
+    ),
     "dynamic fp16": Case(Dynamic(flow=Flow.eager), "fp16", {"fp16": MACS}),
     "bf16": Case(NoQuant(), "bf16", {"bf16": MACS}),
     "amp": Case(Amp(), "bf16", {"bf16": MACS}),
