@@ -38,7 +38,7 @@ from quantexp.tasks.inputs import Batch, size
 log = logging.getLogger(__name__)
 
 REPAIR = "use runtime=eager, and leave aot out of benchmark.runtimes"
-TEAM = re.compile(r"#pragma omp parallel num_threads\((\d+)\)")  # in generated code
+TEAM = re.compile(r"#pragma omp parallel (?:for )?num_threads\((\d+)\)")  # in generated code
 
 
 class Library:
@@ -62,9 +62,7 @@ class Library:
         with quiet(), torch.no_grad():
             try:
                 exported = torch.export.export(network, batch)
-                with settings(
-                    self.lowering, max_autotune=max_autotune, **{"aot_inductor.precompile_headers": False}
-                ):  # headers would stay
+                with settings(self.lowering, max_autotune=max_autotune, **_own_settings()):
                     package = torch._inductor.aoti_compile_and_package(exported, package_path=f"{folder}/network.pt2")
             except Exception as error:  # raised below, since otherwise the folder of the cache is not deleted
                 failure = error
@@ -89,6 +87,19 @@ class Library:
         """Return the numbers of threads in the generated code; a library of kernels uses those of torch."""
         sources = (path.read_text(encoding="utf-8") for path in self._folder.rglob("*.cpp"))
         return {int(count) for source in sources for count in TEAM.findall(source)}
+
+
+def _own_settings() -> dict[str, Any]:
+    """Return the settings of Inductor that differ ahead of time.
+
+    Headers that are compiled for the next time would stay. Threads are a number in the code: else with one thread for
+    each core the code would have as many as OpenMP has, which need not be those of torch.
+    """
+    return {
+        "aot_inductor.precompile_headers": False,
+        "cpp.threads": torch.get_num_threads(),
+        "cpp.dynamic_threads": False,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
