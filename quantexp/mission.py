@@ -32,7 +32,6 @@ from quantexp.storage.kept import Kept, kept
 from quantexp.storage.recipe import Recipe
 from quantexp.system.environment import describe, threads
 from quantexp.tasks.data import TaskData
-from quantexp.tasks.inputs import size as size_of
 from quantexp.training.baseline import Baseline, trained
 from quantexp.training.loop import PREDICT_BATCH
 
@@ -201,29 +200,27 @@ def _inspected(
     return Contestant(quantized.model, precision, runtime, evidence, quantized.training, engine, prepared)
 
 
-def _exported(experiment: Experiment, data: TaskData, baseline: Baseline) -> dict[str, list[Prepared]]:
-    """Return the float network in each further runtime that exports it, as torch forgets compiled programs then.
+def _exported(experiment: Experiment, data: TaskData, baseline: Baseline) -> dict[str, tuple[Prepared, ...]]:
+    """Return the float network in each further runtime that exports it, for the batch sizes that are timed.
 
-    A runtime whose file is for one batch size has one for each that is timed.
+    This comes first, because torch then forgets what it has compiled.
     """
-    found: dict[str, list[Prepared]] = {}
+    made = {}
     with threads(experiment.benchmark.threads):
         for runtime in _further_runtimes(experiment):
-            made = found.setdefault(runtime.name, [])
-            batches = (data.evaluated.some(PREDICT_BATCH), *map(data.evaluated.first, experiment.batch_size))
-            for batch in batches if runtime.file else ():
-                if not any(one.batch_size in (None, size_of(batch)) for one in made):
-                    made.append(prepare(runtime, baseline.model, batch))
-    return found
+            if runtime.exports:
+                timed = [data.evaluated.first(count) for count in experiment.batch_size]
+                batches = timed if runtime.fixed else [data.evaluated.some(PREDICT_BATCH)]
+                made[runtime.name] = tuple(prepare(runtime, baseline.model, batch) for batch in batches)
+    return made
 
 
 def _others(
-    experiment: Experiment, reference: Contestant, exported: Mapping[str, Sequence[Prepared]]
+    experiment: Experiment, reference: Contestant, exported: Mapping[str, tuple[Prepared, ...]]
 ) -> Iterator[Contestant]:
     """Yield the float network once for each further runtime."""
     for runtime in _further_runtimes(experiment):
-        made = exported[runtime.name]
-        yield replace(reference, runtime=runtime, inspected=made[0] if made else None, ready=made[1:])
+        yield replace(reference, runtime=runtime, inspected=None, earlier=exported.get(runtime.name, ()))
 
 
 def _further_runtimes(experiment: Experiment) -> Iterator[Runtime]:

@@ -125,12 +125,12 @@ def _answer(folder: Path) -> str:
     inputs = load_file(folder / INPUTS)
     examples = Tensors(None, tuple(inputs[str(index)].clone() for index in range(len(inputs))))
     with threads(protocol.threads):
-        prepared = [
-            _prepared(each, network, [examples.first(size) for size in request["batch_sizes"]])
-            for each, network in zip(stored, networks, strict=True)
-        ]
+        prepared: dict[int, list[Prepared]] = {}
+        for index in sorted(range(len(stored)), key=lambda at: not stored[at].runtime.exports):  # before any compiling
+            batches = [examples.first(size) for size in request["batch_sizes"]]
+            prepared[index] = _prepared(stored[index], networks[index], batches)
         timings = [
-            time_models([networks[at] for networks in prepared], examples, size, protocol)
+            time_models([prepared[index][at] for index in range(len(stored))], examples, size, protocol)
             for at, size in enumerate(request["batch_sizes"])
         ]
     return TIMINGS.dump_json(timings).decode()

@@ -34,7 +34,17 @@ from quantexp.config.quant import (
     Static,
     WeightOnly,
 )
-from quantexp.config.runtime import RUNTIMES, Compiled, Eager, Executorch, OnnxRuntime, OpenVino, Runtime
+from quantexp.config.runtime import (
+    RUNTIMES,
+    Aot,
+    Compiled,
+    Eager,
+    Executorch,
+    OnnxRuntime,
+    OpenVino,
+    Runtime,
+    TorchScript,
+)
 from quantexp.config.study import STUDIES, Affine, Compatibility, Criterion, Goal, Search, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, SweepSettings, Unsupported
 from quantexp.config.task import (
@@ -67,6 +77,7 @@ __all__ = [
     "Affects",
     "Affine",
     "Amp",
+    "Aot",
     "Arrays",
     "Audio",
     "Benchmark",
@@ -131,6 +142,7 @@ __all__ = [
     "Taken",
     "Task",
     "Text",
+    "TorchScript",
     "Torchvision",
     "Tracking",
     "Train",

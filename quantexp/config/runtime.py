@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from quantexp.config.levers import OF_ONE_RUNTIME, Flow
-from quantexp.config.option import Option
+from quantexp.config.option import RESULT, Option, option
 from quantexp.config.quant import ByLayer, Quant
 from quantexp.system.errors import Mismatch
 
@@ -18,8 +18,9 @@ class Runtime(Option):
 
     kernels: layers, or operators of a graph, that call integer kernels; qdq: a graph of float operators between
     pairs of quantize and dequantize, which a compiler turns into kernels; xnnpack: such a graph with the pairs that
-    XNNPACK has kernels for. `precisions` are those that it executes, None for all. `file` is the name of the file that
-    the network is exported to, empty if it executes the network as it is; with `fixed` it is for one batch size.
+    XNNPACK has kernels for. `precisions` are those that it executes, None for all. `exports` tells whether the network
+    is exported for it, after which torch forgets what it compiled, so that this comes first. `file` is the name of the
+    file that it executes, empty if there is none; with `fixed`, what is exported is for one batch size.
     """
 
     group: ClassVar[str] = "runtime"
@@ -27,6 +28,7 @@ class Runtime(Option):
     flows: ClassVar[tuple[Flow, ...] | None] = None  # whose networks it executes; None: those of all
     expands: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # methods and precisions whose weights it makes floats of
     precisions: ClassVar[tuple[str, ...] | None] = None
+    exports: ClassVar[bool] = False
     file: ClassVar[str] = ""
     fixed: ClassVar[bool] = False
 
@@ -69,6 +71,10 @@ class Eager(Runtime):
     flows: ClassVar[tuple[Flow, ...] | None] = tuple(flow for flow in Flow if flow not in OF_ONE_RUNTIME)
 
 
+def _max_autotune() -> Any:
+    return option("search for the fastest kernels, which takes minutes", False, affects=RESULT, unchanged=False)
+
+
 @dataclass
 class Compiled(Runtime):
     """torch.compile for each batch size, with the weights frozen; needs a C++ compiler."""
@@ -78,6 +84,33 @@ class Compiled(Runtime):
     target: ClassVar[str] = "qdq"
     flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.torchao)
     expands: ClassVar[Mapping[str, tuple[str, ...]]] = {"weight_only": ("int8",)}
+    fixed: ClassVar[bool] = True
+
+    max_autotune: bool = _max_autotune()
+
+
+@dataclass
+class Aot(Runtime):
+    """AOTInductor, which exports and compiles ahead of time for each batch size; needs a C++ compiler."""
+
+    name: ClassVar[str] = "aot"
+    implementation: ClassVar[str] = "quantexp.runtimes.aot"
+    target: ClassVar[str] = "qdq"
+    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.torchao)
+    expands: ClassVar[Mapping[str, tuple[str, ...]]] = {"weight_only": ("int8",)}
+    exports: ClassVar[bool] = True
+    fixed: ClassVar[bool] = True
+
+    max_autotune: bool = _max_autotune()
+
+
+@dataclass
+class TorchScript(Runtime):
+    """TorchScript, from a trace of the network, which runs without Python; torch.jit is deprecated."""
+
+    name: ClassVar[str] = "torchscript"
+    implementation: ClassVar[str] = "quantexp.runtimes.torchscript"
+    flows: ClassVar[tuple[Flow, ...] | None] = (Flow.fx, Flow.eager)
 
 
 @dataclass
@@ -89,6 +122,7 @@ class OnnxRuntime(Runtime):
     target: ClassVar[str] = "qdq"
     flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.onnxruntime)
     precisions: ClassVar[tuple[str, ...] | None] = ("fp32", "int8")
+    exports: ClassVar[bool] = True
     file: ClassVar[str] = "network.onnx"
 
 
@@ -101,6 +135,7 @@ class OpenVino(Runtime):
     target: ClassVar[str] = "qdq"
     flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.nncf)
     precisions: ClassVar[tuple[str, ...] | None] = ("fp32", "int8")
+    exports: ClassVar[bool] = True
     file: ClassVar[str] = "network.onnx"
 
 
@@ -113,6 +148,7 @@ class Executorch(Runtime):
     target: ClassVar[str] = "xnnpack"
     flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e,)
     precisions: ClassVar[tuple[str, ...] | None] = ("fp32", "int8")
+    exports: ClassVar[bool] = True
     file: ClassVar[str] = "network.pte"
     fixed: ClassVar[bool] = True
 
@@ -126,4 +162,4 @@ class Executorch(Runtime):
             )
 
 
-RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, OnnxRuntime, OpenVino, Executorch)
+RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, Aot, TorchScript, OnnxRuntime, OpenVino, Executorch)

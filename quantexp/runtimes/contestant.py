@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,8 @@ class Contestant:
     """A network with its nominal precision, its runtime, the evidence of what ran, and its training.
 
     `engine` is the one that its int8 weights are packed for, None if it has none. `inspected` is the network that was
-    inspected, executable for the batches that it predicts in; None if it is only timed. `ready` are others that were
-    prepared before they are timed.
+    inspected, executable for the batches that it predicts in; None if it is only timed. `earlier` is what was prepared
+    to be timed before anything else was compiled.
     """
 
     network: nn.Module
@@ -35,23 +35,27 @@ class Contestant:
     training: Training | None = None
     engine: Engine | None = None
     inspected: Prepared | None = None
-    ready: Sequence[Prepared] = ()
+    earlier: tuple[Prepared, ...] = ()
 
     def prepared(self, batch: Batch) -> Prepared:
-        """Return the network executable for batches like `batch`: one that is prepared already if it accepts them.
+        """Return the network executable for batches like `batch`: one that was prepared before, if it accepts them.
 
         Raises:
             BenchmarkError: If the runtime cannot execute it on this machine, or its outputs differ.
         """
-        for made in (self.inspected, *self.ready):
-            if made is not None and made.batch_size in (None, size(batch)):
+        for made in self._made:
+            if made.batch_size in (None, size(batch)):
                 return made
         return prepare(self.runtime, self.network, batch, self.engine, None if self.runtime.fixed else self.exported)
 
     @property
     def exported(self) -> bytes | None:
         """The file that the runtime executes, None if it executes the network as it is."""
-        return self.inspected.exported if self.inspected else None
+        return next((made.exported for made in self._made if made.exported), None)
+
+    @property
+    def _made(self) -> tuple[Prepared, ...]:
+        return (self.inspected, *self.earlier) if self.inspected else self.earlier
 
     def outputs(self, examples: Split, count: int) -> Tensor:
         """Return the outputs for all examples, computed by its runtime.

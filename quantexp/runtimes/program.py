@@ -9,32 +9,25 @@ quantizing or exporting another network, because torch then forgets its programs
 from __future__ import annotations
 
 import functools
-import logging
 import sys
 import time
 import types
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch._dynamo
-import torch._inductor.config as inductor
 from torch import Tensor, fx
 from torch._dynamo.eval_frame import remove_from_cache
 from torch._dynamo.exc import ShortenTraceback
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
-from torch._inductor.utils import fresh_cache
 
 from quantexp.quant.inspection.watch import Watch
+from quantexp.runtimes.inductor import quiet, settings
+from quantexp.runtimes.lowering import Lowering
 from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.inputs import Batch
-
-NOISY = (
-    "torch.utils.cpp_extension",
-    "torch.utils._pytree",
-)  # warnings about CUDA and deprecation that do not matter here
 
 
 class NotCompiledForError(BenchmarkError, ShortenTraceback):
@@ -56,13 +49,16 @@ class Program:
     Attributes:
         function: The result of torch.compile, called as `function(*batch)`.
         seconds: The time of the compilation, without a cache and without the start of the compiler.
+        lowering: The products in the graph that its code was generated from.
     """
 
-    def __init__(self, network: Callable[..., Any], batch: Batch) -> None:
+    def __init__(self, network: Callable[..., Any], batch: Batch, *, max_autotune: bool = False) -> None:
         """Compile the network. The compilers of torch and of the system can raise any error."""
         parts: list[Any] = []
         entry = _with_own_code(network)
-        self.function, self.seconds = _compiled(entry, batch, parts)
+        self.lowering = Lowering()
+        compiling = settings(self.lowering, max_autotune=max_autotune)
+        self.function, self.seconds = _compiled(entry, batch, compiling, parts)
         ((self._part, packed),) = parts
         parts.clear()  # torch keeps a reference to the backend, and so to this list
         self._constants = _module(self._part)
@@ -108,7 +104,9 @@ class Program:
         return value.clone()
 
 
-def _compiled(entry: types.FunctionType, batch: Batch, parts: list[Any]) -> tuple[Callable[..., Any], float]:
+def _compiled(
+    entry: types.FunctionType, batch: Batch, compiling: Any, parts: list[Any]
+) -> tuple[Callable[..., Any], float]:
     """Return the compiled function and the seconds of the compilation; append the generated code to `parts`."""
     sealed = False
 
@@ -123,18 +121,13 @@ def _compiled(entry: types.FunctionType, batch: Batch, parts: list[Any]) -> tupl
             raise NotCompiledForError
         return compile_fx(graph, inputs, inner_compile=inner)
 
-    lifting = _get_ready()
     function = torch.compile(entry, backend=backend, fullgraph=True, dynamic=False)
     failure: Exception | None = None
-    with fresh_cache(), torch.inference_mode(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"torch(ao)?\b")  # they concern only its developers
+    with quiet(), torch.inference_mode():
         try:
             _start_compiler()
             started = time.perf_counter()
-            with (
-                inductor.patch(freezing=True, pre_grad_custom_pass=lifting),
-                torch._dynamo.config.patch(allow_rnn=True),
-            ):
+            with compiling, torch._dynamo.config.patch(allow_rnn=True):
                 function(*batch)
             seconds = time.perf_counter() - started
         except Exception as error:  # raised below, since otherwise the folder of the cache is not deleted
@@ -143,15 +136,6 @@ def _compiled(entry: types.FunctionType, batch: Batch, parts: list[Any]) -> tupl
         raise failure
     sealed = True
     return function, seconds
-
-
-def _get_ready() -> Any:
-    """Silence irrelevant loggers, register the fusion patterns of int8 by an import, and return the pass they need."""
-    for name in NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    from quantexp.quant.flows.x86_quantizer import quant_lift_up
-
-    return quant_lift_up
 
 
 @functools.cache

@@ -12,7 +12,9 @@ files           the other files of the folder by role, each with its name and SH
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +30,7 @@ from quantexp.tasks.data import TaskData
 from quantexp.tasks.preparation import Preparation
 
 EXPORTED = {runtime.name: runtime.file for runtime in RUNTIMES if runtime.file}  # by runtime
+ARCHIVE = "network.zip"  # of several files, as OpenVINO writes them
 VOCABULARY, TORCH_STATE = "vocabulary.txt", "state.pt"
 TOKENIZER, CONFIGURATION = "tokenizer.json", "config.json"  # the names that Hugging Face gives them
 FILES = {
@@ -37,14 +40,14 @@ FILES = {
     CONFIGURATION: 2**20,
     SAFE_STATE: 2**33,
     TORCH_STATE: 2**33,
-    **dict.fromkeys(EXPORTED.values(), 2**33),
+    **dict.fromkeys((*EXPORTED.values(), ARCHIVE), 2**33),
 }  # the largest size in bytes that is downloaded
 ROLES = {  # with the allowed file names
     "state": (SAFE_STATE, TORCH_STATE),
     "vocabulary": (VOCABULARY,),
     "tokenizer": (TOKENIZER,),
     "configuration": (CONFIGURATION,),
-    "exported": tuple(dict.fromkeys(EXPORTED.values())),
+    "exported": (*dict.fromkeys(EXPORTED.values()), ARCHIVE),
 }
 FORMAT = 4
 FIELDS = ("format", "options", "inputs", "output", "preprocessing", "runtime", "attributes", "versions", "files")
@@ -115,7 +118,7 @@ def write(folder: Path, recipe: Recipe, state: str) -> None:
         "vocabulary": (VOCABULARY, "\n".join(recipe.vocabulary).encode()),
         "tokenizer": (TOKENIZER, recipe.tokenizer.encode()),
         "configuration": (CONFIGURATION, recipe.configuration.encode()),
-        "exported": (EXPORTED.get(recipe.runtime, ""), recipe.exported),
+        "exported": (_exported_name(recipe), recipe.exported),
     }
     for role, (name, content) in contents.items():
         if name and content:
@@ -138,6 +141,12 @@ def write(folder: Path, recipe: Recipe, state: str) -> None:
         "files": {role: {"name": name, "sha256": sha256(folder / name)} for role, name in files.items()},
     }
     (folder / RECIPE).write_text(json.dumps(described, indent=1), encoding="utf-8")
+
+
+def _exported_name(recipe: Recipe) -> str:
+    """Return the name of the file that the runtime executes; empty if quantexp does not know the runtime."""
+    name = EXPORTED.get(recipe.runtime, "")
+    return ARCHIVE if name and zipfile.is_zipfile(io.BytesIO(recipe.exported)) else name
 
 
 def read(folder: Path) -> Recipe:

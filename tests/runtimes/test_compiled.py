@@ -37,7 +37,8 @@ from quantexp.quant.methods.work import Form
 from quantexp.results import Operator
 from quantexp.results.metrics import metrics
 from quantexp.runtimes import prepare
-from quantexp.runtimes.compiled import GENERATED, CompiledNetwork
+from quantexp.runtimes.compiled import CompiledNetwork
+from quantexp.runtimes.lowering import GENERATED
 from quantexp.storage import stored
 from quantexp.system.environment import compiler, threads
 from quantexp.system.errors import BenchmarkError, ConfigError

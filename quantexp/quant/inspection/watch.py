@@ -72,21 +72,23 @@ class Watch(Mode):
             if parts is not NotImplemented:
                 return parts
         result = func(*args, **named)
-        self._record(Call(func, args, named, result))
+        self.record(Call(func, args, named, result))
         return result
 
-    def _record(self, call: Call) -> None:
+    def record(self, call: Call) -> None:
+        """Count a call of an operator."""
         count = macs(call)
         if count is None:
             self.unknown[call.name] = None
         elif count:
-            self._add(call.name, _precision(call), count)
+            self.add(call.name, _precision(call), count)
         elif call.name == "aten.mul" and _spreads_both(call):
             self._multiplied[call.result] = None
         elif call.name in SUMS and call.args[0] in self._multiplied:
-            self._add("aten.mul", NAMES.get(call.args[0].dtype, str(call.args[0].dtype)), call.args[0].numel())
+            self.add("aten.mul", NAMES.get(call.args[0].dtype, str(call.args[0].dtype)), call.args[0].numel())
 
-    def _add(self, name: str, precision: str, count: int) -> None:
+    def add(self, name: str, precision: str, count: int) -> None:
+        """Count a call with `count` multiply-accumulates."""
         self.calls[name, precision] += 1
         self.macs[name, precision] += count
 
