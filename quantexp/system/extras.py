@@ -29,6 +29,7 @@ def require_extra(extra: str, what: str, *packages: str) -> None:
 @contextmanager
 def quietly() -> Iterator[None]:
     """Import or call packages without their warnings, and without the handlers of logs that they add."""
+    before_torchao()
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:

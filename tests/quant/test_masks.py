@@ -42,7 +42,7 @@ def converted(option: Static | Qat, network: nn.Module, batch: Tensor) -> nn.Mod
     flow = flow_of(option)
     prepare = flow.prepare_qat if isinstance(option, Qat) else flow.prepare_static
     with working(option.engine):
-        prepared = prepare(option, copy.deepcopy(network), (batch,))
+        prepared = prepare(option, copy.deepcopy(network), (batch,), "kernels")
         flow.calibrate(prepared, [(batch,)])
         made: nn.Module = flow.convert(prepared, "kernels")
     return made
