@@ -38,7 +38,7 @@ def right_one(option: Quant, work: Work, batch: Batch, wrong: Sequence[str], lea
     calibration = work.data.calibration
     few = calibration.take(torch.arange(min(CALIBRATION_EXAMPLES, len(calibration))))
     work = replace(work, advise=False, data=replace(work.data, calibration=few))
-    for typed, change in _alternatives(option, wrong):
+    for typed, change in _alternatives(option, work, wrong):
         try:
             alternative = change()
             log.info("check     whether %s is right", typed)
@@ -54,7 +54,7 @@ def right_one(option: Quant, work: Work, batch: Batch, wrong: Sequence[str], lea
     return None
 
 
-def _alternatives(option: Quant, wrong: Sequence[str]) -> Iterator[tuple[str, Callable[[], ByLayer]]]:
+def _alternatives(option: Quant, work: Work, wrong: Sequence[str]) -> Iterator[tuple[str, Callable[[], ByLayer]]]:
     """Yield what could be changed, as it is typed, and what makes the changed method."""
     if not isinstance(option, ByLayer):
         return
@@ -63,7 +63,7 @@ def _alternatives(option: Quant, wrong: Sequence[str]) -> Iterator[tuple[str, Ca
             if engine is not option.engine and engine.value in supported_engines():
                 yield f"quant.engine={engine.value}", partial(replace, option, engine=engine)
     for flow in option.portable_flows():
-        if flow is not option.flow:
+        if flow is not option.flow and work.executes(flow):
             yield in_flow(option, flow)
     if wrong:
         yield f"quant.exclude=[{','.join(wrong)}]", partial(replace, option, exclude=[*option.exclude, *wrong])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,21 +66,6 @@ class Contestant:
         if inspected is None or isinstance(self.runtime, Eager):
             with threads(usable_cores()):
                 return outputs(self.network, examples)
-        fixed = inspected.batch_size
-        network = inspected.network if fixed is None else _padding(inspected.network, fixed)
         with threads(count), torch.inference_mode():  # like the preparation
-            predicted = outputs(network, examples)
+            predicted = outputs(inspected.of_any_size, examples)
         return predicted.clone()  # outside of inference mode: an ordinary tensor
-
-
-def _padding(network: Callable[..., Any], batch_size: int) -> Callable[..., Tensor]:
-    """Let `network`, which takes `batch_size` examples, accept smaller batches: their rows are repeated."""
-
-    def padded(*batch: Tensor) -> Tensor:
-        count = len(batch[0])
-        if count < batch_size:
-            batch = tuple(tensor[torch.arange(batch_size) % count] for tensor in batch)
-        logits: Tensor = network(*batch)[:count]
-        return logits
-
-    return padded

@@ -6,9 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from quantexp.quant.inspection import evidence
 from quantexp.results import Operator, Profile
-from quantexp.tasks.inputs import Batch
+from quantexp.tasks.inputs import Batch, size
 
 
 class Prepared(ABC):
@@ -34,6 +37,21 @@ class Prepared(ABC):
     def call(self) -> Callable[..., Any]:
         """The network as a program that uses this runtime calls it: `call(*given(batch))`."""
         return self.network
+
+    def of_any_size(self, *batch: Tensor) -> Tensor:
+        """Return the outputs for a batch of any size: it is split, and the rows of its last part are repeated."""
+        fixed, count = self.batch_size, size(batch)
+        if fixed in (None, count):
+            whole: Tensor = self.network(*batch)
+            return whole
+        parts = zip(*(torch.split(tensor, fixed or count) for tensor in batch), strict=True)
+        return torch.cat([self._filled(part) for part in parts])
+
+    def _filled(self, part: Batch) -> Tensor:
+        count = size(part)
+        filled = tuple(tensor[torch.arange(self.batch_size or count) % count] for tensor in part)
+        outputs: Tensor = self.network(*filled)[:count]
+        return outputs.clone()  # the next call may write into the same memory
 
     def given(self, batch: Batch) -> tuple[Any, ...]:
         """Return a batch in the form that the runtime takes."""

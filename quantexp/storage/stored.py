@@ -41,9 +41,9 @@ from quantexp.storage.recipe import TORCH_STATE, Recipe, read, write
 from quantexp.system.errors import ConfigError, ModelError, QuantizationError
 from quantexp.tasks.inputs import examples
 from quantexp.tasks.preparation import Preparation
+from quantexp.training.loop import PREDICT_BATCH
 
 T = TypeVar("T", bound=Option)
-CHECKED = 8  # examples with which an exported file is compared
 
 
 class UnknownOptionError(ModelError):
@@ -95,7 +95,7 @@ class Executed(nn.Module):
 
     @torch.inference_mode()
     def forward(self, *batch: Tensor) -> Tensor:
-        logits: Tensor = self.prepared.network(*batch)
+        logits: Tensor = self.prepared.of_any_size(*batch)
         return logits
 
 
@@ -113,7 +113,7 @@ def load_executed(folder: str | Path, *, trust: bool = False) -> StoredModel:
     runtime = next((one for one in RUNTIMES if one.name == recipe.runtime), None)
     if runtime is None or not recipe.exported:
         return model
-    prepared = prepare(runtime(), model.network, examples(recipe.inputs, CHECKED), exported=recipe.exported)
+    prepared = prepare(runtime(), model.network, examples(recipe.inputs, PREDICT_BATCH), exported=recipe.exported)
     model.network = Executed(prepared)
     return model
 

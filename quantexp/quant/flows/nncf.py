@@ -40,7 +40,7 @@ class Exported:
     batches: list[Any] = field(default_factory=list)
 
 
-def prepare_static(option: Static, model: nn.Module, example: Batch) -> Exported:
+def prepare_static(option: Static, model: nn.Module, example: Batch, target: str) -> Exported:
     """Export `model`. `example` is one batch of inputs."""
     extras.require_extra("nncf", "quant.flow=nncf", "nncf", "openvino", "onnx", "onnxscript")
     with explain_failure(f"{RULE} torch.onnx can export"):

@@ -49,7 +49,7 @@ class Calibrated(nn.Module):
         return logits
 
 
-def prepare_static(option: Static, model: nn.Module, example: Batch) -> nn.Module:
+def prepare_static(option: Static, model: nn.Module, example: Batch, target: str) -> nn.Module:
     """Return a network that keeps the examples it is called with."""
     return Calibrated(option, model.eval(), example)
 

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 PRECISIONS = ("int8", "bf16")  # that are tried when another method is looked for
 
 
-def resolved(option: Quant, work: Work, allowed: Collection[Flow] | None = None) -> Quant:
+def resolved(option: Quant, work: Work) -> Quant:
     """Return the method with the flow that is used, if `quant.flow` leaves it open.
 
     The flows are tried in the order of `option.flows`, on a copy of the network that is calibrated on the example. The
@@ -34,13 +34,12 @@ def resolved(option: Quant, work: Work, allowed: Collection[Flow] | None = None)
 
     Args:
         option: The method.
-        work: The network and the form of the result.
-        allowed: The flows that the runtime executes; None for all.
+        work: The network, the form of the result, and the flows that the runtime executes.
     """
     if not isinstance(option, ByLayer) or option.flow is not None:
         return option
     precision = work.form.precision
-    flows = [flow for flow in option.candidates(precision) if allowed is None or flow in allowed]
+    flows = [flow for flow in option.candidates(precision) if work.executes(flow)]
     candidates = [replace(option, flow=flow) for flow in flows]
     best, most = candidates[0], 0
     for candidate in candidates if len(candidates) > 1 else ():
@@ -105,7 +104,7 @@ def _others(option: Quant, work: Work, layer: str) -> Iterator[tuple[str, Callab
     precision = work.form.precision
     if isinstance(option, ByLayer):
         for flow, precisions in option.portable_flows().items():
-            if flow is not option.flow and precision in precisions:
+            if flow is not option.flow and precision in precisions and work.executes(flow):
                 yield *in_flow(option, flow), precision
         if layer in {held.name for held in held_weights(work.baseline.model)}:
             excluded = [*option.exclude, layer]
@@ -118,16 +117,21 @@ def _others(option: Quant, work: Work, layer: str) -> Iterator[tuple[str, Callab
             if not issubclass(method, ByLayer):
                 yield f"quant={method.name}{given}", method, other_precision
                 continue
-            for flow in method.portable_flows():
+            for flow in filter(work.executes, method.portable_flows()):
                 yield f"quant={method.name} quant.flow={flow}{given}", partial(method, flow=flow), other_precision
 
 
 @torch.no_grad()
 def _macs(network: nn.Module, form: Form) -> int:
-    """Return the multiply-accumulates in the precision of the form, on its example."""
+    """Return the multiply-accumulates in the precision of the form, on its example.
+
+    Where a runtime will compute in that precision, it is the weights that are counted, one for each.
+    """
     with Watch() as watch:
         network(*form.example)
-    return sum(count for (_, precision), count in watch.macs.items() if precision == form.precision)
+    macs = sum(count for (_, precision), count in watch.macs.items() if precision == form.precision)
+    held = (layer for layer in held_weights(network) if NAMES.get(layer.dtype) == form.precision)
+    return macs or sum(weight.numel() for layer in held for weight in layer.weights)
 
 
 def _left(network: nn.Module, kept: Collection[str]) -> Iterator[HeldWeights]:
