@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from quantexp.config import (
     Compiled,
     DataSource,
     Dynamic,
+    Eager,
     Executorch,
     Experiment,
     FakeQuant,
@@ -318,6 +320,15 @@ def test_a_run_compares_float_and_int8_in_the_runtime_and_with_eager_execution()
     assert report.quantized is not None and report.quantized.evidence.mac_share("int8") == 1.0
     assert report.quantized.size.state_bytes < report.baseline.size.state_bytes / 3
     assert any("QC8" in share.operator for share in report.quantized.profiles[0].shares)
+
+
+@pytest.mark.slow
+def test_a_trained_network_is_not_that_of_another_quantizer_from_the_cache(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"task": Mnist(), "model": Lenet5(), "batch_size": [4], "cache_dir": str(tmp_path)}
+    run(experiment(Qat(flow=Flow.pt2e), runtime=Eager(), **settings))
+    report = run(experiment(Qat(flow=Flow.pt2e), **settings)).report
+    assert report.quantized is not None and report.quantized.evidence.mac_share("int8") == 1.0
+    assert len(list((tmp_path / "models").glob("*.json"))) == 3, "one is in float, two are trained with rounding"
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantexp.config import Qat, Start, Train
+from quantexp.config import Executorch, Qat, Start, Train
 from quantexp.quant.engine import reduces_range
 from quantexp.quant.flows import flow_of
 from quantexp.quant.flows.dead_channels import divisible
@@ -116,10 +116,12 @@ def skeleton(option: Qat, network: nn.Module, form: Form) -> nn.Module:
 def _key(option: Qat, form: Form, model: nn.Module, kept: list[str]) -> dict[str, Any]:
     """Return the settings that affect the weights; the patterns of layers are resolved to the layers left in float.
 
-    Epochs and learning rate are already in the key, as part of the schedule.
+    Epochs and learning rate are already in the key, as part of the schedule. The target is in it where the network is
+    trained with another quantizer for it.
     """
     settings = weight_settings(option, form)
     for name in ("include", "exclude", "epochs", "learning_rate"):
         del settings[name]
     reduced = reduces_range(option.engine, option.reduce_range, model)
-    return {**settings, "kept": kept, "reduce_range": reduced}
+    target = {"target": form.target} if form.target == Executorch.target else {}
+    return {**settings, **target, "kept": kept, "reduce_range": reduced}
