@@ -6,6 +6,9 @@ each round has one block of calls for each network. A block is long enough for t
 because disturbances of the machine last only milliseconds. A block of many calls is timed in slices, and the networks
 alternate after each slice. A call then finds the caches as the other network left them, as in a service that also does
 other work.
+
+Runtimes with threads of their own let these look for work for a while after a call. With several threads, a rest comes
+before each slice, so that the threads of another network do not take the cores.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ RETRIES = 3  # of rounds that were interrupted
 GROWTH = 1.2  # of the number of placements between two looks at the interval; each look can end the measurement
 WARM_UPS = 4  # balanced rounds before those that are timed, at most
 SETTLED = 1.1  # a round is warm if it takes at most so many times as long as those of the last placement
+REST_SECONDS = 1e-2  # in which the threads of a runtime fall asleep; as long as they look for work, they take cores
 MAX_SHIFT = 1 << 20  # size of the tensor that moves the next copy to another address
 
 
@@ -53,9 +57,10 @@ def time_paired(
     chance = random.Random()  # not seeded: an order shared by all runs would give all of them the same bias
     given = [[contestant.given(batch) for batch in inputs] for contestant in contestants]
     prepared = [Placed(contestant.call, batches) for contestant, batches in zip(contestants, given, strict=True)]
+    rests = torch.get_num_threads() > 1 and any(contestant.own_threads for contestant in contestants)
     first_ms = [timed(placed, 1).seconds * 1e3 for placed in prepared]
     call_seconds = [_call_seconds(placed) for placed in prepared]
-    block = _Block.of(protocol.calls, min(call_seconds))
+    block = _Block.of(protocol.calls, min(call_seconds), REST_SECONDS if rests else 0.0)
     placements: list[list[list[float]]] = []  # samples in ms by placement, contestant and round
     usages = [Usage() for _ in contestants]
     energies = Blocks(meter, batch_size, call_seconds, protocol.seconds)
@@ -91,18 +96,20 @@ def time_paired(
 
 @dataclass(frozen=True)
 class _Block:
-    """The calls of a network that are timed together as a slice, and the slices of a block."""
+    """The calls of a network that are timed together as a slice, the slices of a block, and the rest before a slice."""
 
     slice_calls: int
     slices: int
+    rest_seconds: float = 0.0
 
     @classmethod
-    def of(cls, least_calls: int, call_seconds: float) -> _Block:
+    def of(cls, least_calls: int, call_seconds: float, rest_seconds: float = 0.0) -> _Block:
         """Return the block for a call of `call_seconds`, at least 100 times the resolution of the clock."""
-        least_seconds = max(BLOCK_SECONDS, 100 * time.get_clock_info("perf_counter").resolution)
+        shortest = SLICE_SECONDS if rest_seconds else BLOCK_SECONDS  # a rest costs as much before a short slice
+        least_seconds = max(shortest, 100 * time.get_clock_info("perf_counter").resolution)
         calls = max(least_calls, round(least_seconds / call_seconds))
         slice_calls = min(calls, max(1, round(SLICE_SECONDS / call_seconds)))
-        return cls(slice_calls, math.ceil(calls / slice_calls))
+        return cls(slice_calls, math.ceil(calls / slice_calls), rest_seconds)
 
     @property
     def calls(self) -> int:
@@ -151,6 +158,9 @@ def _unit(
     for turn in range(block.unit * block.slices):
         order = order[::-1] if turn % 2 else chance.sample(range(len(copies)), len(copies))
         for index in order:
+            if block.rest_seconds:
+                time.sleep(block.rest_seconds)
+                timed(copies[index], 1, start=turn)  # wakes its own threads
             taken = timed(copies[index], block.slice_calls, start=turn)
             samples[index][turn // block.slices] += taken.seconds * 1e3 / block.slices
             usages[index] += taken.usage

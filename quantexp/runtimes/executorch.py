@@ -51,6 +51,7 @@ class ExecutorchNetwork(Prepared):
     """
 
     exported: bytes
+    own_threads: bool = True
     loaded: Loaded
     threads: int
     batch_size: int

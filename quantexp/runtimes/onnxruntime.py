@@ -57,6 +57,7 @@ class OnnxNetwork(Prepared):
 
     exported: bytes
     session: Any
+    own_threads: bool = True
     threads: int
     names: tuple[str, ...]
     seconds: float

@@ -55,6 +55,7 @@ class OpenVinoNetwork(Prepared):
     """
 
     exported: bytes
+    own_threads: bool = True
     shapes: tuple[tuple[int, ...], ...]
     batch_size: int
     request: Any

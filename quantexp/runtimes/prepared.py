@@ -22,6 +22,7 @@ class Prepared(ABC):
         batch_size: The only batch size that it accepts; None for any.
         seconds: The time of the preparation, None if there is nothing to prepare.
         max_difference: The largest difference of its outputs from those of the network as it was given; None if equal.
+        own_threads: Whether the runtime computes with a pool of threads of its own.
         exported: The file that the runtime executes, None if it executes the network as it is.
         in_float: Why layers with quantized weights run in float in this runtime, by the name of the layer.
     """
@@ -30,6 +31,7 @@ class Prepared(ABC):
     batch_size: int | None = None
     seconds: float | None = None
     max_difference: float | None = None
+    own_threads: bool = False
     exported: bytes | None = None
     in_float: Mapping[str, str] = {}
 
