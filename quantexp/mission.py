@@ -129,7 +129,7 @@ class _Made:
 def _checked(experiment: Experiment, data: TaskData, baseline: Baseline, *, advise: bool = True) -> Iterator[_Made]:
     """Quantize the float network, inspect, store and check both networks; they stay stored in the context."""
     form = Form(str(experiment.precision), data.example, experiment.runtime.target)
-    work = Work(baseline, data, experiment.train, form, advise, experiment.runtime.flows, is_right)
+    work = Work(baseline, data, experiment.train, form, advise, experiment.runtime.executes, is_right)
     compared = data.calibration.some(EXAMPLES)
     with unchanged(f"quant={experiment.quant.name}", baseline.model, compared):
         experiment = replace(experiment, quant=resolved(experiment.quant, work))

@@ -25,20 +25,25 @@ class Runtime(Option):
 
     group: ClassVar[str] = "runtime"
     target: ClassVar[str] = "kernels"
-    flows: ClassVar[tuple[Flow, ...] | None] = None  # whose networks it executes; None: those of all
+    flows: ClassVar[tuple[Flow, ...] | None] = None  # whose networks it executes; None: all but those of one runtime
     expands: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # methods and precisions whose weights it makes floats of
     precisions: ClassVar[tuple[str, ...] | None] = None
     exports: ClassVar[bool] = False
     file: ClassVar[str] = ""
     fixed: ClassVar[bool] = False
 
+    @classmethod
+    def executes(cls, flow: Flow) -> bool:
+        """Return whether it executes networks of a flow."""
+        return flow not in OF_ONE_RUNTIME if cls.flows is None else flow in cls.flows
+
     def combination_faults(self, quant: Quant, precision: str) -> Iterator[str]:
         """Yield why the runtime does not execute what the method leaves in this precision."""
-        if isinstance(quant, ByLayer) and self.flows is not None:
+        if isinstance(quant, ByLayer):
             candidates = quant.candidates(precision)
-            if candidates and not set(candidates) & set(self.flows):  # without one, the precision is a fault already
-                possible = [flow.value for flow in quant.flows if flow in self.flows]
-                others = [runtime.name for runtime in RUNTIMES if set(candidates) & set(runtime.flows or Flow)]
+            if candidates and not any(map(self.executes, candidates)):  # without one, the precision is a fault already
+                possible = [flow.value for flow in filter(self.executes, quant.flows)]
+                others = [runtime.name for runtime in RUNTIMES if any(map(runtime.executes, candidates))]
                 repair = f"use quant.flow={' or '.join(possible)}" if possible else f"use runtime={' or '.join(others)}"
                 if possible and Eager.name not in others:
                     repair = f"{repair}, or runtime={' or '.join(others)}"
@@ -68,7 +73,6 @@ class Eager(Runtime):
 
     name: ClassVar[str] = "eager"
     implementation: ClassVar[str] = "quantexp.runtimes.eager"
-    flows: ClassVar[tuple[Flow, ...] | None] = tuple(flow for flow in Flow if flow not in OF_ONE_RUNTIME)
 
 
 def _max_autotune() -> Any:

@@ -160,7 +160,7 @@ def test_a_method_in_a_run_that_changes_a_flag_ends_it(
 
 METHODS: list[tuple[Quant, str]] = [
     (NoQuant(), "bf16"),
-    *((Dynamic(flow=flow), "int8") for flow in Dynamic.flows),
+    *((Dynamic(flow=flow), "int8") for flow in Dynamic.portable_flows()),
     *((Static(flow=flow), "int8") for flow in (Flow.fx, Flow.eager, Flow.pt2e)),
     (WeightOnly(), "int8"),
     (WeightOnly(), "int4"),

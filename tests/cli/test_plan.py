@@ -59,7 +59,7 @@ def test_a_flow_that_a_method_lacks_is_a_mismatch_whose_rule_begins_its_message(
         Static(flow=Flow.torchao)
     (fault,) = error.value.mismatches
     assert fault.rule == REASON
-    assert fault.startswith(f"{REASON}, which has fx, eager, pt2e. All pairs: ")
+    assert fault.startswith(f"{REASON}, which has fx, eager, pt2e, onnxruntime, nncf. All pairs: ")
 
 
 def test_a_wrong_value_beside_a_mismatch_leaves_an_error_without_mismatches() -> None:

@@ -112,7 +112,7 @@ def columns() -> Iterator[Column]:
     """Yield every method with every flow that it has, and the precisions that are no matter of layers' widths."""
     for method in METHODS:
         if issubclass(method, ByLayer):
-            pairs = [(flow.value, precision) for flow, names in method.flows.items() for precision in names]
+            pairs = [(flow.value, precision) for flow, names in method.portable_flows().items() for precision in names]
         else:
             pairs = [(None, precision) for precision in method.precisions]
         yield from (Column(method.name, *pair) for pair in pairs if pair[1] not in LEFT_OUT)

@@ -123,11 +123,12 @@ def test_one_large_channel_costs_the_others_their_precision_only_per_tensor() ->
 
 
 def test_the_setting_is_null_unless_set_and_then_follows_the_flow() -> None:
-    assert {flow: Dynamic(flow=flow).granularity for flow in Flow} == {
+    assert {flow: Dynamic(flow=flow).granularity for flow in Dynamic.flows} == {
         Flow.eager: PER_TENSOR,
         Flow.fx: PER_TENSOR,
         Flow.pt2e: PER_CHANNEL,
         Flow.torchao: PER_CHANNEL,
+        Flow.onnxruntime: PER_CHANNEL,
     }
 
 

@@ -210,7 +210,9 @@ PIXELS = torch.linspace(-1.0, 1.0, 2 * 64).view(2, 64)
 CONVOLUTION, LINEAR = 9 * 4 * 36, 36 * 5
 
 
-@pytest.mark.parametrize(("method", "flow"), [(one, flow) for one in (Static, Qat) for flow in one.flows], ids=str)
+@pytest.mark.parametrize(
+    ("method", "flow"), [(one, flow) for one in (Static, Qat) for flow in one.portable_flows()], ids=str
+)
 def test_convolutions_are_quantized_too(method: type[ByLayer], flow: Flow) -> None:
     torch.manual_seed(0)
     network = Images().eval()
@@ -349,7 +351,7 @@ def test_without_torch_ao_the_flows_that_need_it_say_so_and_the_others_work(
         return
     with pytest.raises(QuantizationError) as error:
         flow_of(option)
-    others = [other for other in method.flows if other not in OVER_TORCH_AO]
+    others = [other for other in method.portable_flows() if other not in OVER_TORCH_AO]
     assert str(error.value).startswith(f"quant.flow={flow} is not supported by torch {torch.__version__} (No module")
     assert str(error.value).endswith(
         f"use quant.flow={' or '.join(others)}, or an older torch" if others else "use an older torch"

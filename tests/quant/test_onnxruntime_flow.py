@@ -141,10 +141,19 @@ def test_the_runtime_multiplies_these_layers_in_int8_and_all_others_in_float(nam
     torch.testing.assert_close(made(*batch), network(*batch).detach(), rtol=0, atol=0.05)
 
 
-def test_layers_that_the_user_keeps_stay_in_float() -> None:
-    network, batch = networks()["residual"]
-    made = quantized(Static(flow=FLOW, exclude=["second"]), network, batch)
-    assert {held.name for held in held_weights(made) if held.weight.is_quantized} == {"first", "last"}
+@pytest.mark.parametrize(
+    ("option", "name", "remaining"),
+    [
+        (Static(flow=FLOW, exclude=["second"]), "residual", {"first", "last"}),
+        (Dynamic(flow=FLOW, exclude=["layers.2"]), "mlp", {"layers.0", "layers.4"}),
+        (Dynamic(flow=FLOW, include=["square"]), "recurrent", {"square"}),
+    ],
+    ids=["static", "dynamic Gemm", "dynamic MatMul"],
+)
+def test_layers_that_the_user_keeps_stay_in_float(option: ByLayer, name: str, remaining: set[str]) -> None:
+    network, batch = networks()[name]
+    made = quantized(option, network, batch)
+    assert {held.name for held in held_weights(made) if held.weight.is_quantized} == remaining
 
 
 def test_the_settings_of_static_reach_the_quantizer() -> None:

@@ -20,7 +20,8 @@ from quantexp.quant.inspection.layers import HeldWeights
 
 LAYERS, MACS = "quantexp.layers", "quantexp.macs"  # the fields of the model's metadata
 TURNED = "_Transposed"  # in the name of a weight that ONNX Runtime transposed
-ENDINGS = ("_quantized", f"{TURNED}_quantized")  # of the names of weights that it quantized
+QUANTIZED = "_quantized"  # at the end of the name of a weight that it quantized
+ENDINGS = (QUANTIZED, f"{TURNED}{QUANTIZED}", TURNED)
 RECURRENT = "LSTM"  # the only recurrent layer that is quantized
 TORCH_GATES = (0, 2, 3, 1)  # where the gates of an LSTM of torch (i, f, g, o) stand in ONNX (i, o, f, g)
 
@@ -166,9 +167,9 @@ def _weight(name: str, layer: OnnxLayer, constants: Mapping[str, Any], direction
     weight = torch.from_numpy(_array(held, constants))
     if layer.kind == RECURRENT:
         weight = weight[direction]
-    if held == name:
-        return _as_in_torch(weight, layer, turned=False)
-    stem = held.removesuffix("_quantized")
+    if not held.endswith(QUANTIZED):
+        return _as_in_torch(weight, layer, turned=TURNED in held)
+    stem = held.removesuffix(QUANTIZED)
     scale, zero_point = (torch.from_numpy(_array(f"{stem}{part}", constants)) for part in ("_scale", "_zero_point"))
     if layer.kind == RECURRENT:
         scale, zero_point = scale[direction], zero_point[direction]

@@ -105,7 +105,7 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
             per_channel=True,
             reduce_range=reduces_range(Engine.onednn, None),
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=kept,
+            nodes_to_exclude=[*kept, *(f"{name}_MatMul" for name in kept)],  # as it calls a Gemm that it takes apart
         )
 
     return _quantized(option, model.eval(), example, quantize)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from quantexp.config import WEIGHTS, Flow, Quant, Train
+from quantexp.config import WEIGHTS, Eager, Flow, Quant, Train
 from quantexp.state.copies import copied
 from quantexp.tasks.data import TaskData
 from quantexp.tasks.inputs import Batch
@@ -36,7 +36,7 @@ class Form:
 class Work:
     """The arguments of a method: the float network, the data, the training options, and the form of the result.
 
-    `flows` are those whose networks the runtime executes, None for all. With `advise`, an error says what quantizes the
+    `executes` tells whether the runtime executes networks of a flow. With `advise`, an error says what quantizes the
     network instead, which is found by trying; `judge` tells whether what was tried computes what it should.
     """
 
@@ -45,12 +45,8 @@ class Work:
     train: Train
     form: Form
     advise: bool = True
-    flows: Collection[Flow] | None = None
+    executes: Callable[[Flow], bool] = Eager.executes
     judge: Callable[[Quant, Work, nn.Module], bool] | None = None
-
-    def executes(self, flow: Flow) -> bool:
-        """Return whether the runtime executes networks of a flow."""
-        return self.flows is None or flow in self.flows
 
     def accepted(self, sizes: Iterable[int]) -> Iterator[Batch]:
         """Yield batches of these sizes of the calibration examples, those on which the float network runs.
