@@ -53,7 +53,7 @@ TRIPLES = [
     (method, flow, precision)
     for method in METHODS
     if issubclass(method, ByLayer)
-    for flow, precisions in method.flows.items()
+    for flow, precisions in method.portable_flows().items()
     for precision in precisions
     if precision != "int4"  # wants wider layers: tests/quant/test_weight_only.py
 ]

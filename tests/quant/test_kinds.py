@@ -190,7 +190,7 @@ def test_a_fused_encoder_layer_is_counted_whole() -> None:
 
 @pytest.mark.parametrize("network", [attention.EncoderLayer, attention.OwnAttention])
 def test_some_flow_of_dynamic_quantizes_the_linear_layers_of_attention(asked: Asked, network: type[nn.Module]) -> None:
-    assert any(refusal(asked(network, Dynamic(flow=flow))) is None for flow in Dynamic.flows)
+    assert any(refusal(asked(network, Dynamic(flow=flow))) is None for flow in Dynamic.portable_flows())
 
 
 # Containers that are empty
@@ -317,7 +317,7 @@ def test_a_convolution_over_time_runs_in_int8_or_stays_in_float_under_pt2e(asked
 
 @pytest.mark.parametrize("network", [convolutions.SamePadding, convolutions.ReflectPadding])
 def test_some_flow_quantizes_every_padding(asked: Asked, network: type[nn.Module]) -> None:
-    assert any(refusal(asked(network, static(flow))) is None for flow in Static.flows)
+    assert any(refusal(asked(network, static(flow))) is None for flow in Static.portable_flows())
 
 
 def test_the_products_of_a_transposed_convolution_are_those_of_its_inputs() -> None:

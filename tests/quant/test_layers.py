@@ -85,7 +85,7 @@ HOOKS = [lambda layer: prune.l1_unstructured(layer, "weight", 0.5), spectral_nor
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=["prune", "spectral_norm", "weight_norm"])
-@pytest.mark.parametrize("option", [Dynamic(), *(Static(flow=flow) for flow in Static.flows)])
+@pytest.mark.parametrize("option", [Dynamic(), *(Static(flow=flow) for flow in Static.portable_flows())])
 def test_computed_weights_are_quantized_as_they_are_used(hook: object, option: Dynamic) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(hook(nn.Linear(8, 16)), nn.ReLU(), nn.Linear(16, 4))  # type: ignore[operator]

@@ -33,9 +33,13 @@ from quantexp.state.tensors import fill, flat_state
 from quantexp.system.environment import threads
 from quantexp.system.errors import ConfigError
 
-pytestmark = pytest.mark.skipif(
-    not all(util.find_spec(name) for name in ("nncf", "openvino", "onnx", "onnxscript")), reason="needs the extra nncf"
-)
+pytestmark = [
+    pytest.mark.extras,
+    pytest.mark.skipif(
+        not all(util.find_spec(name) for name in ("nncf", "openvino", "onnx", "onnxscript")),
+        reason="needs the extra nncf",
+    ),
+]
 FEATURES, LAYERS = 32, [64, 64]
 POINTS = (torch.linspace(-1.0, 3.0, 8 * FEATURES).view(8, FEATURES),)
 PIECES = (FEATURES * 64, 64 * 64, 64 * 4)

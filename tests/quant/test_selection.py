@@ -15,7 +15,7 @@ from tests.networks import inspected, made
 
 EXAMPLE = linspace(-1.0, 1.0, 8).view(2, 4)
 MACS = {"layers.0": 4 * 3, "layers.2": 3 * 5, "layers.4": 5 * 2}
-PAIRS = [(method, flow) for method in METHODS if issubclass(method, ByLayer) for flow in method.flows]
+PAIRS = [(method, flow) for method in METHODS if issubclass(method, ByLayer) for flow in method.portable_flows()]
 EVERY = pytest.mark.parametrize(("method", "flow"), PAIRS, ids=lambda one: getattr(one, "name", str(one)))
 
 

@@ -45,7 +45,7 @@ EAGER = [(Static, Flow.eager, "int8"), (Qat, Flow.eager, "int8")]  # has no kern
 EVERY = [
     (method, flow, precision)
     for method in METHODS
-    for flow in (method.flows if issubclass(method, ByLayer) else (None,))
+    for flow in (method.portable_flows() if issubclass(method, ByLayer) else (None,))
     for precision in (method.flows[flow] if issubclass(method, ByLayer) else method.precisions)
     if precision != "int4" and (method, flow, precision) not in EAGER  # no width here is one that int4 takes
 ]

@@ -57,7 +57,7 @@ def test_the_command_offers_the_formats_that_there_are() -> None:
     assert tuple(FORMATS) == CHOICES
 
 
-@pytest.mark.parametrize("target", CHOICES)
+@pytest.mark.parametrize("target", ["onnx", pytest.param("openvino", marks=pytest.mark.extras), "torch_export"])
 @pytest.mark.parametrize("name", ["float", "qdq"])
 def test_the_lines_of_the_readme_give_the_recorded_output(
     folders: dict[str, Path], name: str, target: str, tmp_path: Path

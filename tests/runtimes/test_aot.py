@@ -135,7 +135,7 @@ def test_a_library_computes_what_its_network_does_and_every_product_is_counted_i
         assert all(torch.equal(copy(*case.batch), given) for copy in copies)
 
 
-@slow
+@pytest.mark.exhaustive
 @needs_compiler
 @pytest.mark.parametrize("runtime", [Aot(max_autotune=True), Compiled(max_autotune=True)], ids=lambda one: one.name)
 def test_products_in_templates_are_of_integers_only_where_both_matrices_are(runtime: Runtime) -> None:
@@ -166,7 +166,7 @@ def test_a_call_that_the_library_would_answer_with_the_values_of_other_memory_is
     assert torch.equal(library.network(strided), library.network(*POINTS))
 
 
-@slow
+@pytest.mark.exhaustive
 @needs_compiler
 def test_a_doubled_scale_of_one_layer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def double(network: Any) -> None:
@@ -249,7 +249,7 @@ def test_a_network_that_cannot_be_exported_is_an_error_that_says_why_and_leaves_
     assert list(tmp_path.iterdir()) == []
 
 
-@slow
+@pytest.mark.exhaustive
 @needs_compiler
 def test_the_files_are_deleted_with_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -283,7 +283,7 @@ def test_what_the_runtime_does_not_execute_is_refused_when_it_is_composed(quant:
         Experiment(data=DataSource.sample, runtime=Aot(), quant=quant)
 
 
-@slow
+@pytest.mark.exhaustive
 @needs_compiler
 def test_a_run_compares_both_networks_ahead_of_time_and_beside_compiled_and_eager_float(
     sample: Callable[..., Experiment],
@@ -298,7 +298,7 @@ def test_a_run_compares_both_networks_ahead_of_time_and_beside_compiled_and_eage
     assert {"speedup_b1", "speedup_over_eager_b1", "float/prepare_seconds"} <= metrics(report).keys()
 
 
-@slow
+@pytest.mark.exhaustive
 @needs_compiler
 def test_it_can_stand_beside_compiled_networks_since_it_comes_first(sample: Callable[..., Experiment]) -> None:
     protocol = Paired(placements=2, seconds=0.02, runtimes=["aot"])

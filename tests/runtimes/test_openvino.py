@@ -47,7 +47,10 @@ from quantexp.tasks.inputs import Batch
 
 onnx = pytest.importorskip("onnx", exc_type=ImportError)
 pytest.importorskip("onnxscript", exc_type=ImportError)
-pytestmark = pytest.mark.skipif(util.find_spec("openvino") is None, reason="needs openvino")
+pytestmark = [
+    pytest.mark.extras,
+    pytest.mark.skipif(util.find_spec("openvino") is None, reason="needs openvino"),
+]
 
 FEATURES, LAYERS = 32, [64, 64]
 POINTS = (torch.linspace(-1.0, 3.0, 8 * FEATURES).view(8, FEATURES),)
