@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quantexp.system.command import command
 
-FORMATS = ("onnx", "openvino", "torch_export")
+FORMATS = ("onnx", "openvino", "executorch", "torch_export")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

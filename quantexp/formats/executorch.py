@@ -33,6 +33,17 @@ FLATBUFFER_OFFSET, FLATBUFFER_SIZE = slice(10, 14), slice(14, 18)  # in the head
 CONSTANTS_OFFSET = slice(18, 22)
 NOT_JSON = re.compile(r":\s*-?(?:inf|nan)\b")  # what the decoder writes for limits that do not exist
 
+LINES = """\
+import numpy as np, torch
+from executorch.runtime import Runtime
+
+inputs = [torch.from_numpy(x) for x in np.load("example_input.npz").values()]
+network = Runtime.get().load_program("network.pte").load_method("forward")
+logits = network.execute(inputs)[0].numpy()
+print(np.abs(logits - np.load("example_output.npy")).max())
+"""
+ONE_EXAMPLE = "The file takes one example at a time: ExecuTorch has a file for each batch size."
+
 Shape = tuple[int, ...]
 
 
@@ -77,6 +88,11 @@ class _Network(nn.Module):
     def forward(self, *batch: Tensor) -> Tensor:
         output: Tensor = self.network(*batch)
         return output
+
+
+def write(network: nn.Module, model: bytes, batch: Batch, folder: Path) -> None:
+    """Write `network.pte` for batches of the size of `batch`. Raises BenchmarkError."""
+    (folder / "network.pte").write_bytes(exported(network, batch, "--to executorch", "use --to onnx"))
 
 
 def exported(network: nn.Module, batch: Batch, rule: str, repair: str) -> bytes:

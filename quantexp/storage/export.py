@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from quantexp.config import RUNTIMES
+from quantexp.formats import executorch as pte
 from quantexp.formats import onnx
 from quantexp.formats import openvino as ir
 from quantexp.formats import torch_export as pt2
@@ -38,22 +40,24 @@ SECONDS = 300  # the most that the check may take
 class Format:
     """A format: the packages that read it, the lines that execute it, and what writes it into a folder.
 
-    `write` takes the network, the ONNX model that its runtime executed or an empty one, a batch, and the folder. `only`
-    says which networks can be written: "onnx" those that can be ONNX models, "torch" those that are graphs of torch.
+    `write` takes the network, the ONNX model that its runtime executed or an empty one, a batch, and the folder.
+    `target` is the form of quantized networks that can be written; `examples` are those of the batch.
     """
 
     packages: tuple[str, ...]
     extra: str
     lines: str
     write: Callable[[nn.Module, bytes, Batch, Path], None]
-    only: str = "onnx"
+    target: str = "qdq"
     warning: str = ""
+    examples: int = EXAMPLES
 
 
 FORMATS = {
     "onnx": Format(("onnxruntime",), "onnxruntime", onnx.LINES, onnx.write),
     "openvino": Format(("openvino",), "openvino", ir.LINES, ir.write),
-    "torch_export": Format(("torch", "torchao"), "", pt2.LINES, pt2.write, "torch", pt2.WARNING),
+    "executorch": Format(("executorch",), "executorch", pte.LINES, pte.write, "xnnpack", pte.ONE_EXAMPLE, 1),
+    "torch_export": Format(("torch", "torchao"), "", pt2.LINES, pt2.write, warning=pt2.WARNING),
 }
 
 
@@ -74,12 +78,13 @@ def export(folder: Path, target: str, out: Path, facts: Sequence[str], *, trust:
     """
     form = FORMATS[target]
     if form.extra:
-        extras.require_extra(form.extra, f"--to {target}", *dict.fromkeys((*form.packages, "onnx", "onnxscript")))
+        writers = ("onnx", "onnxscript") if form.target == "qdq" else ()
+        extras.require_extra(form.extra, f"--to {target}", *form.packages, *writers)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ModelError(f"--out must be a folder that is new or empty, {out} is not; choose another one")
     recipe, network = read(folder), stored.load(folder, trust=trust).network
     _require_writable(network, recipe, target, form)
-    batch = examples(recipe.inputs, EXAMPLES)
+    batch = examples(recipe.inputs, form.examples)
     out.mkdir(parents=True, exist_ok=True)
     form.write(network, recipe.exported if recipe.exported else b"", batch, out)
     _write_example(network, batch, out)
@@ -93,18 +98,16 @@ def export(folder: Path, target: str, out: Path, facts: Sequence[str], *, trust:
 def _require_writable(network: nn.Module, recipe: Recipe, target: str, form: Format) -> None:
     """Check that the format can hold the network: integer kernels of PyTorch are no operators of another program."""
     floats = recipe.quant["name"] == "none" and recipe.precision == "fp32"
-    graph = recipe.target == "qdq" and recipe.quant["name"] not in ("none", "amp")
-    quantized_elsewhere = bool(getattr(network, "onnx", b""))
-    if form.only == "torch" and quantized_elsewhere:
-        raise ModelError(
-            f"--to {target} writes networks of PyTorch, this one was quantized by ONNX Runtime; use --to onnx"
-        )
+    graph = recipe.target == form.target and recipe.quant["name"] not in ("none", "amp")
+    if getattr(network, "onnx", b"") and target not in ("onnx", "openvino"):
+        raise ModelError(f"--to {target} writes networks of PyTorch, ONNX Runtime quantized this one; use --to onnx")
     if not floats and not graph:
         name = f"quant={recipe.quant['name']} precision={recipe.precision}"
         flow = f" quant.flow={recipe.quant['flow']}" if recipe.quant.get("flow") else ""
+        runtime = next(one.name for one in RUNTIMES if one.target == form.target and one.file)
         raise ModelError(
-            f"--to {target} writes float networks, and quantized ones with pairs of quantize and dequantize; this one "
-            f"({name}{flow}) has kernels of PyTorch: run it again with runtime=onnxruntime"
+            f"--to {target} writes float networks, and those that were quantized for {runtime}; this one ({name}{flow} "
+            f"runtime={recipe.runtime}) was not: run it again with runtime={runtime}"
         )
 
 

@@ -102,6 +102,8 @@ def test_every_variant_of_a_study_composes_to_a_checked_experiment(variant: str)
     if "network" in variant:
         family = getattr(experiment.model, "network", getattr(experiment.model, "family", experiment.model.name))
         assert named.startswith(str(family)), "it is named after the network that it builds"
+    elif "executed" in variant:
+        assert named.startswith(experiment.runtime.name), "it is named after the runtime that executes the network"
     elif "precision" in variant:
         assert named == f"{experiment.quant.name}_{experiment.precision}"
     else:

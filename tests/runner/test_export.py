@@ -57,8 +57,19 @@ def test_the_command_offers_the_formats_that_there_are() -> None:
     assert tuple(FORMATS) == CHOICES
 
 
-@pytest.mark.parametrize("target", ["onnx", pytest.param("openvino", marks=pytest.mark.extras), "torch_export"])
-@pytest.mark.parametrize("name", ["float", "qdq"])
+EXTRA = pytest.mark.extras
+PAIRS = [
+    ("float", "onnx"),
+    ("qdq", "onnx"),
+    ("float", "torch_export"),
+    ("qdq", "torch_export"),
+    pytest.param("float", "openvino", marks=EXTRA),
+    pytest.param("qdq", "openvino", marks=EXTRA),
+    pytest.param("float", "executorch", marks=EXTRA),
+]
+
+
+@pytest.mark.parametrize(("name", "target"), PAIRS)
 def test_the_lines_of_the_readme_give_the_recorded_output(
     folders: dict[str, Path], name: str, target: str, tmp_path: Path
 ) -> None:
@@ -79,14 +90,20 @@ def test_the_lines_of_the_readme_give_the_recorded_output(
 def test_a_network_that_onnx_runtime_quantized_is_written_as_it_is(folders: dict[str, Path], tmp_path: Path) -> None:
     export(folders["onnxruntime"], "onnx", tmp_path / "out", [])
     assert (tmp_path / "out" / "network.onnx").read_bytes() == (folders["onnxruntime"] / "network.onnx").read_bytes()
-    with pytest.raises(ModelError, match="this one was quantized by ONNX Runtime; use --to onnx"):
+    with pytest.raises(ModelError, match="ONNX Runtime quantized this one; use --to onnx"):
         export(folders["onnxruntime"], "torch_export", tmp_path / "other", [])
 
 
 def test_kernels_of_pytorch_are_refused_with_what_to_do(folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"quant=static precision=int8 quant.flow=fx\) has kernels of PyTorch: run it"):
+    with pytest.raises(ModelError, match=r"quant=static precision=int8 quant.flow=fx runtime=eager\) was not: run it"):
         export(folders["fx"], "onnx", tmp_path / "out", [])
     assert not (tmp_path / "out").exists()
+
+
+@EXTRA
+def test_executorch_takes_what_its_own_quantizer_made(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="runtime=onnxruntime\\) was not: run it again with runtime=executorch"):
+        export(folders["qdq"], "executorch", tmp_path / "out", [])
 
 
 def test_a_folder_with_files_is_not_overwritten(folders: dict[str, Path], tmp_path: Path) -> None:
