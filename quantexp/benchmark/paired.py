@@ -37,6 +37,7 @@ from quantexp.tasks.inputs import Batch
 BLOCK_SECONDS = 2e-4  # about the shortest block: a disturbance of the machine then also affects the next network
 SLICE_SECONDS = 5e-3  # about the longest time before it is the turn of the next network
 SPREADS = 4.0  # deviation of the log-ratio of a pair of rounds, over that of placements; docs/measurement.md shows it
+LONG_SPREADS = 1.0  # the same where a rest makes blocks long: their means deviate less
 MOST_ROUNDS = 100  # in a placement, an even number
 RETRIES = 3  # of rounds that were interrupted
 GROWTH = 1.2  # of the number of placements between two looks at the interval; each look can end the measurement
@@ -190,7 +191,7 @@ def _warm_up(copies: Sequence[Placed], block: _Block, chance: random.Random, usu
 
     In the first calls on new memory the caches and the address translation are filled.
     """
-    for _ in range(WARM_UPS):
+    for _ in range(1 if block.rest_seconds else WARM_UPS):  # a call before each slice warms too
         started = time.perf_counter()
         _unit(copies, block, chance)
         seconds = (time.perf_counter() - started) / block.unit
@@ -206,7 +207,8 @@ def _rounds(block: _Block, placing_seconds: float, round_seconds: float) -> int:
     estimate is (s² + w² / n) / p, and its time p · (placing + n · unit). Their product is least for
     n = w / s · sqrt(placing / unit).
     """
-    units = SPREADS * math.sqrt(placing_seconds / (block.unit * round_seconds))
+    spreads = LONG_SPREADS if block.rest_seconds else SPREADS
+    units = spreads * math.sqrt(placing_seconds / (block.unit * round_seconds))
     return block.unit * max(1, min(MOST_ROUNDS // block.unit, round(units)))
 
 
