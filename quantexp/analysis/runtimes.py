@@ -67,29 +67,31 @@ class Cell:
     @property
     def torch_ao(self) -> Executed | None:
         """The fastest int8 network of torch.ao in eager execution."""
-        return next((one for one in self.ranked if one.is_torch_ao), None)
+        return next((network for network in self.ranked if network.is_torch_ao), None)
 
     @property
     def best_float(self) -> Executed:
         """The fastest float network."""
-        return next(one for one in self.ranked if one.method == FLOAT)
+        return next(network for network in self.ranked if network.method == FLOAT)
 
     def over(self, other: Executed) -> Ratio | None:
-        """Return the speedup of the fastest network over another one, None if that is the fastest."""
+        """Return the speedup of the fastest network over another network, None if that is the fastest."""
         return None if other is self.fastest else between(self.fastest, other, self.size)
 
     @property
     def alike(self) -> tuple[Executed, ...]:
         """The networks without a significant difference to the fastest."""
-        return tuple(one for one in self.ranked[1:] if not between(self.fastest, one, self.size).significant)
+        return tuple(
+            network for network in self.ranked[1:] if not between(self.fastest, network, self.size).significant
+        )
 
 
-def between(one: Executed, other: Executed, size: int) -> Ratio:
+def between(network: Executed, other: Executed, size: int) -> Ratio:
     """Return the speedup of one network over another at a batch size."""
-    own = one.variant is other.variant and other.method == FLOAT and one.method != FLOAT
-    if own and one.runtime == other.runtime and (direct := over_float(one.variant, size)):
+    own = network.variant is other.variant and other.method == FLOAT and network.method != FLOAT
+    if own and network.runtime == other.runtime and (direct := over_float(network.variant, size)):
         return direct
-    first, second = one.ratio, other.ratio
+    first, second = network.ratio, other.ratio
     reach = None
     if first.reach is not None and second.reach is not None:
         reach = math.hypot(first.reach, second.reach)  # the runs are separate, so their errors are independent
@@ -106,8 +108,8 @@ def cells(sweep: SweepResult) -> list[Cell]:
     found = []
     for (task, settings, setup), together in grouped.items():
         for size in sorted({size for variant in together for size in variant.sizes}):
-            ranked = sorted(_executed(together, size), key=lambda one: -one.ratio.centre)
-            if len({one.runtime for one in ranked}) > 1 and any(one.method == FLOAT for one in ranked):
+            ranked = sorted(_executed(together, size), key=lambda network: -network.ratio.centre)
+            if len({network.runtime for network in ranked}) > 1 and any(network.method == FLOAT for network in ranked):
                 found.append(Cell(task, settings, setup, size, tuple(ranked)))
     return found
 
@@ -122,7 +124,9 @@ def sentences(sweep: SweepResult) -> Iterator[str]:
         for what, other in (("int8 of torch.ao", cell.torch_ao), ("the fastest float", cell.best_float)):
             if other and (ratio := cell.over(other)):
                 compared.append(f"{ratio} over {what} ({other.name})")
-        alike = f" (no significant difference to {', '.join(one.name for one in cell.alike)})" if cell.alike else ""
+        alike = (
+            f" (no significant difference to {', '.join(network.name for network in cell.alike)})" if cell.alike else ""
+        )
         title = f"{cell.task}{f' ({where})' * bool(where)}"
         yield f"{title}: at batch {cell.size}, {cell.fastest.name} is fastest{alike}: {', '.join(compared)}."
 

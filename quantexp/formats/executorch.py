@@ -13,14 +13,15 @@ import logging
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from quantexp.formats.network import Network
 from quantexp.system.errors import BenchmarkError
 from quantexp.system.extras import quietly
 from quantexp.tasks.inputs import Batch
@@ -78,18 +79,6 @@ class Kernel:
 Step = Kernel | tuple[Node, ...]
 
 
-class _Network(nn.Module):
-    """A network whose output is one tensor."""
-
-    def __init__(self, network: Callable[..., Any]) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, *batch: Tensor) -> Tensor:
-        output: Tensor = self.network(*batch)
-        return output
-
-
 def write(network: nn.Module, model: bytes, batch: Batch, folder: Path) -> None:
     """Write `network.pte` for batches of the size of `batch`. Raises BenchmarkError."""
     (folder / "network.pte").write_bytes(exported(network, batch, "--to executorch", "use --to onnx"))
@@ -116,7 +105,7 @@ def exported(network: nn.Module, batch: Batch, rule: str, repair: str) -> bytes:
             from executorch.exir.passes import MemoryPlanningPass
             from executorch.kernels import quantized  # noqa: F401 - for pairs that XNNPACK leaves
 
-            program = torch.export.export(_Network(network).eval(), tuple(batch))
+            program = torch.export.export(Network(network).eval(), tuple(batch))
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
             # Inputs that the plan allocates would be copied in each call.
             config = ExecutorchBackendConfig(memory_planning_pass=MemoryPlanningPass(alloc_graph_input=False))

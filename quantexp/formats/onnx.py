@@ -10,17 +10,19 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from quantexp.formats.network import Network
 from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.inputs import Batch
 
 OPSET = 21
+FILE = "network.onnx"
 OUTPUT = "logits"
 NETWORK = "network"  # the attribute that holds the network, and so the first part of the names of its weights
 SCOPES = "pkg.torch.onnx.name_scopes"  # the field of a node with the modules that it is in
@@ -38,18 +40,6 @@ session = onnxruntime.InferenceSession("network.onnx")
 (logits,) = session.run(None, inputs)
 print(np.abs(logits - np.load("example_output.npy")).max())
 """
-
-
-class Network(nn.Module):
-    """A network whose output is one tensor, under a name of our own."""
-
-    def __init__(self, network: Callable[..., Any]) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, *batch: Tensor) -> Tensor:
-        output: Tensor = self.network(*batch)
-        return output
 
 
 def input_names(count: int) -> tuple[str, ...]:
@@ -85,7 +75,7 @@ def exported(network: nn.Module, batch: Batch, rule: str, repair: str) -> bytes:
 
 def write(network: nn.Module, model: bytes, batch: Batch, folder: Path) -> None:
     """Write `network.onnx`: the model that a runtime executed, or the network exported now. Raises BenchmarkError."""
-    (folder / "network.onnx").write_bytes(model or model_of(network, batch))
+    (folder / FILE).write_bytes(model or model_of(network, batch))
 
 
 def model_of(network: nn.Module, batch: Batch) -> bytes:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from quantexp.formats import onnx
+from quantexp.formats.network import Network
 from quantexp.system.errors import BenchmarkError
 from quantexp.tasks.inputs import Batch
 
@@ -30,7 +31,7 @@ def write(network: nn.Module, model: bytes, batch: Batch, folder: Path) -> None:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            program = torch.export.export(onnx.Network(network).eval(), batch, dynamic_shapes=shapes)
+            program = torch.export.export(Network(network).eval(), batch, dynamic_shapes=shapes)
             torch.export.save(program, folder / "network.pt2")
     except MemoryError:
         raise

@@ -34,13 +34,13 @@ def runtimes_table(sweep: SweepResult) -> Table | None:
     headings = list(dict.fromkeys(_heading(cell, names[cell.setup]) for cell in found))
     rows: dict[tuple[str, str, str], dict[str, Executed]] = {}
     for cell in found:
-        for one in cell.ranked:
+        for network in cell.ranked:
             key = (
                 ", ".join(part for part in (cell.task, settings_text(cell.settings)) if part),
-                one.runtime,
-                one.method,
+                network.runtime,
+                network.method,
             )
-            rows.setdefault(key, {})[_heading(cell, names[cell.setup])] = one
+            rows.setdefault(key, {})[_heading(cell, names[cell.setup])] = network
     lines = [
         (*key, *_facts(next(iter(cells_.values()))), *(_ratio(cells_.get(heading)) for heading in headings))
         for key, cells_ in sorted(rows.items(), key=lambda row: (row[0][0], row[0][2] != FLOAT))
@@ -66,15 +66,15 @@ def _over(cell: Cell) -> list[str]:
     ]
 
 
-def _facts(one: Executed) -> tuple[str, str]:
+def _facts(network: Executed) -> tuple[str, str]:
     """Return size and accuracy, of quantized networks: the float network has a row for each runtime."""
-    if one.method == FLOAT:
+    if network.method == FLOAT:
         return "", ""
-    quality = quality_percent([one.variant])
-    return size_text(size_mb(one.variant).mean), f"{quality.mean:.2f}" if quality else ""
+    quality = quality_percent([network.variant])
+    return size_text(size_mb(network.variant).mean), f"{quality.mean:.2f}" if quality else ""
 
 
-def _ratio(one: Executed | None) -> str:
-    if one and (one.method, one.runtime) == (FLOAT, EAGER):
+def _ratio(network: Executed | None) -> str:
+    if network and (network.method, network.runtime) == (FLOAT, EAGER):
         return "1"
-    return ratio_text(one.ratio, unstable=one.unstable) if one else ""
+    return ratio_text(network.ratio, unstable=network.unstable) if network else ""

@@ -36,7 +36,7 @@ def export(run: str, target: str, out: Path, *, uri: str | None, trust: bool) ->
 
 def _facts(report: Report, run_id: str) -> list[str]:
     """Return what the run says of its network, a sentence each."""
-    facts = [f"Run {run_id}, seed {report.seed}, task {report.task} ({report.data.origin})."]
+    facts = [f"Run {run_id}, seed {report.seed}, task {report.task_name}."]
     quality, before = report.result.quality, report.baseline.quality
     if quality and before:
         facts.append(

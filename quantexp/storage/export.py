@@ -6,9 +6,11 @@ What is written is checked in a process of its own, by the lines of the README.
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from quantexp.config import RUNTIMES
+from quantexp.config import OF_ONE_RUNTIME, RUNTIMES, Flow
 from quantexp.formats import executorch as pte
 from quantexp.formats import onnx
 from quantexp.formats import openvino as ir
@@ -25,7 +27,7 @@ from quantexp.formats import torch_export as pt2
 from quantexp.quant.inspection.layers import held_weights
 from quantexp.quant.inspection.watch import NAMES
 from quantexp.storage import stored
-from quantexp.storage.recipe import FILES, Recipe, read
+from quantexp.storage.recipe import Recipe, read
 from quantexp.system import extras
 from quantexp.system.errors import ModelError
 from quantexp.tasks.inputs import Batch, examples
@@ -61,6 +63,9 @@ FORMATS = {
 }
 
 
+WRITTEN_OF = {Flow.onnxruntime: ("onnx", "openvino"), Flow.nncf: ("openvino",)}  # what such networks can be written as
+
+
 def export(folder: Path, target: str, out: Path, facts: Sequence[str], *, trust: bool = False) -> float:
     """Write a stored network in the format `target`, and check what was written; return the largest difference.
 
@@ -85,28 +90,32 @@ def export(folder: Path, target: str, out: Path, facts: Sequence[str], *, trust:
     recipe, network = read(folder), stored.load(folder, trust=trust).network
     _require_writable(network, recipe, target, form)
     batch = examples(recipe.inputs, form.examples)
-    out.mkdir(parents=True, exist_ok=True)
-    form.write(network, recipe.exported if recipe.exported else b"", batch, out)
-    _write_example(network, batch, out)
-    for role in ("vocabulary", "tokenizer"):
-        if role in recipe.files and recipe.files[role] in FILES:
-            (out / recipe.files[role]).write_bytes((folder / recipe.files[role]).read_bytes())
-    (out / README).write_text(_readme(recipe, form, out, facts), encoding="utf-8")
-    return _checked(network, out)
+    model = recipe.exported if recipe.files.get("exported") == onnx.FILE else b""
+    with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:  # what fails the check is not left behind
+        made = Path(scratch)
+        form.write(network, model, batch, made)
+        _write_example(network, batch, made)
+        for name in (recipe.files[role] for role in ("vocabulary", "tokenizer") if role in recipe.files):
+            shutil.copy(folder / name, made / name)
+        (made / README).write_text(_readme(recipe, form, made, facts), encoding="utf-8")
+        difference = _checked(network, made)
+        shutil.copytree(made, out, dirs_exist_ok=True)
+    return difference
 
 
 def _require_writable(network: nn.Module, recipe: Recipe, target: str, form: Format) -> None:
     """Check that the format can hold the network: integer kernels of PyTorch are no operators of another program."""
     floats = recipe.quant["name"] == "none" and recipe.precision == "fp32"
     graph = recipe.target == form.target and recipe.quant["name"] not in ("none", "amp")
-    if getattr(network, "onnx", b"") and target not in ("onnx", "openvino"):
-        raise ModelError(f"--to {target} writes networks of PyTorch, ONNX Runtime quantized this one; use --to onnx")
+    flow = recipe.quant.get("flow")
+    if flow in OF_ONE_RUNTIME and target not in WRITTEN_OF[Flow(flow)]:
+        others = " or ".join(f"--to {name}" for name in WRITTEN_OF[Flow(flow)])
+        raise ModelError(f"--to {target} writes networks of PyTorch, quant.flow={flow} made this one; use {others}")
     if not floats and not graph:
-        name = f"quant={recipe.quant['name']} precision={recipe.precision}"
-        flow = f" quant.flow={recipe.quant['flow']}" if recipe.quant.get("flow") else ""
+        name = f"quant={recipe.quant['name']} precision={recipe.precision}{f' quant.flow={flow}' if flow else ''}"
         runtime = next(one.name for one in RUNTIMES if one.target == form.target and one.file)
         raise ModelError(
-            f"--to {target} writes float networks, and those that were quantized for {runtime}; this one ({name}{flow} "
+            f"--to {target} writes float networks, and those that were quantized for {runtime}; this one ({name} "
             f"runtime={recipe.runtime}) was not: run it again with runtime={runtime}"
         )
 
@@ -126,18 +135,17 @@ def _readme(recipe: Recipe, form: Format, out: Path, facts: Sequence[str]) -> st
         f"| `{name}` | {spec.name} | {spec.dtype} | {', '.join(['batch', *map(str, spec.measured)])} | {_range(spec)} |"
         for name, spec in zip(names, recipe.inputs, strict=True)
     ]
-    quant = ", ".join(f"{key}={value}" for key, value in recipe.quant.items() if value not in (None, [], False))
+    network, quant, task = map(_settings, (recipe.model, recipe.quant, recipe.task))
     labels = ", ".join(f"{index}: {name}" for index, name in enumerate(recipe.class_names))
-    settings = ", ".join(f"{key}={value}" for key, value in recipe.task.items() if value not in (None, [], ""))
     files = sorted(path.name for path in out.iterdir())
     parts = [
         f"# {recipe.model['name']}, {recipe.precision}",
-        f"Network: {', '.join(f'{key}={value}' for key, value in recipe.model.items() if value not in (None, []))}.",
+        f"Network: {network}.",
         f"Quantization: {quant}.",
         *facts,
         "## Inputs",
         "\n".join(["| name | meaning | dtype | shape | values |", "| --- | --- | --- | --- | --- |", *inputs]),
-        f"They are prepared as by the task ({settings or 'none'}), as {recipe.kind}. In Python, "
+        f"They are prepared as by the task ({task or 'none'}), as {recipe.kind}. In Python, "
         "`quantexp.load(RUN_ID)` takes raw inputs.",
         "## Output",
         f"`logits`, float32, of shape (batch, {recipe.classes}); the class is the index of the largest."
@@ -151,6 +159,11 @@ def _readme(recipe: Recipe, form: Format, out: Path, facts: Sequence[str]) -> st
         "\n".join(f"- `{name}`: {(out / name).stat().st_size:,} bytes" for name in files),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _settings(option: Mapping[str, Any]) -> str:
+    """Return the settings of an option that have a value, without the paths of this machine."""
+    return ", ".join(f"{key}={value}" for key, value in option.items() if key != "path" and value not in (None, [], ""))
 
 
 def _range(spec: Any) -> str:
@@ -167,7 +180,7 @@ def _checked(network: nn.Module, out: Path) -> float:
         done = subprocess.run(command, cwd=out, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired as error:
         raise ModelError(
-            f"the exported file must be loaded within {SECONDS} s by the lines of {out / README}"
+            f"the exported file must be loaded within {SECONDS} s by the lines of its {README}; it was not"
         ) from error
     expected = torch.from_numpy(np.load(out / OUTPUT))
     quantized = any(NAMES.get(held.dtype) == "int8" for held in held_weights(network))
@@ -180,6 +193,6 @@ def _checked(network: nn.Module, out: Path) -> float:
         reason = (done.stderr.strip().splitlines() or [f"a difference of {difference:g}"])[-1][:300]
         raise ModelError(
             f"the exported file must give the outputs of the network up to {most:.2g}, in a process of its own that "
-            f"runs the lines of {out / README}; it did not: {reason}"
+            f"runs the lines of its {README}; it did not: {reason}"
         )
     return difference
