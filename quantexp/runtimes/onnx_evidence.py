@@ -61,11 +61,13 @@ def _ran(event: Mapping[str, Any], node: Any, made: Mapping[str, Any], shapes: M
         return
     inputs = [_value(entry) for entry in event["args"]["input_type_shape"]]
     (_, output), *_ = (_value(entry) for entry in event["args"]["output_type_shape"])
-    weights = [shapes[name] for name in node.input if len(shapes.get(name, ())) > 1]
-    padded = node.domain == "com.microsoft.nchwc"  # channels are filled up to the width of the registers
-    precision = "int8" if operator in INT8 else NAMES.get(inputs[0][0], inputs[0][0])
     sources = dict.fromkeys(source for name in node.input for source in _sources(name, made, shapes))
-    yield Ran(operator, precision, None if padded else count(node, inputs[0][1], output, weights), tuple(sources))
+    weights = [shapes[name] for name in sources if len(shapes[name]) > 1]
+    padded = node.domain == "com.microsoft.nchwc"  # channels are filled up to the width of the registers
+    unknown = padded or (count is not _product and not weights)  # such as weights that are computed in each call
+    precision = "int8" if operator in INT8 else NAMES.get(inputs[0][0], inputs[0][0])
+    names = tuple(name.removeprefix(f"{NETWORK}.") for name in sources)
+    yield Ran(operator, precision, None if unknown else count(node, inputs[0][1], output, weights), names)
 
 
 def _name(event: Mapping[str, Any]) -> str:
@@ -78,13 +80,13 @@ def _value(entry: Mapping[str, Shape]) -> tuple[str, Shape]:
 
 
 def _sources(name: str, made: Mapping[str, Any], shapes: Mapping[str, Shape]) -> Iterator[str]:
-    """Yield the constant that a value comes from, without the names that the exporter puts before it."""
+    """Yield the name of the constant that a value comes from, if it is one."""
     while name not in shapes:
         node = made.get(name)
         if node is None or node.op_type not in PASSED_ON:
             return
         name = node.input[0]
-    yield name.removeprefix(f"{NETWORK}.")
+    yield name
 
 
 def _macs(operator: str) -> Callable[[Any, Shape, Shape, Sequence[Shape]], int] | None:

@@ -37,6 +37,7 @@ from quantexp.config import (
 from quantexp.mission import run
 from quantexp.models.lenet5 import LeNet5
 from quantexp.models.mlp import MLP
+from quantexp.quant.inspection.layers import held_weights
 from quantexp.quant.methods import skeleton
 from quantexp.quant.methods.work import Form
 from quantexp.results.metrics import metrics
@@ -114,6 +115,40 @@ def test_products_of_convolutions_and_their_share_are_counted() -> None:
     for made in (network, static(network, IMAGES)):
         found = prepared(made, IMAGES)
         assert sum(operator.macs for operator in found.operators()) == macs
+
+
+class Branched(nn.Module):
+    """A convolution in groups, one before a sum, and a transposed one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups, self.summed = nn.Conv2d(4, 8, 3, padding=1, groups=4), nn.Conv2d(8, 8, 1)
+        self.wider = nn.ConvTranspose2d(8, 4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.groups(x))
+        wider: torch.Tensor = self.wider(y + self.summed(y))
+        return wider
+
+
+def test_convolutions_that_run_in_float_with_int8_weights_are_counted_and_named() -> None:
+    torch.manual_seed(0)
+    batch = (torch.randn(2, 4, 8, 8),)
+    found = prepared(static(Branched().eval(), batch), batch)
+    macs = {"groups": 64 * 8 * 9, "summed": 64 * 8 * 8, "wider": 64 * 8 * 4 * 4}
+    assert sum(operator.macs for operator in found.operators()) == sum(macs.values())
+    assert found.in_float == {
+        "summed": "its weight is int8, but ONNX Runtime multiplied in its operator FusedConv (fp32)"
+    }, "and pt2e has no quantized form of the transposed one"
+
+
+def test_the_quantizer_of_onnx_runtime_takes_the_one_before_a_sum_and_leaves_the_transposed_one() -> None:
+    torch.manual_seed(0)
+    batch = (torch.randn(2, 4, 8, 8),)
+    network = skeleton(Static(flow=Flow.onnxruntime), Branched().eval(), Form("int8", batch, OnnxRuntime.target))
+    held = {layer.name: (layer.weight.is_quantized, tuple(layer.weight.shape)) for layer in held_weights(network)}
+    assert held == {"groups": (True, (8, 1, 3, 3)), "summed": (True, (8, 8, 1, 1)), "wider": (False, (8, 4, 2, 2))}
+    assert not prepared(network, batch).in_float
 
 
 def test_a_layer_whose_output_stays_in_float_runs_in_float_after_all_and_is_named() -> None:

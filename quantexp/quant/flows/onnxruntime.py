@@ -30,7 +30,10 @@ from quantexp.tasks.inputs import Batch, size
 HANDLES = "nn.Linear, nn.Conv1d and nn.Conv2d"
 DYNAMICALLY = "nn.Linear and nn.LSTM"
 DYNAMIC_OPERATORS = ["MatMul", "Gemm", "LSTM"]
-IN_FLOAT = ("Gather", "LayerNormalization", "InstanceNormalization", "EmbedLayerNormalization")  # as in other flows
+IN_FLOAT = (  # as in other flows, or for lack of an int8 kernel
+    *("Gather", "LayerNormalization", "InstanceNormalization", "EmbedLayerNormalization"),
+    "ConvTranspose",
+)
 MULTIPLYING = ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM", "GRU", "RNN")
 RULE = "quant.flow=onnxruntime needs a network that torch.onnx can export and ONNX Runtime can quantize"
 
@@ -73,6 +76,7 @@ def convert(prepared: Calibrated, target: str) -> nn.Module:
     }
 
     def quantize(source: str, target: str, kept: list[str]) -> None:
+        """Write the model of the file `source` to `target`, the nodes `kept` in float."""
         quantize_static(
             source,
             target,
@@ -98,6 +102,7 @@ def dynamic(option: Dynamic, model: nn.Module, precision: str, example: Batch, t
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     def quantize(source: str, target: str, kept: list[str]) -> None:
+        """Write the model of the file `source` to `target`, the nodes `kept` in float."""
         quantize_dynamic(
             source,
             target,
