@@ -62,7 +62,14 @@ def test_a_state_brings_its_weights_and_ranges(name: str, option: Quant) -> None
             assert torch.equal(again(*batch), expected)
 
 
+@pytest.fixture
+def all_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 bits on every machine: where sums could overflow, lowered networks lose a bit of activations, others of weights."""
+    monkeypatch.setattr("quantexp.quant.flows.x86_quantizer.reduces_range", lambda *_: False)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_bits")
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda one: one.name)
 def test_it_computes_as_the_kernels_do_and_holds_what_they_hold(option: Quant) -> None:
     network = fresh("mlp", 0)
@@ -77,10 +84,9 @@ def test_it_computes_as_the_kernels_do_and_holds_what_they_hold(option: Quant) -
     assert inspected(model, EXAMPLE).layers == inspected(lowered, EXAMPLE).layers
 
 
+@pytest.mark.usefixtures("all_bits")
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda one: one.name)
-def test_what_its_layers_take_and_give_is_what_they_do_lowered(option: Quant, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Fused kernels round to all 8 bits on every machine, and only lowered networks reduce the range of activations.
-    monkeypatch.setattr("quantexp.quant.flows.x86_quantizer.reduces_range", lambda *_: False)
+def test_what_its_layers_take_and_give_is_what_they_do_lowered(option: Quant) -> None:
     network = fresh("mlp", 0)
     lowered = calls(made(option, network, "int8", EXAMPLE), (EXAMPLE,))
     for name, given in calls(kept(option, network, (EXAMPLE,)), (EXAMPLE,)).items():
