@@ -18,6 +18,7 @@ from quantexp.checks.kernels import output_sqnr_db
 from quantexp.checks.networks import EXAMPLES, check_graph, check_networks, is_right, poor_layers
 from quantexp.checks.process import unchanged
 from quantexp.config import RUNTIMES, ByLayer, Eager, Experiment, FakeQuant, Kind, Quant, Runtime, Static
+from quantexp.quant import flows
 from quantexp.quant.inspection.account import account, findings
 from quantexp.quant.inspection.evidence import inspect
 from quantexp.quant.inspection.promise import Quantized
@@ -72,7 +73,7 @@ def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
     Raises:
         QuantexpError: ConfigError, DataError, CacheError, TrainingError, QuantizationError or BenchmarkError.
     """
-    _require_runtimes(experiment)
+    _require_packages(experiment)
     data = load(experiment)
     baseline = trained(experiment, data, weights)  # trained once, then read from the cache
     exported = _exported(experiment, data, baseline)
@@ -100,6 +101,8 @@ def attempt(
         QuantizationError: If the method cannot quantize the network.
         QuantexpError: Any other error before that.
     """
+    flows.require(experiment.quant)
+    require(experiment.runtime)
     data = data or load(experiment)
     baseline = baseline or trained(experiment, data)
     with _checked(experiment, data, baseline, advise=advise) as made:
@@ -174,8 +177,9 @@ def input_kind(experiment: Experiment) -> Kind:
     return models.kind(experiment.task, tasks.gives(experiment.task), experiment.model)
 
 
-def _require_runtimes(experiment: Experiment) -> None:
-    """Check that this machine supports all runtimes of the run. Raises BenchmarkError."""
+def _require_packages(experiment: Experiment) -> None:
+    """Check that this machine supports the flow and all runtimes. Raises ConfigError, or BenchmarkError."""
+    flows.require(experiment.quant)
     for runtime in (experiment.runtime, *_further_runtimes(experiment)):
         require(runtime)
 

@@ -63,7 +63,7 @@ def _alternatives(option: Quant, work: Work, wrong: Sequence[str]) -> Iterator[t
             if engine is not option.engine and engine.value in supported_engines():
                 yield f"quant.engine={engine.value}", partial(replace, option, engine=engine)
     for flow in option.portable_flows():
-        if flow is not option.flow and work.executes(flow):
+        if flow is not option.flow and work.executes(type(option), flow):
             yield in_flow(option, flow)
     if wrong:
         yield f"quant.exclude=[{','.join(wrong)}]", partial(replace, option, exclude=[*option.exclude, *wrong])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from quantexp.config.option import RESULT, Option, option
-from quantexp.config.runtime import RUNTIMES
+from quantexp.config.runtime import faults_of_names
 
 
 @dataclass
@@ -31,12 +31,7 @@ class Benchmark(Option):
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
-        known = [runtime.name for runtime in RUNTIMES]
-        for name in self.runtimes:
-            if name not in known:
-                yield f"benchmark.runtimes must name runtimes ({', '.join(known)}), got {name!r}"
-        if len(set(self.runtimes)) < len(self.runtimes):
-            yield f"benchmark.runtimes must name each runtime once, got [{','.join(self.runtimes)}]"
+        yield from faults_of_names("benchmark.runtimes", self.runtimes)
 
 
 @dataclass

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from quantexp.config.levers import OF_ONE_RUNTIME, Flow
 from quantexp.config.option import RESULT, Option, option
-from quantexp.config.quant import ByLayer, Quant
+from quantexp.config.quant import ByLayer, Dynamic, Quant
 from quantexp.system.errors import Mismatch
+
+RANGES_AT_EACH_CALL = {Flow.pt2e: (Dynamic.name,)}  # torch.onnx exports no operator that finds them
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Runtime(Option):
     group: ClassVar[str] = "runtime"
     target: ClassVar[str] = "kernels"
     flows: ClassVar[tuple[Flow, ...] | None] = None  # whose networks it executes; None: all but those of one runtime
+    lacks: ClassVar[Mapping[Flow, tuple[str, ...]]] = {}  # methods in these flows whose operators it does not have
     expands: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # methods and precisions whose weights it makes floats of
     precisions: ClassVar[tuple[str, ...] | None] = None
     exports: ClassVar[bool] = False
@@ -33,22 +36,29 @@ class Runtime(Option):
     fixed: ClassVar[bool] = False
 
     @classmethod
-    def executes(cls, flow: Flow) -> bool:
-        """Return whether it executes networks of a flow."""
-        return flow not in OF_ONE_RUNTIME if cls.flows is None else flow in cls.flows
+    def executes(cls, method: type[Quant], flow: Flow) -> bool:
+        """Return whether it executes networks that a method quantized in a flow."""
+        of_flow = flow not in OF_ONE_RUNTIME if cls.flows is None else flow in cls.flows
+        return of_flow and method.name not in cls.lacks.get(flow, ())
 
     def combination_faults(self, quant: Quant, precision: str) -> Iterator[str]:
         """Yield why the runtime does not execute what the method leaves in this precision."""
         if isinstance(quant, ByLayer):
-            candidates = quant.candidates(precision)
-            if candidates and not any(map(self.executes, candidates)):  # without one, the precision is a fault already
-                possible = [flow.value for flow in filter(self.executes, quant.flows)]
-                others = [runtime.name for runtime in RUNTIMES if any(map(runtime.executes, candidates))]
+            method, candidates = type(quant), quant.candidates(precision)
+            executed = any(self.executes(method, flow) for flow in candidates)
+            if candidates and not executed:  # without one, the precision is a fault already
+                possible = [flow.value for flow in quant.flows if self.executes(method, flow)]
+                others = [
+                    runtime.name for runtime in RUNTIMES if any(runtime.executes(method, flow) for flow in candidates)
+                ]
                 repair = f"use quant.flow={' or '.join(possible)}" if possible else f"use runtime={' or '.join(others)}"
                 if possible and Eager.name not in others:
                     repair = f"{repair}, or runtime={' or '.join(others)}"
                 given = f"quant.flow={quant.flow}" if quant.flow else f"quant={quant.name} with these settings"
+                if quant.flow in (self.flows or ()):
+                    given = f"quant={quant.name} {given}"
                 yield Mismatch(f"runtime={self.name} does not execute networks of {given}", f"; {repair}")
+                return
         if not quant.timed and not isinstance(self, Eager):
             yield Mismatch(
                 f"quant={quant.name} is a simulation in float, which runtime={self.name} does not execute",
@@ -125,6 +135,7 @@ class OnnxRuntime(Runtime):
     implementation: ClassVar[str] = "quantexp.runtimes.onnxruntime"
     target: ClassVar[str] = "qdq"
     flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.onnxruntime)
+    lacks: ClassVar[Mapping[Flow, tuple[str, ...]]] = RANGES_AT_EACH_CALL
     precisions: ClassVar[tuple[str, ...] | None] = ("fp32", "int8")
     exports: ClassVar[bool] = True
     file: ClassVar[str] = "network.onnx"
@@ -138,6 +149,7 @@ class OpenVino(Runtime):
     implementation: ClassVar[str] = "quantexp.runtimes.openvino"
     target: ClassVar[str] = "qdq"
     flows: ClassVar[tuple[Flow, ...] | None] = (Flow.pt2e, Flow.nncf)
+    lacks: ClassVar[Mapping[Flow, tuple[str, ...]]] = RANGES_AT_EACH_CALL
     precisions: ClassVar[tuple[str, ...] | None] = ("fp32", "int8")
     exports: ClassVar[bool] = True
     file: ClassVar[str] = "network.onnx"
@@ -167,3 +179,13 @@ class Executorch(Runtime):
 
 
 RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, Aot, TorchScript, OnnxRuntime, OpenVino, Executorch)
+
+
+def faults_of_names(setting: str, names: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with a setting that names runtimes."""
+    known = [runtime.name for runtime in RUNTIMES]
+    for name in names:
+        if name not in known:
+            yield f"{setting} must name runtimes ({', '.join(known)}), got {name!r}"
+    if len(set(names)) < len(names):
+        yield f"{setting} must name each runtime once, got [{','.join(names)}]"

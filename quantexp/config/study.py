@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from quantexp.config.levers import Granularity
 from quantexp.config.option import NOTHING, RESULT, Option, option
 from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Quant
+from quantexp.config.runtime import faults_of_names
 from quantexp.system.errors import Mismatch
 
 MOST_VALUES = 2**24
@@ -110,7 +111,7 @@ class Affine(Study):
 
 @dataclass
 class Compatibility(Study):
-    """What works for a network: every method, flow, precision and engine, each tried in seconds.
+    """What works for a network: every method, flow, precision and engine, in each runtime asked for, tried in seconds.
 
     A network that is not trained yet is tried with random weights. The setting quant is not needed; if it is given, its
     settings count where its method is tried. Run the same command again to resume.
@@ -120,6 +121,9 @@ class Compatibility(Study):
     implementation: ClassVar[str] = "quantexp.studies.compatibility.study.find"
     tries: ClassVar[bool] = True
 
+    runtimes: list[str] = option(
+        "runtimes in which every method is tried, as [eager,onnxruntime]; none: runtime alone", [], affects=RESULT
+    )
     seconds: float = option("time limit of a row, in seconds", 60.0, affects=RESULT, above=0)
     memory_gb: float | None = option(
         "memory limit of a row, in GB; null: the free memory, divided by the rows that are tried at once",
@@ -128,6 +132,10 @@ class Compatibility(Study):
         above=0,
     )
     resume: bool = option("resume with the rows tried before; false: try all of them again", True, affects=NOTHING)
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        yield from faults_of_names("study.runtimes", self.runtimes)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from quantexp.system.terminal import printable
 
 TEXT_COLUMNS = (
     *("Task", "Quantization", "dtype", "flow", "engine", "Baseline", "Candidate", "Settings", "Quantized", "Setup"),
-    *("Compared", "Verdict", "Significant?", "Requested by", "Failed", "Bound", "Front", "Result"),
+    *("Compared", "Verdict", "Significant?", "Requested by", "Failed", "Bound", "Front", "Result", "runtime"),
     *("Method", "Machine", "Only on", "Store", "CPU", "Instruction sets", "System", "Property", "Values"),
 )
 SHOWN = 3  # unknown operators
@@ -36,6 +36,11 @@ class Table:
         kept = [at for at, _ in enumerate(self.columns) if any(row[at] for row in self.rows)]
         rows = tuple(tuple(row[at] for at in kept) for row in self.rows)
         return Table(tuple(self.columns[at] for at in kept), rows, self.notes)
+
+    def without(self, column: int) -> Table:
+        """Return the table without the column at this position."""
+        columns, *rows = (row[:column] + row[column + 1 :] for row in (self.columns, *self.rows))
+        return Table(columns, tuple(rows), self.notes)
 
     def markdown(self) -> str:
         """Return the table as Markdown."""

@@ -25,15 +25,20 @@ class Word(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A way to quantize: a method by its name, its flow, precision and engine; None where there is no choice."""
+    """A way to quantize and to execute: a method by its name, its flow, precision and engine, and the runtime.
+
+    Flow and engine are None where there is no choice.
+    """
 
     method: str
     flow: str | None
     precision: str
     engine: str | None
+    runtime: str = "eager"
 
     def __str__(self) -> str:
-        return " ".join(part for part in (self.method, self.flow, self.precision, self.engine) if part)
+        quantized = " ".join(part for part in (self.method, self.flow, self.precision, self.engine) if part)
+        return quantized if self.runtime == "eager" else f"{quantized} in {self.runtime}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,13 +101,13 @@ def log_result(
 def log_findings(run: TrackedRun, found: Findings, step: int = 0) -> None:
     """Record the findings of a study up to a step, in place of the earlier ones. Raises TrackingError."""
     from quantexp.runner.artifacts import write_findings
-    from quantexp.tracking.names import NOTE
+    from quantexp.tracking.names import NOTE, as_note
     from quantexp.tracking.run import Point
 
     points = [Point(name, float(f"{value:.7g}"), step) for name, value in found.metrics.items()]
     with tempfile.TemporaryDirectory(prefix="quantexp-") as folder:
         write_findings(Path(folder), found)
-        run.log(points, {NOTE: found.table.markdown()}, folder=Path(folder))
+        run.log(points, {NOTE: as_note(found.table.markdown())}, folder=Path(folder))
 
 
 def _points(report: Report) -> Iterator[Point]:
@@ -130,11 +130,11 @@ def _curves(report: Report) -> Iterator[tuple[str, Training]]:
 
 def _tags(report: Report, identity: Identity, store_model: bool) -> dict[str, str]:
     from quantexp.reports.table import comparison_table
-    from quantexp.tracking.names import IDENTITY, NOT_STORED, NOTE, WITHOUT_MODEL
+    from quantexp.tracking.names import IDENTITY, NOT_STORED, NOTE, WITHOUT_MODEL, as_note
 
     without = {} if store_model else {WITHOUT_MODEL: NOT_STORED}
     tags = {
-        NOTE: "\n".join([comparison_table(report).markdown(), *(f"{text}." for text in without.values())]),
+        NOTE: as_note("\n".join([comparison_table(report).markdown(), *(f"{text}." for text in without.values())])),
         **without,
         "data_fingerprint": report.data.fingerprint,
         IDENTITY: identity.digest,

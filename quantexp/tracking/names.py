@@ -20,6 +20,15 @@ ERROR = "error"  # why a run failed
 NOT_STORED = "the network was not stored (tracking.store_model=false)"
 
 PARAM_LENGTH = 6000  # MLflow truncates longer values
+NOTE_LENGTH = 8000  # likewise
+REST = "\n\n(The rest is in the files of this run.)"
+
+
+def as_note(text: str) -> str:
+    """Return the description of a run as it is recorded: as many of its lines as MLflow keeps."""
+    if len(text) <= NOTE_LENGTH:
+        return text
+    return text[: NOTE_LENGTH - len(REST)].rpartition("\n")[0] + REST
 
 
 def as_text(value: object) -> str:

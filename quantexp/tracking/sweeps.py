@@ -13,12 +13,11 @@ from pathlib import Path
 
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
-from quantexp.tracking.names import COMMAND, KIND, NOTE, PARENT, PROCESS, SWEEP
+from quantexp.tracking.names import COMMAND, KIND, NOTE, PARENT, PROCESS, SWEEP, as_note
 from quantexp.tracking.processes import mark
 from quantexp.tracking.store import RunFacts, Store
 
 LEFT, DONE, FAILED = "left", "done", "failed"  # metrics of the parent run
-MOST_CHARACTERS = 8000  # of a note
 
 
 def begin(store: Store, name: str, command: str, resume: bool) -> str:
@@ -46,7 +45,7 @@ def log_state(store: Store, parent: str, *, done: int, failed: int, left: int) -
 def end(store: Store, parent: str, status: str, note: str | None = None, folder: Path | None = None) -> None:
     """Close the parent run with its status and, if given, its description and the files of its report."""
     if note is not None:
-        store.client.set_tag(parent, NOTE, note[:MOST_CHARACTERS])
+        store.client.set_tag(parent, NOTE, as_note(note))
     if folder is not None:
         store.log_files(parent, folder, "report")
     store.client.set_terminated(parent, status)

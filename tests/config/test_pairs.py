@@ -52,7 +52,7 @@ def test_the_precisions_of_a_method_are_those_of_its_flows(method: type[ByLayer]
     assert set(method.precisions) == {name for names in method.flows.values() for name in names}
     for flow, names in method.flows.items():
         for name in names:
-            runtime = next(runtime for runtime in RUNTIMES if runtime.executes(flow))
+            runtime = next(runtime for runtime in RUNTIMES if runtime.executes(method, flow))
             assert Experiment(quant=method(flow=flow), precision=name, runtime=runtime()).precision == name
 
 

@@ -64,7 +64,7 @@ def test_a_state_brings_its_weights_and_ranges(name: str, option: Quant) -> None
 
 @pytest.fixture
 def all_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """8 bits on every machine: where sums could overflow, lowered networks lose a bit of activations, others of weights."""
+    """8 bits on every machine: where sums could overflow, lowered networks have 7 of activations, others of weights."""
     monkeypatch.setattr("quantexp.quant.flows.x86_quantizer.reduces_range", lambda *_: False)
 
 

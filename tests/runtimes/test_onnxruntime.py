@@ -20,6 +20,7 @@ from quantexp.config import (
     Amp,
     Compiled,
     DataSource,
+    Dynamic,
     Eager,
     Experiment,
     FakeQuant,
@@ -254,6 +255,8 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         (FakeQuant(), None, "quant=fake_quant is a simulation in float"),
         (WeightOnly(), None, "runtime=onnxruntime does not execute networks of quant.flow=torchao"),
         (Static(flow=Flow.fx), None, "does not execute networks of quant.flow=fx; use quant.flow=pt2e"),
+        (Dynamic(flow=Flow.pt2e), None, "of quant=dynamic quant.flow=pt2e; use quant.flow=onnxruntime"),
+        (Dynamic(), None, "of quant=dynamic with these settings; use quant.flow=onnxruntime"),
     ],
 )
 def test_what_it_does_not_execute_is_refused_before_anything_starts(

@@ -18,6 +18,7 @@ from quantexp.config import (
     Amp,
     Compiled,
     DataSource,
+    Dynamic,
     Eager,
     Experiment,
     FakeQuant,
@@ -340,6 +341,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         (FakeQuant(), None, "quant=fake_quant is a simulation in float"),
         (WeightOnly(), None, "runtime=openvino does not execute networks of quant.flow=torchao"),
         (Static(flow=Flow.fx), None, "does not execute networks of quant.flow=fx; use quant.flow=pt2e"),
+        (Dynamic(flow=Flow.pt2e), None, "of quant=dynamic quant.flow=pt2e; use runtime=eager"),
     ],
 )
 def test_what_it_does_not_execute_is_refused_before_anything_starts(

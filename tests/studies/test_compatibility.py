@@ -11,10 +11,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from quantexp.config import (
+    RUNTIMES,
     Compatibility,
     CustomModel,
     DataSource,
     Dynamic,
+    Engine,
     Experiment,
     Lenet5,
     Local,
@@ -33,13 +35,14 @@ from quantexp.runner.study import run_study
 from quantexp.runner.tracked import Request
 from quantexp.runner.worker import Setup, described, restored
 from quantexp.studies.compatibility import study as conducting
-from quantexp.studies.compatibility.cells import FLOAT, variant
+from quantexp.studies.compatibility.cells import cells, in_float, variant
 from quantexp.studies.compatibility.study import Outcomes, Trials, find
 from quantexp.system.errors import CheckError, QuantexpError
 from quantexp.tracking.store import open_store
 from quantexp.training.baseline import trained
 from quantexp.training.brief import BriefBaseline
 
+FLOAT = in_float("eager")
 DYNAMIC = Cell("dynamic", "eager", "int8", "fbgemm")
 STATIC = Cell("static", "fx", "int8", "fbgemm")
 PT2E = Cell("static", "pt2e", "int8", None)
@@ -77,12 +80,21 @@ class Hostile(nn.Module):
 '''
 
 
-def planted(outcomes: dict[Cell, Outcome], experiment: Experiment, reference: Outcome = REFERENCE) -> Findings:
+def planted(
+    outcomes: dict[Cell, Outcome],
+    experiment: Experiment,
+    reference: Outcome = REFERENCE,
+    runtimes: tuple[str, ...] = ("eager",),
+) -> Findings:
     """Run the study with these outcomes; everything else is refused."""
-    trials = find(Compatibility(), experiment, lambda variant: f"run {variant.quant.name} {variant.precision}")
+    trials = find(
+        Compatibility(runtimes=list(runtimes)),
+        experiment,
+        lambda variant: f"run {variant.quant.name} {variant.precision} {variant.runtime.name}",
+    )
     yielded: Trials = next(trials)
-    assert [trial.cell for trial in yielded] == [FLOAT]
-    yielded = trials.send({FLOAT: reference})
+    assert [trial.cell for trial in yielded] == [in_float(runtime) for runtime in runtimes]
+    yielded = trials.send({trial.cell: outcomes.get(trial.cell, reference) for trial in yielded})
     refused = Outcome(Word.refused, "not for this network")
     answer: Outcomes = {trial.cell: outcomes.get(trial.cell, refused) for trial in yielded}
     with pytest.raises(StopIteration) as end:
@@ -102,7 +114,7 @@ def test_the_command_of_the_row_with_the_most_int8_macs_that_trains_nothing_is_a
     sample: Callable[..., Experiment],
 ) -> None:
     found = planted({DYNAMIC: works(0.4, 60.0), STATIC: works(1.0, 35.0), QAT: works(1.0, 50.0)}, sample())
-    assert found.table.notes[0].endswith(": run static int8")
+    assert found.table.notes[0].endswith(": run static int8 eager")
     assert found.metrics["works"] == 4
 
 
@@ -111,7 +123,7 @@ def test_without_int8_the_smallest_network_is_advised_and_without_any_nothing(
 ) -> None:
     half = Cell("none", None, "bf16", None)
     found = planted({half: works(1.0, size_mb=0.5)}, sample())
-    assert found.table.notes[0].endswith("the smallest network that works): run none bf16")
+    assert found.table.notes[0].endswith("the smallest network that works): run none bf16 eager")
     assert "Nothing quantized works" in planted({}, sample()).table.notes[0]
 
 
@@ -140,6 +152,42 @@ def test_engines_with_equal_rows_share_one(sample: Callable[..., Experiment]) ->
 def test_a_float_network_that_does_not_run_ends_the_study_with_its_reason(sample: Callable[..., Experiment]) -> None:
     with pytest.raises(QuantexpError, match="crashed: SIGSEGV"):
         planted({}, sample(), Outcome(Word.crashed, "SIGSEGV"))
+
+
+def test_a_runtime_is_tried_with_what_it_executes_and_with_nothing_where_the_float_network_does_not_run(
+    sample: Callable[..., Experiment],
+) -> None:
+    exported = replace(PT2E, runtime="onnxruntime")
+    outcomes = {
+        exported: works(1.0, 35.0),
+        replace(PT2E, runtime="compiled"): works(1.0, 60.0),
+        DYNAMIC: works(0.5, 60.0),
+        in_float("aot"): Outcome(Word.refused, "no compiler"),
+    }
+    found = planted(outcomes, sample(), runtimes=("eager", "onnxruntime", "compiled", "aot"))
+    assert found.table.columns[4] == "runtime"
+    assert "runtime" not in planted(outcomes, sample()).table.columns
+    assert found.table.notes[0].endswith("run static int8 onnxruntime"), "of equal ones, the runtime named first"
+    rows = [line for line in found.lines["rows"] if line[4] == "onnxruntime"]
+    assert {line[:3] for line in rows} == {
+        ("none", "", "fp32"),
+        ("static", "pt2e", "int8"),
+        ("static", "onnxruntime", "int8"),
+        ("dynamic", "onnxruntime", "int8"),
+        ("qat", "pt2e", "int8"),
+    }
+    aot = [line for line in found.lines["rows"] if line[4] == "aot"][1:]
+    assert aot
+    assert {(line[5], line[-2]) for line in aot} == {("refused", "the float network in aot: no compiler")}
+
+
+def test_every_cell_in_another_runtime_is_a_run_that_the_settings_allow(sample: Callable[..., Experiment]) -> None:
+    others = [runtime.name for runtime in RUNTIMES[1:]]
+    every = list(cells([Engine.x86, Engine.fbgemm], others))
+    assert {cell.runtime for cell in every} == set(others)
+    for cell in every:
+        made = variant(sample(), cell)
+        assert (made.runtime.name, made.quant.name, made.precision) == (cell.runtime, cell.method, cell.precision)
 
 
 def test_settings_of_quant_count_for_its_own_method_only(sample: Callable[..., Experiment]) -> None:
@@ -232,10 +280,10 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the study try three rows only."""
     weight_only = Cell("weight_only", "torchao", "int4", None)
 
-    def cells(engines: object) -> Iterator[Cell]:
+    def three(*arguments: object) -> Iterator[Cell]:
         yield from (DYNAMIC, weight_only, STATIC)
 
-    monkeypatch.setattr(conducting, "cells", cells)
+    monkeypatch.setattr(conducting, "cells", three)
 
 
 def done(experiment: Experiment, overrides: list[str]) -> Findings:

@@ -6,6 +6,7 @@
     convert(prepared, target)                            insert integer kernels
     add_dynamic(converted, layers)                       quantize further layers dynamically
     trace(model, example)                                the graph of the float network, if the flow traces it
+    require()                                            ConfigError without the packages of a flow of one runtime
 
 Each function may change its model in place. Only `fx` and `eager` import torch.ao, which is deprecated.
 """
@@ -14,10 +15,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from quantexp.config import OVER_TORCH_AO, ByLayer, Flow
+from quantexp.config import OF_ONE_RUNTIME, OVER_TORCH_AO, ByLayer, Flow, Quant
 from quantexp.system.errors import QuantizationError
 from quantexp.system.extras import before_torchao
 from quantexp.system.implementation import resolve
+
+
+def require(option: Quant) -> None:
+    """Check that the packages of a flow of one runtime are installed. Raises ConfigError."""
+    if isinstance(option, ByLayer) and option.flow in OF_ONE_RUNTIME:
+        flow_of(option).require()
 
 
 def flow_of(option: ByLayer) -> Any:

@@ -40,9 +40,14 @@ class Exported:
     batches: list[Any] = field(default_factory=list)
 
 
+def require() -> None:
+    """Check that the packages are installed. Raises ConfigError."""
+    extras.require_extra("nncf", "quant.flow=nncf", "nncf", "openvino", "onnx", "onnxscript")
+
+
 def prepare_static(option: Static, model: nn.Module, example: Batch, target: str) -> Exported:
     """Export `model`. `example` is one batch of inputs."""
-    extras.require_extra("nncf", "quant.flow=nncf", "nncf", "openvino", "onnx", "onnxscript")
+    require()
     with explain_failure(f"{RULE} torch.onnx can export"):
         exported = onnx.exported(model.eval(), example, "quant.flow=nncf", "use another flow")
         read = openvino.read(openvino.imported().Core(), exported)

@@ -52,6 +52,11 @@ class Calibrated(nn.Module):
         return logits
 
 
+def require() -> None:
+    """Check that the packages are installed. Raises ConfigError."""
+    extras.require_extra("onnxruntime", "quant.flow=onnxruntime", "onnxruntime", "onnx", "onnxscript")
+
+
 def prepare_static(option: Static, model: nn.Module, example: Batch, target: str) -> nn.Module:
     """Return a network that keeps the examples it is called with."""
     return Calibrated(option, model.eval(), example)
@@ -130,10 +135,10 @@ def _quantized(
     option: ByLayer, model: nn.Module, example: Batch, quantize: Callable[[str, str, list[str]], None]
 ) -> OnnxModel:
     """Export the network, let `quantize` write the quantized model, and return that with its layers."""
+    require()
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    extras.require_extra("onnxruntime", "quant.flow=onnxruntime", "onnxruntime", "onnx", "onnxscript")
     with explain_failure(RULE), _quiet(), tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
         paths = [str(Path(scratch) / name) for name in ("float.onnx", "prepared.onnx", "int8.onnx")]
         exported = exported_model(model, example)

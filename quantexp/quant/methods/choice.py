@@ -39,7 +39,7 @@ def resolved(option: Quant, work: Work) -> Quant:
     if not isinstance(option, ByLayer) or option.flow is not None:
         return option
     precision = work.form.precision
-    flows = [flow for flow in option.candidates(precision) if work.executes(flow)]
+    flows = [flow for flow in option.candidates(precision) if work.executes(type(option), flow)]
     candidates = [replace(option, flow=flow) for flow in flows]
     best, most = candidates[0], 0
     for candidate in candidates if len(candidates) > 1 else ():
@@ -104,7 +104,7 @@ def _others(option: Quant, work: Work, layer: str) -> Iterator[tuple[str, Callab
     precision = work.form.precision
     if isinstance(option, ByLayer):
         for flow, precisions in option.portable_flows().items():
-            if flow is not option.flow and precision in precisions and work.executes(flow):
+            if flow is not option.flow and precision in precisions and work.executes(type(option), flow):
                 yield *in_flow(option, flow), precision
         if layer in {held.name for held in held_weights(work.baseline.model)}:
             excluded = [*option.exclude, layer]
@@ -117,7 +117,7 @@ def _others(option: Quant, work: Work, layer: str) -> Iterator[tuple[str, Callab
             if not issubclass(method, ByLayer):
                 yield f"quant={method.name}{given}", method, other_precision
                 continue
-            for flow in filter(work.executes, method.portable_flows()):
+            for flow in (flow for flow in method.portable_flows() if work.executes(method, flow)):
                 yield f"quant={method.name} quant.flow={flow}{given}", partial(method, flow=flow), other_precision
 
 

@@ -36,8 +36,8 @@ class Form:
 class Work:
     """The arguments of a method: the float network, the data, the training options, and the form of the result.
 
-    `executes` tells whether the runtime executes networks of a flow. With `advise`, an error says what quantizes the
-    network instead, which is found by trying; `judge` tells whether what was tried computes what it should.
+    `executes` tells whether the runtime executes networks of a method in a flow. With `advise`, an error says what
+    quantizes the network instead, found by trying; `judge` tells whether what was tried computes what it should.
     """
 
     baseline: Baseline
@@ -45,7 +45,7 @@ class Work:
     train: Train
     form: Form
     advise: bool = True
-    executes: Callable[[Flow], bool] = Eager.executes
+    executes: Callable[[type[Quant], Flow], bool] = Eager.executes
     judge: Callable[[Quant, Work, nn.Module], bool] | None = None
 
     def accepted(self, sizes: Iterable[int]) -> Iterator[Batch]:

@@ -1,18 +1,19 @@
-"""What works for a network: every method, flow, precision and engine is tried.
+"""What works for a network: every method, flow, precision and engine is tried, in each runtime.
 
-The float network comes first: if it does not work, nothing does. All others are tried at once, in worker processes.
+The float network comes first: if it does not work in a runtime, nothing does. All others are tried at once, in worker
+processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantexp.config import Compatibility, CustomModel, Engine, Experiment
 from quantexp.quant.engine import supported_engines
 from quantexp.reports.findings import Findings
 from quantexp.results.compatibility import Cell, CompatibilityReport, Outcome, Row, Word
-from quantexp.studies.compatibility.cells import FLOAT, cells, variant
+from quantexp.studies.compatibility.cells import cells, in_float, variant
 from quantexp.studies.compatibility.table import best, findings
 from quantexp.system.errors import ConfigError, QuantexpError
 
@@ -42,27 +43,40 @@ def find(
     Raises:
         QuantexpError: If the float network cannot be built or run, or its data are not as they must be.
     """
-    tried = yield (Trial(FLOAT, variant(experiment, FLOAT)),)
-    reference = tried[FLOAT]
-    if reference.word in (Word.refused, Word.crashed, Word.timeout):
+    runtimes = settings.runtimes or [experiment.runtime.name]
+    floats = [in_float(runtime) for runtime in runtimes]
+    references = yield tuple(Trial(cell, variant(experiment, cell)) for cell in floats)
+    if not any(map(_runs, references.values())):
         raise QuantexpError(
-            f"the float network must run before anything can be tried, but it does not: {_why(reference)}"
+            f"the float network must run before anything can be tried, but it does not: {_why(references[floats[0]])}"
         )
-    rows = [Row(FLOAT, reference)]
+    rows = [Row(cell, references[cell]) for cell in floats]
     engines = [engine for engine in Engine if engine.value in supported_engines()]
+    every = list(cells(engines, runtimes))
     trials: list[Trial] = []
-    for cell in cells(engines):
+    for cell in every:
+        reference = references[in_float(cell.runtime)]
+        if not _runs(reference):
+            rows.append(
+                Row(cell, replace(reference, reason=f"the float network in {cell.runtime}: {reference.reason}"))
+            )
+            continue
         try:
             trials.append(Trial(cell, variant(experiment, cell, reference.examples), reference.key))
         except ConfigError as error:
             rows.append(Row(cell, Outcome(Word.refused, str(error))))
     found = yield tuple(trials)
     rows += [Row(trial.cell, found[trial.cell]) for trial in trials]
-    order = {cell: at for at, cell in enumerate((FLOAT, *cells(engines)))}
+    order = {cell: at for at, cell in enumerate((*floats, *every))}
     rows.sort(key=lambda row: order[row.cell])
     chosen = best(rows)
     typed = command(next(trial.experiment for trial in trials if trial.cell == chosen)) if chosen else None
     return findings(CompatibilityReport(_network(experiment), experiment.data.value, tuple(rows), chosen, typed))
+
+
+def _runs(reference: Outcome) -> bool:
+    """Return whether a float network computes something, right or wrong."""
+    return reference.word in (Word.works, Word.wrong)
 
 
 def _why(outcome: Outcome) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
-from quantexp.config import METHODS, DataSource, Engine
+from quantexp.config import METHODS, DataSource, Eager, Engine
 from quantexp.reports.cells import known
 from quantexp.reports.findings import Findings
 from quantexp.reports.notes import SIMULATED
@@ -20,27 +20,30 @@ TRAINED = {method.name for method in METHODS if method.trains}
 LEARNING = {*TRAINED, "amp"}  # what trains where there are labels
 RANDOM = "random"  # weights
 EQUAL_SHARES = 2  # decimals
+RUNTIME = 4  # the column
 
 
 def best(rows: Sequence[Row]) -> Cell | None:
     """Return the cell that is worth running first; None if nothing works.
 
-    It is the one with the most multiply-accumulates in int8; of equal ones, one that trains nothing, then another
-    engine than qnnpack, whose kernels are made for ARM, then the one whose outputs are closest to float. If nothing
-    runs in int8, it is the smallest network.
+    It is the one with the most multiply-accumulates in int8; of equal ones, one that trains nothing, then one in a
+    runtime that was named earlier, then another engine than qnnpack, whose kernels are made for ARM, then the one whose
+    outputs are closest to float. If nothing runs in int8, it is the smallest network.
     """
     working = [row for row in rows if row.outcome.works and row.cell.precision != SIMULATED]
+    runtimes = list(dict.fromkeys(row.cell.runtime for row in rows))
     if found := [row for row in working if row.cell.precision == "int8" and row.outcome.mac_share]:
-        return max(found, key=_rank).cell
+        return max(found, key=lambda row: _rank(row, runtimes)).cell
     smaller = [row for row in working if row.cell.precision != "fp32"]
     return min(smaller, key=lambda row: row.outcome.size_mb or 0.0).cell if smaller else None
 
 
-def _rank(row: Row) -> tuple[float, bool, bool, float]:
+def _rank(row: Row, runtimes: Sequence[str]) -> tuple[float, bool, int, bool, float]:
     cell, outcome = row.cell, row.outcome
     closeness = float("inf") if outcome.output_sqnr_db is None else outcome.output_sqnr_db
     share = round(outcome.mac_share or 0.0, EQUAL_SHARES)
-    return share, cell.method not in TRAINED, cell.engine != Engine.qnnpack, closeness
+    place = -runtimes.index(cell.runtime)
+    return share, cell.method not in TRAINED, place, cell.engine != Engine.qnnpack, closeness
 
 
 def findings(report: CompatibilityReport) -> Findings:
@@ -51,8 +54,11 @@ def findings(report: CompatibilityReport) -> Findings:
 
 
 def table(report: CompatibilityReport) -> Table:
-    """Return the table: the methods in their order, in each what works first, and engines with equal rows together."""
-    columns = (report.network, "flow", "dtype", "engine", "Result", "MACs\n(%)", "Size\n(MB)", "SQNR\n(dB)")
+    """Return the table: the methods in their order, in each what works first, and engines with equal rows together.
+
+    Rows in another runtime than eager say so.
+    """
+    columns = (report.network, "flow", "dtype", "engine", "runtime", "Result", "MACs\n(%)", "Size\n(MB)", "SQNR\n(dB)")
     reasons = _reasons(report)
     methods = list(dict.fromkeys(row.cell.method for row in report.rows))
     tried = Counter(_without_engine(row.cell) for row in report.rows)
@@ -62,19 +68,27 @@ def table(report: CompatibilityReport) -> Table:
         key = (*_without_engine(cell), _result(row, reasons), *_figures(row))
         merged.setdefault(key, []).append(cell.engine or "")
     shown, before = [], ""
-    for (method, flow, precision, *rest), engines in merged.items():
-        every = len(engines) > 1 and len(engines) == tried[method, flow, precision]
+    for (method, flow, precision, runtime, *rest), engines in merged.items():
+        every = len(engines) > 1 and len(engines) == tried[method, flow, precision, runtime]
         shown.append(
-            (method if method != before else "", flow, precision, "all" if every else ", ".join(engines), *rest)
+            (
+                method if method != before else "",
+                flow,
+                precision,
+                "all" if every else ", ".join(engines),
+                runtime,
+                *rest,
+            )
         )
         before = method
-    return Table(columns, tuple(shown), tuple(_notes(report, reasons)))
+    found = Table(columns, tuple(shown), tuple(_notes(report, reasons)))
+    return found if any(row[RUNTIME] != Eager.name for row in shown) else found.without(RUNTIME)
 
 
 def lines(report: CompatibilityReport) -> list[Sequence[object]]:
     """Return every row as a line of a CSV file."""
     names = ("result", "check", "mac_share", "size_mb", "output_sqnr_db", "seconds", "reason", "findings")
-    header: list[Sequence[object]] = [("method", "flow", "precision", "engine", *names)]
+    header: list[Sequence[object]] = [("method", "flow", "precision", "engine", "runtime", *names)]
     for row in report.rows:
         out = row.outcome
         figures = ("" if value is None else value for value in (out.mac_share, out.size_mb, out.output_sqnr_db))
@@ -84,8 +98,8 @@ def lines(report: CompatibilityReport) -> list[Sequence[object]]:
     return header
 
 
-def _without_engine(cell: Cell) -> tuple[str, str, str]:
-    return cell.method, cell.flow or "", cell.precision
+def _without_engine(cell: Cell) -> tuple[str, str, str, str]:
+    return cell.method, cell.flow or "", cell.precision, cell.runtime
 
 
 def _reasons(report: CompatibilityReport) -> list[str]:
@@ -131,6 +145,8 @@ def _notes(report: CompatibilityReport, reasons: Sequence[str]) -> Iterator[str]
     )
     if report.source != DataSource.synthetic and any(row.cell.method in LEARNING for row in working):
         yield "qat and amp: trained for a few steps that hardly change the weights."
+    if len({row.cell.runtime for row in report.rows}) > 1:
+        yield "In each runtime, only methods and flows are tried that it executes at all."
     yield "rows.csv has every row, with the whole reason."
 
 
