@@ -31,6 +31,7 @@ from quantexp.results import (
     Speedup,
     Training,
 )
+from quantexp.runtimes.agreement import share_of_equal
 from quantexp.runtimes.contestant import Contestant
 from quantexp.runtimes.prepared import Prepared
 from quantexp.statistics.energy import energy_ratios
@@ -85,6 +86,9 @@ def measure(
     """
     log.info("measure   %s %s examples", f"{len(data.evaluated):,}", data.evaluation)
     outputs = [contestant.outputs(data.evaluated, benchmark.threads) for contestant in contestants]
+    agreements = [
+        _agreement_with_eager(contestant, found, data) for contestant, found in zip(contestants, outputs, strict=True)
+    ]
     with threads(benchmark.threads):
         times = _times(contestants, others, [one.folder for one in kept], data, benchmark, batch_sizes)
         profiles = [_profiles(times, index, data) for index in range(len(contestants))]
@@ -102,6 +106,7 @@ def measure(
             loss=data.objective.mean_loss(outputs[index], data.evaluated.labels),
             prepare_seconds=_prepare_seconds(times, index),
             max_difference=_max_difference(times, index, contestant),
+            agreement_with_eager=agreements[index],
         )
         for index, contestant in enumerate(contestants)
     ]
@@ -111,6 +116,20 @@ def measure(
     )
     conditions = tuple(timed.timing.conditions for timed in times)
     return Measurements(tuple(measured), comparison, tuple(other_floats), conditions)
+
+
+def _agreement_with_eager(contestant: Contestant, outputs: Tensor, data: TaskData) -> float | None:
+    """Return the share of the evaluated examples with the same prediction as in eager execution, None in that."""
+    runtime = contestant.runtime
+    if isinstance(runtime, Eager):
+        return None
+    eager, found = (
+        data.objective.predictions(logits) for logits in (contestant.eager_outputs(data.evaluated), outputs)
+    )
+    if data.evaluated.labels is None:  # of random weights, which decide for no class
+        return float((eager == found).double().mean())
+    what = f"the {contestant.precision} network in runtime {runtime.name}"
+    return share_of_equal(what, eager, found, f"use runtime={Eager.name}")
 
 
 def _times(

@@ -101,11 +101,11 @@ def not_faster(
         )
     if setting.engine == "qnnpack":
         found.append("the kernels of qnnpack are optimized for ARM")
-    products = _share(profile, MULTIPLIERS)
+    products = _share(profile, (*MULTIPLIERS, *(_short(operator.name) for operator in evidence.operators)))
     conversions = _share(profile, CONVERSIONS)
     if conversions > MUCH:
         found.append(f"conversions between precisions take {conversions:.0%} of the time, as they are not fused")
-    if products < FEW:
+    if products < FEW and profile.shares:  # which a runtime may not tell
         found.append(_rest(profile, products))
     elif faster_at:
         found.append(
@@ -169,8 +169,13 @@ def _instructions(precision: str, sets: Sequence[str]) -> list[str]:
     return [f"this CPU has no instructions for {precision}: products are computed in fp32 after a conversion"]
 
 
+def _short(operator: str) -> str:
+    """Return the name of an operator without namespace and overload: `linear` of `aten::linear.out`."""
+    return operator.split("::")[-1].split(".")[0]
+
+
 def _share(profile: Profile, names: Sequence[str]) -> float:
     """Return the share of operators with these names, or such a name and a suffix: `linear`, `linear_relu`."""
     prefixes = tuple(f"{name}_" for name in names)
-    operators = ((entry.operator.split("::")[-1].split(".")[0], entry.share) for entry in profile.shares)
+    operators = ((_short(entry.operator), entry.share) for entry in profile.shares)
     return sum(share for operator, share in operators if operator in names or operator.startswith(prefixes))

@@ -103,6 +103,9 @@ def _rows(report: Report, models: Sequence[tuple[str, Measured]]) -> Iterator[Ro
     yield "Params", [f"{model.size.parameters:,}" for model in only], ""
     yield "MFLOPs", [megaflops_text(report.flops) for _ in only], ""
     yield from _quality_rows(report, only)
+    if any(model.agreement_with_eager is not None for model in only):
+        same = [100 * (model.agreement_with_eager or 0.0) for model in only]
+        yield f"Same as in {EAGER} (%)", [f"{share:.2f}" for share in same], ""
     yield from _latency_rows(report, only)
     yield from _energy_rows(report, only)
     if report.baseline.latency:

@@ -177,6 +177,8 @@ class Measured:
     network and predicts, minus that of one that only imports torch; None unless benchmark.memory is set.
     `prepare_seconds` is the time the runtime took to prepare the network for all measured batch sizes, None where
     nothing is prepared; `max_difference` is the largest difference of its outputs from those before preparation.
+    `agreement_with_eager` is the share of the evaluated examples with the same prediction in its runtime as in eager
+    execution, None in eager execution.
     """
 
     precision: str
@@ -191,6 +193,7 @@ class Measured:
     loss: float | None = None
     prepare_seconds: float | None = None
     max_difference: float | None = None
+    agreement_with_eager: float | None = None
 
     @property
     def size_mb(self) -> float:

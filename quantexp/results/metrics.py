@@ -100,6 +100,7 @@ def _details(model: Measured) -> dict[str, Any]:
         "weights_mb": model.size.weights_mb,
         "load_ms": model.load_ms,
         "prepare_seconds": model.prepare_seconds,
+        "agreement_with_eager": model.agreement_with_eager,
         "memory_mb": None if memory is None else memory / 1e6,
         **_latencies(model.latency),
     }

@@ -13,6 +13,8 @@ from quantexp.system.errors import BenchmarkError
 # sums differ in their last bits, which can change the rounding to integers by one step, in each layer anew.
 LEAST_SQNR_DB = {"int8": 20.0, "int4": 20.0, "bf16": 30.0, "fp16": 30.0}
 LEAST_FLOAT_SQNR_DB = 60.0
+# The largest share of examples whose prediction differs; so few differences say nothing, as any data have near ties.
+MOST_DIFFERENT, SOME = 0.01, 5
 
 
 def largest_difference(what: str, expected: Tensor, found: Tensor, precisions: Iterable[str], repair: str) -> float:
@@ -36,3 +38,24 @@ def largest_difference(what: str, expected: Tensor, found: Tensor, precisions: I
             f"dB); they have {ratio:.1f} dB and differ by up to {difference:.2g}; {repair}"
         )
     return difference
+
+
+def share_of_equal(what: str, expected: Tensor, found: Tensor, repair: str) -> float:
+    """Return the share of examples with the same prediction in a runtime as in eager execution.
+
+    Args:
+        what: What gave the predictions, the subject of an error.
+        expected: The predictions in eager execution, shape (examples,).
+        found: Those of the runtime.
+        repair: What to do instead, the end of an error.
+
+    Raises:
+        BenchmarkError: If more than 1 % of the predictions differ, and not only a handful.
+    """
+    different, total = int((expected != found).sum()), len(expected)
+    if different > max(MOST_DIFFERENT * total, SOME):
+        raise BenchmarkError(
+            f"the predictions of {what} must be those of eager execution for {1 - MOST_DIFFERENT:.0%} of the examples; "
+            f"{different:,} of {total:,} differ; {repair}"
+        )
+    return 1 - different / total

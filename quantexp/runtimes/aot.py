@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from quantexp.config import Aot, Engine
 from quantexp.quant.inspection.watch import Watch
-from quantexp.results import Operator
+from quantexp.results import Operator, Profile
 from quantexp.runtimes.agreement import largest_difference
 from quantexp.runtimes.generated import attributed
 from quantexp.runtimes.inductor import quiet, reason, require_compiler, settings
@@ -154,6 +154,10 @@ class AotNetwork(Prepared):
     def operators(self) -> tuple[Operator, ...]:
         """Return the multiplying operators in the code that runs."""
         return self.ran
+
+    def profile(self, batch: Batch) -> Profile:
+        """Return no shares: a library calls its kernels itself, where no profiler of torch sees them."""
+        return Profile(self.batch_size, ())
 
 
 def require(runtime: Aot) -> None:

@@ -64,8 +64,12 @@ class Contestant:
         """
         inspected = self.inspected
         if inspected is None or isinstance(self.runtime, Eager):
-            with threads(usable_cores()):
-                return outputs(self.network, examples)
+            return self.eager_outputs(examples)
         with threads(count), torch.inference_mode():  # like the preparation
             predicted = outputs(inspected.of_any_size, examples)
         return predicted.clone()  # outside of inference mode: an ordinary tensor
+
+    def eager_outputs(self, examples: Split) -> Tensor:
+        """Return the outputs for all examples in eager execution, on all cores."""
+        with threads(usable_cores()):
+            return outputs(self.network, examples)

@@ -8,7 +8,7 @@ import pytest
 
 from quantexp.benchmark.grouped import Convolution
 from quantexp.benchmark.reasons import Setting, not_faster
-from quantexp.results import Account, Evidence, LeftInFloat, Operator, Speedup
+from quantexp.results import Account, Evidence, LeftInFloat, Operator, Profile, Speedup
 from tests.builders import profile, speedup
 
 NONE_KNOWN = ("no reason is known",)
@@ -146,6 +146,18 @@ def test_time_that_does_not_go_to_products_is_a_reason_if_it_is_more_than_half()
 )
 def test_what_multiplies_is_known_by_its_operator(name: str) -> None:
     assert told(shares={name: 0.9, "aten::relu": 0.1}) == NONE_KNOWN
+
+
+def test_what_the_evidence_knows_to_multiply_does_so_in_the_profile_of_any_runtime() -> None:
+    shares = {"DynamicQuantizeMatMul": 0.9, "Relu": 0.1}
+    assert "only 0% of the time goes to matrix products" in told(shares=shares)[0]
+    evidence = Evidence((), (Operator("DynamicQuantizeMatMul", "int8", 1, 100),), ())
+    assert told(evidence, shares=shares) == NONE_KNOWN
+
+
+def test_a_profile_that_tells_nothing_is_no_reason() -> None:
+    setting = Setting("int8", "x86", threads=1, cores=2, instruction_sets=VNNI)
+    assert not_faster(ran(int8=100), Profile(1, ()), setting, 0.9) == NONE_KNOWN
 
 
 @pytest.mark.parametrize("name", ["aten::max_pool2d_with_indices", "aten::quantized_max_pool2d", "aten::avg_pool2d"])

@@ -32,6 +32,7 @@ from quantexp.models.mlp import MLP
 from quantexp.quant.engine import supported_engines
 from quantexp.quant.methods import skeleton
 from quantexp.quant.methods.work import Form
+from quantexp.reports.table import comparison_table
 from quantexp.results.metrics import metrics
 from quantexp.runtimes import prepare
 from quantexp.runtimes import torchscript as ours
@@ -267,6 +268,8 @@ def test_a_run_compares_float_and_int8_in_the_runtime_and_with_eager_execution(
     assert (report.runtime, report.flow) == ("torchscript", "fx")
     assert [other.runtime for other in report.others] == ["eager"]
     assert {"speedup_b4", "speedup_over_eager_b4", "prepare_seconds"} <= metrics(report).keys()
+    assert (report.baseline.agreement_with_eager, report.result.agreement_with_eager) == (1.0, 1.0)
+    assert ["Same as in eager (%)", "100.00", "100.00", ""] in [list(row) for row in comparison_table(report).rows]
     assert report.quantized is not None and report.quantized.evidence.mac_share("int8") == 1.0
     assert any("quantized::linear" in share.operator for share in report.quantized.profiles[0].shares)
 
