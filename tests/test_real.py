@@ -29,10 +29,11 @@ from quantexp.quant.inspection.layers import held_weights
 from quantexp.system.environment import describe
 from quantexp.tasks import mnist, sst2
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 TASKS = {"mnist": Mnist, "sst2": Sst2}
 FLOWS = {"mnist": Flow.fx, "sst2": Flow.pt2e}
+OF_FLOWS = [("mnist", FLOWS["mnist"]), pytest.param("sst2", FLOWS["sst2"], marks=pytest.mark.exhaustive)]
 FLOAT_AT_LEAST = {"mnist": 0.968, "sst2": 0.795}
 DROP_AT_MOST = {"mnist": 0.005, "sst2": 0.010}
 QAT_BELOW_STATIC_AT_MOST = {"mnist": 0.003, "sst2": 0.010}
@@ -88,13 +89,13 @@ def test_quantizing_after_training_costs_little_accuracy(outcome, task: str, met
     assert abs(comparison.quality.drop) <= DROP_AT_MOST[task]
 
 
-@pytest.mark.parametrize(("task", "flow"), FLOWS.items())
+@pytest.mark.parametrize(("task", "flow"), OF_FLOWS)
 def test_qat_does_not_fall_below_static(outcome, task: str, flow: Flow) -> None:
     static, qat = (outcome(task, method, flow=flow).report.result.quality.value for method in (Static, Qat))
     assert qat - static >= -QAT_BELOW_STATIC_AT_MOST[task]
 
 
-@pytest.mark.parametrize(("task", "flow"), FLOWS.items())
+@pytest.mark.parametrize(("task", "flow"), OF_FLOWS)
 def test_qat_moves_the_weights(outcome, task: str, flow: Flow) -> None:
     def integers(method: type[Quant]) -> Tensor:
         first = next(held_weights(outcome(task, method, flow=flow).model)).weight
@@ -106,7 +107,7 @@ def test_qat_moves_the_weights(outcome, task: str, flow: Flow) -> None:
 
 
 @pytest.mark.parametrize("method", [Dynamic, Static, Qat], ids=lambda method: method.name)
-@pytest.mark.parametrize(("task", "flow"), FLOWS.items())
+@pytest.mark.parametrize(("task", "flow"), OF_FLOWS)
 def test_int8_files_are_nearly_four_times_smaller(outcome, task: str, flow: Flow, method: type[Quant]) -> None:
     assert outcome(task, method, flow=flow).report.comparison.compression >= 3.7
 

@@ -40,7 +40,7 @@ from quantexp.tasks.sources import MNIST, MNIST_NAMES, MNIST_RAW
 from tests.runs import same_weights
 from tests.tasks.test_text import TYPES, write
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.real]
 
 Run = Callable[..., RunResult]
 

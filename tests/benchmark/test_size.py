@@ -142,7 +142,7 @@ def test_what_no_folder_took_has_no_stored_size() -> None:
 # Memory, of processes of its own
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_process_that_loads_a_large_model_needs_at_least_its_weights_above_one_that_does_not(tmp_path: Path) -> None:
     small, large = stored(tmp_path / "small", 16), stored(tmp_path / "large", 10_000, inputs=1000)
     assert (large / "state.safetensors").stat().st_size > 40_000_000

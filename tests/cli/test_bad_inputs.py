@@ -499,6 +499,7 @@ def limited(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+@pytest.mark.exhaustive
 def test_a_disk_too_full_for_the_cache_costs_the_entry_and_not_the_run(workdir: Path) -> None:
     # 400 x 2500 float32 weights take 4 MB, as int8 they take 1 MB; the store itself has 1.2 MB.
     arguments = [*SMALL[:-1], "task.hidden=[2500]", "quant=dynamic", f"cache_dir={workdir}/cache"]

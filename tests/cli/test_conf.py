@@ -117,7 +117,7 @@ def test_the_study_of_precisions_holds_every_pair_there_is() -> None:
     assert pairs == {variant for variant in VARIANTS if "precision" in variant}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_study_of_flows_holds_every_method_in_every_flow_with_every_engine() -> None:
     register()
     with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):

@@ -148,7 +148,7 @@ def test_outcomes_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (broken.outcome, broken.short) == (Outcome.traceback, "IndexError: list index out of range")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_crash_and_a_timeout_are_outcomes_and_the_next_cell_is_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +168,7 @@ def test_a_crash_and_a_timeout_are_outcomes_and_the_next_cell_is_run(
 
 
 @pytest.mark.parametrize(
-    "parts", [pytest.param(100, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.exhaustive)]
+    "parts", [pytest.param(100, marks=pytest.mark.exhaustive), pytest.param(10, marks=pytest.mark.exhaustive)]
 )
 def test_a_part_of_the_cells_and_those_that_ever_failed_end_without_a_failure(parts: int) -> None:
     ever = set(table.failed())

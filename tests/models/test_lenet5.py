@@ -237,7 +237,7 @@ def test_casting_halves_every_weight_and_amp_none(precision: str) -> None:
     assert amp.mac_share(precision) == 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("flow", Static.portable_flows())
 def test_a_stored_network_of_format_3_is_built_for_values_in_a_row(flow: Flow, tmp_path: Path) -> None:
     option = Static(flow=flow)
@@ -293,7 +293,7 @@ def test_groups_that_no_layer_is_made_of_are_told_layer_by_layer(sample: Sample)
         trained_and_quantized(sample, WeightOnly(), "int4")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("method", "precision"), FITTING, ids=of_pair)
 def test_every_method_learns_keeps_its_promise_and_is_given_back_bit_for_bit(
     sample: Sample, tmp_path: Path, method: type[Quant], precision: str

@@ -182,6 +182,7 @@ def test_a_layer_can_stay_in_float_in_the_form_for_quantization(training: bool) 
     assert [name for name, dtype in found.items() if dtype is torch.float32] == ["layer1.0.conv2", "fc"]
 
 
+@pytest.mark.exhaustive
 def test_a_network_without_such_a_form_is_refused_with_what_works() -> None:
     experiment = Experiment(
         task=Mnist(),

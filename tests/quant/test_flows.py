@@ -92,7 +92,7 @@ def evidence_of(experiment: Experiment, quantized: Quantized, data: TaskData) ->
     return inspected(quantized.model, *data.example, promise=quantized.promise, engine=experiment.quant.packs_for)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @EVERY
 def test_each_flow_keeps_what_its_method_promises_and_the_float_model(
     lowered: Lowered, data: TaskData, method: type[ByLayer], flow: Flow, precision: str
@@ -112,7 +112,7 @@ def test_each_flow_keeps_what_its_method_promises_and_the_float_model(
     assert right > 0.7
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @EVERY
 def test_each_flow_tells_what_every_layer_loses(
     lowered: Lowered, data: TaskData, method: type[ByLayer], flow: Flow, precision: str
@@ -133,7 +133,7 @@ def test_each_flow_tells_what_every_layer_loses(
             assert 0 < one.weight_max_error <= step / 2 * 1.01
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @EVERY
 def test_each_flow_makes_the_weights_as_small_as_their_bits(
     lowered: Lowered, data: TaskData, method: type[ByLayer], flow: Flow, precision: str
@@ -146,7 +146,7 @@ def test_each_flow_makes_the_weights_as_small_as_their_bits(
         assert state_bytes(quantized.model) < state_bytes(baseline.model)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @EVERY
 def test_a_copy_lies_elsewhere_in_memory_and_computes_the_same(
     lowered: Lowered, data: TaskData, method: type[ByLayer], flow: Flow, precision: str
@@ -163,7 +163,7 @@ def test_a_copy_lies_elsewhere_in_memory_and_computes_the_same(
     assert evidence_of(experiment, Quantized(again, quantized.promise), data) == evidence
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @EVERY
 def test_a_stored_model_predicts_the_same_bit_for_bit(
     lowered: Lowered, data: TaskData, tmp_path: Path, method: type[ByLayer], flow: Flow, precision: str
@@ -174,7 +174,7 @@ def test_a_stored_model_predicts_the_same_bit_for_bit(
         assert torch.equal(logits(again, data, count), logits(quantized.model, data, count))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("flow", Qat.flows)
 def test_what_qat_trains_in_a_flow_is_trained_once(
     lowered: Lowered, data: TaskData, monkeypatch: pytest.MonkeyPatch, flow: Flow

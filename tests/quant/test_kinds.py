@@ -284,7 +284,7 @@ DROPPING = (norms.Dropout, norms.ConvDropout, norms.LinearNorm, norms.Functional
     [
         *((network, flow) for network in DROPPING for flow in OLD_FLOWS),
         (norms.Dropout, Flow.pt2e),
-        *(pytest.param(network, Flow.pt2e, marks=pytest.mark.slow) for network in DROPPING[1:]),
+        *(pytest.param(network, Flow.pt2e, marks=pytest.mark.exhaustive) for network in DROPPING[1:]),
     ],
 )
 def test_a_loaded_network_of_qat_is_in_evaluation_mode(

@@ -31,7 +31,7 @@ def lowered(option: ByLayer, network: nn.Module, example: Tensor = EXAMPLE) -> E
     return inspected(quantized, example, promise=promise, engine=option.packs_for)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @EVERY
 def test_an_excluded_layer_stays_in_float_because_it_was_asked_for(
     network: nn.Module, method: type[ByLayer], flow: Flow
@@ -55,7 +55,7 @@ def test_only_included_layers_are_quantized(network: nn.Module, method: type[ByL
     }
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @EVERY
 def test_without_patterns_every_layer_is_quantized(network: nn.Module, method: type[ByLayer], flow: Flow) -> None:
     evidence = lowered(method(flow=flow), network)

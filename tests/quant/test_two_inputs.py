@@ -82,7 +82,7 @@ def own(sample: Own) -> Own:
     return build
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @every
 def test_every_method_learns_runs_as_it_promises_and_is_given_back_bit_for_bit(
     own: Own, tmp_path: Path, method: type[Quant], flow: Flow | None, precision: str
@@ -108,7 +108,7 @@ def test_every_method_learns_runs_as_it_promises_and_is_given_back_bit_for_bit(
             assert again(*batch).dtype is torch.float32
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @by_layer
 def test_the_embedding_stays_in_float_and_is_listed_with_the_reason(
     own: Own, method: type[ByLayer], flow: Flow, precision: str
@@ -128,7 +128,7 @@ def test_the_embedding_stays_in_float_and_is_listed_with_the_reason(
     assert weight_bytes(found.model)["fp32"] >= 4 * WORDS * WIDTH
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @by_layer
 def test_an_embedding_loses_nothing_and_has_no_range_of_inputs(
     own: Own, method: type[ByLayer], flow: Flow, precision: str
@@ -147,7 +147,7 @@ def test_an_embedding_loses_nothing_and_has_no_range_of_inputs(
         assert one.output_sqnr_db is not None
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("method", [Static, Qat], ids=of_case)
 def test_eager_mode_ends_in_an_error_that_names_a_flow_which_works(own: Own, method: type[Static | Qat]) -> None:
     with pytest.raises(QuantizationError) as error:
@@ -278,7 +278,7 @@ class MakesFloats(Averages):
 # The whole way
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("quant", [NoQuant(), Static(), Static(flow=Flow.pt2e), Qat(), FakeQuant()], ids=of_case)
 def test_a_run_of_ones_own_task_and_network_is_measured_as_any_other(own: Own, quant: Quant) -> None:
     report = run(own(quant=quant)).report
@@ -291,7 +291,7 @@ def test_a_run_of_ones_own_task_and_network_is_measured_as_any_other(own: Own, q
         assert [one.batch_size for one in report.result.latency] == [1, 8]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_without_labels_the_network_is_drawn_and_compared_with_itself(own: Own) -> None:
     report = run(own(quant=Static(), data=DataSource.synthetic)).report
     assert report.objective == "unlabelled"
@@ -301,7 +301,7 @@ def test_without_labels_the_network_is_drawn_and_compared_with_itself(own: Own) 
     assert report.comparison.output_sqnr_db is not None and report.comparison.output_sqnr_db > 20
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_float_network_is_left_as_it_was(own: Own) -> None:
     experiment = own()
     data = load(experiment)

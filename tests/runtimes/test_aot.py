@@ -111,7 +111,7 @@ CASES = {
     "bf16": Case(NoQuant(), "bf16", {"bf16": sum(PIECES)}),
     "amp": Case(Amp(), "bf16", {"bf16": sum(PIECES)}),
 }
-QUICK = ("float", "static", "static of convolutions")
+QUICK = ("static",)
 
 
 @slow
@@ -153,6 +153,7 @@ def library() -> AotNetwork:
         return prepared(mlp(), POINTS)
 
 
+@pytest.mark.exhaustive
 @slow
 @needs_compiler
 def test_a_call_that_the_library_would_answer_with_the_values_of_other_memory_is_an_error(library: AotNetwork) -> None:
@@ -212,6 +213,7 @@ class Wide(nn.Module):
         return torch.sigmoid(x).softmax(dim=1)
 
 
+@pytest.mark.exhaustive
 @slow
 @needs_compiler
 def test_another_number_of_threads_than_asked_for_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,7 +289,7 @@ def test_a_run_compares_float_and_int8_in_the_runtime_and_with_eager_execution()
 
 
 @pytest.mark.skipif(compiler() is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_can_stand_beside_a_compiled_network_since_it_is_exported_first() -> None:
     protocol = Paired(placements=2, seconds=0.05, runtimes=["onnxruntime"])
     report = run(experiment(Static(), runtime=Compiled(), benchmark=protocol)).report

@@ -95,7 +95,7 @@ def predicted(model: nn.Module, batch: Batch) -> Tensor:
     return logits
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("quant", "precision"),
     [

@@ -316,7 +316,7 @@ def test_the_study_is_recorded_resumed_and_reported(
     assert len((workdir / "report" / "rows.csv").read_text(encoding="utf-8").splitlines()) == 1 + 4
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:Currently, qnnpack incorrectly ignores reduce_range:UserWarning")
 @pytest.mark.parametrize(
     ("data", "third"), [(DataSource.sample, 0), pytest.param(DataSource.synthetic, 1, marks=pytest.mark.exhaustive)]

@@ -121,6 +121,7 @@ def history() -> list[dict[str, str]]:
 # -- what it answers -------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("layer", [2, 4])
 def test_a_layer_whose_weights_round_to_zero_is_kept_in_float_and_no_other(
     breaking: Callable[..., Experiment], layer: int
@@ -133,6 +134,7 @@ def test_a_layer_whose_weights_round_to_zero_is_kept_in_float_and_no_other(
     assert any("is underestimated" in line for line in lines), "they were trained on what is held out here"
 
 
+@pytest.mark.exhaustive
 def test_a_bound_of_zero_gives_a_model_no_worse_than_float_on_validation(breaking: Callable[..., Experiment]) -> None:
     done(breaking(2, max_accuracy_drop=0))
     _, (study,), _ = runs()
@@ -150,6 +152,7 @@ def test_where_nothing_quantized_will_do_the_answer_is_float(breaking: Callable[
     assert not any("To run the answer alone" in line for line in lines)
 
 
+@pytest.mark.exhaustive
 def test_without_a_candidate_within_the_bound_the_nearest_is_named(
     small: Callable[..., Experiment], workdir: Path
 ) -> None:
@@ -160,6 +163,7 @@ def test_without_a_candidate_within_the_bound_the_nearest_is_named(
     )
 
 
+@pytest.mark.exhaustive
 def test_layers_may_be_left_to_another_method_and_each_variant_can_be_made_again(
     workdir: Path, small: Callable[..., Experiment]
 ) -> None:
@@ -194,6 +198,7 @@ def test_all_but_the_answer_are_measured_on_validation(workdir: Path, small: Cal
     assert len(history()) == len(variants), "float in place of the run on test"
 
 
+@pytest.mark.exhaustive
 def test_a_search_that_is_interrupted_shows_the_best_so_far_and_goes_on_to_the_same_answer(
     workdir: Path,
     breaking: Callable[..., Experiment],

@@ -98,6 +98,7 @@ def asked_of(run: Any) -> str:
 # -- what it finds ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("layer", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
 def test_a_layer_whose_weights_round_to_zero_is_ranked_first_and_is_to_be_kept_in_float(
     workdir: Path, small: Callable[..., Experiment], layer: int
@@ -117,6 +118,7 @@ def test_a_layer_whose_weights_round_to_zero_is_ranked_first_and_is_to_be_kept_i
     assert found.table.notes[0].startswith(f"Keep {name} in float (quant.exclude=[{name}])")
 
 
+@pytest.mark.exhaustive
 def test_a_module_with_children_is_varied_as_a_whole(workdir: Path, small: Callable[..., Experiment]) -> None:
     network = {"task": Mnist(crop=32), "model": Lenet5(), "train": Train(epochs=1, threads=1)}
     found = done(small(**network, study=Sensitivity(layers=["features", "classifier.4"])), model="lenet5")
@@ -137,6 +139,7 @@ def test_of_two_layers_one_alone_is_all_but_the_other(workdir: Path, small: Call
     assert found.metrics["alone/layers.0/output_sqnr_db"] == found.metrics["all_but/layers.2/output_sqnr_db"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "quant",
     [
@@ -169,6 +172,7 @@ def test_a_pattern_that_matches_no_quantized_layer_is_an_error_that_lists_them(
     assert study.status == "FAILED"
 
 
+@pytest.mark.exhaustive
 def test_a_variant_that_cannot_be_quantized_is_named_and_the_others_continue(
     workdir: Path, small: Callable[..., Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +253,7 @@ def test_a_study_that_was_stopped_goes_on_with_what_is_left(
     assert (len(runs()[1]), len(runs()[2])) == (2, 2 * len(VARIANTS))
 
 
+@pytest.mark.exhaustive
 def test_another_study_of_the_same_network_is_a_run_of_its_own(workdir: Path, small: Callable[..., Experiment]) -> None:
     for layers in (["layers.0"], ["layers.2"]):
         done(small(study=Sensitivity(layers=layers)))
@@ -282,6 +287,7 @@ def test_the_command_refuses_such_a_method_in_one_message(workdir: Path, quantex
     assert refused.stderr.startswith("quantexp: study=sensitivity needs a method that quantizes layers one by one")
 
 
+@pytest.mark.exhaustive
 def test_in_a_sweep_each_study_has_its_own_run_and_goes_on_with_the_sweep(workdir: Path, quantexp: Command) -> None:
     asked = ["study=sensitivity", "study.layers=[layers.2]", "seed=0,1", "data=sample", "quant=dynamic", "batch_size=1"]
     settings = ["model.hidden=[8,8]", "benchmark.placements=2", "benchmark.seconds=0.01", "sweep.name=both"]

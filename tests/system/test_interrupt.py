@@ -243,6 +243,7 @@ def test_a_sweep_that_is_interrupted_shows_what_it_has(workdir: Path, start: Com
     assert len(entries(workdir / "cache")) == 1
 
 
+@pytest.mark.exhaustive
 def test_runs_that_start_together_train_once_and_are_all_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Command
 ) -> None:

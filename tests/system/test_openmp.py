@@ -152,7 +152,7 @@ def test_the_record_of_a_run_names_the_variables_that_are_set() -> None:
     assert waiting().keys() & set(GNU)  # the tests set it for themselves
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_weights_do_not_depend_on_how_threads_wait(
     python: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:

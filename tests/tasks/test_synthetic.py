@@ -316,7 +316,7 @@ def check(result: RunResult, quant: Quant) -> None:
     assert parse_report(report.to_json().encode()) == report
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 @pytest.mark.parametrize("model", [Mlp, Lenet5], ids=lambda model: model.name)
 @pytest.mark.parametrize("task", [Mnist, Sst2], ids=lambda task: task.name)
@@ -343,7 +343,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("method", "flow", "precision"), OTHERS)
 def test_every_flow_and_precision_runs(
     synthetic: Callable[..., Experiment], untrained: None, method: type[Quant], flow: Flow | None, precision: str

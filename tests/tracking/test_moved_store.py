@@ -144,7 +144,7 @@ def test_files_of_the_former_place_are_still_found_where_the_database_alone_was_
 # -- what is written -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("place", ["moved", "copied"])
 def test_a_sweep_is_resumed_and_written_beside_the_store_only(
     place: str, made: Path, tmp_path: Path, request: pytest.FixtureRequest, quantexp: Command
@@ -186,7 +186,7 @@ def test_a_run_is_reproduced_and_recorded_beside_the_store_only(
     assert not (tmp_path / "old").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_study_is_resumed_and_written_beside_the_store_only(
     workdir: Path, tmp_path_factory: pytest.TempPathFactory, sample: Callable[..., Experiment]
 ) -> None:
@@ -324,7 +324,7 @@ def test_the_report_of_a_sweep_that_is_resumed_is_kept_while_results_in_it_canno
     assert recorded("tags.`quantexp.kind` = 'sweep'")[0].status == "FINISHED"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_cannot_be_read_is_run_again_when_its_sweep_is_resumed(moved: Path, quantexp: Command) -> None:
     (lost, _) = recorded()
     shutil.rmtree(files_of(lost.run_id))

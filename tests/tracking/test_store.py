@@ -46,7 +46,7 @@ print(store.experiment_id)
 # -- SQLite ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_processes_that_make_the_same_store_at_once_all_succeed(tmp_path: Path) -> None:
     children = [
         subprocess.Popen(
