@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,21 +17,20 @@ from quantexp.checks.accuracy import coarse_weights
 from quantexp.checks.kernels import output_sqnr_db
 from quantexp.checks.networks import EXAMPLES, check_graph, check_networks, is_right, poor_layers
 from quantexp.checks.process import unchanged
-from quantexp.config import RUNTIMES, ByLayer, Eager, Experiment, FakeQuant, Kind, Quant, Runtime, Static
+from quantexp.config import ByLayer, Experiment, FakeQuant, Kind, Quant, Static
+from quantexp.contestants import checked, contestants, entries, further_runtimes, recipe_of
 from quantexp.quant import flows
 from quantexp.quant.inspection.account import account, findings
-from quantexp.quant.inspection.evidence import inspect
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods import described, quantize, resolved
 from quantexp.quant.methods.work import Form, Work
 from quantexp.results import Account, Data, Evidence, Finding, Report, Size
-from quantexp.runtimes import prepare, require
+from quantexp.runtimes import require
 from quantexp.runtimes.contestant import Contestant
-from quantexp.runtimes.prepared import Prepared
 from quantexp.statistics.sqnr import finite
 from quantexp.storage.kept import Kept, kept
 from quantexp.storage.recipe import Recipe
-from quantexp.system.environment import describe, threads
+from quantexp.system.environment import describe
 from quantexp.tasks.data import TaskData
 from quantexp.training.baseline import Baseline, trained
 from quantexp.training.loop import PREDICT_BATCH
@@ -76,13 +75,11 @@ def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
     _require_packages(experiment)
     data = load(experiment)
     baseline = trained(experiment, data, weights)  # trained once, then read from the cache
-    exported = _exported(experiment, data, baseline)
-    with _checked(experiment, data, baseline) as made:
-        others = list(_others(experiment, made.contestants[0], exported))
-        sizes = experiment.batch_size if experiment.quant.timed else []  # without kernels there is no latency
-        measured = measure(made.contestants, others, made.kept, data, experiment.benchmark, sizes)
+    sizes = experiment.batch_size if experiment.quant.timed else []  # without kernels there is no latency
+    with _checked(experiment, data, baseline, sizes) as made:
+        measured = measure(made.contestants, made.others, made.kept, data, experiment.benchmark, sizes)
     report = _report(experiment, data, baseline, made, measured)
-    return RunResult(report, made.contestants[-1].network, made.recipes[-1])
+    return RunResult(report, made.contestants[-1].network, made.recipe)
 
 
 def attempt(
@@ -112,43 +109,68 @@ def attempt(
         if quantized:
             batch = data.calibration.some(PREDICT_BATCH)
             ratio = finite(output_sqnr_db(reference.network, final.network, batch))
-        return Attempt(final.evidence, size(final.network, made.kept[-1].folder), ratio, made.findings, made.quant)
+        folder = made.kept[len(quantized)].folder
+        return Attempt(final.evidence, size(final.network, folder), ratio, made.findings, made.quant)
 
 
 @dataclass(frozen=True)
 class _Made:
-    """What was made of the float network, inspected, stored and checked."""
+    """What was made of the float network, inspected, stored and checked.
+
+    `contestants` are in the runtime of the run, `others` in further ones; `kept` has each of them, in this order.
+    """
 
     quant: Quant
     quantized: Quantized
     contestants: Sequence[Contestant]
-    recipes: Sequence[Recipe]
+    others: Sequence[Contestant]
+    recipe: Recipe
     kept: Sequence[Kept]
     findings: tuple[Finding, ...]
     account: Account
 
 
 @contextmanager
-def _checked(experiment: Experiment, data: TaskData, baseline: Baseline, *, advise: bool = True) -> Iterator[_Made]:
-    """Quantize the float network, inspect, store and check both networks; they stay stored in the context."""
+def _checked(
+    experiment: Experiment, data: TaskData, baseline: Baseline, sizes: Sequence[int] = (), *, advise: bool = True
+) -> Iterator[_Made]:
+    """Quantize the float network, inspect, store and check both networks; they stay stored in the context.
+
+    With `sizes`, the batch sizes that are timed, this is done for further runtimes as well.
+    """
     form = Form(str(experiment.precision), data.example, experiment.runtime.target)
     work = Work(baseline, data, experiment.train, form, advise, experiment.runtime.executes, is_right)
     compared = data.calibration.some(EXAMPLES)
     with unchanged(f"quant={experiment.quant.name}", baseline.model, compared):
         experiment = replace(experiment, quant=resolved(experiment.quant, work))
     check_graph(experiment.quant, work, experiment.batch_size)
+    further = further_runtimes(experiment) if sizes else ()
     with unchanged(described(experiment.quant), baseline.model, compared):
         quantized = quantize(experiment.quant, work)
+        found = list(entries(experiment, work, quantized, further))
     counted = account(baseline.model, data.evaluated.some(PREDICT_BATCH))
-    contestants = list(_contestants(experiment, data, baseline, quantized, counted))  # raises if inspection fails
-    recipes = _recipes(experiment, data, contestants)
+    every = contestants(experiment, data, found, counted, sizes)  # raises if inspection fails
+    own = [one for entry, one in every if entry.runtime is experiment.runtime]
+    recipe = Recipe.of(experiment, data, input_kind(experiment))
+    recipes = [replace(recipe, quant={"name": "none"}, precision="fp32"), recipe][: len(own)]
+    recipes = [recipe_of(of, one, experiment.batch_size) for of, one in zip(recipes, own, strict=True)]
     with ExitStack() as stack:
-        stored = [
-            stack.enter_context(kept(one.network, recipe)) for one, recipe in zip(contestants, recipes, strict=True)
-        ]
-        found = check_networks(experiment.quant, work, quantized, contestants, stored, experiment.benchmark.threads)
-        unloaded = [replace(one, network=None) for one in stored]
-        yield _Made(experiment.quant, quantized, contestants, recipes, unloaded, (*findings(counted), *found), counted)
+        stored = [stack.enter_context(kept(one.network, of)) for one, of in zip(own, recipes, strict=True)]
+        noticed = [*findings(counted)]
+        noticed += check_networks(experiment.quant, work, quantized, own, stored, experiment.benchmark.threads)
+        others = list(checked(experiment, every[len(own) :], own, stored, recipe, stack))
+        noticed += (one for _, _, more in others for one in more)
+        unloaded = [replace(one, network=None) for one in (*stored, *(other for _, other, _ in others))]
+        yield _Made(
+            experiment.quant,
+            quantized,
+            own,
+            [one for one, _, _ in others],
+            recipes[-1],
+            unloaded,
+            tuple(noticed),
+            counted,
+        )
 
 
 def load(experiment: Experiment) -> TaskData:
@@ -180,71 +202,8 @@ def input_kind(experiment: Experiment) -> Kind:
 def _require_packages(experiment: Experiment) -> None:
     """Check that this machine supports the flow and all runtimes. Raises ConfigError, or BenchmarkError."""
     flows.require(experiment.quant)
-    for runtime in (experiment.runtime, *_further_runtimes(experiment)):
+    for runtime in (experiment.runtime, *further_runtimes(experiment)):
         require(runtime)
-
-
-def _contestants(
-    experiment: Experiment, data: TaskData, baseline: Baseline, quantized: Quantized, counted: Account
-) -> Iterator[Contestant]:
-    """Yield the float network and, if anything is quantized, the quantized one; both are inspected."""
-    float_network = Quantized(baseline.model, None, baseline.training)
-    yield _inspected(float_network, "fp32", experiment, data, counted)
-    if quantized.promise is not None:
-        yield _inspected(quantized, str(experiment.precision), experiment, data, counted)
-
-
-def _inspected(
-    quantized: Quantized, precision: str, experiment: Experiment, data: TaskData, counted: Account
-) -> Contestant:
-    runtime, engine = experiment.runtime, experiment.quant.packs_for if quantized.promise else None
-    with threads(experiment.benchmark.threads):  # a compiled network runs with the threads it was compiled with
-        prepared = prepare(runtime, quantized.model, data.evaluated.some(PREDICT_BATCH), engine)
-        evidence = inspect(quantized, prepared.operators(), engine, counted, prepared.in_float)
-    return Contestant(quantized.model, precision, runtime, evidence, quantized.training, engine, prepared)
-
-
-def _exported(experiment: Experiment, data: TaskData, baseline: Baseline) -> dict[str, tuple[Prepared, ...]]:
-    """Return the float network in each further runtime that exports it, for the batch sizes that are timed.
-
-    This comes first, because torch then forgets what it has compiled.
-    """
-    made = {}
-    with threads(experiment.benchmark.threads):
-        for runtime in _further_runtimes(experiment):
-            if runtime.exports:
-                timed = [data.evaluated.first(count) for count in experiment.batch_size]
-                batches = timed if runtime.fixed else [data.evaluated.some(PREDICT_BATCH)]
-                made[runtime.name] = tuple(prepare(runtime, baseline.model, batch) for batch in batches)
-    return made
-
-
-def _others(
-    experiment: Experiment, reference: Contestant, exported: Mapping[str, tuple[Prepared, ...]]
-) -> Iterator[Contestant]:
-    """Yield the float network once for each further runtime."""
-    for runtime in _further_runtimes(experiment):
-        yield replace(reference, runtime=runtime, inspected=None, earlier=exported.get(runtime.name, ()))
-
-
-def _further_runtimes(experiment: Experiment) -> Iterator[Runtime]:
-    """Yield the other runtimes that the float network is timed in: eager, and those in benchmark.runtimes."""
-    if not experiment.quant.timed:
-        return
-    known: dict[str, type[Runtime]] = {runtime.name: runtime for runtime in RUNTIMES}
-    for name in dict.fromkeys((Eager.name, *experiment.benchmark.runtimes)):
-        if name != experiment.runtime.name:
-            yield known[name]()
-
-
-def _recipes(experiment: Experiment, data: TaskData, contestants: Sequence[Contestant]) -> list[Recipe]:
-    """Return the recipe that rebuilds each contestant from its stored state."""
-    recipe = Recipe.of(experiment, data, input_kind(experiment))
-    if any(contestant.inspected and contestant.inspected.batch_size for contestant in contestants):
-        sizes = {PREDICT_BATCH, *experiment.batch_size}
-        recipe = replace(recipe, batch_sizes=tuple(sorted(sizes)))
-    recipes = [replace(recipe, quant={"name": "none"}, precision="fp32"), recipe]
-    return [replace(own, exported=one.exported or b"") for own, one in zip(recipes, contestants, strict=False)]
 
 
 def _report(experiment: Experiment, data: TaskData, baseline: Baseline, made: _Made, measured: Measurements) -> Report:
@@ -281,6 +240,7 @@ def _report(experiment: Experiment, data: TaskData, baseline: Baseline, made: _M
         quantized_training=made.quantized.training,
         runtime=experiment.runtime.name,
         others=measured.others,
+        others_quantized=measured.others_quantized,
         objective=data.objective.name,
         flow=made.quant.flow.value if isinstance(made.quant, ByLayer) and made.quant.flow else None,
         findings=(

@@ -24,6 +24,7 @@ from quantexp.results import (
     Measured,
     Operator,
     OtherFloat,
+    OtherQuantized,
     Profile,
     Quality,
     QualityChange,
@@ -196,6 +197,18 @@ def other_float(runtime: str = "compiled", ms: Mapping[int, float] | None = None
         max_difference=1e-6,
         latency=tuple(latency(size, median) for size, median in times.items()),
         speedups=tuple(speedup(size, 1.2) for size in times),
+    )
+    return dataclasses.replace(one, **changes)
+
+
+def other_quantized(runtime: str = "compiled", ms: Mapping[int, float] | None = None, **changes: Any) -> OtherQuantized:
+    """The quantized network in another runtime, twice as fast as float there and three times as fast as eager float."""
+    times = {1: 0.09, 64: 0.85} if ms is None else ms
+    one = OtherQuantized(
+        runtime=runtime,
+        measured=measured("int8", correct=975, ms=times, prepare_seconds=9.0, agreement_with_eager=0.999),
+        speedups=tuple(speedup(size, 2.0) for size in times),
+        eager_speedups=tuple(speedup(size, 3.0) for size in times),
     )
     return dataclasses.replace(one, **changes)
 

@@ -16,6 +16,7 @@ from quantexp.analysis.ratios import Ratio, over_float, over_runtime, over_seeds
 from quantexp.analysis.settings import Settings, settings_text
 from quantexp.analysis.variants import Setup, Variant, variants
 from quantexp.config import OVER_TORCH_AO
+from quantexp.results import Measured
 from quantexp.results.sweep import SweepResult
 
 EAGER = "eager"
@@ -27,7 +28,8 @@ FLOAT = "float"
 class Executed:
     """A network in a runtime, with its speedup over the float network in eager execution.
 
-    `method` is "float" for the float network. `variant` has the run that timed it.
+    `method` is "float" for the float network. `variant` has the run that timed it. Of a quantized network, `direct` is
+    the speedup over the float network in the same runtime and run, and `measured` has its figures, one for each seed.
     """
 
     variant: Variant
@@ -35,6 +37,8 @@ class Executed:
     runtime: str
     ratio: Ratio
     unstable: bool
+    direct: Ratio | None = None
+    measured: tuple[Measured, ...] = ()
 
     @property
     def name(self) -> str:
@@ -76,21 +80,19 @@ class Cell:
 
     def over(self, other: Executed) -> Ratio | None:
         """Return the speedup of the fastest network over another network, None if that is the fastest."""
-        return None if other is self.fastest else between(self.fastest, other, self.size)
+        return None if other is self.fastest else between(self.fastest, other)
 
     @property
     def alike(self) -> tuple[Executed, ...]:
         """The networks without a significant difference to the fastest."""
-        return tuple(
-            network for network in self.ranked[1:] if not between(self.fastest, network, self.size).significant
-        )
+        return tuple(network for network in self.ranked[1:] if not between(self.fastest, network).significant)
 
 
-def between(network: Executed, other: Executed, size: int) -> Ratio:
-    """Return the speedup of one network over another at a batch size."""
+def between(network: Executed, other: Executed) -> Ratio:
+    """Return the speedup of one network over another, both at the same batch size."""
     own = network.variant is other.variant and other.method == FLOAT and network.method != FLOAT
-    if own and network.runtime == other.runtime and (direct := over_float(network.variant, size)):
-        return direct
+    if own and network.runtime == other.runtime and network.direct:
+        return network.direct
     first, second = network.ratio, other.ratio
     reach = None
     if first.reach is not None and second.reach is not None:
@@ -132,17 +134,52 @@ def sentences(sweep: SweepResult) -> Iterator[str]:
 
 
 def _executed(together: Sequence[Variant], size: int) -> Iterator[Executed]:
-    """Yield each network that was timed at a batch size; of the float network in a runtime the first run counts."""
-    floats: set[str] = set()
-    for variant in together:
-        runtime = next(iter(variant.reports.values())).runtime
-        named, unstable = _named(variant, runtime), variant.unstable(size)
-        if named not in floats and (ratio := _float_ratio(variant, runtime, size)):
-            floats.add(named)
-            yield Executed(variant, FLOAT, named, ratio, unstable)
-        over = over_float(variant, size) if runtime == EAGER else over_runtime(variant, EAGER, size)
-        if over and not variant.is_float:
-            yield Executed(variant, variant.method, named, over, unstable)
+    """Yield each network that was timed at a batch size, in the runtime of its run and in further ones.
+
+    Of the same network in the same runtime the first run counts, first of those whose own runtime it is.
+    """
+    found: dict[tuple[str, str], Executed] = {}
+    for executed in (_in_own_runtime, _in_further_runtimes):
+        for network in (network for variant in together for network in executed(variant, size)):
+            found.setdefault((network.method, network.runtime), network)
+    yield from found.values()
+
+
+def _in_own_runtime(variant: Variant, size: int) -> Iterator[Executed]:
+    reports = variant.reports.values()
+    runtime = next(iter(reports)).runtime
+    named, unstable = _named(variant, runtime), variant.unstable(size)
+    if ratio := _float_ratio(variant, runtime, size):
+        yield Executed(variant, FLOAT, named, ratio, unstable)
+    direct = over_float(variant, size)
+    over = direct if runtime == EAGER else over_runtime(variant, EAGER, size)
+    if over and not variant.is_float:
+        results = tuple(report.result for report in reports)
+        yield Executed(variant, variant.method, named, over, unstable, direct, results)
+
+
+def _in_further_runtimes(variant: Variant, size: int) -> Iterator[Executed]:
+    """Yield the quantized network in further runtimes, each with the float network beside it."""
+    unstable = variant.unstable(size)
+    for runtime in variant.elsewhere:
+        if ratio := _further_float_ratio(variant, runtime, size):
+            yield Executed(variant, FLOAT, runtime, ratio, unstable)
+        if over := over_seeds_of(variant.eager_speedups_in(runtime, size)):
+            direct = over_seeds_of(variant.speedups_in(runtime, size))
+            results = tuple(other.measured for other in variant.quantized_in(runtime).values())
+            yield Executed(variant, variant.method, runtime, over, unstable, direct, results)
+
+
+def _further_float_ratio(variant: Variant, runtime: str, size: int) -> Ratio | None:
+    """Return the speedup of the float network in a further runtime over that in eager execution."""
+    if runtime == EAGER:
+        return Ratio(0.0, 0.0, 0.0) if size in variant.sizes else None
+    over = over_seeds_of(variant.float_speedups_in(runtime, size))  # over the runtime of the run
+    own = _float_ratio(variant, next(iter(variant.reports.values())).runtime, size)
+    if over is None or own is None:
+        return None
+    reach = None if over.reach is None or own.reach is None else math.hypot(over.reach, own.reach)
+    return Ratio(over.centre + own.centre, reach, max(over.margin, own.margin))
 
 
 def _float_ratio(variant: Variant, runtime: str, size: int) -> Ratio | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from quantexp.analysis.settings import LEFT_OPEN, Settings, short, varying
-from quantexp.results import Comparison, Energy, EnergyRatio, Latency, Report, Speedup
+from quantexp.results import Comparison, Energy, EnergyRatio, Latency, OtherQuantized, Report, Speedup
 from quantexp.results.sweep import Entry, SweepResult
 from quantexp.results.text import task_title
 
@@ -150,13 +150,33 @@ class Variant:
 
     def eager_speedups(self, size: int) -> dict[int, Speedup]:
         """Return the speedup of eager execution over the runtime, both of the float network, per seed."""
+        return self.float_speedups_in(RUNTIME, size)
+
+    @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """The further runtimes that the quantized network was measured in."""
+        return tuple(dict.fromkeys(other.runtime for report in self._reports() for other in report.others_quantized))
+
+    def quantized_in(self, runtime: str) -> dict[int, OtherQuantized]:
+        """Return the quantized network in a further runtime per seed, for figures that no batch size changes."""
+        return {seed: other for seed, report in self.reports.items() if (other := report.quantized_in(runtime))}
+
+    def speedups_in(self, runtime: str, size: int) -> dict[int, Speedup]:
+        """Return the speedup of the quantized network over float, both in a further runtime, per seed."""
+        return {seed: speedup for seed, other in self._in(runtime) for speedup in _at(other.speedups, size)}
+
+    def eager_speedups_in(self, runtime: str, size: int) -> dict[int, Speedup]:
+        """Return the speedup of the quantized network in a further runtime over float in eager execution, per seed."""
+        return {seed: speedup for seed, other in self._in(runtime) for speedup in _at(other.eager_speedups, size)}
+
+    def float_speedups_in(self, runtime: str, size: int) -> dict[int, Speedup]:
+        """Return the speedup of a further runtime over that of the run, both of the float network, per seed."""
         return {
             report.seed: speedup
             for report in self._reports()
             for other in report.others
-            if other.runtime == RUNTIME
-            for speedup in other.speedups
-            if speedup.batch_size == size
+            if other.runtime == runtime
+            for speedup in _at(other.speedups, size)
         }
 
     def log_speedups(self, size: int) -> dict[int, float]:
@@ -176,6 +196,9 @@ class Variant:
 
     def _reports(self) -> Iterator[Report]:
         return (entry.report for entry in self.entries if entry.report)
+
+    def _in(self, runtime: str) -> Iterator[tuple[int, OtherQuantized]]:
+        return ((report.seed, other) for report in self._reports() if (other := report.quantized_in(runtime)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +240,10 @@ class Network:
     def flops(self) -> int | None:
         """Floating-point operations of the float network per example, None if they cannot all be counted."""
         return self.variants[0].flops
+
+
+def _at(speedups: Iterable[Speedup], size: int) -> Iterator[Speedup]:
+    return (speedup for speedup in speedups if speedup.batch_size == size)
 
 
 def variants(sweep: SweepResult) -> list[Variant]:
@@ -299,4 +326,4 @@ def _with_float(found: Sequence[Variant]) -> tuple[Variant, ...]:
 
 def _float_report(report: Report) -> Report:
     alone = {"quant": "none", "precision": report.baseline.precision, "quantized": None, "comparison": None}
-    return dataclasses.replace(report, **alone)  # type: ignore[arg-type]  # a dict's values have one type
+    return dataclasses.replace(report, **alone, others_quantized=())  # type: ignore[arg-type]  # a dict's values have one type

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from quantexp.results import (
     Measured,
     NotFaster,
     OtherFloat,
+    OtherQuantized,
     Profile,
     Speedup,
     Training,
@@ -52,6 +53,7 @@ class Measurements:
     measured: tuple[Measured, ...]
     comparison: Comparison | None
     others: tuple[OtherFloat, ...]
+    others_quantized: tuple[OtherQuantized, ...]
     conditions: tuple[Conditions, ...]
 
 
@@ -75,8 +77,8 @@ def measure(
 
     Args:
         contestants: The float network, which is the reference, and the quantized network if there is one.
-        others: The float network in other runtimes, which is only timed.
-        kept: Each contestant, stored and read back.
+        others: The networks in other runtimes, those that were not inspected are only timed.
+        kept: Each contestant and each of the others, stored and read back.
         data: Has the split on which quality is measured.
         benchmark: The protocol for latency.
         batch_sizes: The batch sizes for latency; empty if nothing is timed.
@@ -85,15 +87,15 @@ def measure(
         BenchmarkError: If a condition of the measurement cannot be set up.
     """
     log.info("measure   %s %s examples", f"{len(data.evaluated):,}", data.evaluation)
-    outputs = [contestant.outputs(data.evaluated, benchmark.threads) for contestant in contestants]
-    agreements = [
-        _agreement_with_eager(contestant, found, data) for contestant, found in zip(contestants, outputs, strict=True)
-    ]
+    every = (*contestants, *others)
+    inspected = [index for index, contestant in enumerate(every) if contestant.inspected]
+    outputs = {index: every[index].outputs(data.evaluated, benchmark.threads) for index in inspected}
+    agreements = {index: _agreement_with_eager(every[index], outputs[index], data) for index in inspected}
     with threads(benchmark.threads):
-        times = _times(contestants, others, [one.folder for one in kept], data, benchmark, batch_sizes)
-        profiles = [_profiles(times, index, data) for index in range(len(contestants))]
-    measured = [
-        Measured(
+        times = _times(every, [one.folder for one in kept], data, benchmark, batch_sizes)
+        profiles = {index: _profiles(times, index, data) for index in inspected}
+    measured = {
+        index: Measured(
             precision=contestant.precision,
             quality=data.objective.quality(outputs[index], data.evaluated.labels),
             size=size(contestant.network, kept[index].folder, contestant.exported),
@@ -108,14 +110,23 @@ def measure(
             max_difference=_max_difference(times, index, contestant),
             agreement_with_eager=agreements[index],
         )
-        for index, contestant in enumerate(contestants)
-    ]
-    comparison = _compare(contestants, measured, outputs, data, benchmark, times) if len(contestants) == 2 else None
-    other_floats = (
-        _other(times, index, other, measured, benchmark) for index, other in enumerate(others, len(contestants))
+        for index, contestant in enumerate(every)
+        if index in outputs
+    }
+    own = tuple(measured[index] for index in range(len(contestants)))
+    comparison = _compare(contestants, own, outputs, data, benchmark, times) if len(contestants) == 2 else None
+    other_floats = tuple(
+        _other(times, index, every[index], own, benchmark) for index in range(len(every)) if index not in measured
+    )
+    references = {contestants[0].runtime.name: own[0].latency}
+    references |= {other.runtime: other.latency for other in other_floats}
+    other_quantized = tuple(
+        _other_quantized(every[index], found, references, benchmark)
+        for index, found in measured.items()
+        if index >= len(contestants)
     )
     conditions = tuple(timed.timing.conditions for timed in times)
-    return Measurements(tuple(measured), comparison, tuple(other_floats), conditions)
+    return Measurements(own, comparison, other_floats, other_quantized, conditions)
 
 
 def _agreement_with_eager(contestant: Contestant, outputs: Tensor, data: TaskData) -> float | None:
@@ -134,27 +145,23 @@ def _agreement_with_eager(contestant: Contestant, outputs: Tensor, data: TaskDat
 
 def _times(
     contestants: Sequence[Contestant],
-    others: Sequence[Contestant],
     folders: Sequence[Path | None],
     data: TaskData,
     benchmark: Benchmark,
     batch_sizes: Sequence[int],
 ) -> list[_Times]:
     """Prepare all contestants for each batch size and time them; `folders` has each stored network, if it could be."""
-    all_of_them = (*contestants, *others)
-    names = [f"the {'quantized' if index else 'float'} network" for index in range(len(contestants))]
-    names += [f"the float network in runtime {other.runtime.name}" for other in others]
+    names = [_name(contestant, contestants[0]) for contestant in contestants]
     by_network = [
         [contestant.prepared(data.evaluated.first(batch_size)) for batch_size in batch_sizes]
-        for contestant in all_of_them
+        for contestant in contestants
     ]
     prepared = list(zip(*by_network, strict=True))
     if prepared and child.needed(benchmark) and None not in folders:
         log.info("measure   latency on %d threads, in a child process", benchmark.threads)
-        kept = (*folders, *(folders[0] for _ in others))  # the others are the float network too
         stored_networks = [
             child.Stored(folder, contestant.runtime, contestant.engine, [made.exported for made in networks])
-            for folder, contestant, networks in zip(kept, all_of_them, by_network, strict=True)
+            for folder, contestant, networks in zip(folders, contestants, by_network, strict=True)
             if folder is not None
         ]
         timings = child.time_stored(stored_networks, data.evaluated, batch_sizes, benchmark)
@@ -165,6 +172,12 @@ def _times(
     for timing in timings:
         energy.say_missing(timing.conditions.no_energy)
     return [_Times(_marked(timing, names), networks) for timing, networks in zip(timings, prepared, strict=True)]
+
+
+def _name(contestant: Contestant, reference: Contestant) -> str:
+    runtime = contestant.runtime.name
+    where = "" if runtime == reference.runtime.name else f" in runtime {runtime}"
+    return f"the {'float' if contestant.network is reference.network else 'quantized'} network{where}"
 
 
 def _timed(networks: Sequence[Prepared], data: TaskData, batch_size: int, benchmark: Benchmark) -> Timing:
@@ -209,6 +222,19 @@ def _other(
     )
 
 
+def _other_quantized(
+    contestant: Contestant, measured: Measured, references: Mapping[str, Sequence[Latency]], benchmark: Benchmark
+) -> OtherQuantized:
+    """Return the quantized network in a further runtime; `references` has the float network in each runtime."""
+    here, eager = (references[name] for name in (contestant.runtime.name, Eager.name))
+    return OtherQuantized(
+        runtime=contestant.runtime.name,
+        measured=measured,
+        speedups=_speedups(here, measured.latency, benchmark.margin),
+        eager_speedups=_speedups(eager, measured.latency, benchmark.margin),
+    )
+
+
 @torch.inference_mode()
 def _profiles(times: Sequence[_Times], index: int, data: TaskData) -> tuple[Profile, ...]:
     """Profile one contestant at all batch sizes; the batches are made in inference mode, like those that are timed."""
@@ -226,13 +252,13 @@ def _memory(folder: Path | None, benchmark: Benchmark, batch_sizes: Sequence[int
 def _compare(
     contestants: Sequence[Contestant],
     measured: Sequence[Measured],
-    outputs: Sequence[Tensor],
+    outputs: Mapping[int, Tensor],
     data: TaskData,
     benchmark: Benchmark,
     times: Sequence[_Times],
 ) -> Comparison:
     baseline, quantized = measured
-    before, after = (data.objective.predictions(logits) for logits in outputs)
+    before, after = (data.objective.predictions(logits) for logits in (outputs[0], outputs[1]))
     with threads(usable_cores()):
         reference, other = (contestant.network for contestant in contestants)
         layers = layer_losses(reference, other, quantized.evidence.layers, data.evaluated)

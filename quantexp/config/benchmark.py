@@ -23,7 +23,7 @@ class Benchmark(Option):
         "smallest difference in latency worth naming, as a share", 0.01, affects=RESULT, above=0, at_most=1
     )
     runtimes: list[str] = option(
-        "further runtimes that the float network is timed in, as [compiled]", [], affects=RESULT
+        "further runtimes that the networks are timed in, as [compiled,onnxruntime]", [], affects=RESULT
     )
     memory: bool = option(
         "also measure the peak memory of a new process that loads the network and predicts", False, affects=RESULT

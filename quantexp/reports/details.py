@@ -20,10 +20,13 @@ def tables(report: Report) -> dict[str, Rows]:
     models = [("float", report.baseline)]
     if report.quantized:
         models.append((f"{report.quant} {report.precision}", report.quantized))
+    qualities = [(name, model.quality) for name, model in models if model.quality]
+    models += [
+        (f"{report.quant} {report.precision} {other.runtime}", other.measured) for other in report.others_quantized
+    ]
     timed = [(name, model.latency) for name, model in models]
     timed += [(f"float {other.runtime}", other.latency) for other in report.others]
     layers = report.comparison.layers if report.comparison else ()
-    qualities = [(name, model.quality) for name, model in models if model.quality]
     return {
         "samples": _samples(timed),
         **({"energy": _energies(timed)} if any(latency.energy for _, of in timed for latency in of) else {}),

@@ -1,10 +1,12 @@
 """Pictures of a run: latency by batch size, and speedup by placement.
 
-In all pictures the float network is grey, the float network in another runtime blue, the quantized network red.
+In all pictures the float network is grey, the float network in another runtime blue, the quantized network red. Each
+further runtime has a colour: the float network there has a dashed line, the quantized one a solid one.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -46,7 +48,11 @@ def latency_figure(report: Report) -> Figure | None:
     precision = report.baseline.precision
     models = [(precision, FLOAT, report.baseline.latency)]
     for at, other in enumerate(report.others):
-        models.append((f"{precision} {other.runtime}", OTHERS[at % len(OTHERS)], other.latency))
+        role = OTHERS[at % len(OTHERS)]
+        models.append((f"{precision} {other.runtime}", role, other.latency))
+        if quantized := report.quantized_in(other.runtime):
+            solid = dataclasses.replace(role, line="-")
+            models.append((f"{quantized_name(report)} {other.runtime}", solid, quantized.measured.latency))
     if report.quantized:
         models.append((quantized_name(report), QUANTIZED, report.quantized.latency))
     sizes = [latency.batch_size for latency in report.baseline.latency]

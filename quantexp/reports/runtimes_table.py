@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from quantexp.analysis.names import setup_names
-from quantexp.analysis.quality import quality_percent
 from quantexp.analysis.runtimes import EAGER, FLOAT, Cell, Executed, cells
+from quantexp.analysis.seeds import spread
 from quantexp.analysis.settings import settings_text
-from quantexp.analysis.values import size_mb
 from quantexp.reports.cells import ratio_text
 from quantexp.reports.table import Table
 from quantexp.results.sweep import SweepResult
@@ -70,8 +69,9 @@ def _facts(network: Executed) -> tuple[str, str]:
     """Return size and accuracy, of quantized networks: the float network has a row for each runtime."""
     if network.method == FLOAT:
         return "", ""
-    quality = quality_percent([network.variant])
-    return size_text(size_mb(network.variant).mean), f"{quality.mean:.2f}" if quality else ""
+    qualities = [100 * one.quality.value for one in network.measured if one.quality]
+    size = spread([one.size_mb for one in network.measured]).mean
+    return size_text(size), f"{spread(qualities).mean:.2f}" if qualities else ""
 
 
 def _ratio(network: Executed | None) -> str:

@@ -10,7 +10,7 @@ from typing import Literal
 from quantexp.reports.cells import energy_ratio_text, energy_text, known, mean_std, quality_text, speedup_text
 from quantexp.reports.notes import EAGER, SIMULATED, notes
 from quantexp.reports.widths import Fitted
-from quantexp.results import Evidence, Measured, QualityChange, Report
+from quantexp.results import Evidence, Measured, OtherFloat, OtherQuantized, QualityChange, Report
 from quantexp.results.text import change_text, grouped, listed, mac_share_text, megaflops_text, p_text, size_text
 from quantexp.system.terminal import printable
 
@@ -124,14 +124,19 @@ def _quality_rows(report: Report, models: Sequence[Measured]) -> Iterator[Row]:
     comparison = report.comparison
     if qualities := [model.quality for model in models if model.quality]:
         change = change_text(comparison.quality) if comparison and comparison.quality else ""
-        yield f"{qualities[0].name.capitalize()} (%)", [quality_text(quality) for quality in qualities], change
+        name = qualities[0].name.capitalize()
+        yield f"{name} (%)", [quality_text(quality) for quality in qualities], change
+        for other in report.others_quantized:
+            there = other.measured.quality
+            if there and there.correct != qualities[-1].correct:
+                yield f"{name} in {other.runtime} (%)", ["", quality_text(there)], ""
     elif comparison:
         yield "Agreement (%)", ["", f"{100 * comparison.agreement:.2f}"], ""
         yield "Output SQNR (dB)", ["", known(comparison.output_sqnr_db, 1)], ""
 
 
 def _latency_rows(report: Report, models: Sequence[Measured]) -> Iterator[Row]:
-    """Yield the latency per batch size, each followed by that of the float network in further runtimes."""
+    """Yield the latency per batch size, each followed by that in further runtimes."""
     speedups = report.comparison.speedups if report.comparison else ()
     of_size = {speedup.batch_size: speedup_text(speedup) for speedup in speedups}
     for at, latency in enumerate(report.baseline.latency):
@@ -139,33 +144,41 @@ def _latency_rows(report: Report, models: Sequence[Measured]) -> Iterator[Row]:
         cells = [mean_std(model.latency[at]) for model in models]
         yield f"Latency B{size} (ms)", cells, of_size.get(size, "")
         for other in report.others:
+            name, quantized = f"  {other.runtime} B{size}", report.quantized_in(other.runtime)
+            cells = [mean_std(one.latency[at]) for one in _there(other, quantized)]
+            if quantized:
+                yield name, cells, speedup_text(quantized.speedups[at])
+                continue
             over = other.quantized_speedups or other.speedups
             pair = f"vs {other.runtime}" if other.quantized_speedups else f"{other.runtime} vs {report.runtime}"
-            cells = [mean_std(other.latency[at])]
-            yield f"  {other.runtime} B{size}", cells, f"{pair}: {speedup_text(over[at])}"
+            yield name, cells, f"{pair}: {speedup_text(over[at])}"
     if any(model.prepare_seconds is not None for model in models):
         yield f"Preparation, {report.runtime} (s)", [known(model.prepare_seconds, 1) for model in models], ""
     for other in report.others:
         if other.prepare_seconds is not None:
-            yield f"Preparation, {other.runtime} (s)", [known(other.prepare_seconds, 1)], ""
+            there = _there(other, report.quantized_in(other.runtime))
+            yield f"Preparation, {other.runtime} (s)", [known(one.prepare_seconds, 1) for one in there], ""
+
+
+def _there(reference: OtherFloat, quantized: OtherQuantized | None) -> tuple[OtherFloat | Measured, ...]:
+    """Return what was measured in a further runtime, float and, if it was executed there, quantized."""
+    return (reference, quantized.measured) if quantized else (reference,)
 
 
 def _energy_rows(report: Report, models: Sequence[Measured]) -> Iterator[Row]:
-    """Yield the energy per batch size, where it was measured, and that of the float network in further runtimes."""
+    """Yield the energy per batch size, where it was measured, and that in further runtimes."""
     ratios = report.comparison.energy_ratios if report.comparison else ()
     of_size = {ratio.batch_size: energy_ratio_text(ratio) for ratio in ratios}
     for at, latency in enumerate(report.baseline.latency):
         size = latency.batch_size
         if latency.energy:
-            energies = (model.latency[at].energy for model in models)
-            yield (
-                f"Energy B{size} (mJ)",
-                [energy_text(energy) if energy else "" for energy in energies],
-                of_size.get(size, ""),
-            )
+            cells = [energy_text(energy) if (energy := model.latency[at].energy) else "" for model in models]
+            yield f"Energy B{size} (mJ)", cells, of_size.get(size, "")
         for other in report.others:
-            if energy := other.latency[at].energy:
-                yield f"  {other.runtime} B{size} (mJ)", [energy_text(energy)], ""
+            there = _there(other, report.quantized_in(other.runtime))
+            energies = [one.latency[at].energy for one in there]
+            if any(energies):
+                yield f"  {other.runtime} B{size} (mJ)", [energy_text(one) if one else "" for one in energies], ""
 
 
 def _findings(report: Report) -> Iterator[str]:

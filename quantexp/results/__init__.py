@@ -1,7 +1,15 @@
 """The results of a run: frozen dataclasses, a unit in every name, shares and accuracy in [0, 1]."""
 
 from quantexp.results.checks import Finding
-from quantexp.results.comparison import Comparison, EnergyRatio, NotFaster, OtherFloat, QualityChange, Speedup
+from quantexp.results.comparison import (
+    Comparison,
+    EnergyRatio,
+    NotFaster,
+    OtherFloat,
+    OtherQuantized,
+    QualityChange,
+    Speedup,
+)
 from quantexp.results.evidence import Account, Evidence, Layer, LayerLoss, LeftInFloat, Operator, Profile, TimeShare
 from quantexp.results.inputs import InputSpec
 from quantexp.results.measured import (
@@ -36,6 +44,7 @@ __all__ = [
     "NotFaster",
     "Operator",
     "OtherFloat",
+    "OtherQuantized",
     "Profile",
     "Quality",
     "QualityChange",

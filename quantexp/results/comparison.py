@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from quantexp.results.evidence import LayerLoss
-from quantexp.results.measured import Latency
+from quantexp.results.measured import Latency, Measured
 
 LESS, MORE = "less", "more"
 FASTER, SLOWER, NO_SPEEDUP, UNDECIDED, NO_INTERVAL = "faster", "slower", "no difference", "undecided", "no interval"
@@ -167,3 +167,17 @@ class OtherFloat:
     latency: tuple[Latency, ...]
     speedups: tuple[Speedup, ...]
     quantized_speedups: tuple[Speedup, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OtherQuantized:
+    """The quantized network in another runtime, measured and checked there like in the runtime of the run.
+
+    `speedups` are those over the float network in the same runtime, `eager_speedups` those over the float network in
+    eager execution; all were timed together with the networks of the run.
+    """
+
+    runtime: str
+    measured: Measured
+    speedups: tuple[Speedup, ...]
+    eager_speedups: tuple[Speedup, ...]

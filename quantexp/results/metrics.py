@@ -36,6 +36,14 @@ def metrics(report: Report) -> dict[str, float]:
         }
         named |= {f"runtime/{other.runtime}/float/{name}": value for name, value in of_runtime.items()}
         named |= _speedups(f"speedup_over_{other.runtime}", other.quantized_speedups)
+    for quantized in report.others_quantized:
+        of_runtime = {
+            **_headline(quantized.measured),
+            **_speedups("speedup", quantized.speedups),
+            **_speedups("speedup_over_eager", quantized.eager_speedups),
+            **_details(quantized.measured),
+        }
+        named |= {f"runtime/{quantized.runtime}/{name}": value for name, value in of_runtime.items()}
     return {name: float(value) for name, value in named.items() if value is not None}
 
 

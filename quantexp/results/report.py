@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantexp.results.checks import Finding
-from quantexp.results.comparison import Comparison, OtherFloat
+from quantexp.results.comparison import Comparison, OtherFloat, OtherQuantized
 from quantexp.results.measured import Conditions, Measured, Training
 from quantexp.results.text import task_title
 
@@ -40,8 +40,9 @@ class Data:
 class Report:
     """The results of one run. `quantized` and `comparison` are None where nothing is quantized.
 
-    `runtime` executed both networks; `others` has the float network in further runtimes. `objective` is
-    "classification", or "unlabelled" where there were no labels. `findings` are those of the self-checks.
+    `runtime` executed both networks; `others` has the float network in further runtimes, `others_quantized` the
+    quantized one in those of them that execute it. `objective` is "classification", or "unlabelled" where there were no
+    labels. `findings` are those of the self-checks.
     `flow` is the API that quantized, None where there is no choice.
 
     `flops` counts the floating-point operations of the float network for one example, two for a multiply-accumulate;
@@ -73,6 +74,7 @@ class Report:
     objective: str = "classification"
     findings: tuple[Finding, ...] = ()
     flow: str | None = None
+    others_quantized: tuple[OtherQuantized, ...] = ()
 
     @property
     def task_name(self) -> str:
@@ -88,6 +90,10 @@ class Report:
     def result(self) -> Measured:
         """The network that the run is about: the quantized one if there is one."""
         return self.quantized or self.baseline
+
+    def quantized_in(self, runtime: str) -> OtherQuantized | None:
+        """Return the quantized network in a further runtime, None if it was not measured there."""
+        return next((other for other in self.others_quantized if other.runtime == runtime), None)
 
     @property
     def unstable(self) -> tuple[str, ...]:

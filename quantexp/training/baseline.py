@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from quantexp.config import WEIGHTS, Experiment, Torchvision, Train
 from quantexp.results import Training
 from quantexp.state.checkpoint import SAFE_STATE, fill_from_file, fill_from_stored
 from quantexp.system.cache import cache_folder
+from quantexp.system.errors import TrainingError
 from quantexp.tasks.data import Split, TaskData
 from quantexp.training.cache import ModelCache, Trained
 from quantexp.training.loop import fit, resolve_device, resolve_threads, trainable
@@ -26,6 +28,10 @@ log = logging.getLogger(__name__)
 FORMAT = 3  # increase it when the same key gives other weights: after changes to fit, a network, or data preparation
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 NORM_BATCH, NORM_PASSES = 64, 4  # for the statistics of batch normalisation, if nothing is trained
+
+
+class UntrainedError(TrainingError):
+    """A network that nothing may be trained for was not trained before in this run."""
 
 
 class Baseline:
@@ -43,6 +49,8 @@ class Baseline:
         self._experiment = experiment
         self._data = data
         self._checkpoint: str | None = None  # digest of its content, since files may change
+        self._trained: list[dict[str, Any]] = []  # the keys of the networks of this run
+        self._only_reads = False
         if experiment.train.checkpoint:
             trained = self._from_checkpoint(weights)
         elif experiment.labelled:
@@ -84,8 +92,24 @@ class Baseline:
             extra: Further values that affect the weights.
             build: Builds the network.
             train: Trains it in place.
+
+        Raises:
+            UntrainedError: If this baseline is one without training, and this run has not stored the network before.
         """
-        return self._cache.get(self._key(kind, recipe, extra), build, train, f"{kind} {self._experiment.task.name}")
+        key, what = self._key(kind, recipe, extra), f"{kind} {self._experiment.task.name}"
+        if self._only_reads:
+            if key in self._trained and (found := self._cache.find(key, build, what)):
+                return found
+            raise UntrainedError(f"{what} must be trained before it is read; use a baseline that trains")
+        trained = self._cache.get(key, build, train, what)
+        self._trained.append(key)
+        return trained
+
+    def without_training(self) -> Baseline:
+        """Return a baseline that trains nothing: it reads from the cache what was trained before in this run."""
+        reader = copy.copy(self)
+        reader._only_reads = True
+        return reader
 
     @cached_property
     def _cache(self) -> ModelCache:

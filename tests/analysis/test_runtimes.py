@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from quantexp.analysis.runtimes import between, cells, sentences
 from quantexp.reports.runtimes_table import runtimes_table, verdicts_table
 from quantexp.results import Report
 from quantexp.results.sweep import SweepResult
-from tests.builders import entry, method, other_float, speedup, sweep
+from tests.builders import entry, measured, method, other_float, other_quantized, speedup, sweep
 
 SPREAD = 0.02  # of the placements; the interval has half of it on both sides
 
@@ -31,6 +32,20 @@ def elsewhere(runtime: str, over_eager: float, float_over_eager: float) -> Repor
         quantized_speedups=(speedup(1, over_eager, spread=SPREAD),),
     )
     return method("static", speedups=[own], runtime=runtime, flow="pt2e", others=(beside,))
+
+
+def beside(runtime: str, over_eager: float, float_over_eager: float) -> Report:
+    """A static run in eager execution, 1.5 times as fast as float, with both networks in a further runtime."""
+    there = other_quantized(
+        runtime,
+        {1: 0.05},
+        measured=measured("int8", correct=900, weight_bytes={"int8": 1_998_000}, ms={1: 0.05}),
+        speedups=(speedup(1, over_eager / float_over_eager, spread=SPREAD / 2),),
+        eager_speedups=(speedup(1, over_eager, spread=SPREAD),),
+    )
+    reference = other_float(runtime, {1: 0.1}, speedups=(speedup(1, float_over_eager, spread=SPREAD),))
+    one = eager("fx", 1.5)
+    return dataclasses.replace(one, others=(reference,), others_quantized=(there,))
 
 
 def found() -> SweepResult:
@@ -61,10 +76,10 @@ def test_networks_are_ranked_by_their_speedup_over_float_in_eager_execution() ->
 def test_networks_of_two_runs_have_the_errors_of_both_and_those_of_one_run_their_own() -> None:
     (cell,) = cells(found())
     fastest, openvino, *_ = cell.ranked
-    ratio = between(fastest, openvino, 1)
+    ratio = between(fastest, openvino)
     assert math.exp(ratio.centre) == pytest.approx(2.0)
     assert fastest.ratio.reach is not None and ratio.reach == pytest.approx(math.sqrt(2) * fastest.ratio.reach)
-    direct = between(fastest, cell.best_float, 1)
+    direct = between(fastest, cell.best_float)
     assert math.exp(direct.centre) == pytest.approx(3.0)
     assert direct.reach == pytest.approx(fastest.ratio.reach, rel=0.01), "timed in turns in one run"
 
@@ -102,6 +117,37 @@ def test_the_tables_have_a_row_for_each_cell_and_for_each_network_in_a_runtime()
     )
     assert len(every.rows) == 7
     assert ("mnist", "eager", "float", "", "", "1") in every.rows
+
+
+def test_the_further_runtimes_of_a_single_run_are_ranked_with_its_own() -> None:
+    single = sweep(entry(beside("torchscript", 4.0, 1.25), quant__flow="fx"))
+    (cell,) = cells(single)
+    assert [(one.method, one.runtime, round(math.exp(one.ratio.centre), 3)) for one in cell.ranked] == [
+        ("static int8", "torchscript", 4.0),
+        ("static int8", "eager", 1.5),
+        ("float", "torchscript", 1.25),
+        ("float", "eager", 1.0),
+    ]
+    assert cell.torch_ao is cell.ranked[1], "int8 of torch.ao, but not in eager execution, is another network"
+    direct = between(cell.fastest, cell.best_float)
+    assert (math.exp(direct.centre), direct.reach) == (pytest.approx(3.2), pytest.approx(SPREAD / 4, rel=0.01))
+
+
+def test_a_network_in_a_further_runtime_has_the_size_and_the_accuracy_that_it_has_there() -> None:
+    every = runtimes_table(sweep(entry(beside("torchscript", 4.0, 1.25), quant__flow="fx")))
+    assert every is not None
+    assert ("mnist", "torchscript", "static int8", "2.00", "90.00", "4.00x [3.96, 4.04] faster") in every.rows
+
+
+def test_a_run_in_the_runtime_comes_before_a_run_that_has_it_as_a_further_one() -> None:
+    both = sweep(
+        entry(beside("onnxruntime", 4.0, 1.25), quant__flow="pt2e"),
+        entry(elsewhere("onnxruntime", 6.0, 2.0), quant__flow="pt2e"),
+    )
+    (cell,) = cells(both)
+    ratios = {(one.method, one.runtime): round(math.exp(one.ratio.centre), 3) for one in cell.ranked}
+    assert len(ratios) == len(cell.ranked) == 4
+    assert (ratios["static int8", "onnxruntime"], ratios["float", "onnxruntime"]) == (6.0, 2.0)
 
 
 def test_a_sweep_in_one_runtime_has_no_such_table() -> None:

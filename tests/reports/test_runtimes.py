@@ -6,6 +6,8 @@ import dataclasses
 
 from quantexp.analysis.recommendation import recommend
 from quantexp.analysis.variants import networks
+from quantexp.reports.cells import quality_text
+from quantexp.reports.details import tables
 from quantexp.reports.latency_plots import latency_figure
 from quantexp.reports.networks import network_tables
 from quantexp.reports.style import styled
@@ -14,7 +16,7 @@ from quantexp.reports.sweep_groups import groups
 from quantexp.reports.sweep_table import summary_table
 from quantexp.reports.table import comparison_table
 from quantexp.results import Report
-from tests.builders import entry, lone, measured, method, other_float, report, speedup, sweep
+from tests.builders import entry, lone, measured, method, other_float, other_quantized, report, speedup, sweep
 
 OVER_EAGER = (speedup(1, 5.0), speedup(64, 9.0))
 EAGER = other_float("eager", prepare_seconds=None, max_difference=None, quantized_speedups=OVER_EAGER)
@@ -57,6 +59,35 @@ def test_several_further_runtimes_have_their_rows_and_their_lines() -> None:
         lines = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines if line.get_marker() in "os^D"}
     assert labels == ["fp32", "fp32 compiled", "fp32 onnxruntime", "static int8"]
     assert len(lines) == 4
+
+
+def test_the_quantized_network_in_a_further_runtime_stands_beside_float_there() -> None:
+    there = other_quantized("onnxruntime")
+    made = report(others=(other_float("compiled"), other_float("onnxruntime")), others_quantized=(there,))
+    rows = {row[0]: row[1:] for row in comparison_table(made).rows}
+    assert rows["  onnxruntime B1"] == ("0.182 ± 0.007", "0.091 ± 0.004", "2.00x [1.99, 2.01] faster")
+    assert rows["  compiled B1"][1:] == ("", "compiled vs eager: 1.20x [1.19, 1.21] faster")
+    assert rows["Preparation, onnxruntime (s)"] == ("8.0", "9.0", "")
+    assert rows["Accuracy in onnxruntime (%)"][:2] == ("", quality_text(there.measured.quality))
+    with styled():
+        figure = latency_figure(made)
+        assert figure is not None
+        labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]  # type: ignore[union-attr]
+    assert labels == ["fp32", "fp32 compiled", "fp32 onnxruntime", "static int8 onnxruntime", "static int8"]
+
+
+def test_an_accuracy_that_is_the_same_in_a_further_runtime_has_no_row() -> None:
+    same = dataclasses.replace(other_quantized().measured, quality=report().result.quality)
+    made = report(others=(other_float(),), others_quantized=(other_quantized(measured=same),))
+    assert not [row for row in comparison_table(made).rows if row[0].startswith("Accuracy in")]
+
+
+def test_the_details_have_the_quantized_network_in_a_further_runtime_as_a_model() -> None:
+    made = report(others=(other_float(),), others_quantized=(other_quantized(),))
+    found = {name: list(lines) for name, lines in tables(made).items()}
+    for name in ("samples", "layers", "operators", "time"):
+        assert "static int8 compiled" in {line[0] for line in found[name]}
+    assert "static int8 compiled" not in {line[0] for line in found["confusion"]}
 
 
 def test_a_sweep_over_runtimes_has_rows_and_networks_for_each() -> None:

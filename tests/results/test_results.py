@@ -16,6 +16,7 @@ from tests.builders import (
     lone,
     measured,
     other_float,
+    other_quantized,
     quality_change,
     report,
     speedup,
@@ -35,6 +36,7 @@ QAT = report(
 FLOAT = lone()
 OVER_OTHER = (speedup(1, 1.9), speedup(64, 3.6))
 COMPILED = report(others=(other_float(quantized_speedups=OVER_OTHER),))
+THERE = dataclasses.replace(COMPILED, others_quantized=(other_quantized(),))
 UNLABELLED = unlabelled()
 
 OLD = Path(__file__).parent / "old_report.json"  # as it was written before there were runtimes and objectives
@@ -62,6 +64,11 @@ OF_THE_COMPARISON = {
     *SPEEDUP,
 }
 OF_COMPILED = {f"runtime/compiled/float/{name}" for name in ("prepare_seconds", *LATENCY, *SPEEDUP)}
+OVER_EAGER = {name.replace("speedup", "speedup_over_eager") for name in SPEEDUP}
+QUANTIZED_THERE = {
+    f"runtime/compiled/{name}"
+    for name in (*OF_ONE_MODEL, *SPEEDUP, *OVER_EAGER, "prepare_seconds", "agreement_with_eager")
+}
 OF_LABELS = {"accuracy", "accuracy_low", "accuracy_high", "loss", "train_seconds"}
 OF_FLIPS = {"accuracy_drop", "flips_gained", "flips_lost", "mcnemar_p", "detectable_drop"}
 OVER_COMPILED = {name.replace("speedup", "speedup_over_compiled") for name in SPEEDUP}
@@ -97,6 +104,15 @@ def test_the_float_model_alone_has_no_speedup_no_drop_no_flips_and_nothing_under
 def test_the_compiled_float_model_has_its_latencies_and_speedups_under_its_own_name() -> None:
     assert set(metrics(COMPILED)) - set(metrics(STATIC)) == OF_COMPILED | OVER_COMPILED
     assert set(metrics(lone(others=(other_float(),)))) == OF_ONE_MODEL | OF_THE_RUN | OF_COMPILED
+
+
+def test_the_quantized_network_in_a_further_runtime_has_its_figures_under_the_name_of_that() -> None:
+    found = metrics(THERE)
+    assert set(found) - set(metrics(COMPILED)) == QUANTIZED_THERE
+    assert (found["runtime/compiled/accuracy"], found["runtime/compiled/latency_b64_ms"]) == (0.975, 0.85)
+    assert (found["runtime/compiled/speedup_b1"], found["runtime/compiled/speedup_over_eager_b1"]) == (2.0, 3.0)
+    assert found["runtime/compiled/agreement_with_eager"] == 0.999
+    assert parse_report(THERE.to_json().encode()) == THERE
 
 
 def test_without_labels_no_metric_is_of_accuracy_or_training_and_closeness_stays() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from onnx import numpy_helper
 from torch import nn
 
 import quantexp
+from quantexp import contestants
 from quantexp.config import (
     Amp,
     Compiled,
@@ -31,6 +33,7 @@ from quantexp.config import (
     NoQuant,
     OnnxRuntime,
     Paired,
+    Qat,
     Quant,
     Static,
     WeightOnly,
@@ -48,7 +51,7 @@ from quantexp.runtimes.onnxruntime import OnnxNetwork
 from quantexp.storage import stored
 from quantexp.storage.prediction import Prediction
 from quantexp.system.environment import compiler, threads
-from quantexp.system.errors import BenchmarkError, ConfigError, ModelError
+from quantexp.system.errors import BenchmarkError, ConfigError, ModelError, QuantizationError
 from quantexp.tasks.inputs import Batch, examples
 
 FEATURES, LAYERS = 32, [64, 64]
@@ -288,19 +291,73 @@ def test_a_run_compares_float_and_int8_in_the_runtime_and_with_eager_execution()
     assert any(share.operator == "QLinearConv" for share in report.quantized.profiles[0].shares)
 
 
+@pytest.mark.slow
+def test_a_run_in_eager_execution_quantizes_again_for_it_and_measures_both() -> None:
+    protocol = Paired(placements=2, seconds=0.05, runtimes=["onnxruntime"])
+    made = experiment(Static(flow=Flow.pt2e), runtime=Eager(), model=Mlp(hidden=[16]), benchmark=protocol)
+    report = run(made).report
+    (other,), alone = report.others_quantized, run(dataclasses.replace(made, runtime=OnnxRuntime())).report
+    assert any(operator.name == "QGemm" for operator in other.measured.evidence.operators)
+    assert other.measured.evidence == alone.result.evidence, "as if it were the runtime of the run"
+    assert other.measured.size == alone.result.size and other.measured.quality == alone.result.quality
+    assert other.measured.agreement_with_eager == alone.result.agreement_with_eager
+    (eager,) = alone.others_quantized
+    assert (eager.runtime, eager.measured.evidence) == ("eager", report.result.evidence)
+    assert eager.speedups == eager.eager_speedups
+
+
+@pytest.mark.slow
+def test_int8_that_fails_in_a_named_runtime_is_an_error_and_in_eager_execution_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing(runtime: str) -> Callable[..., Any]:
+        def inspect(made: Any, ran: Any, *rest: Any) -> Any:
+            onnx_ran = any(operator.name in ("Gemm", "QGemm") for operator in ran)
+            if made.promise and onnx_ran == (runtime == "onnxruntime"):
+                raise QuantizationError("the quantized network must run int8 operators, it ran fp32")
+            return inspected(made, ran, *rest)
+
+        return inspect
+
+    inspected = contestants.inspect
+    quick = {"model": Mlp(hidden=[16]), "benchmark": Paired(placements=2, seconds=0.05, runtimes=["onnxruntime"])}
+    monkeypatch.setattr(contestants, "inspect", failing("onnxruntime"))
+    with pytest.raises(
+        QuantizationError, match=r"fails in onnxruntime: .*; leave onnxruntime out of benchmark.runtimes"
+    ):
+        run(experiment(Static(flow=Flow.pt2e), runtime=Eager(), **quick))
+    monkeypatch.setattr(contestants, "inspect", failing("eager"))
+    caplog.set_level("INFO")
+    report = run(experiment(Static(flow=Flow.pt2e), model=Mlp(hidden=[16]))).report
+    assert ([other.runtime for other in report.others], report.others_quantized) == (["eager"], ())
+    assert "runtime eager executes the float network alone: the quantized network must run int8" in caplog.text
+
+
+@pytest.mark.slow
+def test_qat_trains_once_for_all_runtimes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    protocol = Paired(placements=2, seconds=0.05, runtimes=["onnxruntime"])
+    caplog.set_level("INFO")
+    made = experiment(Qat(flow=Flow.pt2e), runtime=Eager(), model=Mlp(hidden=[16]), benchmark=protocol)
+    (other,) = run(dataclasses.replace(made, cache_dir=str(tmp_path))).report.others_quantized
+    assert other.measured.evidence.mac_share("int8") == 1.0
+    assert [caplog.messages.count(f"train     {what} mnist") for what in ("float", "qat")] == [1, 1]
+
+
 @pytest.mark.skipif(compiler() is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.exhaustive
 def test_it_can_stand_beside_a_compiled_network_since_it_is_exported_first() -> None:
     protocol = Paired(placements=2, seconds=0.05, runtimes=["onnxruntime"])
     report = run(experiment(Static(), runtime=Compiled(), benchmark=protocol)).report
     assert [other.runtime for other in report.others] == ["eager", "onnxruntime"]
+    assert [other.runtime for other in report.others_quantized] == ["eager", "onnxruntime"]
 
 
 @pytest.mark.slow
 def test_two_threads_are_measured_in_a_child_that_reads_the_exported_file() -> None:
     protocol = Paired(placements=2, seconds=0.05, threads=2, runtimes=["onnxruntime"])
-    report = run(experiment(Static(), runtime=Eager(), benchmark=protocol)).report
+    report = run(experiment(Static(flow=Flow.pt2e), runtime=Eager(), benchmark=protocol)).report
     assert report.threads == 2 and [other.runtime for other in report.others] == ["onnxruntime"]
+    assert [other.runtime for other in report.others_quantized] == ["onnxruntime"]
 
 
 def stored_run(folder: Path) -> tuple[Path, nn.Module, Batch]:

@@ -39,6 +39,7 @@ from quantexp.runtimes import torchscript as ours
 from quantexp.runtimes.pool import beside
 from quantexp.runtimes.torchscript import GENERATED, ScriptedNetwork
 from quantexp.state.copies import copied
+from quantexp.statistics.timing import speedup
 from quantexp.system.environment import threads
 from quantexp.system.errors import BenchmarkError, ConfigError
 from quantexp.tasks.inputs import Batch, examples
@@ -274,8 +275,39 @@ def test_a_run_compares_float_and_int8_in_the_runtime_and_with_eager_execution(
     assert any("quantized::linear" in share.operator for share in report.quantized.profiles[0].shares)
 
 
+def test_a_run_also_executes_int8_in_a_further_runtime_that_takes_its_flow(
+    sample: Callable[..., Experiment], caplog: pytest.LogCaptureFixture
+) -> None:
+    protocol = Paired(placements=2, seconds=0.05, runtimes=["torchscript"])
+    caplog.set_level("INFO")
+    report = run(
+        sample(model=Mlp(hidden=[64, 64]), quant=Static(flow=Flow.fx), batch_size=[4], benchmark=protocol)
+    ).report
+    (reference,), (other,) = report.others, report.others_quantized
+    assert reference.runtime == other.runtime == "torchscript" and "float network alone" not in caplog.text
+    there, own = other.measured, report.result
+    assert (there.evidence.mac_share("int8"), there.agreement_with_eager) == (1.0, 1.0)
+    assert (there.size, there.quality) == (own.size, own.quality), "the same kernels, and nothing is exported"
+    over_float, over_eager = (
+        speedup(one.latency[0], there.latency[0], protocol.margin) for one in (reference, report.baseline)
+    )
+    assert (other.speedups, other.eager_speedups) == ((over_float,), (over_eager,))
+
+
+def test_int8_is_left_out_of_a_further_runtime_that_does_not_take_its_flow_and_the_run_says_so(
+    sample: Callable[..., Experiment], caplog: pytest.LogCaptureFixture
+) -> None:
+    protocol = Paired(placements=2, seconds=0.05, runtimes=["torchscript"])
+    caplog.set_level("INFO")
+    report = run(sample(model=Mlp(hidden=[16]), quant=WeightOnly(), batch_size=[4], benchmark=protocol)).report
+    assert ([other.runtime for other in report.others], report.others_quantized) == (["torchscript"], ())
+    told = "runtime torchscript executes the float network alone: it does not execute networks of quant.flow=torchao"
+    assert told in caplog.text
+
+
 @pytest.mark.slow
 def test_two_threads_are_measured_in_a_child(sample: Callable[..., Experiment]) -> None:
     protocol = Paired(placements=2, seconds=0.05, threads=2, runtimes=["torchscript"])
     report = run(sample(model=Mlp(hidden=[16]), quant=Static(), batch_size=[4], benchmark=protocol)).report
     assert report.threads == 2 and [other.runtime for other in report.others] == ["torchscript"]
+    assert [other.runtime for other in report.others_quantized] == ["torchscript"]
