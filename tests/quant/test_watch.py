@@ -86,6 +86,29 @@ def test_each_value_that_goes_into_a_transposed_convolution_meets_each_weight_of
     assert found.macs == 4 * 7 * 7 * (6 // groups) * 3 * 3
 
 
+class Packed(nn.Module):
+    """A transposed convolution with a packed weight, as Inductor calls it."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        plain = nn.ConvTranspose2d(4, 8, 3, groups=groups)
+        settings = ([0, 0], [0, 0], [1, 1], [1, 1], groups)
+        self.weight = torch.ops.mkldnn._reorder_convolution_transpose_weight(plain.weight, *settings, [N, 4, 5, 5])
+        self.settings = settings
+
+    def forward(self, x: Tensor) -> Tensor:
+        called = torch.ops.mkldnn._convolution_transpose_pointwise
+        result: Tensor = called(x, self.weight, None, *self.settings, "none", [None], "")
+        return result
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs oneDNN")
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_packed_transposed_convolution_counts_as_one_that_is_not(groups: int) -> None:
+    found = seen(Packed(groups), torch.randn(N, 4, 5, 5))
+    assert macs(found) == 4 * 5 * 5 * (8 // groups) * 3 * 3
+
+
 @pytest.mark.parametrize(
     ("network", "shape"),
     [(nn.Linear(WIDTH, HIDDEN), (N, WIDTH)), (nn.Conv2d(2, 3, 3), (N, 2, 6, 6)), (Attends(True), (N, LENGTH, WIDTH))],

@@ -90,6 +90,7 @@ def _formula(name: str) -> Formula | None:
         "aten._trilinear": _of_bilinear,
         "aten.conv_tbc": _of_convolution_in_time,
         "aten.mkldnn_rnn_layer": _of_recurrent_layer,
+        "mkldnn._convolution_transpose_pointwise": _of_packed_transposed_convolution,
     }
     if name in exact:
         return exact[name]
@@ -146,6 +147,12 @@ def _of_convolution(call: Call) -> int:
         is_transposed = "transpose" in call.name or bool(call.named.get("transposed"))
     values = call.args[0] if is_transposed else call.result  # the weight of a transposed one: (input channels, ...)
     return int(values.numel() * math.prod(weight.shape[1:]))
+
+
+def _of_packed_transposed_convolution(call: Call) -> int:
+    """Count one whose packed weight is (output channels, input channels of a group, kernel)."""
+    outputs, _, *kernel = call.args[1].shape
+    return int(call.args[0].numel() * (outputs // call.named["groups"]) * math.prod(kernel))
 
 
 def _of_convolution_in_time(call: Call) -> int:
