@@ -55,6 +55,8 @@ def further_runtimes(experiment: Experiment) -> Iterator[Runtime]:
 def entries(experiment: Experiment, work: Work, made: Quantized, further: Iterable[Runtime]) -> Iterator[Entry]:
     """Yield what is measured: in the runtime of the run, and then in each further one, float before quantized.
 
+    Eager execution is timed beside every other runtime, but quantized only where `benchmark.runtimes` names it.
+
     Args:
         experiment: The options of the run, with the flow that is used.
         work: The arguments of the method for the runtime of the run.
@@ -70,7 +72,8 @@ def entries(experiment: Experiment, work: Work, made: Quantized, further: Iterab
         yield Entry(made, experiment.runtime, work)
     for runtime in further:
         yield Entry(reference, runtime, work, only_timed=True)
-        if made.promise is not None and (entry := _quantized_in(runtime, experiment, work, made)):
+        asked = made.promise is not None and runtime.name in experiment.benchmark.runtimes
+        if asked and (entry := _quantized_in(runtime, experiment, work, made)):
             yield entry
 
 
@@ -178,15 +181,12 @@ def _contestant(
 
 @contextmanager
 def _named(runtime: Runtime, experiment: Experiment) -> Iterator[None]:
-    """Say in an error which further runtime has it; eager execution that was not asked for is left out instead."""
+    """Say in an error which further runtime has it."""
     try:
         yield
     except QuantizationError as error:
         if runtime.name == experiment.runtime.name:
             raise
-        if runtime.name not in experiment.benchmark.runtimes:
-            _say_left_out(runtime, str(error))
-            return
         raise QuantizationError(
             f"benchmark.runtimes must name runtimes in which the quantized network passes all checks, it fails in "
             f"{runtime.name}: {error}; leave {runtime.name} out of benchmark.runtimes"
