@@ -17,6 +17,10 @@ MEANING = (
 )
 
 
+# Memory is shown where it was measured, which benchmark.memory asks for.
+FACTS = ("Size (MB)", "Accuracy (%)", "Load (ms)", "First call (ms)", "Memory (MB)")
+
+
 def verdicts_table(sweep: SweepResult) -> Table | None:
     """Return a row per task, setup and batch size with what is fastest; None if there is only one runtime."""
     found = cells(sweep)
@@ -44,7 +48,7 @@ def runtimes_table(sweep: SweepResult) -> Table | None:
         (*key, *_facts(next(iter(cells_.values()))), *(_ratio(cells_.get(heading)) for heading in headings))
         for key, cells_ in sorted(rows.items(), key=lambda row: (row[0][0], row[0][2] != FLOAT))
     ]
-    columns = ("Task", "Runtime", "Network", "Size (MB)", "Accuracy (%)", *headings)
+    columns = ("Task", "Runtime", "Network", *FACTS, *headings)
     return Table(columns, tuple(lines), (MEANING,)).compact() if lines else None
 
 
@@ -65,13 +69,24 @@ def _over(cell: Cell) -> list[str]:
     ]
 
 
-def _facts(network: Executed) -> tuple[str, str]:
-    """Return size and accuracy, of quantized networks: the float network has a row for each runtime."""
+def _facts(network: Executed) -> tuple[str, ...]:
+    """Return the cells of FACTS, of quantized networks: the float network has a row for each runtime."""
     if network.method == FLOAT:
-        return "", ""
-    qualities = [100 * one.quality.value for one in network.measured if one.quality]
-    size = spread([one.size_mb for one in network.measured]).mean
-    return size_text(size), f"{spread(qualities).mean:.2f}" if qualities else ""
+        return ("",) * len(FACTS)
+    measured = network.measured
+    size = size_text(spread([one.size_mb for one in measured]).mean)
+    return (
+        size,
+        _mean([100 * one.quality.value for one in measured if one.quality], 2),
+        _mean([one.load_ms for one in measured if one.load_ms is not None], 1),
+        _mean([one.latency[0].first_call_ms for one in measured if one.latency], 1),
+        _mean([one.memory_bytes / 1e6 for one in measured if one.memory_bytes is not None], 0),
+    )
+
+
+def _mean(values: list[float], decimals: int) -> str:
+    """Return the mean over seeds as text, empty without values."""
+    return f"{spread(values).mean:.{decimals}f}" if values else ""
 
 
 def _ratio(network: Executed | None) -> str:

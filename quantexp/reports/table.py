@@ -17,6 +17,7 @@ from quantexp.system.terminal import printable
 TEXT_COLUMNS = (
     *("Task", "Quantization", "dtype", "flow", "engine", "Baseline", "Candidate", "Settings", "Quantized", "Setup"),
     *("Compared", "Verdict", "Significant?", "Requested by", "Failed", "Bound", "Front", "Result", "runtime"),
+    *("Runtime", "Network", "Fastest"),
     *("Method", "Machine", "Only on", "Store", "CPU", "Instruction sets", "System", "Property", "Values"),
 )
 SHOWN = 3  # unknown operators

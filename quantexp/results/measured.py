@@ -172,8 +172,9 @@ class Measured:
     """The measurements of one network.
 
     `quality` is None where the examples have no labels. `loss` is the loss of the objective on the evaluated split,
-    None where it is not finite or there are no labels. `train_seconds` is None if quantexp did not train the network,
-    `load_ms` if it could not be stored. `memory_bytes` is the peak resident memory of a new process that loads the
+    None where it is not finite or there are no labels. `train_seconds` is None if quantexp did not train the network.
+    `load_ms` is the time to load the stored network, or the file that its runtime executes; None if it could not be
+    stored. `memory_bytes` is the peak resident memory of a new process that loads the
     network and predicts, minus that of one that only imports torch; None unless benchmark.memory is set.
     `prepare_seconds` is the time the runtime took to prepare the network for all measured batch sizes, None where
     nothing is prepared; `max_difference` is the largest difference of its outputs from those before preparation.
