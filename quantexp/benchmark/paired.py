@@ -5,10 +5,11 @@ memory is one sample of the speedup, and the interval is computed over placement
 each round has one block of calls for each network. A block is long enough for the resolution of the clock, but short,
 because disturbances of the machine last only milliseconds. A block of many calls is timed in slices, and the networks
 alternate after each slice. A call then finds the caches as the other network left them, as in a service that also does
-other work.
+other work. With more than two networks an untimed call comes before each slice: else the more networks are compared,
+the emptier would be the caches, and the longer the latencies.
 
 Runtimes with threads of their own let these look for work for a while after a call. With several threads, a rest comes
-before each slice, so that the threads of another network do not take the cores.
+before that call, so that the threads of another network do not take the cores.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ GROWTH = 1.2  # of the number of placements between two looks at the interval; e
 WARM_UPS = 4  # balanced rounds before those that are timed, at most
 SETTLED = 1.1  # a round is warm if it takes at most so many times as long as those of the last placement
 REST_SECONDS = 1e-2  # in which the threads of a runtime fall asleep; as long as they look for work, they take cores
+PAIR = 2  # networks
 MAX_SHIFT = 1 << 20  # size of the tensor that moves the next copy to another address
 
 
@@ -61,7 +63,8 @@ def time_paired(
     rests = torch.get_num_threads() > 1 and any(contestant.own_threads for contestant in contestants)
     first_ms = [timed(placed, 1).seconds * 1e3 for placed in prepared]
     call_seconds = [_call_seconds(placed) for placed in prepared]
-    block = _Block.of(protocol.calls, min(call_seconds), REST_SECONDS if rests else 0.0)
+    several = len(contestants) > PAIR
+    block = _Block.of(protocol.calls, min(call_seconds), REST_SECONDS if rests else 0.0, untimed=rests or several)
     placements: list[list[list[float]]] = []  # samples in ms by placement, contestant and round
     usages = [Usage() for _ in contestants]
     energies = Blocks(meter, batch_size, call_seconds, protocol.seconds)
@@ -97,20 +100,24 @@ def time_paired(
 
 @dataclass(frozen=True)
 class _Block:
-    """The calls of a network that are timed together as a slice, the slices of a block, and the rest before a slice."""
+    """The calls of a network that are timed together as a slice, and the slices of a block.
+
+    A slice can come after a rest, and after an untimed call, which fills the caches and wakes the threads.
+    """
 
     slice_calls: int
     slices: int
     rest_seconds: float = 0.0
+    untimed: bool = False
 
     @classmethod
-    def of(cls, least_calls: int, call_seconds: float, rest_seconds: float = 0.0) -> _Block:
+    def of(cls, least_calls: int, call_seconds: float, rest_seconds: float = 0.0, *, untimed: bool = False) -> _Block:
         """Return the block for a call of `call_seconds`, at least 100 times the resolution of the clock."""
         shortest = SLICE_SECONDS if rest_seconds else BLOCK_SECONDS  # a rest costs as much before a short slice
         least_seconds = max(shortest, 100 * time.get_clock_info("perf_counter").resolution)
         calls = max(least_calls, round(least_seconds / call_seconds))
         slice_calls = min(calls, max(1, round(SLICE_SECONDS / call_seconds)))
-        return cls(slice_calls, math.ceil(calls / slice_calls), rest_seconds)
+        return cls(slice_calls, math.ceil(calls / slice_calls), rest_seconds, untimed)
 
     @property
     def calls(self) -> int:
@@ -161,7 +168,8 @@ def _unit(
         for index in order:
             if block.rest_seconds:
                 time.sleep(block.rest_seconds)
-                timed(copies[index], 1, start=turn)  # wakes its own threads
+            if block.untimed:
+                timed(copies[index], 1, start=turn)
             taken = timed(copies[index], block.slice_calls, start=turn)
             samples[index][turn // block.slices] += taken.seconds * 1e3 / block.slices
             usages[index] += taken.usage
