@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import copy
+import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from quantexp.benchmark.calls import Placed
 from quantexp.benchmark.latency import Timing, time_models
-from quantexp.benchmark.paired import _Block, _Looks, _rounds
+from quantexp.benchmark.paired import _Block, _Looks, _rounds, _unit
 from quantexp.config import Benchmark, Dynamic, Eager, Engine, Lab, Paired
 from quantexp.models.mlp import MLP
 from quantexp.quant.engine import supported_engines
@@ -148,6 +151,43 @@ def test_the_interval_is_looked_at_a_few_times_only() -> None:
     assert looked([*SURE, 2.0], 0.3, looks) == "narrow"
     looks = _Looks(Paired(placements=100))
     assert looked(SURE, 2.0, looks) == "decided", "there is a look when the time is spent"
+
+
+class Named:
+    """A network that notes its calls in a list shared with others."""
+
+    def __init__(self, name: str, notes: list[str]) -> None:
+        self.name, self.notes = name, notes
+
+    def __call__(self, *batch: Tensor) -> None:
+        self.notes.append(self.name)
+
+
+@pytest.mark.parametrize("untimed", [False, True])
+def test_with_an_untimed_call_each_slice_begins_where_its_network_has_just_been(untimed: bool) -> None:
+    notes: list[str] = []
+    copies = [Placed(Named(name, notes), [()]) for name in "abc"]
+    _unit(copies, _Block(4, 1, untimed=untimed), random.Random(0))
+    each = 4 + untimed
+    assert len(notes) == 2 * 3 * each, "a unit of one slice has two turns"
+    turns = [set(notes[at : at + each]) for at in range(0, len(notes), each)]
+    assert [len(names) for names in turns] == [1] * 6, "a slice is all of one network"
+
+
+@pytest.mark.parametrize(("models", "untimed"), [(1, False), (2, False), (3, True)])
+def test_only_more_than_two_networks_have_an_untimed_call(
+    models: int, untimed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[_Block] = []
+    of = _Block.of
+
+    def noted(*given: Any, **named: Any) -> _Block:
+        made.append(of(*given, **named))
+        return made[-1]
+
+    monkeypatch.setattr(_Block, "of", noted)
+    timed(1, Paired(placements=2, seconds=0.01), models)
+    assert [block.untimed for block in made] == [untimed]
 
 
 def test_a_placement_has_the_rounds_that_make_the_interval_narrowest() -> None:
