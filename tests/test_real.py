@@ -29,7 +29,7 @@ from quantexp.quant.inspection.layers import held_weights
 from quantexp.system.environment import describe
 from quantexp.tasks import mnist, sst2
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = pytest.mark.slow  # those with `real` too are part of CI
 
 TASKS = {"mnist": Mnist, "sst2": Sst2}
 FLOWS = {"mnist": Flow.fx, "sst2": Flow.pt2e}
@@ -39,6 +39,7 @@ DROP_AT_MOST = {"mnist": 0.005, "sst2": 0.010}
 QAT_BELOW_STATIC_AT_MOST = {"mnist": 0.003, "sst2": 0.010}
 
 
+@pytest.mark.real
 def test_mnist_is_read_whole_and_normalised(real_data: str) -> None:
     data = mnist.load(Mnist(crop=28), Kind.features, DataRequest(data_dir=real_data))
     assert (len(data.train), len(data.test), data.inputs[0].shape) == (60_000, 10_000, (784,))
@@ -48,6 +49,7 @@ def test_mnist_is_read_whole_and_normalised(real_data: str) -> None:
     assert abs(float(pixels.std()) - 1.0) < 1e-3
 
 
+@pytest.mark.real
 def test_sst2_is_read_whole_and_counts_its_words(real_data: str) -> None:
     data = sst2.load(Sst2(), Kind.features, DataRequest(data_dir=real_data))
     assert (len(data.train), len(data.test), data.inputs[0].shape) == (67_349, 872, (5000,))
@@ -77,11 +79,13 @@ def outcome(real_data: str, cache: Path) -> Callable[..., RunResult]:
     return of
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("task", TASKS)
 def test_the_float_model_reaches_what_the_lab_reaches(outcome, task: str) -> None:
     assert outcome(task, NoQuant).report.result.quality.value >= FLOAT_AT_LEAST[task]
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("method", [Dynamic, Static], ids=lambda method: method.name)
 @pytest.mark.parametrize("task", TASKS)
 def test_quantizing_after_training_costs_little_accuracy(outcome, task: str, method: type[Quant]) -> None:

@@ -139,6 +139,7 @@ def test_recurrent_layers_with_dropout_between_them_are_quantized_dynamically() 
     assert compared(expected, found)[1] > 25
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("flow", [Flow.fx, Flow.eager, Flow.pt2e])
 def test_qat_takes_normalisation_without_a_scale(flow: Flow) -> None:

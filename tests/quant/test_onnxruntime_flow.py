@@ -156,6 +156,7 @@ def test_layers_that_the_user_keeps_stay_in_float(option: ByLayer, name: str, re
     assert {held.name for held in held_weights(made) if held.weight.is_quantized} == remaining
 
 
+@pytest.mark.slow
 def test_the_settings_of_static_reach_the_quantizer() -> None:
     network, batch = networks()["mlp"]
 

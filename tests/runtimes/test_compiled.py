@@ -173,6 +173,7 @@ def test_a_call_that_torch_would_compile_anew_is_an_error_and_the_program_stays_
         torch.testing.assert_close(other.network(*(tensor[:2].clone() for tensor in batch)), expected[:2])
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_what_is_multiplied_in_generated_code_is_listed_in_the_precision_it_has_there() -> None:
     batch = tuple(tensor[:1, :4] for tensor in POINTS)

@@ -227,6 +227,7 @@ def test_trained_weights_are_taken_from_the_cache_and_otherwise_nothing_is_train
     assert all(before[name].equal(after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_what_is_trained_for_a_few_steps_is_not_taken_for_the_whole_training(
     tmp_path: Path, sample: Callable[..., Experiment]
 ) -> None:
@@ -241,6 +242,7 @@ def test_what_is_trained_for_a_few_steps_is_not_taken_for_the_whole_training(
 # -- workers ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_crash_a_hang_and_too_much_memory_are_outcomes_and_the_next_experiment_still_runs(
     workdir: Path, sample: Callable[..., Experiment]
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_sweep_is_resumed_and_written_beside_the_store_only(
     assert len(the_sweep().unsupported) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["moved", "copied"])
 def test_a_run_is_reproduced_and_recorded_beside_the_store_only(
     place: str, made: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
