@@ -108,17 +108,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory, store_template: Path) -> Swe
     shutil.copy(store_template, folder / "mlflow.db")
     axes = [f"task={','.join(TASKS)}", f"quant={','.join(METHODS)}"]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "quantexp",
-            "-m",
-            "data=sample",
-            "benchmark=quick",
-            "train.epochs=2",
-            *axes,
-            f"cache_dir={folder}/cache",
-        ],
+        [sys.executable, "-m", "quantexp", "-m", "data=sample", "benchmark=quick", *axes, f"cache_dir={folder}/cache"],
         cwd=folder,
         capture_output=True,
         text=True,
