@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 from quantexp.checks.networks import check_networks
-from quantexp.config import RUNTIMES, ByLayer, Eager, Experiment, Runtime
+from quantexp.config import ByLayer, Eager, Experiment, Runtime, runtime_named
 from quantexp.quant.inspection.evidence import inspect
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods import quantize
@@ -46,10 +46,9 @@ def further_runtimes(experiment: Experiment) -> Iterator[Runtime]:
     """Yield the other runtimes that networks are timed in: eager, and those in benchmark.runtimes."""
     if not experiment.quant.timed:
         return
-    known: dict[str, type[Runtime]] = {runtime.name: runtime for runtime in RUNTIMES}
     for name in dict.fromkeys((Eager.name, *experiment.benchmark.runtimes)):
         if name != experiment.runtime.name:
-            yield known[name]()
+            yield runtime_named(name)()
 
 
 def entries(experiment: Experiment, work: Work, made: Quantized, further: Iterable[Runtime]) -> Iterator[Entry]:

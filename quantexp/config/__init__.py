@@ -44,6 +44,7 @@ from quantexp.config.runtime import (
     OpenVino,
     Runtime,
     TorchScript,
+    runtime_named,
 )
 from quantexp.config.study import STUDIES, Affine, Compatibility, Criterion, Goal, Search, Sensitivity, Single, Study
 from quantexp.config.sweep import Retry, SweepSettings, Unsupported
@@ -156,4 +157,5 @@ __all__ = [
     "no_pair",
     "option",
     "plain",
+    "runtime_named",
 ]

@@ -181,6 +181,11 @@ class Executorch(Runtime):
 RUNTIMES: tuple[type[Runtime], ...] = (Eager, Compiled, Aot, TorchScript, OnnxRuntime, OpenVino, Executorch)
 
 
+def runtime_named(name: str) -> type[Runtime]:
+    """Return the runtime with a name, which must be that of one."""
+    return next(runtime for runtime in RUNTIMES if runtime.name == name)
+
+
 def faults_of_names(setting: str, names: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong with a setting that names runtimes."""
     known = [runtime.name for runtime in RUNTIMES]

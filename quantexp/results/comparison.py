@@ -171,7 +171,7 @@ class OtherFloat:
 
 @dataclass(frozen=True, slots=True)
 class OtherQuantized:
-    """The quantized network in another runtime, measured and checked there like in the runtime of the run.
+    """The quantized network in another runtime, measured and checked there as in the runtime of the run.
 
     `speedups` are those over the float network in the same runtime, `eager_speedups` those over the float network in
     eager execution; all were timed together with the networks of the run.

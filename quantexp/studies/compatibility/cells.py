@@ -8,7 +8,6 @@ from typing import Any
 
 from quantexp.config import (
     METHODS,
-    RUNTIMES,
     ByLayer,
     CalibrationSplit,
     Eager,
@@ -21,10 +20,9 @@ from quantexp.config import (
     Runtime,
     Single,
     Static,
+    runtime_named,
 )
 from quantexp.results.compatibility import Cell
-
-BY_NAME: dict[str, type[Runtime]] = {runtime.name: runtime for runtime in RUNTIMES}
 
 
 def in_float(runtime: str) -> Cell:
@@ -40,7 +38,7 @@ def cells(engines: Sequence[Engine], runtimes: Iterable[str] = (Eager.name,)) ->
         runtimes: The runtimes, by name.
     """
     for name in runtimes:
-        runtime = BY_NAME[name]
+        runtime = runtime_named(name)
         packed = [engine.value for engine in engines][: None if runtime is Eager else 1]
         for quant, precision in _executed(runtime()):
             flow = quant.flow if isinstance(quant, ByLayer) else None
@@ -77,7 +75,7 @@ def variant(experiment: Experiment, cell: Cell, examples: int | None = None) -> 
     """
     method = next(method for method in METHODS if method.name == cell.method)
     quant = experiment.quant if type(experiment.quant) is method else method()
-    runtime = experiment.runtime if experiment.runtime.name == cell.runtime else BY_NAME[cell.runtime]()
+    runtime = experiment.runtime if experiment.runtime.name == cell.runtime else runtime_named(cell.runtime)()
     changes: dict[str, Any] = {}
     if cell.flow is not None:
         changes = {"flow": Flow(cell.flow), "engine": Engine(cell.engine) if cell.engine else None}
