@@ -193,7 +193,9 @@ def prepare(runtime: Aot, network: nn.Module, batch: Batch, engine: Engine | Non
     ran = attributed((library.lowering.kernels, library.lowering.templates), eager, size(batch), GENERATED)
     with torch.inference_mode():
         found, precisions = call(*batch), [operator.precision for operator in ran]
-        difference = largest_difference("a network that is compiled ahead of time", expected, found, precisions, REPAIR)
+        difference = largest_difference(
+            "a network that is compiled ahead of time", lambda: network(*batch), expected, found, precisions, REPAIR
+        )
         _check_threads(runtime, library, count, lambda: call(*batch))
     return AotNetwork(
         library=library,

@@ -90,7 +90,9 @@ def prepare(runtime: Compiled, network: nn.Module, batch: Batch, engine: Engine 
     ran = attributed((program.watch(batch), program.lowering.templates), eager, size(batch), GENERATED)
     with torch.inference_mode():
         found, precisions = program.function(*batch), [operator.precision for operator in ran]
-        difference = largest_difference("a compiled network", expected, found, precisions, REPAIR)
+        difference = largest_difference(
+            "a compiled network", lambda: network(*batch), expected, found, precisions, REPAIR
+        )
     return CompiledNetwork(
         program=program,
         network=program.function,

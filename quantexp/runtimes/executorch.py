@@ -144,7 +144,7 @@ def prepare(
         threads=count,
         batch_size=size(batch),
         seconds=seconds,
-        max_difference=largest_difference("ExecuTorch", expected, found, precisions, REPAIR),
+        max_difference=largest_difference("ExecuTorch", lambda: network(*batch), expected, found, precisions, REPAIR),
         counted=evidence.operators(ran, size(batch), sum(watch.macs.values())),
         in_float=evidence.in_float(layers, ran),
     )

@@ -149,7 +149,8 @@ def _checked(made: OnnxNetwork, network: nn.Module, batch: Batch) -> OnnxNetwork
     counted = operators(ran, size(batch), macs)
     held = [NAMES.get(layer.dtype, "") for layer in held_weights(network)]
     precisions = {*held, *(node.precision for node in ran)}
-    difference = largest_difference("ONNX Runtime", expected, made.network(*batch), precisions, REPAIR)
+    found = made.network(*batch)
+    difference = largest_difference("ONNX Runtime", lambda: network(*batch), expected, found, precisions, REPAIR)
     return replace(made, max_difference=difference, counted=counted, in_float=in_float(network, ran, "ONNX Runtime"))
 
 

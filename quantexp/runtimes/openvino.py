@@ -157,7 +157,9 @@ def _checked(made: OpenVinoNetwork, ran: list[Ran], network: nn.Module, batch: B
     precisions = {*held, *(node.precision for node in ran)}
     return replace(
         made,
-        max_difference=largest_difference("OpenVINO", expected, made.network(*batch), precisions, REPAIR),
+        max_difference=largest_difference(
+            "OpenVINO", lambda: network(*batch), expected, made.network(*batch), precisions, REPAIR
+        ),
         counted=operators(ran, size(batch), sum(watch.macs.values())),
         in_float=in_float(network, ran, "OpenVINO"),
     )

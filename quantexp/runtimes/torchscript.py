@@ -5,6 +5,7 @@ The kernels are those of eager execution; what is saved is the time between them
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 import warnings
@@ -104,7 +105,9 @@ def prepare(runtime: TorchScript, network: nn.Module, batch: Batch, engine: Engi
             network(*batch)
         ran = attributed((seen,), eager, size(batch), GENERATED)
         precisions = [operator.precision for operator in ran]
-        difference = largest_difference("a traced network", network(*batch), script(*batch), precisions, REPAIR)
+        difference = largest_difference(
+            "a traced network", lambda: network(*batch), network(*batch), script(*batch), precisions, REPAIR
+        )
         _check_other_values(script, network, batch, precisions)
         fixed = None if _accepts_other_sizes(script, network, batch, precisions) else size(batch)
         if torch.get_num_threads() == 1 and (share := beside(lambda: script(*batch))) > MOST_BESIDE:
@@ -146,7 +149,9 @@ def _check_other_values(script: Callable[..., Any], network: nn.Module, batch: B
     expected = _outputs(network, other)
     if expected is not None and bool(expected.isfinite().all()):
         found = script(*other)
-        largest_difference("a traced network on other values", expected, found, precisions, REPAIR)
+        largest_difference(
+            "a traced network on other values", lambda: network(*other), expected, found, precisions, REPAIR
+        )
 
 
 def _accepts_other_sizes(script: Callable[..., Any], network: nn.Module, batch: Batch, precisions: list[str]) -> bool:
@@ -160,7 +165,8 @@ def _accepts_other_sizes(script: Callable[..., Any], network: nn.Module, batch: 
         if found is None or found.shape != expected.shape:
             return False
         try:
-            largest_difference("a traced network", expected, found, precisions, REPAIR)
+            again = functools.partial(network, *other)
+            largest_difference("a traced network", again, expected, found, precisions, REPAIR)
         except BenchmarkError:
             return False
     return True
