@@ -31,9 +31,7 @@ def status(*arguments: str) -> int:
     return left.value.code
 
 
-def test_a_run_has_a_line_for_each_rule_and_passes_if_all_do(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_has_a_line_for_each_rule_and_passes_if_all_do(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     run = record(store, report(), "static")
     rules = ("--max-accuracy-drop", "0.01", "--min-speedup", "2", "--max-size-mb", "2", "--batch-size", "1")
     assert status(run, *rules, "--min-agreement", "0.9", "--min-sqnr-db", "20") == 0
@@ -131,9 +129,7 @@ def test_a_run_of_the_float_network_a_failed_one_and_none_are_told(
     assert "has no sweep 'nowhere'; it has none" in capsys.readouterr().err
 
 
-def test_against_another_run_the_differences_of_both_are_said(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_against_another_run_the_differences_of_both_are_said(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     before = record(store, method("static", speedups=(speedup(1, 2.0),), host="node7"), "before")
     after = record(store, method("static", speedups=(speedup(1, 1.5),)), "after")
     assert status(after, "--min-speedup", "0.9", "--max-accuracy-drop", "0.02", "--against", before) == 1
@@ -144,9 +140,7 @@ def test_against_another_run_the_differences_of_both_are_said(
     assert status(before, "--min-speedup", "0.9", "--against", after) == 0
 
 
-def test_against_a_run_of_another_task_or_runtime_is_refused(
-    store: Store, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_against_a_run_of_another_task_or_runtime_is_refused(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     run = record(store, report(), "static")
     for changes in ({"task": "sst2"}, {"runtime": "onnxruntime"}):
         other = record(store, report(**changes), "other")

@@ -162,9 +162,7 @@ def test_the_interval_of_a_drop_ends_where_the_score_test_rejects() -> None:
             # the share of gained examples that is most likely under this drop, on a grid
             shares = np.linspace(max(0.0, -end) + 1e-9, (1 - end) / 2 - 1e-9, 200_001)
             same = 1 - 2 * shares - end
-            likelihood = (
-                gained * np.log(shares) + lost * np.log(shares + end) + (total - gained - lost) * np.log(same)
-            )
+            likelihood = gained * np.log(shares) + lost * np.log(shares + end) + (total - gained - lost) * np.log(same)
             share = shares[likelihood.argmax()]
             variance = total * (2 * share + end - end**2)
             score = (lost - gained - total * end) / np.sqrt(variance)
