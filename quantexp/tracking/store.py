@@ -30,6 +30,7 @@ from quantexp.tracking.sqlite import (
     check_writable,
     damaged,
     folder_not_writable,
+    in_place,
     own_artifacts,
     own_run,
     snapshot,
@@ -38,6 +39,8 @@ from quantexp.tracking.sqlite import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+log = logging.getLogger(__name__)
 
 LOCAL_URI = "sqlite:///mlflow.db"  # of the working directory
 
@@ -189,6 +192,12 @@ def _reading_client(uri: str, database: Path | None) -> Iterator[MlflowClient]:
             client = quiet_client(uri)
         yield client
         return
+    if client := _client_in_place(database):
+        try:
+            yield client
+        finally:
+            _forget(client.tracking_uri)
+        return
     with snapshot(database) as copy:
         check_tables(database, copy)
         address = f"sqlite:///{copy}"
@@ -198,6 +207,20 @@ def _reading_client(uri: str, database: Path | None) -> Iterator[MlflowClient]:
             yield client
         finally:
             _forget(address)
+
+
+def _client_in_place(database: Path) -> MlflowClient | None:
+    """Return a client of a large database that cannot change it; None if a copy must be read."""
+    address = in_place(database)
+    if address is None:
+        return None
+    check_tables(database, database)
+    try:
+        return quiet_client(address)
+    except Exception as error:  # an older MLflow wrote it, so that a copy must be migrated; or it is damaged
+        log.debug("%s is read through a copy: %s", database, error)
+        _forget(address)
+        return None
 
 
 def _client_of_copy(address: str) -> MlflowClient:

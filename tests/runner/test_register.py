@@ -228,7 +228,7 @@ def test_files_that_are_gone_or_changed_are_told(store: Store, runs: dict[str, s
     version = store.client.get_model_version("digits", "1")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(type(version), "run_id", property(lambda version: "f" * 32))
-        with pytest.raises(TrackingError, match="is version 1 of digits: .* has no run"):
+        with pytest.raises(TrackingError, match=r"is version 1 of digits: .* has no run"):
             quantexp.load("models:/digits@best")
 
 
