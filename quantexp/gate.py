@@ -64,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         "--batch-size",
         metavar="N",
         type=int,
-        nargs="+",
+        action="append",
         default=[],
-        help="the batch sizes of --min-speedup (default: every measured one)",
+        help="a batch size of --min-speedup; may be repeated (default: every measured one)",
     )
     parser.add_argument(
         "--against",

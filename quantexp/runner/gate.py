@@ -16,6 +16,7 @@ from quantexp.tracking.store import Store
 
 RUN_ID = r"[0-9a-f]{32}"
 STATUS = {PASS: 0, FAIL: 1, UNDECIDED: 3}
+MOST_SHOWN = 10  # runs of a sweep that do not keep a rule; failed ones come first
 WITHOUT_LABELS = "--min-agreement and --min-sqnr-db need no labels"
 
 
@@ -168,16 +169,14 @@ def _show(judged: Judged, quantized: Sequence[Entry], rules: Rules, other: Repor
         assert entry.report is not None
         for judgement in judge(entry.report, rules, other):
             by_rule.setdefault(judgement.rule, []).append((entry, judgement))
-    show(f"{judged.name}{f': {len(quantized)} quantized networks' if judged.is_sweep else ''}")
+    lines = [f"{judged.name}{f': {len(quantized)} quantized networks' if judged.is_sweep else ''}"]
     for found in by_rule.values():
-        for line in _of_sweep_lines(found) if judged.is_sweep else (_line(judgement) for _, judgement in found):
-            show(line)
-    for judgement in judged.remaining:
-        show(_line(judgement))
+        lines += _of_sweep_lines(found) if judged.is_sweep else [_line(judgement) for _, judgement in found]
+    lines += [_line(judgement) for judgement in judged.remaining]
     if other is not None:
         told = dict.fromkeys(text for entry in quantized if entry.report for text in differences(entry.report, other))
-        for text in told:
-            show(f"note       {text}")
+        lines += [f"note       {text}" for text in told]
+    show("\n".join(lines))
     return worst([*(judgement for found in by_rule.values() for _, judgement in found), *judged.remaining])
 
 
@@ -186,10 +185,12 @@ def _line(judgement: Judgement) -> str:
 
 
 def _of_sweep_lines(found: Sequence[tuple[Entry, Judgement]]) -> Iterator[str]:
-    """Yield a line for a rule with the number of runs that pass, then a line for each that does not."""
+    """Yield a line for a rule with the number of runs that pass, then those that do not."""
     judgements = [judgement for _, judgement in found]
     passed = sum(judgement.verdict == PASS for judgement in judgements)
     yield _line(Judgement(judgements[0].rule, worst(judgements), f"{passed} of {len(found)} pass"))
-    for entry, judgement in found:
-        if judgement.verdict != PASS:
-            yield f"             {judgement.verdict}: {entry.name} ({judgement.found})"
+    others = sorted((pair for pair in found if pair[1].verdict != PASS), key=lambda pair: pair[1].verdict != FAIL)
+    for entry, judgement in others[:MOST_SHOWN]:
+        yield f"             {judgement.verdict}: {entry.name} ({judgement.found})"
+    if len(others) > MOST_SHOWN:
+        yield f"             and {len(others) - MOST_SHOWN} more"

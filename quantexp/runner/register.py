@@ -58,11 +58,13 @@ def register(
     run = writable.run(chosen.entry.run_id)
     reference = ModelReference(name, alias)
     version, new = write(writable, run, _model(), name, alias, _description(sweep, chosen.why, report), tags)
-    show(f"{'registered' if new else 'registered before'}: {reference} is version {version.number} of {name}")
-    show(f"  {chosen.entry.name}, run {chosen.entry.run_id}")
-    show(f"  {chosen.why}")
-    for other, reason in chosen.left_out:
-        show(f"left out: {other}: {reason}")
+    lines = [
+        f"{'registered' if new else 'registered before'}: {reference} is version {version.number} of {name}",
+        f"  {chosen.entry.name}, run {chosen.entry.run_id}",
+        f"  {chosen.why}",
+        *(f"left out: {other}: {reason}" for other, reason in chosen.left_out),
+    ]
+    show("\n".join(lines))
 
 
 def _model() -> str:

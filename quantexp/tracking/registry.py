@@ -16,6 +16,7 @@ from quantexp.tracking.store import RunFacts, Store, tracking_errors
 
 CONTENT = "quantexp.sha256"  # of a version: the SHA-256 of the recipe of its network
 FLOAT_RUN = "quantexp.float_run"  # of a version: the run of the sweep with the float network
+MOST_NAMED = 20  # registered networks in an error
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's answers for names it does not have
 
 
@@ -54,12 +55,15 @@ def find(store: Store, reference: ModelReference) -> Version:
 
 def _unknown(store: Store, reference: ModelReference) -> str:
     """Say what the registry has in place of a version."""
+    from mlflow.exceptions import MlflowException
+
     shown = without_password(store.uri)
-    names = [model.name for model in store.client.search_registered_models(max_results=100)]
-    if reference.name not in names:
-        there = f"it has {', '.join(sorted(names)[:10])}" if names else "it has none"
+    try:
+        aliases = store.client.get_registered_model(reference.name).aliases
+    except MlflowException:
+        names = sorted(model.name for model in store.client.search_registered_models(max_results=MOST_NAMED))
+        there = f"it has {', '.join(names)}" if names else "it has none"
         return f"{shown} has no registered network {reference.name!r}; {there}"
-    aliases = store.client.get_registered_model(reference.name).aliases
     known = ", ".join(f"@{alias} (version {number})" for alias, number in sorted(aliases.items()))
     what = f"alias {reference.alias!r}" if reference.alias else f"version {reference.version}"
     return f"{reference.name} in {shown} has no {what}; its aliases: {known or 'none'}"

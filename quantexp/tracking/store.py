@@ -196,7 +196,7 @@ def _reading_client(uri: str, database: Path | None) -> Iterator[MlflowClient]:
         try:
             yield client
         finally:
-            _forget(client.tracking_uri)
+            _disconnect(client.tracking_uri)
         return
     with snapshot(database) as copy:
         check_tables(database, copy)
@@ -239,10 +239,24 @@ def _client_of_copy(address: str) -> MlflowClient:
 
 def _forget(address: str) -> None:
     """Make MLflow close a database that is removed: it would keep it open until this process ends."""
+    for engines in _engines():
+        if engine := engines.pop(address, None):
+            engine.dispose()
+
+
+def _disconnect(address: str) -> None:
+    """Make MLflow close a database, which it opens again when it is read again."""
+    for engines in _engines():
+        if engine := engines.get(address):
+            engine.dispose()
+
+
+def _engines() -> list[dict[str, Any]]:
+    """Return the databases that MLflow has open, by their addresses: those of runs, and those of registered models."""
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    if engine := getattr(SqlAlchemyStore, "_engine_map", {}).pop(address, None):
-        engine.dispose()
+    return [getattr(store, "_engine_map", {}) for store in (SqlAlchemyStore, Registry)]
 
 
 def quiet_client(uri: str) -> MlflowClient:

@@ -182,6 +182,16 @@ def test_a_registered_network_is_loaded_by_alias_and_by_version(
         assert torch.equal(quantexp.load(reference)(batch), expected)
 
 
+def test_loading_it_many_times_leaves_no_file_open(runs: dict[str, str]) -> None:
+    main(ARGUMENTS)
+    quantexp.load("models:/digits@best")
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir())) if descriptors.is_dir() else 0
+    for _ in range(3):
+        quantexp.load("models:/digits@best")
+    assert (len(list(descriptors.iterdir())) if descriptors.is_dir() else 0) == before
+
+
 @pytest.mark.parametrize(
     ("reference", "told"),
     [
