@@ -63,11 +63,14 @@ def snapshot(database: Path) -> Iterator[Path]:
 def in_place(database: Path) -> str | None:
     """Return the address at which a large database is read where it is, and cannot be changed; None to read a copy.
 
-    A copy is read of a small one, of one whose latest changes are in another file, and of one whose last writer died.
+    A copy is read of a small one, of one whose latest changes are in another file, of one whose last writer died, and
+    of one whose path an address cannot hold: SQLAlchemy decodes it once more than SQLite expects.
 
     Raises:
         TrackingError: If another process keeps it locked.
     """
+    if re.search("[%#?]", str(database)):
+        return None
     with _explained(database):
         if not database.is_file() or database.stat().st_size <= COPIED_BYTES:
             return None
