@@ -15,6 +15,8 @@ from quantexp.cli.options_page import options_page
 from quantexp.cli.plan import plan
 from quantexp.cli.schemas import conf_dir, register
 from quantexp.compare import _parser as compare_parser
+from quantexp.gate import _parser as gate_parser
+from quantexp.register import _parser as register_parser
 from quantexp.report import _parser as report_parser
 from quantexp.reproduce import _parser as reproduce_parser
 
@@ -66,6 +68,10 @@ def test_every_command_composes_to_what_can_be_run(module: str, arguments: list[
             report_parser().parse_args(arguments)
         case ".compare":
             compare_parser().parse_args(arguments)
+        case ".gate":
+            gate_parser().parse_args(arguments)
+        case ".register":
+            register_parser().parse_args(arguments)
         case ".reproduce":
             reproduce_parser().parse_args(arguments)
         case ".doctor":

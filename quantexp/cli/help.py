@@ -45,6 +45,8 @@ examples:
 afterwards:
   python -m quantexp.report SWEEP                       tables, pictures and a page for a recorded sweep
   python -m quantexp.compare STORE STORE                the same experiments of several machines side by side
+  python -m quantexp.gate RUN_OR_SWEEP --min-speedup 2  for CI: does the quantized network keep these bounds?
+  python -m quantexp.register SWEEP --name NAME         the best network of a sweep, in MLflow's model registry
   python -m quantexp.reproduce RUN_ID                   repeat a recorded run, and compare both
   python -m quantexp.doctor                             what works on this machine
 """

@@ -60,7 +60,7 @@ from quantexp.config.task import (
     Task,
 )
 from quantexp.config.tracking import Local, Server, Tracking
-from quantexp.config.train import Device, Optimizer, Train
+from quantexp.config.train import Device, ModelReference, Optimizer, Train
 
 __all__ = [
     "GROUPS",
@@ -113,6 +113,7 @@ __all__ = [
     "Mlp",
     "Mnist",
     "Model",
+    "ModelReference",
     "NoQuant",
     "Observer",
     "OnnxRuntime",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
 from quantexp.config.option import WEIGHTS, Affects, Option, option
+from quantexp.system.errors import ConfigError
 
 
 class Optimizer(StrEnum):
@@ -23,6 +25,28 @@ class Device(StrEnum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """A version in MLflow's model registry, by its number or by an alias; the other one is empty."""
+
+    name: str
+    alias: str = ""
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"models:/{self.name}@{self.alias}" if self.alias else f"models:/{self.name}/{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> ModelReference | None:
+        """Return what a text that starts with models:/ names, None for other texts. Raises ConfigError."""
+        if not text.startswith("models:/"):
+            return None
+        found = re.fullmatch(r"models:/([^/@:]+)(?:@([\w-]+)|/(\d+))", text)
+        if found is None:
+            raise ConfigError(f"a registered network is models:/NAME@ALIAS or models:/NAME/VERSION, got {text}")
+        return cls(found[1], found[2] or "", found[3] or "")
 
 
 @dataclass
@@ -48,8 +72,9 @@ class Train(Option):
         at_least=1,
     )
     checkpoint: str | None = option(
-        "float weights to start from, not trained: a file with a state dict, runs:/RUN_ID of a run, or torchvision "
-        "(torchvision:NAME) for the weights that torchvision has for its network",
+        "float weights to start from, not trained: a file with a state dict, runs:/RUN_ID of a run, models:/NAME@ALIAS "
+        "or models:/NAME/VERSION of MLflow's registry, or torchvision (torchvision:NAME) for the weights that "
+        "torchvision has for its network",
         None,
         affects=WEIGHTS,
     )
@@ -61,7 +86,19 @@ class Train(Option):
         return (found[1] or found[2]) if found else None
 
     @property
+    def checkpoint_model(self) -> ModelReference | None:
+        """What `checkpoint` names in MLflow's model registry; None if it names something else."""
+        return ModelReference.parse(self.checkpoint or "")
+
+    @property
     def torchvision_weights(self) -> str | None:
         """The name of torchvision's weights that `checkpoint` names; None if it names something else."""
         found = re.fullmatch(r"torchvision(?::(\w+))?", self.checkpoint or "")
         return (found[1] or "DEFAULT") if found else None
+
+    def faults(self) -> Iterator[str]:
+        yield from super().faults()
+        try:
+            ModelReference.parse(self.checkpoint or "")
+        except ConfigError as error:
+            yield f"train.checkpoint: {error}"

@@ -13,6 +13,7 @@ from typing import Any
 from quantexp import models, tasks
 from quantexp.config import GROUPS, NOTHING, RESULT, WEIGHTS, Experiment, Single, affects
 from quantexp.results.identity import Identity
+from quantexp.runner.load import registered_weights
 
 PACKAGES = ("quantexp", "torch", "torchao")
 
@@ -48,11 +49,16 @@ def configuration(experiment: Experiment) -> dict[str, Any]:
     }
     described["model"] |= models.source(experiment.model)
     described["task"] |= tasks.source(experiment.task)
-    described["train"]["checkpoint"] = _weights(experiment.train.checkpoint)
+    described["train"]["checkpoint"] = _weights(experiment)
     return {**described, **experiment.settings(WEIGHTS, RESULT)}
 
 
-def _weights(checkpoint: str | None) -> str | None:
-    """Return a digest of the user's own weights, as the file may change."""
-    path = Path(checkpoint).expanduser() if checkpoint else None
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else checkpoint
+def _weights(experiment: Experiment) -> str | None:
+    """Return a digest of weights in a file or in the registry, where others may come under the same name."""
+    checkpoint = experiment.train.checkpoint
+    if checkpoint is None:
+        return None
+    if registered := registered_weights(experiment):
+        return registered
+    path = Path(checkpoint).expanduser()
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else checkpoint

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from quantexp.config import Experiment
 from quantexp.runner.labels import network_title
-from quantexp.runner.load import checkpoint_folder
+from quantexp.runner.load import checkpoint_folder, pinned
 from quantexp.runner.tracked import Request, log_result, tracked_run
 from quantexp.system.errors import TrackingError
 from quantexp.system.terminal import show
@@ -43,6 +43,7 @@ def run_single(experiment: Experiment, request: Request) -> RunResult:
     from quantexp.runner.identity import identity_of
 
     choices = request.choices
+    experiment = pinned(experiment)
     with tracked_run(experiment, request) as tracked:
         result = run(experiment)
         model = network_title(experiment.model, choices["model"])

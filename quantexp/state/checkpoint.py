@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -12,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quantexp.state.files import RECIPE, SAFE_STATE, sha256
 from quantexp.state.fitting import EXTRA_STATE, fit
 from quantexp.system.errors import ModelError, TrainingError
 
 log = logging.getLogger(__name__)
 
-RECIPE, SAFE_STATE = "recipe.json", "state.safetensors"  # files of a stored network: how to build it, and its state
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 RULE = f"train.checkpoint must be a state dict in a file that ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
 # Of several state dicts in a file, the first of these is the network, in the files of Lightning, timm and torchvision.
@@ -60,7 +59,8 @@ def float_weights(folder: Path) -> dict[str, Tensor]:
         if method != "amp" and (method, precision) != ("none", "fp32"):
             raise ModelError(
                 "initial weights must be float32, from a run with quant=amp, or with quant=none and precision=fp32; "
-                f"got those of a run with quant={method} and precision={precision}"
+                f"got those of a run with quant={method} and precision={precision}; name the run of its float network. "
+                "To predict with this network use quantexp.load"
             )
         if "files" in recipe and sha256(folder / SAFE_STATE) != recipe["files"]["state"]["sha256"]:  # not in format 3
             raise ValueError(f"{SAFE_STATE} is not the file that was stored")
@@ -72,12 +72,6 @@ def float_weights(folder: Path) -> dict[str, Tensor]:
         raise ModelError(f"the stored network is damaged ({reason}); download it again") from error
     wrapper = "model." if method == "amp" else ""  # amp stores the network inside a wrapper
     return {name.removeprefix(wrapper): value for name, value in state.items()}
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fill(model: nn.Module, state: Mapping[str, Any], source: str, found: str = "") -> None:

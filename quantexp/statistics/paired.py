@@ -1,14 +1,17 @@
-"""Paired comparison of two networks on the same labelled examples: the exact McNemar test and its power.
+"""Paired comparison of two networks on the same labelled examples: the exact McNemar test, its power, the interval.
 
 scipy.stats is imported where it is used: a process that measures does not compare.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from quantexp.statistics.proportions import CONFIDENCE
 
@@ -34,6 +37,42 @@ def mcnemar(gained: int, lost: int) -> float:
     from scipy import stats
 
     return float(stats.binomtest(lost, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def drop_interval(gained: int, lost: int, total: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the drop in accuracy: the score interval of Tango (1998).
+
+    A drop d lies in it if |lost - gained - total d| <= z sqrt(total (2 q + d (1 - d))). There q is the share of gained
+    examples that is most likely if the drop is d: (sqrt(b^2 - 4 a c) - b) / (2 a), with a = 2 total,
+    b = (2 total - lost + gained) d - lost - gained, c = -gained d (1 - d). Without any flip the interval is not empty,
+    and at d = 0 the condition is that of the McNemar test.
+    """
+    drop, z = (lost - gained) / total, float(ndtri(0.5 + CONFIDENCE / 2))
+
+    def is_out(true_drop: float) -> bool:
+        return abs(_score(true_drop, gained, lost, total)) > z
+
+    return _edge(drop, -1.0, is_out), _edge(drop, 1.0, is_out)
+
+
+def _score(drop: float, gained: int, lost: int, total: int) -> float:
+    """Return how many standard deviations the observed drop is above `drop`, if that is the true one."""
+    a, b = 2 * total, (2 * total - lost + gained) * drop - lost - gained
+    c = -gained * drop * (1 - drop)
+    share = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    variance = total * (2 * share + drop * (1 - drop))
+    difference = lost - gained - total * drop
+    return difference / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, difference)
+
+
+def _edge(inside: float, outside: float, is_out: Callable[[float], bool]) -> float:
+    """Return the value between two at which `is_out` becomes true, by bisection; `outside` if it never does."""
+    if not is_out(outside):
+        return outside
+    for _ in range(60):
+        middle = (inside + outside) / 2
+        inside, outside = (inside, middle) if is_out(middle) else (middle, outside)
+    return inside
 
 
 def detectable_drop(gained: int, lost: int, total: int) -> float:

@@ -23,7 +23,7 @@ from typing import Any
 from quantexp import models
 from quantexp.config import RUNTIMES, Experiment, Kind, Option, plain
 from quantexp.results import InputSpec
-from quantexp.state.checkpoint import RECIPE, SAFE_STATE, sha256
+from quantexp.state.files import RECIPE, SAFE_STATE, sha256
 from quantexp.system.environment import describe
 from quantexp.system.errors import ModelError
 from quantexp.tasks.data import TaskData

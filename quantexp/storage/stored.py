@@ -34,7 +34,7 @@ from quantexp.results import InputSpec
 from quantexp.runtimes import prepare
 from quantexp.runtimes.prepared import Prepared
 from quantexp.state import attributes
-from quantexp.state.checkpoint import RECIPE, SAFE_STATE
+from quantexp.state.files import RECIPE, SAFE_STATE
 from quantexp.state.tensors import fill, flat_state
 from quantexp.storage.prediction import StoredModel
 from quantexp.storage.recipe import TORCH_STATE, Recipe, read, write

@@ -1,8 +1,9 @@
 """A SQLite store as files: the database, and the files of its runs in a folder beside it.
 
 It is read through a copy in a temporary folder, so that reading creates no file, takes no lock for long, and migrates
-nothing: a database in a read-only folder, or of an older MLflow, is read like any other. It is checked before it is
-written, as MLflow would try for minutes to open a locked database.
+nothing: a database in a read-only folder, or of an older MLflow, is read like any other. A large one of
+this MLflow is read where it is, by a connection that cannot change it. A database is checked before it is written, as
+MLflow would try for minutes to open a locked one.
 
 MLflow records the folder of a run's files as an absolute path. After the store was moved that path is wrong, and after
 it was copied it is that of the other store. So files are looked for beside the database first, and always written
@@ -27,6 +28,7 @@ from quantexp.system.errors import TrackingError
 log = logging.getLogger(__name__)
 
 ARTIFACTS = "mlartifacts"  # the folder beside the database
+COPIED_BYTES = 2**24  # of the largest database that is copied to be read
 BUSY_SECONDS = 20.0  # wait for a locked database; MLflow waits as long
 ELSEWHERE = (
     "record elsewhere: start in another folder, or use tracking=server tracking.uri=sqlite:////path/to/mlflow.db"
@@ -58,9 +60,39 @@ def snapshot(database: Path) -> Iterator[Path]:
         yield copy
 
 
+def in_place(database: Path) -> str | None:
+    """Return the address at which a large database is read where it is, and cannot be changed; None to read a copy.
+
+    A copy is read of a small one, of one whose latest changes are in another file, of one whose last writer died, and
+    of one whose path an address cannot hold: SQLAlchemy decodes it once more than SQLite expects.
+
+    Raises:
+        TrackingError: If another process keeps it locked.
+    """
+    if re.search("[%#?]", str(database)):
+        return None
+    with _explained(database):
+        if not database.is_file() or database.stat().st_size <= COPIED_BYTES:
+            return None
+        with database.open("rb") as file:
+            header = file.read(100)
+        if not header.startswith(MAGIC) or header[18:19] == WRITE_AHEAD:
+            return None
+        address = f"{database.as_uri()}?mode=ro"
+        try:
+            with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS)) as connection:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError as error:
+            if _code(error) not in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+                raise
+            return None
+    return f"sqlite:///{address}&uri=true"
+
+
 def check_tables(database: Path, copy: Path) -> None:
     """Check that a copy of a database has the tables of MLflow, which would create them. Raises TrackingError."""
-    with _explained(database), closing(sqlite3.connect(copy)) as connection:
+    address = f"{copy.as_uri()}?mode=ro"
+    with _explained(database), closing(sqlite3.connect(address, uri=True)) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone():
             raise TrackingError(
                 f"{database} is a SQLite file, but no store of MLflow: it has no table of experiments; name another one"

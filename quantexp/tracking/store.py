@@ -30,6 +30,7 @@ from quantexp.tracking.sqlite import (
     check_writable,
     damaged,
     folder_not_writable,
+    in_place,
     own_artifacts,
     own_run,
     snapshot,
@@ -38,6 +39,8 @@ from quantexp.tracking.sqlite import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+log = logging.getLogger(__name__)
 
 LOCAL_URI = "sqlite:///mlflow.db"  # of the working directory
 
@@ -189,6 +192,12 @@ def _reading_client(uri: str, database: Path | None) -> Iterator[MlflowClient]:
             client = quiet_client(uri)
         yield client
         return
+    if client := _client_in_place(database):
+        try:
+            yield client
+        finally:
+            _disconnect(client.tracking_uri)
+        return
     with snapshot(database) as copy:
         check_tables(database, copy)
         address = f"sqlite:///{copy}"
@@ -198,6 +207,20 @@ def _reading_client(uri: str, database: Path | None) -> Iterator[MlflowClient]:
             yield client
         finally:
             _forget(address)
+
+
+def _client_in_place(database: Path) -> MlflowClient | None:
+    """Return a client of a large database that cannot change it; None if a copy must be read."""
+    address = in_place(database)
+    if address is None:
+        return None
+    check_tables(database, database)
+    try:
+        return quiet_client(address)
+    except Exception as error:  # an older MLflow wrote it, so that a copy must be migrated; or it is damaged
+        log.debug("%s is read through a copy: %s", database, error)
+        _forget(address)
+        return None
 
 
 def _client_of_copy(address: str) -> MlflowClient:
@@ -216,10 +239,24 @@ def _client_of_copy(address: str) -> MlflowClient:
 
 def _forget(address: str) -> None:
     """Make MLflow close a database that is removed: it would keep it open until this process ends."""
+    for engines in _engines():
+        if engine := engines.pop(address, None):
+            engine.dispose()
+
+
+def _disconnect(address: str) -> None:
+    """Make MLflow close a database, which it opens again when it is read again."""
+    for engines in _engines():
+        if engine := engines.get(address):
+            engine.dispose()
+
+
+def _engines() -> list[dict[str, Any]]:
+    """Return the databases that MLflow has open, by their addresses: those of runs, and those of registered models."""
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    if engine := getattr(SqlAlchemyStore, "_engine_map", {}).pop(address, None):
-        engine.dispose()
+    return [getattr(store, "_engine_map", {}) for store in (SqlAlchemyStore, Registry)]
 
 
 def quiet_client(uri: str) -> MlflowClient:

@@ -16,7 +16,8 @@ from torch import nn
 from quantexp import models, tasks
 from quantexp.config import WEIGHTS, Experiment, Torchvision, Train
 from quantexp.results import Training
-from quantexp.state.checkpoint import SAFE_STATE, fill_from_file, fill_from_stored
+from quantexp.state.checkpoint import fill_from_file, fill_from_stored
+from quantexp.state.files import SAFE_STATE
 from quantexp.system.cache import cache_folder
 from quantexp.system.errors import TrainingError
 from quantexp.tasks.data import Split, TaskData

@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
-from quantexp.statistics.paired import detectable_drop, flips, mcnemar, mcnemar_power
+from quantexp.statistics.paired import detectable_drop, drop_interval, flips, mcnemar, mcnemar_power
 
 
 def p_value(gained: int, lost: int) -> float:
@@ -154,3 +154,36 @@ def test_the_more_examples_flip_the_larger_a_drop_must_be_to_be_told() -> None:
 def test_the_more_examples_there_are_the_smaller_a_drop_can_be_told() -> None:
     drops = [detectable_drop(total // 200, total // 200, total) for total in (200, 1000, 5000, 25_000)]
     assert all(more > less for more, less in pairwise(drops))
+
+
+def test_the_interval_of_a_drop_ends_where_the_score_test_rejects() -> None:
+    for gained, lost, total in ((2, 4, 1000), (0, 5, 872), (14, 1, 54), (40, 90, 300)):
+        for end in drop_interval(gained, lost, total):
+            # the share of gained examples that is most likely under this drop, on a grid
+            shares = np.linspace(max(0.0, -end) + 1e-9, (1 - end) / 2 - 1e-9, 200_001)
+            same = 1 - 2 * shares - end
+            likelihood = gained * np.log(shares) + lost * np.log(shares + end) + (total - gained - lost) * np.log(same)
+            share = shares[likelihood.argmax()]
+            variance = total * (2 * share + end - end**2)
+            score = (lost - gained - total * end) / np.sqrt(variance)
+            assert abs(score) == pytest.approx(stats.norm.ppf(0.975), rel=1e-2)
+
+
+def test_the_interval_of_a_drop_without_flips_has_the_width_of_its_examples() -> None:
+    z2 = stats.norm.ppf(0.975) ** 2
+    low, high = drop_interval(0, 0, 1000)
+    assert (low, high) == pytest.approx((-z2 / (1000 + z2), z2 / (1000 + z2)))
+    assert drop_interval(0, 1000, 1000)[1] == 1
+    assert drop_interval(1000, 0, 1000)[0] == -1
+
+
+def test_the_interval_of_a_drop_mirrors_when_gains_and_losses_are_exchanged() -> None:
+    low, high = drop_interval(3, 9, 500)
+    assert drop_interval(9, 3, 500) == pytest.approx((-high, -low))
+
+
+def test_the_interval_covers_the_true_drop_in_about_95_of_100_test_sets() -> None:
+    generator = np.random.default_rng(0)
+    draws = generator.multinomial(500, (0.02, 0.04, 0.94), size=2000)  # gained, lost, same: a drop of 0.02
+    covered = sum(low <= 0.02 <= high for low, high in (drop_interval(int(g), int(b), 500) for g, b, _ in draws))
+    assert 0.93 <= covered / len(draws) <= 0.975

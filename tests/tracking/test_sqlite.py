@@ -54,9 +54,11 @@ def template(tmp_path_factory: pytest.TempPathFactory, store_template: Path, cac
     return folder
 
 
-@pytest.fixture
-def folder(template: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the store that any user may reach; it is entered."""
+@pytest.fixture(params=["small", "large"])
+def folder(template: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A copy of the store that any user may reach; it is entered. It counts as a small store, or as a large one."""
+    if request.param == "large":
+        monkeypatch.setattr(sqlite, "COPIED_BYTES", 0)
     with tempfile.TemporaryDirectory(prefix="quantexp-test-") as parent:
         Path(parent).chmod(0o755)  # pytest's own folders are for one user only
         copy = Path(parent) / "store"
@@ -353,3 +355,25 @@ def test_reading_many_times_leaves_no_file_open_and_no_copy(folder: Path, monkey
             the_run()
         assert (len(list(descriptors.iterdir())) if descriptors.is_dir() else 0) == before
         assert list(Path(scratch).iterdir()) == []
+
+
+def test_a_large_store_is_not_copied_and_cannot_be_changed(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(template)
+    monkeypatch.setattr(sqlite, "COPIED_BYTES", 0)
+    monkeypatch.setattr(sqlite, "_copy", lambda *paths: pytest.fail("it was copied"))
+    with read_store(None, "quantexp") as store:
+        (run,) = store.search("params.quant = 'dynamic'")
+        with pytest.raises(Exception, match="readonly"):
+            store.client.set_tag(run.run_id, "a", "b")
+
+
+def test_a_large_store_in_a_folder_with_any_name_is_read(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "COPIED_BYTES", 0)
+    names = ("with spaces", "größe", "100%25 & #1", "a#b", "50%")
+    for name in names:
+        shutil.copytree(template, tmp_path / name)
+        monkeypatch.chdir(tmp_path / name)
+        assert the_run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)  # no other file was made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -17,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import torch
 
 import quantexp as package
 from quantexp.config import DataSource, Experiment, Local, Mnist, Server
@@ -347,6 +349,32 @@ def test_a_run_is_recorded_on_a_server_and_its_model_read_back(
     model = package.load(run.info.run_id, tracking_uri=server)
     correct = int((outputs(model, test).argmax(1) == test.labels).sum())
     assert round(correct / len(test), 6) == run.data.metrics["accuracy"]
+
+
+@pytest.mark.slow
+def test_the_best_network_of_a_sweep_is_registered_on_a_server_and_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantexp: Command, server: str
+) -> None:
+    from quantexp.gate import main as gate
+    from quantexp.register import main as register
+
+    monkeypatch.chdir(tmp_path)
+    place = ("tracking=server", f"tracking.uri={server}", "tracking.experiment=best")
+    small = ("data=sample", "benchmark=quick", "batch_size=1", "train.epochs=1", "task.hidden=[8]", *place)
+    done = quantexp("-m", *small, "quant=none,dynamic", "sweep.name=best")
+    assert done.returncode == 0, done.stderr
+    where = ("--tracking-uri", server, "--experiment", "best")
+    register(["best", "--name", "digits", "--within", "0.9", *where])
+    assert package.load("models:/digits@best", tracking_uri=server)(torch.zeros(2, 400)).shape == (2, 10)
+    with pytest.raises(SystemExit) as left:
+        gate(["best", "--max-size-mb", "9", *where])
+    assert left.value.code == 0
+    refused = quantexp(*small, "quant=none", "train.checkpoint=models:/digits@best")
+    assert refused.returncode == 2
+    float_run = re.search(r"its float network with train\.checkpoint=(runs:/\w+)", refused.stderr)
+    assert float_run, refused.stderr
+    started = quantexp(*small, "quant=static", f"train.checkpoint={float_run[1]}")
+    assert started.returncode == 0, started.stderr
 
 
 @pytest.mark.slow
