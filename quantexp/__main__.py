@@ -41,7 +41,7 @@ def _run_hydra() -> None:
     import hydra
 
     from quantexp.cli.compose import BAD_VALUES, explain
-    from quantexp.cli.hooks import job
+    from quantexp.cli.hooks import FAILED, job, sum_up_open_sweep
     from quantexp.cli.schemas import conf_dir, register
     from quantexp.system.terminal import leave
 
@@ -49,9 +49,15 @@ def _run_hydra() -> None:
     wants_traceback = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors that it would print itself
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
-    except Exception as error:  # jobs handle their own errors: this one is from composing
-        if wants_traceback or interrupt.requested():
+        with interrupt.guard():
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+    except KeyboardInterrupt as error:
+        sum_up_open_sweep(error)
+        raise
+    except Exception as error:  # jobs handle their own errors: this one is from composing, or of a launcher
+        if sum_up_open_sweep(error):
+            sys.exit(FAILED)
+        if wants_traceback:
             raise
         leave(explain(error), BAD_VALUES)
 

@@ -10,7 +10,7 @@ import difflib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -21,7 +21,11 @@ from quantexp.config.experiment import checked
 from quantexp.system.errors import ConfigError
 from quantexp.system.terminal import leave
 
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import IntervalSweep, Override
+
 BAD_VALUES = 2  # exit status
+MOST_SAMPLES = 256  # jobs that are checked before a search
 AMBIGUOUS = "Ambiguous value for argument "
 NOISE = ("object_type=", "reference_type=", "Config search path", "provider=", "See https", "Set hydra.verbose")
 
@@ -64,16 +68,18 @@ def choices_of(config: DictConfig) -> dict[str, str]:
 
 
 def combinations(config: DictConfig) -> Iterator[Combination]:
-    """Yield the jobs of a sweep as Hydra's basic sweeper creates them."""
+    """Yield the jobs of a sweep as Hydra's basic sweeper creates them; of another sweeper, jobs that it may create.
+
+    A sweeper that searches may leave out what does not compose, so that is an error only if nothing composes.
+    """
     from hydra import compose
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-        yield Combination([], config, choices_of(config))  # the jobs of other sweepers are not known beforehand
-        return
+    searches = not config.hydra.sweeper._target_.endswith(".BasicSweeper")
+    faults: list[str] | None = []  # until something composes
     asked = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())  # resolves globs
     parser = OverridesParser.create(loader)
@@ -81,7 +87,10 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
     bases: dict[
         tuple[str, ...], tuple[DictConfig, dict[str, str]]
     ] = {}  # once for each choice of groups: it takes time
-    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
+    jobs = (
+        itertools.islice(_samples(parsed), MOST_SAMPLES) if searches else BasicSweeper.split_arguments(parsed, None)[0]
+    )
+    for overrides in jobs:
         try:
             values = parser.parse_overrides(overrides)
             is_group = [loader.repository.group_exists(one.key_or_group) for one in values]
@@ -93,9 +102,33 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
             ConfigLoaderImpl._apply_overrides_to_config(
                 [one for one, group in zip(values, is_group, strict=True) if not group], job
             )
-            yield Combination(overrides, job, choices)
         except Exception as error:  # in a callback Hydra would turn it into a warning
-            leave(f"{explain(error)}  (in {' '.join(overrides)})", BAD_VALUES)
+            fault = f"{explain(error)}  (in {' '.join(overrides)})"
+            if not searches:
+                leave(fault, BAD_VALUES)
+            if faults is not None:
+                faults.append(fault)
+            continue
+        faults = None
+        yield Combination(overrides, job, choices)
+    if faults:
+        leave(faults[0], BAD_VALUES)
+
+
+def _samples(parsed: Sequence[Override]) -> Iterator[list[str]]:
+    """Yield the products of all values that are listed, and of both ends of intervals."""
+    lists = []
+    for override in parsed:
+        key = override.get_key_element()
+        if override.is_interval_sweep():
+            value = cast("IntervalSweep", override.value())
+            values = [str(value.start), str(value.end)]
+        elif override.is_sweep_override():
+            values = list(override.sweep_string_iterator())
+        else:
+            values = [override.get_value_element_as_str()]
+        lists.append([f"{key}={value}" for value in values])
+    yield from map(list, itertools.product(*lists))
 
 
 def _elsewhere(key: str, known: Sequence[str]) -> str:

@@ -18,11 +18,14 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from quantexp.cli import launchers
 from quantexp.cli.compose import BAD_VALUES, Combination, choices_of, combinations, to_experiment
 from quantexp.cli.plan import plan
 from quantexp.config import Tracking, Unsupported
 from quantexp.runner import sweep
-from quantexp.runner.jobs import JobOutcome, Ongoing
+from quantexp.runner.isolated import perform_isolated
+from quantexp.runner.job import INTERNAL_ERROR, failure, perform
+from quantexp.runner.jobs import JobOutcome, Ongoing, Plan
 from quantexp.runner.labels import yaml_text
 from quantexp.runner.study import run_experiment
 from quantexp.runner.tracked import Request
@@ -34,7 +37,9 @@ from quantexp.system.terminal import leave
 log = logging.getLogger(__name__)
 
 FAILED = 1  # exit status
-INTERNAL_ERROR = "internal error; please report it with the lines above"
+LONGEST = 500  # characters of a launcher's error
+
+_open: tuple[Path, Tracking] | None = None  # the directory and the store of the sweep that this process runs
 
 
 class Hooks(Callback):
@@ -48,8 +53,12 @@ class Hooks(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every combination, and open the sweep in the store, before the first job."""
-        skip = config.sweep.unsupported is Unsupported.skip
-        planned = plan(list(combinations(config)), skip_unsupported=skip)
+        global _open
+        try:
+            launchers.prepare(config)
+        except ConfigError as error:
+            leave(str(error), BAD_VALUES)
+        planned = _planned(config)
         if config.sweep.name is None:
             leave("sweep.name=null is not a name; leave it out to use date and time", BAD_VALUES)
         with errors_as_messages():
@@ -59,15 +68,18 @@ class Hooks(Callback):
                 sweep.begin(_folder(config), _tracking(config), settings, planned, command)
             except ConfigError as error:
                 leave(str(error), BAD_VALUES)
+        _open = _folder(config), _tracking(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table of the sweep; exit with 1 if a run failed."""
+        global _open
+        _open = None
         if sweep.sum_up(_folder(config), _tracking(config)):
             raise SystemExit(FAILED)
 
 
-def job(config: DictConfig) -> None:
-    """Run and record one experiment; in a sweep, record its failure too and return."""
+def job(config: DictConfig) -> float | list[float] | None:
+    """Run and record one experiment; in a sweep, record its failure too and return what its sweeper improves."""
     openmp.share_cores()  # in a worker on another host, nothing is inherited
     hydra = HydraConfig.get()
     own_code.add_folder(hydra.runtime.cwd)  # the user's classes are found there, wherever a worker starts
@@ -76,33 +88,59 @@ def job(config: DictConfig) -> None:
         with errors_as_messages():
             experiment = to_experiment(config)
             run_experiment(experiment, _request(config, overrides))
-        return
-    folder = _folder(config)
+        return None
+    with interrupt.guard():
+        outcome = _outcome(config, overrides)
+    if outcome is None or outcome.objectives is None:
+        return None
+    return outcome.objectives[0] if len(outcome.objectives) == 1 else outcome.objectives
+
+
+def _outcome(config: DictConfig, overrides: Sequence[str]) -> JobOutcome | None:
+    """Run a job of a sweep and leave its outcome; None if it is not run."""
+    hydra, folder = HydraConfig.get(), _folder(config)
+    ongoing = Ongoing.read(folder)
+    if hydra.job.num in ongoing.left_out:
+        with suppress(OSError):
+            Path(hydra.runtime.output_dir).rmdir()  # it would stay empty
+        return None
     asked = " ".join(overrides)
+    log.info("\nrun %s     %s", ongoing.place(hydra.job.num), asked)
     try:
-        with interrupt.guard():
-            ongoing = Ongoing.read(folder)
-            if hydra.job.num in ongoing.left_out:
-                with suppress(OSError):
-                    Path(hydra.runtime.output_dir).rmdir()  # it would stay empty
-                return
-            log.info("\nrun %s     %s", ongoing.place(hydra.job.num), asked)
-            experiment = to_experiment(config)
-            if reason := ongoing.reason_to_skip(experiment):
-                log.info("skip      %s", reason)
-                outcome = JobOutcome("skipped", asked)
-            else:
-                run_experiment(experiment, _request(config, overrides, parent=ongoing.parent))
-                outcome = JobOutcome("done", asked)
-    except KeyboardInterrupt:
-        sweep.sum_up(folder, _tracking(config), interrupted=True)
-        raise
+        experiment, request = to_experiment(config), _request(config, overrides, parent=ongoing.parent)
+        if launchers.in_this_process(HydraConfig.instance().cfg):
+            outcome = perform(experiment, request, folder)
+        else:
+            outcome = perform_isolated(experiment, request, folder, hydra.job.num, hydra.runtime.cwd)
     except Exception as error:  # one failed run must not end the others
-        if not isinstance(error, QuantexpError):
-            log.error("%s%s", traceback.format_exc(), INTERNAL_ERROR)
-        log.error("this run failed: %s", error)
-        outcome = JobOutcome("failed", asked, f"{type(error).__name__}: {error}")
+        outcome = failure(asked, error)
     sweep.leave_outcome(folder, Path(hydra.runtime.output_dir), _tracking(config), outcome)
+    return outcome
+
+
+def sum_up_open_sweep(error: BaseException) -> bool:
+    """Sum up the sweep that this process began and that an error ended; return whether there is one."""
+    global _open
+    if _open is None:
+        return False
+    (folder, tracking), _open = _open, None
+    interrupted = isinstance(error, KeyboardInterrupt)
+    if not interrupted:
+        log.error("the launcher ended the sweep: %s", " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST])
+        try:
+            sweep.report_lost(folder, tracking, sweep.wait_for_jobs(folder))
+        except KeyboardInterrupt:
+            interrupted = True
+    sweep.sum_up(folder, tracking, interrupted=interrupted)
+    return True
+
+
+def _planned(config: DictConfig) -> Plan:
+    jobs = list(combinations(config))
+    if (trials := config.hydra.sweeper.get("n_trials")) is None:
+        return plan(jobs, skip_unsupported=config.sweep.unsupported is Unsupported.skip)
+    plan(jobs, skip_unsupported=True)
+    return Plan(int(trials))  # what they are, the sweeper decides as it goes
 
 
 @contextmanager

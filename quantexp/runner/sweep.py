@@ -7,6 +7,7 @@ import logging
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import filelock
 
 from quantexp.config import SweepSettings as Settings
 from quantexp.config import Tracking
-from quantexp.runner.jobs import JobOutcome, Ongoing, Plan, forget_outcomes, read_outcomes
+from quantexp.runner.jobs import JobOutcome, Mark, Ongoing, Plan, forget_outcomes, read_outcomes
 from quantexp.system.errors import CacheError, ConfigError, QuantexpError
 from quantexp.system.passwords import without_password
 from quantexp.system.terminal import show
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOCK = ".sweep.lock"
+LOST = "its worker was killed, or its host was lost"
+LOST_SECONDS = 6 * Mark.PERIOD_SECONDS  # without a sign of a job on another host
+QUIET_SECONDS = 15.0  # without any job: long enough for a queued one to start
+POLL_SECONDS = 0.5
 
 _held: filelock.BaseFileLock | None = None  # until this process ends
 
@@ -56,7 +61,8 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
         before = read_before(store, parent)
         log_unsupported(store, parent, planned.unsupported)
         close_orphans(store)
-    held = before.done, sorted(before.failed), list(planned.left_out)
+        sweeps.log_objectives(store, parent, settings.objective or [])
+    held = before.done, sorted(before.failed), list(planned.left_out), before.elsewhere, settings.objective or []
     Ongoing(name, parent, planned.runs, settings.retry, *held).write(folder)
     atexit.register(_close, store, parent)
     known = f", {len(before.done)} finished before" if before.done else ""
@@ -80,6 +86,46 @@ def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: JobOutco
         store = open_store(tracking)
         done = len(outcomes) - failed
         sweeps.log_state(store, ongoing.parent, done=done, failed=failed, left=ongoing.left(outcomes))
+
+
+def wait_for_jobs(folder: Path) -> list[Mark]:
+    """Wait while jobs run in workers that their launcher gave up; return the marks of those that were lost.
+
+    A job is lost if its process has ended, or if its mark is not touched any more. Jobs that wait in a queue start
+    when others end, so it goes on until none has run for some seconds.
+    """
+    from quantexp.tracking.processes import is_dead
+
+    changed: dict[Path, tuple[float, float]] = {}  # by mark: when it was touched, and when that was seen
+    last = time.monotonic()
+    waited = False
+    while True:
+        now, lost = time.monotonic(), list[Mark]()
+        for mark in Mark.all(folder):
+            if changed.get(mark.path, (None, 0.0))[0] != (touched := mark.touched):
+                changed[mark.path] = touched, now
+            if is_dead(mark.process) or now - changed[mark.path][1] > LOST_SECONDS:
+                lost.append(mark)
+            else:
+                last = now
+        if now - last > QUIET_SECONDS:
+            return lost
+        if last == now and not waited:
+            waited = True
+            log.info("waiting   for jobs that still run; Ctrl-C ends this, not them")
+        time.sleep(POLL_SECONDS)
+
+
+def report_lost(folder: Path, tracking: Tracking, lost: Sequence[Mark]) -> None:
+    """Write that the workers of these jobs were killed, as outcomes and into their runs."""
+    from quantexp.tracking.processes import fail_runs_of
+    from quantexp.tracking.store import open_store
+
+    for mark in lost:
+        JobOutcome("failed", mark.asked, LOST).write(folder / str(mark.number))
+        with suppress(Exception):  # the report says what else is wrong with the store
+            fail_runs_of(open_store(tracking), mark.process, LOST)
+        mark.remove()
 
 
 def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> int:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
-from quantexp.tracking.names import COMMAND, KIND, NOTE, PARENT, PROCESS, SWEEP, as_note
+from quantexp.tracking.names import COMMAND, KIND, NOTE, OBJECTIVES, PARENT, PROCESS, SWEEP, as_note
 from quantexp.tracking.processes import mark
 from quantexp.tracking.store import RunFacts, Store
 
@@ -31,6 +31,12 @@ def begin(store: Store, name: str, command: str, resume: bool) -> str:
         store.client.set_tag(found.run_id, tag, value)
     store.client.update_run(found.run_id, status="RUNNING")
     return found.run_id
+
+
+def log_objectives(store: Store, parent: str, names: Sequence[str]) -> None:
+    """Record what a sweep improves in its parent run."""
+    if names:
+        store.client.set_tag(parent, OBJECTIVES, ",".join(names))
 
 
 def log_state(store: Store, parent: str, *, done: int, failed: int, left: int) -> None:

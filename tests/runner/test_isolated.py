@@ -1,0 +1,167 @@
+"""A job in a process of its own: what it inherits, and what is left when it or its worker is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from omegaconf import OmegaConf
+
+from quantexp.config import Experiment, NoQuant, Sensitivity, Single, Static
+from quantexp.config import SweepSettings as Settings
+from quantexp.config.tracking import Local
+from quantexp.runner import sweep
+from quantexp.runner.described import described, restored
+from quantexp.runner.isolated import OUTCOME, perform_isolated
+from quantexp.runner.jobs import JobOutcome, Mark, Ongoing, Plan, read_outcomes
+from quantexp.runner.tracked import Request
+from quantexp.tracking.names import ERROR, PROCESS
+from quantexp.tracking.processes import mark
+from quantexp.tracking.store import RunFacts, open_store
+
+PATIENCE = 120.0  # seconds
+
+Sample = Callable[..., Experiment]
+
+
+@pytest.fixture
+def begun(workdir: Path) -> Path:
+    """The directory of a sweep that has begun."""
+    sweep.begin(workdir / "night", Local(), Settings(name="night"), Plan(2), "python -m quantexp -m seed=0,1")
+    return workdir / "night"
+
+
+def request_of(folder: Path) -> Request:
+    choices = {"task": "mnist", "model": "mlp", "quant": "none", "benchmark": "paired"}
+    return Request(choices, ["seed=0"], OmegaConf.to_yaml({"seed": 0}), Ongoing.read(folder).parent)
+
+
+def runs() -> list[RunFacts]:
+    return list(open_store(Local()).search("params.quant != ''"))
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def test_an_experiment_is_the_same_after_it_was_described(sample: Sample) -> None:
+    for changed in (
+        sample(quant=Static(calibration_examples=7), seed=3),
+        sample(study=Sensitivity(), tracking=Local(experiment="other", store_model=False)),
+    ):
+        assert restored(json.loads(json.dumps(described(changed)))) == changed
+
+
+def test_a_lost_job_is_a_failed_combination_with_its_reason(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "QUIET_SECONDS", 0.0)
+    ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    Mark.write(begun, 1, ended.pid, "seed=1")
+    store = open_store(Local())
+    run = store.client.create_run(store.experiment_id, tags={PROCESS: mark(ended.pid)}).info.run_id
+    ended.kill()
+    ended.communicate()
+    lost = sweep.wait_for_jobs(begun)
+    assert [(each.number, each.asked) for each in lost] == [(1, "seed=1")]
+    sweep.report_lost(begun, Local(), lost)
+    assert read_outcomes(begun) == [JobOutcome("failed", "seed=1", sweep.LOST)]
+    facts = store.run(run)
+    assert (facts.status, facts.tags[ERROR]) == ("FAILED", sweep.LOST)
+    assert not list(Mark.all(begun))
+
+
+def test_a_job_of_another_host_is_lost_when_its_mark_is_not_touched_any_more(
+    begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(sweep, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(sweep, "POLL_SECONDS", 0.02)
+    made = Mark.write(begun, 0, os.getpid(), "seed=0")
+    elsewhere = {**json.loads(made.process), "host": "node7"}
+    made.path.write_text(json.dumps({"process": json.dumps(elsewhere), "asked": "seed=0"}), encoding="utf-8")
+    stop = threading.Event()
+
+    def touch() -> None:
+        for step in range(10):
+            os.utime(made.path, (step, step))
+            time.sleep(0.1)
+        stop.set()
+
+    threading.Thread(target=touch).start()
+    assert [each.number for each in sweep.wait_for_jobs(begun)] == [0]
+    assert stop.is_set(), "it was given up although its worker was alive"
+
+
+@pytest.mark.slow
+def test_the_process_of_a_job_has_the_threads_of_its_settings_not_those_of_its_worker(
+    begun: Path, sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen: dict[str, str] = {}
+
+    def look() -> None:
+        wait_for(lambda: list(Mark.all(begun)))
+        for each in Mark.all(begun):
+            seen.update(psutil.Process(json.loads(each.process)["pid"]).environ())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    experiment = sample(quant=NoQuant(), batch_size=[1])
+    outcome = perform_isolated(experiment, request_of(begun), begun, 0, str(Path.cwd()))
+    watcher.join()
+    assert outcome == JobOutcome("done", "seed=0")
+    assert "OMP_NUM_THREADS" not in seen
+    assert seen["PATH"] == os.environ["PATH"]
+    again = perform_isolated(experiment, request_of(begun), begun, 0, str(Path.cwd()))
+    assert (again.state, [run.status for run in runs()]) == ("done", ["FINISHED", "FINISHED"])
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_a_failed_combination_and_its_run_says_so(begun: Path, sample: Sample) -> None:
+    def kill() -> None:
+        wait_for(lambda: [run for run in runs() if run.status == "RUNNING"])
+        (each,) = Mark.all(begun)
+        os.kill(json.loads(each.process)["pid"], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    outcome = perform_isolated(sample(quant=NoQuant(), seed=7), request_of(begun), begun, 0, str(Path.cwd()))
+    killer.join()
+    assert outcome.state == "failed"
+    assert "SIGKILL" in str(outcome.error)
+    (run,) = runs()
+    assert (run.status, run.tags[ERROR]) == ("FAILED", outcome.error)
+    assert not list(Mark.all(begun))
+
+
+@pytest.mark.slow
+def test_the_process_of_a_job_ends_with_its_worker(begun: Path, sample: Sample) -> None:
+    task = {
+        "experiment": described(sample(quant=NoQuant(), seed=8, study=Single())),
+        "request": {**vars(request_of(begun)), "tags": {}},
+        "sweep": str(begun),
+        "answer": str(begun / OUTCOME),
+    }
+    child = subprocess.Popen(
+        [sys.executable, "-m", "quantexp.runner.isolated"], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdin is not None
+    print(json.dumps(task), file=child.stdin, flush=True)
+    wait_for(lambda: [run for run in runs() if run.status == "RUNNING"])
+    child.stdin.close()  # as the kernel does if the worker is killed
+    assert child.wait(PATIENCE) == 130
+    assert [run.status for run in runs()] == ["KILLED"]
+    assert not (begun / OUTCOME).exists()
+    if child.stderr is not None:
+        child.stderr.close()
