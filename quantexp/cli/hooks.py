@@ -10,6 +10,7 @@ import logging
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,7 +40,17 @@ log = logging.getLogger(__name__)
 FAILED = 1  # exit status
 LONGEST = 500  # characters of a launcher's error
 
-_open: tuple[Path, Tracking] | None = None  # the directory and the store of the sweep that this process runs
+
+@dataclass(frozen=True)
+class Open:
+    """A sweep that this process runs: its directory and store, and whether its jobs run in other processes."""
+
+    folder: Path
+    tracking: Tracking
+    launched: bool
+
+
+_open: Open | None = None
 
 
 class Hooks(Callback):
@@ -68,12 +79,14 @@ class Hooks(Callback):
                 sweep.begin(_folder(config), _tracking(config), settings, planned, command)
             except ConfigError as error:
                 leave(str(error), BAD_VALUES)
-        _open = _folder(config), _tracking(config)
+        _open = Open(_folder(config), _tracking(config), not launchers.in_this_process(config.hydra))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table of the sweep; exit with 1 if a run failed."""
         global _open
         _open = None
+        if launchers.searches(config):
+            sweep.settle(_folder(config), _tracking(config))
         if sweep.sum_up(_folder(config), _tracking(config)):
             raise SystemExit(FAILED)
 
@@ -108,7 +121,7 @@ def _outcome(config: DictConfig, overrides: Sequence[str]) -> JobOutcome | None:
     log.info("\nrun %s     %s", ongoing.place(hydra.job.num), asked)
     try:
         experiment, request = to_experiment(config), _request(config, overrides, parent=ongoing.parent)
-        if launchers.in_this_process(HydraConfig.instance().cfg):
+        if launchers.in_this_process(hydra):
             outcome = perform(experiment, request, folder)
         else:
             outcome = perform_isolated(experiment, request, folder, hydra.job.num, hydra.runtime.cwd)
@@ -123,15 +136,17 @@ def sum_up_open_sweep(error: BaseException) -> bool:
     global _open
     if _open is None:
         return False
-    (folder, tracking), _open = _open, None
+    ended, _open = _open, None
     interrupted = isinstance(error, KeyboardInterrupt)
     if not interrupted:
-        log.error("the launcher ended the sweep: %s", " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST])
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+        log.error("the launcher or the sweeper ended the sweep: %s", reason)
+    if ended.launched and not interrupted:
         try:
-            sweep.report_lost(folder, tracking, sweep.wait_for_jobs(folder))
+            sweep.report_lost(ended.folder, ended.tracking, sweep.wait_for_jobs(ended.folder))
         except KeyboardInterrupt:
             interrupted = True
-    sweep.sum_up(folder, tracking, interrupted=interrupted)
+    sweep.sum_up(ended.folder, ended.tracking, interrupted=interrupted)
     return True
 
 
@@ -169,7 +184,8 @@ def _tracking(config: DictConfig) -> Tracking:
 
 def _folder(config: DictConfig) -> Path:
     """Return the sweep's directory."""
-    return Path(HydraConfig.get().sweep.dir if "hydra" not in config else config.hydra.sweep.dir)
+    hydra = HydraConfig.get() if "hydra" not in config else config.hydra
+    return Path(hydra.runtime.cwd) / hydra.sweep.dir
 
 
 def _command(config: DictConfig) -> list[str]:

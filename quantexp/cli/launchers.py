@@ -26,9 +26,14 @@ AT_ONCE = 2  # jobs of submitit_local, which would start all of them
 THIS_HOST = "local"  # Ray's address of a cluster of its own
 
 
-def in_this_process(config: DictConfig) -> bool:
-    """Return whether the jobs of a sweep run in the process that began it."""
-    return bool(config.hydra.launcher._target_.endswith(".BasicLauncher"))
+def in_this_process(hydra: Any) -> bool:
+    """Return whether the jobs of a sweep run in the process that began it, by Hydra's settings."""
+    return bool(hydra.launcher._target_.endswith(".BasicLauncher"))
+
+
+def searches(config: DictConfig) -> bool:
+    """Return whether the sweeper needs what a job returns."""
+    return not config.hydra.sweeper._target_.endswith(".BasicSweeper")
 
 
 def prepare(config: DictConfig) -> None:
@@ -44,16 +49,11 @@ def prepare(config: DictConfig) -> None:
     with open_dict(config):
         if launcher._target_.endswith(".LocalLauncher") and sweeper.get("max_batch_size", 0) is None:
             sweeper.max_batch_size = AT_ONCE
-        if _searches(config) and sweeper.get("direction") is None:
+        if searches(config) and sweeper.get("direction") is None:
             directions = [found.direction for name in _objectives(config) if (found := find_objective(name))]
             sweeper.direction = directions if len(directions) > 1 else directions[0]
     if _plugin(launcher) == "hydra_ray_launcher":
         _set_ray(launcher)
-
-
-def _searches(config: DictConfig) -> bool:
-    """Return whether the sweeper needs what a job returns."""
-    return not config.hydra.sweeper._target_.endswith(".BasicSweeper")
 
 
 def _objectives(config: DictConfig) -> list[str]:
@@ -84,12 +84,12 @@ def _missing(config: DictConfig) -> Iterator[str]:
 
 def _objective_faults(config: DictConfig) -> Iterator[str]:
     asked = _objectives(config)
-    if _searches(config) and not asked:
+    if searches(config) and not asked:
         yield (
             f"hydra/sweeper={config.hydra.runtime.choices.get('hydra/sweeper')} improves what sweep.objective names; "
             f"give it, as in sweep.objective=accuracy ({names()})"
         )
-    elif asked and not _searches(config):
+    elif asked and not searches(config):
         yield f"sweep.objective={','.join(asked)} needs a sweeper that searches, as in hydra/sweeper=optuna"
 
 

@@ -114,8 +114,6 @@ def _outcome(status: int, answer: Path, asked: str, mark: Mark, experiment: Expe
     """Return the outcome that the process wrote; without one, how it ended, which its run then says too."""
     if status == 0:
         return JobOutcome(**json.loads(answer.read_text(encoding="utf-8")))
-    if status == INTERRUPTED:
-        raise KeyboardInterrupt
     how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
     hint = "; perhaps the memory was full" if status == -getattr(signal, "SIGKILL", 0) else ""
     error = f"its process was ended by {how}{hint}"
@@ -158,7 +156,7 @@ def _log_to_stderr() -> None:
     """Log as the command does: messages of quantexp, only warnings of libraries."""
     from quantexp.system.terminal import Handler
 
-    logging.basicConfig(level=logging.WARNING, handlers=[Handler()])
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[Handler()])
     logging.getLogger("quantexp").setLevel(logging.INFO)
 
 

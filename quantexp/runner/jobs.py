@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -77,8 +78,14 @@ class Ongoing:
 
     @classmethod
     def read(cls, folder: Path) -> Ongoing:
-        """Read the file that the process which began the sweep wrote."""
-        values: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        """Read the file that the process which began the sweep wrote. Raises CacheError."""
+        try:
+            values: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CacheError(
+                f"the directory of the sweep, {folder}, is not readable on {platform.node()} ({error.strerror}); "
+                "all hosts that run its jobs must have it under the same path"
+            ) from error
         return cls(**{**values, "retry": Retry(values["retry"])})
 
     def write(self, folder: Path) -> None:

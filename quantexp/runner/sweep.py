@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
 
     Raises:
         ConfigError: If its directory is not writable.
-        CacheError: If another process runs the sweep.
+        CacheError: If another process runs the sweep, or jobs of it that a launcher left behind.
         TrackingError: If the store cannot be used.
     """
     from quantexp.runner.sweep_results import log_unsupported, read_before
@@ -53,6 +54,7 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
 
     store = open_store(tracking)
     _hold(folder)
+    _check_no_job_runs(folder)
     forget_outcomes(folder)
     name = settings.name or folder.name
     save_view(store)
@@ -86,6 +88,19 @@ def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: JobOutco
         store = open_store(tracking)
         done = len(outcomes) - failed
         sweeps.log_state(store, ongoing.parent, done=done, failed=failed, left=ongoing.left(outcomes))
+
+
+def settle(folder: Path, tracking: Tracking) -> None:
+    """Count the jobs of a search that has ended: it may have made fewer than were allowed."""
+    from quantexp.tracking import sweeps
+    from quantexp.tracking.store import open_store
+
+    outcomes = read_outcomes(folder)
+    ongoing = replace(Ongoing.read(folder), total=len(outcomes))
+    ongoing.write(folder)
+    failed = sum(outcome.state == "failed" for outcome in outcomes)
+    with suppress(Exception):  # the report says what is wrong with the store
+        sweeps.log_state(open_store(tracking), ongoing.parent, done=len(outcomes) - failed, failed=failed, left=0)
 
 
 def wait_for_jobs(folder: Path) -> list[Mark]:
@@ -224,6 +239,21 @@ def _hold(folder: Path) -> None:
             f"another process runs the sweep in {folder}; wait until it ends, or choose another sweep.name"
         ) from None
     _held = lock
+
+
+def _check_no_job_runs(folder: Path) -> None:
+    """Check that no job runs that an earlier process began, as one in Slurm goes on. Raises CacheError."""
+    from quantexp.tracking.processes import is_dead, of_this_host
+
+    before = {mark: mark.touched for mark in Mark.all(folder) if not is_dead(mark.process)}
+    if any(not of_this_host(mark.process) for mark in before):
+        time.sleep(2 * Mark.PERIOD_SECONDS)  # to see which are touched
+    running = [mark for mark, then in before.items() if of_this_host(mark.process) or mark.touched != then]
+    if running:
+        raise CacheError(
+            f"{len(running)} jobs of the sweep in {folder} still run, the first is {running[0].asked}; "
+            "run the same command when they have ended"
+        )
 
 
 def _close(store: Store, parent: str) -> None:

@@ -36,14 +36,23 @@ def mark(pid: int | None = None) -> str:
 def is_dead(marked: str) -> bool:
     """Return whether the process of a mark has ended; False for a process of another host."""
     try:
-        process = json.loads(marked)
-        if (process["host"], process["namespace"]) != (platform.node(), _namespace()):
+        if not of_this_host(marked):
             return False
+        process = json.loads(marked)
         started = psutil.Process(int(process["pid"])).create_time()
         return bool(abs(started - float(process["started"])) > TOLERANCE_SECONDS)
     except psutil.NoSuchProcess:
         return True
     except (ValueError, KeyError, TypeError, psutil.Error):  # another mark, or a hidden process
+        return False
+
+
+def of_this_host(marked: str) -> bool:
+    """Return whether the process of a mark belongs to this host and namespace, so that `is_dead` knows of it."""
+    try:
+        process = json.loads(marked)
+        return bool((process["host"], process["namespace"]) == (platform.node(), _namespace()))
+    except (ValueError, KeyError, TypeError):
         return False
 
 

@@ -27,6 +27,7 @@ THERE = find_spec("hydra_plugins") is not None
 INSTALLED = [name for name, plugin in PLUGINS.items() if THERE and find_spec(f"hydra_plugins.{plugin}") is not None]
 QUICK = ("data=sample", "benchmark=quick", "batch_size=1", "train.epochs=1", "train.threads=2", "sweep.name=night")
 PATIENCE = 300  # seconds
+NEW = {"PYTHONUNBUFFERED": "1"}  # a process started anew: the pools of launchers end as Python does
 
 VICTIM = '''
 """A network that kills its process, or the worker above, as the file `victim` in the working directory says."""
@@ -73,7 +74,7 @@ def test_a_launcher_gives_the_accuracies_sizes_and_threads_of_the_basic_one(
     found: dict[str, dict[str, tuple[float, float, int]]] = {}
     for name in ("basic", launcher):
         command = ("-m", *QUICK[:-1], f"sweep.name={name}", "quant=none,dynamic", "sweep.resume=false")
-        done = quantexp(*command, f"hydra/launcher={name}", "seed=5", timeout=PATIENCE)
+        done = quantexp(*command, f"hydra/launcher={name}", "seed=5", timeout=PATIENCE, **NEW)
         assert done.returncode == 0, done.stderr
         found[name] = {}
         for path in (workdir / "multirun" / name).glob("full.csv"):
@@ -95,7 +96,7 @@ def test_a_killed_process_costs_one_combination_and_is_not_run_again_by_itself(
 ) -> None:
     command = ("-m", *QUICK, f"hydra/launcher={launcher}", "quant=none", "model=custom", "model.target=victims.Victim")
     victim.write_text("process", encoding="utf-8")
-    done = quantexp(*command, VICTIMS, timeout=PATIENCE)
+    done = quantexp(*command, VICTIMS, timeout=PATIENCE, **NEW)
     assert done.returncode == 1
     assert "1 of 3 combinations failed" in done.stderr
     states = {network(run): (run.status, run.tags.get(ERROR, "")) for run in runs()}
@@ -103,7 +104,7 @@ def test_a_killed_process_costs_one_combination_and_is_not_run_again_by_itself(
     assert sorted(status for status, _ in states.values()) == ["FAILED", "FINISHED", "FINISHED"]
     assert any("SIGKILL" in row for row in rows(victim.parent))
     victim.unlink()
-    again = quantexp(*command, VICTIMS, timeout=PATIENCE)
+    again = quantexp(*command, VICTIMS, timeout=PATIENCE, **NEW)
     assert again.returncode == 0, again.stderr
     assert len(runs()) == 4, "what was finished was run again"
     assert len(rows(victim.parent)) == 3
@@ -116,9 +117,9 @@ def test_a_killed_worker_is_told_and_the_same_command_completes_the_table(
 ) -> None:
     command = ("-m", *QUICK, f"hydra/launcher={launcher}", "quant=none", "model=custom", "model.target=victims.Victim")
     victim.write_text("worker", encoding="utf-8")
-    done = quantexp(*command, VICTIMS, timeout=PATIENCE)
+    done = quantexp(*command, VICTIMS, timeout=PATIENCE, **NEW)
     assert done.returncode == 1
-    assert "the launcher ended the sweep" in done.stderr
+    assert "the launcher or the sweeper ended the sweep" in done.stderr
     killed = [run for run in runs() if json.loads(network(run))["number"] == 1]
     assert [(run.status, run.tags[ERROR]) for run in killed] == [
         ("FAILED", "its worker was killed, or its host was lost")
@@ -126,7 +127,7 @@ def test_a_killed_worker_is_told_and_the_same_command_completes_the_table(
     assert any("its worker was killed" in row for row in rows(victim.parent))
     finished = {run.run_id for run in runs() if run.finished}
     victim.unlink()
-    again = quantexp(*command, VICTIMS, timeout=PATIENCE)
+    again = quantexp(*command, VICTIMS, timeout=PATIENCE, **NEW)
     assert again.returncode == 0, again.stderr
     assert finished < {run.run_id for run in runs() if run.finished}
     assert len([run for run in runs() if run.finished]) == 3, "what was finished was run again"
@@ -138,14 +139,14 @@ def test_a_killed_worker_is_told_and_the_same_command_completes_the_table(
 def test_optuna_searches_resumes_with_recorded_values_and_the_report_names_the_best(quantexp: Command) -> None:
     command = ("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "sweep.objective=size", *QUICK)
     command += ("quant=none", "task.hidden=choice([8],[16],[24])")
-    done = quantexp(*command, timeout=PATIENCE)
+    done = quantexp(*command, timeout=PATIENCE, **NEW)
     assert done.returncode == 0, done.stderr
     tried = {run.params["model.hidden"]: run for run in runs()}
     assert len(tried) == len(runs()), "a combination was run twice"
     best = min(tried.values(), key=lambda run: run.metrics["size_mb"])
     assert f"Best by size: {best.name}" in done.stdout
     assert best.run_id in done.stdout
-    again = quantexp(*command, timeout=PATIENCE)
+    again = quantexp(*command, timeout=PATIENCE, **NEW)
     assert again.returncode == 0, again.stderr
     assert len(runs()) == len(tried), "a finished trial was run again"
 
@@ -157,6 +158,7 @@ def test_a_trial_that_fails_does_not_end_the_study(quantexp: Command) -> None:
         *("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "sweep.objective=accuracy", *QUICK),
         *("quant=none", "train.learning_rate=choice(1e30,1e-3)"),
         timeout=PATIENCE,
+        **NEW,
     )
     assert done.returncode == 1
     assert {run.status for run in runs()} == {"FAILED", "FINISHED"}

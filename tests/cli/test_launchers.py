@@ -65,12 +65,12 @@ def test_the_launcher_of_hydra_itself_needs_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(launchers, "find_spec", lambda name: None)
     config = composed()
     prepare(config)
-    assert in_this_process(config)
+    assert in_this_process(config.hydra)
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_jobs_of_the_other_launchers_run_in_other_processes(launcher: str) -> None:
-    assert not in_this_process(composed(f"hydra/launcher={launcher}"))
+    assert not in_this_process(composed(f"hydra/launcher={launcher}").hydra)
 
 
 @pytest.mark.usefixtures("installed")
