@@ -89,6 +89,8 @@ def perform_isolated(experiment: Experiment, request: Request, sweep: Path, numb
             raise
         finally:
             mark.remove()
+            with suppress(OSError):
+                process.stdin.close()
         return _outcome(process.returncode, Path(task.answer), asked, mark, experiment, request)
 
 

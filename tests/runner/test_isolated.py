@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,7 @@ from quantexp.runner.described import described, restored
 from quantexp.runner.isolated import OUTCOME, perform_isolated
 from quantexp.runner.jobs import JobOutcome, Mark, Ongoing, Plan, read_outcomes
 from quantexp.runner.tracked import Request
+from quantexp.system.errors import CacheError
 from quantexp.tracking.names import ERROR, PROCESS
 from quantexp.tracking.processes import mark
 from quantexp.tracking.store import RunFacts, open_store
@@ -101,6 +103,20 @@ def test_a_job_of_another_host_is_lost_when_its_mark_is_not_touched_any_more(
     threading.Thread(target=touch).start()
     assert [each.number for each in sweep.wait_for_jobs(begun)] == [0]
     assert stop.is_set(), "it was given up although its worker was alive"
+
+
+def test_a_sweep_whose_jobs_still_run_is_not_begun_again(begun: Path) -> None:
+    job = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    Mark.write(begun, 1, job.pid, "seed=1")
+    begin = partial(sweep.begin, begun, Local(), Settings(name="night"), Plan(2), "python -m quantexp -m seed=0,1")
+    try:
+        with pytest.raises(CacheError, match=r"1 jobs of the sweep in .* still run, the first is seed=1"):
+            begin()
+    finally:
+        job.kill()
+        job.communicate()
+    begin()
+    assert not list(Mark.all(begun))
 
 
 @pytest.mark.slow
