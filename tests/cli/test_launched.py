@@ -63,8 +63,8 @@ def rows(folder: Path) -> list[str]:
     return (folder / "multirun" / "night" / "table.csv").read_text(encoding="utf-8").splitlines()[1:]
 
 
-def network(run: RunFacts) -> str:
-    return run.params["model.arguments"]
+def number(run: RunFacts) -> str:
+    return run.params["model.arguments.number"]
 
 
 @pytest.mark.parametrize("launcher", INSTALLED)
@@ -99,7 +99,7 @@ def test_a_killed_process_costs_one_combination_and_is_not_run_again_by_itself(
     done = quantexp(*command, VICTIMS, timeout=PATIENCE, **NEW)
     assert done.returncode == 1
     assert "1 of 3 combinations failed" in done.stderr
-    states = {network(run): (run.status, run.tags.get(ERROR, "")) for run in runs()}
+    states = {number(run): (run.status, run.tags.get(ERROR, "")) for run in runs()}
     assert len(runs()) == 3, "it was run again"
     assert sorted(status for status, _ in states.values()) == ["FAILED", "FINISHED", "FINISHED"]
     assert any("SIGKILL" in row for row in rows(victim.parent))
@@ -120,7 +120,7 @@ def test_a_killed_worker_is_told_and_the_same_command_completes_the_table(
     done = quantexp(*command, VICTIMS, timeout=PATIENCE, **NEW)
     assert done.returncode == 1
     assert "the launcher or the sweeper ended the sweep" in done.stderr
-    killed = [run for run in runs() if json.loads(network(run))["number"] == 1]
+    killed = [run for run in runs() if number(run) == "1"]
     assert [(run.status, run.tags[ERROR]) for run in killed] == [
         ("FAILED", "its worker was killed, or its host was lost")
     ]
