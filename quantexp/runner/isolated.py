@@ -20,13 +20,14 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from quantexp.config import Experiment
 from quantexp.runner.described import described, restored
-from quantexp.runner.jobs import JobOutcome, Mark
+from quantexp.runner.jobs import JobOutcome, State
+from quantexp.runner.running import Mark
 from quantexp.runner.tracked import Request
 from quantexp.system import interrupt, openmp, own_code
 
@@ -48,37 +49,37 @@ THREAD_VARIABLES = (  # set by joblib and Ray; the threads of a run follow from 
 
 @dataclass(frozen=True)
 class Task:
-    """What a job runs: its experiment and request as plain values, its sweep's directory, where its outcome goes."""
+    """What a job runs: its outcome so far, experiment and request as plain values, and two places.
 
+    `sweep` is the directory of the sweep, `answer` the file that the outcome is written to.
+    """
+
+    started: dict[str, Any]
     experiment: dict[str, Any]
     request: dict[str, Any]
     sweep: str
     answer: str
 
 
-def perform_isolated(experiment: Experiment, request: Request, sweep: Path, number: int, cwd: str) -> JobOutcome:
+def perform_isolated(
+    started: JobOutcome, experiment: Experiment, request: Request, sweep: Path, digest: str
+) -> JobOutcome:
     """Run a job in a process of its own, and return its outcome, also if it is killed.
 
     Args:
+        started: The outcome of the job so far.
         experiment: What is run.
         request: How it was requested.
         sweep: The directory of the sweep.
-        number: The number of the job.
-        cwd: The working directory of the sweep.
+        digest: The digest of the values of the experiment.
     """
-    asked = " ".join(request.overrides)
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
-        task = Task(described(experiment), asdict(request), str(sweep), str(Path(scratch) / OUTCOME))
+        task = Task(asdict(started), described(experiment), asdict(request), str(sweep), str(Path(scratch) / OUTCOME))
         environment = {name: value for name, value in os.environ.items() if name not in THREAD_VARIABLES}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "quantexp.runner.isolated"],
-            stdin=subprocess.PIPE,
-            text=True,
-            cwd=cwd,
-            env=environment,
-        )
+        command = [sys.executable, "-m", "quantexp.runner.isolated"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment)
         assert process.stdin is not None  # open until the process ends: it ends with the worker
-        mark = Mark.write(sweep, number, process.pid, asked)
+        mark = Mark.write(sweep, digest, process.pid)
         try:
             with suppress(BrokenPipeError):
                 print(json.dumps(asdict(task)), file=process.stdin, flush=True)
@@ -91,7 +92,7 @@ def perform_isolated(experiment: Experiment, request: Request, sweep: Path, numb
             mark.remove()
             with suppress(OSError):
                 process.stdin.close()
-        return _outcome(process.returncode, Path(task.answer), asked, mark, experiment, request)
+        return _outcome(process.returncode, Path(task.answer), started, mark, experiment)
 
 
 def _ended(process: subprocess.Popen[str]) -> bool:
@@ -112,10 +113,10 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.kill()
 
 
-def _outcome(status: int, answer: Path, asked: str, mark: Mark, experiment: Experiment, request: Request) -> JobOutcome:
+def _outcome(status: int, answer: Path, started: JobOutcome, mark: Mark, experiment: Experiment) -> JobOutcome:
     """Return the outcome that the process wrote; without one, how it ended, which its run then says too."""
     if status == 0:
-        return JobOutcome(**json.loads(answer.read_text(encoding="utf-8")))
+        return JobOutcome.restored(json.loads(answer.read_text(encoding="utf-8")))
     how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
     hint = "; perhaps the memory was full" if status == -getattr(signal, "SIGKILL", 0) else ""
     error = f"its process was ended by {how}{hint}"
@@ -125,7 +126,7 @@ def _outcome(status: int, answer: Path, asked: str, mark: Mark, experiment: Expe
 
     with suppress(Exception):  # the outcome says it too
         fail_runs_of(open_store(experiment.tracking), mark.process, error)
-    return JobOutcome("failed", asked, error)
+    return replace(started, state=State.failed, error=error)
 
 
 def main() -> None:
@@ -140,7 +141,9 @@ def main() -> None:
 
     try:
         with interrupt.guard():
-            outcome = perform(restored(task.experiment), Request(**task.request), Path(task.sweep))
+            outcome = perform(
+                JobOutcome.restored(task.started), restored(task.experiment), Request(**task.request), Path(task.sweep)
+            )
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     Path(task.answer).write_text(json.dumps(asdict(outcome)), encoding="utf-8")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 from quantexp.config import Experiment
 from quantexp.config.objectives import find_objective
 from quantexp.runner.identity import configuration_digest
 from quantexp.runner.jobs import Ongoing
-from quantexp.tracking.names import CONFIGURATION, IDENTITY, PARENT
+from quantexp.tracking.names import CONFIGURATION, PARENT
 from quantexp.tracking.store import RunFacts, Store, open_store
 
 log = logging.getLogger(__name__)
@@ -20,12 +19,6 @@ def finished_run(store: Store, parent: str, experiment: Experiment) -> RunFacts 
     digest = configuration_digest(experiment)
     found = store.search(f"tags.`{PARENT}` = '{parent}' and tags.`{CONFIGURATION}` = '{digest}'")
     return next((run for run in found if run.finished), None)
-
-
-def with_latest(ongoing: Ongoing, experiment: Experiment) -> Ongoing:
-    """Return the state of a search with the run of this configuration that has finished since: searches repeat."""
-    run = finished_run(open_store(experiment.tracking), ongoing.parent, experiment) if ongoing.objectives else None
-    return replace(ongoing, done={**ongoing.done, run.tags[IDENTITY]: run.name}) if run else ongoing
 
 
 def objectives_of(ongoing: Ongoing, experiment: Experiment) -> list[float] | None:

@@ -12,6 +12,7 @@ SWEEP = "quantexp.sweep"  # the name of a sweep, on its parent run
 STUDY = "quantexp.study"  # digest of everything that a study depends on, on its own run
 OBJECTIVES = "quantexp.objectives"  # names of the metrics that a sweep improves
 COMMAND = "quantexp.command"  # the command of a sweep
+FOLDER = "quantexp.folder"  # the directory of a sweep
 REPRODUCES = "quantexp.reproduces"  # the run that this one repeats
 WITHOUT_MODEL = "quantexp.without_model"  # that the network of the run was not stored, and why
 PARENT = "mlflow.parentRunId"
