@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +21,11 @@ from omegaconf import OmegaConf
 from quantexp.config import Experiment, NoQuant, Sensitivity, Single, Static
 from quantexp.config import SweepSettings as Settings
 from quantexp.config.tracking import Local
-from quantexp.runner import sweep
+from quantexp.runner import running, sweep
 from quantexp.runner.described import described, restored
 from quantexp.runner.isolated import OUTCOME, perform_isolated
-from quantexp.runner.jobs import JobOutcome, Mark, Ongoing, Plan, read_outcomes
+from quantexp.runner.jobs import JobOutcome, Ongoing, Plan, State, read_outcomes
+from quantexp.runner.running import LOST, Mark, report_lost, wait_for_jobs
 from quantexp.runner.tracked import Request
 from quantexp.system.errors import CacheError
 from quantexp.tracking.names import ERROR, PROCESS
@@ -31,6 +33,8 @@ from quantexp.tracking.processes import mark
 from quantexp.tracking.store import RunFacts, open_store
 
 PATIENCE = 120.0  # seconds
+PLAN = Plan({"a": "seed=0", "b": "seed=1"})
+STARTED = JobOutcome(State.running, "seed=0", 0)
 
 Sample = Callable[..., Experiment]
 
@@ -38,7 +42,13 @@ Sample = Callable[..., Experiment]
 @pytest.fixture
 def begun(workdir: Path) -> Path:
     """The directory of a sweep that has begun."""
-    sweep.begin(workdir / "night", Local(), Settings(name="night"), Plan(2), "python -m quantexp -m seed=0,1")
+    sweep.begin(
+        workdir / "night",
+        Local(),
+        Settings(name="night"),
+        PLAN,
+        "python -m quantexp -m seed=0,1",
+    )
     return workdir / "night"
 
 
@@ -67,31 +77,32 @@ def test_an_experiment_is_the_same_after_it_was_described(sample: Sample) -> Non
 
 
 def test_a_lost_job_is_a_failed_combination_with_its_reason(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(running, "QUIET_SECONDS", 0.0)
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    Mark.write(begun, 1, ended.pid, "seed=1")
+    Mark.write(begun, "b", ended.pid)
+    JobOutcome(State.running, "seed=1", 1).claim(begun, "b")
     store = open_store(Local())
     run = store.client.create_run(store.experiment_id, tags={PROCESS: mark(ended.pid)}).info.run_id
     ended.kill()
     ended.communicate()
-    lost = sweep.wait_for_jobs(begun)
-    assert [(each.number, each.asked) for each in lost] == [(1, "seed=1")]
-    sweep.report_lost(begun, Local(), lost)
-    assert read_outcomes(begun) == [JobOutcome("failed", "seed=1", sweep.LOST)]
+    lost = wait_for_jobs(begun)
+    assert [each.digest for each in lost] == ["b"]
+    report_lost(begun, Local(), lost)
+    assert read_outcomes(begun) == {"b": JobOutcome(State.failed, "seed=1", 1, LOST)}
     facts = store.run(run)
-    assert (facts.status, facts.tags[ERROR]) == ("FAILED", sweep.LOST)
+    assert (facts.status, facts.tags[ERROR]) == ("FAILED", LOST)
     assert not list(Mark.all(begun))
 
 
 def test_a_job_of_another_host_is_lost_when_its_mark_is_not_touched_any_more(
     begun: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "QUIET_SECONDS", 0.0)
-    monkeypatch.setattr(sweep, "LOST_SECONDS", 0.2)
-    monkeypatch.setattr(sweep, "POLL_SECONDS", 0.02)
-    made = Mark.write(begun, 0, os.getpid(), "seed=0")
+    monkeypatch.setattr(running, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(running, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(running, "POLL_SECONDS", 0.02)
+    made = Mark.write(begun, "a", os.getpid())
     elsewhere = {**json.loads(made.process), "host": "node7"}
-    made.path.write_text(json.dumps({"process": json.dumps(elsewhere), "asked": "seed=0"}), encoding="utf-8")
+    made.path.write_text(json.dumps({"process": json.dumps(elsewhere)}), encoding="utf-8")
     stop = threading.Event()
 
     def touch() -> None:
@@ -101,16 +112,24 @@ def test_a_job_of_another_host_is_lost_when_its_mark_is_not_touched_any_more(
         stop.set()
 
     threading.Thread(target=touch).start()
-    assert [each.number for each in sweep.wait_for_jobs(begun)] == [0]
+    assert [each.digest for each in wait_for_jobs(begun)] == ["a"]
     assert stop.is_set(), "it was given up although its worker was alive"
 
 
 def test_a_sweep_whose_jobs_still_run_is_not_begun_again(begun: Path) -> None:
     job = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    Mark.write(begun, 1, job.pid, "seed=1")
-    begin = partial(sweep.begin, begun, Local(), Settings(name="night"), Plan(2), "python -m quantexp -m seed=0,1")
+    Mark.write(begun, "b", job.pid)
+    JobOutcome(State.running, "seed=1", 1).claim(begun, "b")
+    begin = partial(
+        sweep.begin,
+        begun,
+        Local(),
+        Settings(name="night"),
+        PLAN,
+        "python -m quantexp -m seed=0,1",
+    )
     try:
-        with pytest.raises(CacheError, match=r"1 jobs of the sweep in .* still run, the first is seed=1"):
+        with pytest.raises(CacheError, match=r"1 jobs of the sweep in .* still run, as seed=1;"):
             begin()
     finally:
         job.kill()
@@ -134,13 +153,12 @@ def test_the_process_of_a_job_has_the_threads_of_its_settings_not_those_of_its_w
     watcher = threading.Thread(target=look)
     watcher.start()
     experiment = sample(quant=NoQuant(), batch_size=[1])
-    outcome = perform_isolated(experiment, request_of(begun), begun, 0, str(Path.cwd()))
+    outcome = perform_isolated(STARTED, experiment, request_of(begun), begun, "a")
     watcher.join()
-    assert outcome == JobOutcome("done", "seed=0")
+    assert outcome == replace(STARTED, state=State.done)
     assert "OMP_NUM_THREADS" not in seen
     assert seen["PATH"] == os.environ["PATH"]
-    again = perform_isolated(experiment, request_of(begun), begun, 0, str(Path.cwd()))
-    assert (again.state, [run.status for run in runs()]) == ("done", ["FINISHED", "FINISHED"])
+    assert [run.status for run in runs()] == ["FINISHED"]
 
 
 @pytest.mark.slow
@@ -152,9 +170,9 @@ def test_a_killed_process_is_a_failed_combination_and_its_run_says_so(begun: Pat
 
     killer = threading.Thread(target=kill)
     killer.start()
-    outcome = perform_isolated(sample(quant=NoQuant(), seed=7), request_of(begun), begun, 0, str(Path.cwd()))
+    outcome = perform_isolated(STARTED, sample(quant=NoQuant(), seed=7), request_of(begun), begun, "a")
     killer.join()
-    assert outcome.state == "failed"
+    assert outcome.state is State.failed
     assert "SIGKILL" in str(outcome.error)
     (run,) = runs()
     assert (run.status, run.tags[ERROR]) == ("FAILED", outcome.error)
@@ -164,6 +182,7 @@ def test_a_killed_process_is_a_failed_combination_and_its_run_says_so(begun: Pat
 @pytest.mark.slow
 def test_the_process_of_a_job_ends_with_its_worker(begun: Path, sample: Sample) -> None:
     task = {
+        "started": asdict(STARTED),
         "experiment": described(sample(quant=NoQuant(), seed=8, study=Single())),
         "request": {**vars(request_of(begun)), "tags": {}},
         "sweep": str(begun),

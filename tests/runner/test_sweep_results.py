@@ -17,7 +17,7 @@ from quantexp.reports.sweep_table import search_notes
 from quantexp.results.sweep import SweepResult, UnsupportedEntry
 from quantexp.runner.identity import configuration_digest, identity_of
 from quantexp.runner.jobs import Ongoing
-from quantexp.runner.objective import objectives_of, with_latest
+from quantexp.runner.objective import objectives_of
 from quantexp.runner.sweep_results import Before, log_unsupported, read_before, read_sweep
 from quantexp.runner.tracked import log_result
 from quantexp.system.errors import TrackingError, TrainingError
@@ -227,7 +227,7 @@ def test_what_another_host_finished_is_not_repeated_if_only_the_machine_differs(
     done = child(store, parent, experiment, outcome)
     store.client.set_tag(done, "host", "node7")
     _, before = begin(store, "night")
-    ongoing = Ongoing("night", parent, 2, Retry.unfinished, {}, [], [], before.elsewhere)
+    ongoing = Ongoing("night", parent, None, Retry.unfinished, {}, [], elsewhere=before.elsewhere)
     assert ongoing.reason_to_skip(experiment) == "finished before on node7: seed 0"
     assert ongoing.reason_to_skip(replace(experiment, seed=1)) is None
     store.client.set_tag(done, "torch", "1.0")
@@ -260,13 +260,12 @@ def test_a_search_returns_the_recorded_value_and_names_its_best_run(
     size = replace(outcome.report.baseline.size, state_bytes=2 * outcome.report.baseline.size.state_bytes)
     larger = replace(outcome.report, baseline=replace(outcome.report.baseline, size=size))
     child(store, parent, replace(experiment, seed=1), replace(outcome, report=larger))
-    ongoing = Ongoing("night", parent, 2, Retry.unfinished, {}, [], objectives=["size", "accuracy"])
+    ongoing = Ongoing("night", parent, None, Retry.unfinished, {}, [], objectives=["size", "accuracy"])
     values = objectives_of(ongoing, experiment)
     facts = store.run(small)
     assert values == [facts.metrics["size_mb"], facts.metrics["accuracy"]]
     assert objectives_of(ongoing, replace(experiment, seed=2)) is None
     assert objectives_of(replace(ongoing, objectives=["speedup"]), experiment) is None  # of float alone there is none
-    assert with_latest(ongoing, experiment).reason_to_skip(experiment) == "finished before: seed 0"
     sweep = read("night")
     assert sweep.objectives == ("accuracy", "size")
     assert [one.entry.run_id for one in best(sweep)] == [small]
