@@ -52,6 +52,8 @@ def prepare(config: DictConfig) -> None:
         if searches(config) and sweeper.get("direction") is None:
             directions = [found.direction for name in _objectives(config) if (found := find_objective(name))]
             sweeper.direction = directions if len(directions) > 1 else directions[0]
+    if _plugin(launcher) == "hydra_submitit_launcher":
+        os.environ.setdefault("SUBMITIT_LOG_LEVEL", "ERROR")  # it warns at each look at a Slurm without accounting
     if _plugin(launcher) == "hydra_ray_launcher":
         _set_ray(launcher)
 
@@ -116,6 +118,7 @@ def _other_hosts(config: DictConfig) -> str | None:
 def _set_ray(launcher: DictConfig) -> None:
     """Set what Ray reads from the environment when it starts; what the user has set is kept."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # lines of tables that are equal in two runs
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # num_gpus=0 must not hide the GPUs
     if launcher.ray.init.get("address") != THIS_HOST:
         return

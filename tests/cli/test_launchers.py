@@ -16,7 +16,14 @@ from quantexp.config.objectives import find_objective
 from quantexp.system.errors import ConfigError
 
 LAUNCHERS = {"joblib": "joblib", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}
-RAY = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED")
+RAY = (
+    "SUBMITIT_LOG_LEVEL",
+    "RAY_AUTH_MODE",
+    "RAY_DEDUP_LOGS",
+    "RAY_AUTH_TOKEN",
+    "RAY_AUTH_TOKEN_PATH",
+    "RAY_USAGE_STATS_ENABLED",
+)
 RAY += ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
 SERVER = ("tracking=server", "tracking.uri=http://node7:5000")
 
