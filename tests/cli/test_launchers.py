@@ -16,15 +16,10 @@ from quantexp.config.objectives import find_objective
 from quantexp.system.errors import ConfigError
 
 LAUNCHERS = {"joblib": "joblib", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}
-RAY = (
-    "SUBMITIT_LOG_LEVEL",
-    "RAY_AUTH_MODE",
-    "RAY_DEDUP_LOGS",
-    "RAY_AUTH_TOKEN",
-    "RAY_AUTH_TOKEN_PATH",
-    "RAY_USAGE_STATS_ENABLED",
+VARIABLES = (
+    *("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_USAGE_STATS_ENABLED", "RAY_DEDUP_LOGS"),
+    *("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "SUBMITIT_LOG_LEVEL"),
 )
-RAY += ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
 SERVER = ("tracking=server", "tracking.uri=http://node7:5000")
 
 
@@ -41,9 +36,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _environment() -> Iterator[None]:
-    before = {name: os.environ.pop(name) for name in RAY if name in os.environ}
+    before = {name: os.environ.pop(name) for name in VARIABLES if name in os.environ}
     yield
-    for name in RAY:
+    for name in VARIABLES:
         os.environ.pop(name, None)
     os.environ.update(before)
 
