@@ -57,11 +57,11 @@ def plan(
     if skip_unsupported and (kept or faults):
         mismatches = {}
     _refuse({**faults, **mismatches} or _lacking(kept.values()), HOW_TO_SKIP if kept and mismatches else "")
-    asked = {
-        digest: " ".join(without_password(as_typed(text)) for text in job.overrides)
-        for digest, (job, _) in kept.items()
-    }
-    return Plan(asked, equal, tuple(unsupported))
+    return Plan({digest: _joined(job.overrides) for digest, (job, _) in kept.items()}, equal, tuple(unsupported))
+
+
+def _joined(overrides: Iterable[str]) -> str:
+    return " ".join(without_password(as_typed(text)) for text in overrides)
 
 
 def _unsupported(job: Combination, mismatches: Iterable[Mismatch]) -> UnsupportedEntry:
@@ -90,5 +90,5 @@ def _lacking(kept: Iterable[Kept]) -> dict[str, list[str]]:
 
 def _refuse(faults: dict[str, list[str]], hint: str) -> None:
     if faults:
-        lines = [f"{fault}  (in {' '.join(where)})" if where else fault for fault, where in faults.items()]
+        lines = [f"{fault}  (in {_joined(where)})" if where else fault for fault, where in faults.items()]
         leave("\n".join([*lines, *([hint] if hint else [])]), BAD_VALUES)

@@ -125,7 +125,7 @@ def test_what_a_sweep_has_once_must_not_vary_by_presets_either(capsys: pytest.Ca
     from quantexp.runner.jobs import fixed_settings
 
     fixed = fixed_settings(Local(), SweepSettings(name="night"))
-    with master("+experiment=lab", "sweep.name=day") as config, pytest.raises(SystemExit) as ended:
+    with master("experiment=lab") as config, pytest.raises(SystemExit) as ended:
         plan(combinations(config), fixed=fixed)
     assert ended.value.code == 2
     assert "sweep.name must be the same in all jobs of a sweep" in capsys.readouterr().err
