@@ -72,7 +72,7 @@ def choices_of(config: DictConfig) -> dict[str, str]:
     return {str(group): str(value) for group, value in config.hydra.runtime.choices.items()}
 
 
-def typed(overrides: ListConfig) -> list[str]:
+def typed(overrides: ListConfig | list[str]) -> list[str]:
     """Return overrides as they were typed: reading the items would resolve `${...}` in them."""
     return [str(text) for text in cast("list[Any]", OmegaConf.to_container(overrides, resolve=False))]
 

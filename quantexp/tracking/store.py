@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-HALF_MADE = ("already exists", "duplicate column")  # in errors of migrating what another process left unfinished
+# In errors of MLflow with a database that another process did not finish:
+HALF_MADE = ("already exists", "duplicate column", "no such column", "no such table")
 LOCAL_URI = "sqlite:///mlflow.db"  # of the working directory
 
 

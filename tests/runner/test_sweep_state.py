@@ -15,6 +15,7 @@ from quantexp.config.tracking import Local
 from quantexp.runner import sweep
 from quantexp.runner.jobs import JobOutcome, Plan, State, read_outcomes
 
+ROOT = Path(__file__).parents[2]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 QUICK = ("data=sample", "benchmark=quick", "batch_size=1", "task.hidden=[8]", "quant=none", "train.epochs=1")
@@ -56,7 +57,7 @@ def test_a_failed_combination_is_counted_wherever_hydra_has_its_folders(
     assert "remain" not in done.stdout
     assert [run.info.status for run in runs_in(workdir)].count("FINISHED") == 1
     assert len(list(workdir.rglob("mlflow.db"))) == 1
-    assert len(list(workdir.rglob("report.html"))) == 1
+    assert len(list(workdir.rglob("sweep.json"))) == 1
 
 
 @pytest.mark.slow
@@ -100,7 +101,7 @@ def test_a_sweeper_that_chooses_other_jobs_loses_none_of_them(
     text = SWEEPER.format(name=name, seeds=seeds).replace("import BasicSweeper", "import BasicSweeper as Theirs")
     (workdir / "hydra_plugins" / "more.py").write_text(text.replace("(BasicSweeper):", "(Theirs):"))
     chosen = f"hydra.sweeper._target_=hydra_plugins.more.{name}"
-    done = quantexp(*NIGHT, chosen, *(["seed=0,1"] if status else []), PYTHONPATH=f"{workdir}:{Path.cwd()}")
+    done = quantexp(*NIGHT, chosen, *(["seed=0,1"] if status else []), PYTHONPATH=f"{workdir}:{ROOT}")
     assert done.returncode == status, done.stderr
     assert {run.data.params["seed"] for run in runs_in(workdir)} == set(map(str, seeds))
     if status:  # seed=1 was planned, and the sweeper left it out
@@ -137,7 +138,7 @@ def test_a_sweep_without_its_checks_is_refused(workdir: Path, quantexp: Command)
     assert done.returncode == 1
     assert "sweep.json cannot be read" in done.stderr
     assert "Traceback" not in done.stderr
-    assert runs_in(workdir) == []
+    assert not (workdir / "mlartifacts").exists()
 
 
 @pytest.fixture
