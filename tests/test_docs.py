@@ -83,14 +83,16 @@ def test_every_command_composes_to_what_can_be_run(module: str, arguments: list[
 def check_run(arguments: list[str]) -> None:
     """Compose one run, or all runs of a sweep; those of a committed sweep are tested in tests/cli/test_conf.py."""
     overrides = [text for text in arguments if text != "-m"]
+    of_hydra = [text for text in overrides if text.startswith(("hydra/", "hydra."))]
     register()
     with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
         if "-m" not in arguments:
-            to_experiment(compose("config", overrides=overrides))
+            compose("config", overrides=of_hydra, return_hydra_config=True)
+            to_experiment(compose("config", overrides=[text for text in overrides if text not in of_hydra]))
             return
         settings = [text for text in overrides if text.startswith("sweep.")]
-        config = compose("config", overrides=settings, return_hydra_config=True)
-        config.hydra.overrides.task = overrides
+        config = compose("config", overrides=[*settings, *of_hydra], return_hydra_config=True)
+        config.hydra.overrides.task = [text for text in overrides if text not in of_hydra]
         assert plan(list(combinations(config)), skip_unsupported="sweep.unsupported=skip" in settings).runs > 0
 
 

@@ -31,6 +31,7 @@ def test_the_classes_of_a_user_are_found_in_the_workers_of_a_sweep(workdir: Path
         *("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "benchmark=quick", "batch_size=1"),
         *("task=custom", "task.target=sentences.Halves", "model=custom", "model.target=averaged.Averaged"),
         *("quant=none,dynamic", "data=full"),
+        PYTHONUNBUFFERED="1",  # a process started anew: joblib's pool ends as Python does
     )
     assert done.returncode == 0, done.stderr
     store = open_store(Local())

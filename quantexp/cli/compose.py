@@ -8,20 +8,29 @@ from __future__ import annotations
 import copy
 import difflib
 import itertools
+import re
+import shlex
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
-from hydra.errors import MissingConfigException
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from quantexp.config import Experiment
 from quantexp.config.experiment import checked
 from quantexp.system.errors import ConfigError
 from quantexp.system.terminal import leave
 
+if TYPE_CHECKING:
+    from hydra.core.override_parser.types import IntervalSweep, Override
+
 BAD_VALUES = 2  # exit status
+MOST_SAMPLES = 256  # jobs that are checked before a search
 AMBIGUOUS = "Ambiguous value for argument "
 NOISE = ("object_type=", "reference_type=", "Config search path", "provider=", "See https", "Set hydra.verbose")
 
@@ -63,39 +72,130 @@ def choices_of(config: DictConfig) -> dict[str, str]:
     return {str(group): str(value) for group, value in config.hydra.runtime.choices.items()}
 
 
+def typed(overrides: ListConfig | list[str]) -> list[str]:
+    """Return overrides as they were typed: reading the items would resolve `${...}` in them."""
+    return [str(text) for text in cast("list[Any]", OmegaConf.to_container(overrides, resolve=False))]
+
+
+def as_typed(override: str) -> str:
+    """Return an override of a job as it was typed: sweepers write `${seed}` as `$\\{seed\\}`."""
+    return re.sub(r"\\([{}()\[\]:=, ])", r"\1", override) if "$\\{" in override else override
+
+
+def as_in_job(config: DictConfig, number: int | None = None) -> None:
+    """Let `${hydra:...}` in values give what it gives in a run, or in the job `number` of a sweep."""
+    hydra = config.hydra
+    with read_write(hydra), open_dict(hydra):
+        if number is not None:
+            hydra.job.num, hydra.job.id = number, str(number)
+        with suppress(OmegaConfBaseException):  # it is known in the job only
+            places = [hydra.run.dir] if number is None else [hydra.sweep.dir, hydra.sweep.subdir]
+            hydra.runtime.output_dir = str(Path(*map(str, places)).absolute())
+    HydraConfig.instance().set_config(config)
+
+
+def misread(config: DictConfig) -> Iterator[str]:
+    """Yield the names that were typed in a way that Hydra reads as another text: 1e5 is 100000.0, 2024_01 is 202401."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in OverridesParser.create().parse_overrides(typed(config.hydra.overrides.task)):
+        key, text = override.key_or_group, str(override.input_line).partition("=")[2].strip()
+        value = None if override.is_sweep_override() or override.is_delete() else override.value()
+        read = OmegaConf.select(config, key, throw_on_resolution_failure=False, throw_on_missing=False)
+        if isinstance(value, int | float) and isinstance(read, str) and read != text:
+            yield f"{key}={text} is read as the number {value}, and {key} is a text; quote it: {_quoted(key, text)}"
+
+
+def swept_settings(config: DictConfig) -> Iterator[str]:
+    """Yield a fault for each setting with several values that all jobs of a sweep must share."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for override in OverridesParser.create().parse_overrides(asked_of_sweeper(config)):
+        group = override.key_or_group.replace("/", ".").partition(".")[0]
+        if group in ("sweep", "tracking", "hydra") and override.is_sweep_override():
+            yield (
+                f"{override.key_or_group} must be the same in all jobs of a sweep, as one place has its report and "
+                f"its runs; got {override.input_line}. Start a sweep for each"
+            )
+
+
+def asked_of_sweeper(config: DictConfig) -> list[str]:
+    """Return the overrides that a sweeper combines: those of the settings, then those that were typed."""
+    params = config.hydra.sweeper.get("params") or {}
+    return [*(f"{key}={value}" for key, value in params.items()), *typed(config.hydra.overrides.task)]
+
+
+def _quoted(key: str, text: str) -> str:
+    """Return an override with its value in quotes, as it is typed in a shell."""
+    return shlex.quote(f'{key}="{text}"')
+
+
 def combinations(config: DictConfig) -> Iterator[Combination]:
-    """Yield the jobs of a sweep as Hydra's basic sweeper creates them."""
-    from hydra import compose
+    """Yield the jobs of a sweep as Hydra's basic sweeper creates them; values are read before the next is taken.
+
+    Of a sweeper that chooses the jobs while it runs, jobs that it may choose. It may leave out what does not compose,
+    so that is an error only if nothing composes.
+    """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    if not config.hydra.sweeper._target_.endswith(".BasicSweeper"):
-        yield Combination([], config, choices_of(config))  # the jobs of other sweepers are not known beforehand
-        return
-    asked = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    searches = not chosen_beforehand(config)
+    faults: list[str] | None = []  # until something composes
     loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())  # resolves globs
+    _, repository = loader._parse_overrides_and_create_caching_repo(  # with hydra.searchpath
+        config.hydra.job.config_name, typed(config.hydra.overrides.hydra)
+    )
     parser = OverridesParser.create(loader)
-    parsed = parser.parse_overrides([*asked, *config.hydra.overrides.task])
-    bases: dict[
-        tuple[str, ...], tuple[DictConfig, dict[str, str]]
-    ] = {}  # once for each choice of groups: it takes time
-    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
+    parsed = parser.parse_overrides(asked_of_sweeper(config))
+    bases: dict[tuple[str, ...], DictConfig] = {}  # once for each choice of groups: it takes time
+    jobs = _samples(parsed) if searches else iter(BasicSweeper.split_arguments(parsed, None)[0])
+    for number, overrides in enumerate(itertools.islice(jobs, MOST_SAMPLES) if searches else jobs):
         try:
             values = parser.parse_overrides(overrides)
-            is_group = [loader.repository.group_exists(one.key_or_group) for one in values]
+            is_group = [repository.group_exists(one.key_or_group) for one in values]
             groups = tuple(itertools.compress(overrides, is_group))
             if groups not in bases:
-                base = compose(config.hydra.job.config_name, overrides=list(groups), return_hydra_config=True)
-                bases[groups] = without_hydra(base), choices_of(base)
-            job, choices = copy.deepcopy(bases[groups][0]), bases[groups][1]
+                bases[groups] = loader.load_sweep_config(config, list(groups))  # as launchers do
+            base = bases[groups]
+            as_in_job(base, number)
+            job = copy.deepcopy(without_hydra(base))
             ConfigLoaderImpl._apply_overrides_to_config(
                 [one for one, group in zip(values, is_group, strict=True) if not group], job
             )
-            yield Combination(overrides, job, choices)
-        except Exception as error:  # in a callback Hydra would turn it into a warning
-            leave(f"{explain(error)}  (in {' '.join(overrides)})", BAD_VALUES)
+        except Exception as error:
+            fault = f"{explain(error)}  (in {' '.join(overrides)})"
+            if not searches:
+                leave(fault, BAD_VALUES)
+            if faults is not None:
+                faults.append(fault)
+            continue
+        faults = None
+        yield Combination(overrides, job, choices_of(base))
+    if faults:
+        leave(faults[0], BAD_VALUES)
+
+
+def _samples(parsed: Sequence[Override]) -> Iterator[list[str]]:
+    """Yield the products of all values that are listed, and of both ends of intervals."""
+    lists = []
+    for override in parsed:
+        key = override.get_key_element()
+        if override.is_interval_sweep():
+            value = cast("IntervalSweep", override.value())
+            values = [str(value.start), str(value.end)]
+        elif override.is_sweep_override():
+            values = list(override.sweep_string_iterator())
+        else:
+            values = [override.get_value_element_as_str()]
+        lists.append([f"{key}={value}" for value in values])
+    yield from map(list, itertools.product(*lists))
+
+
+def chosen_beforehand(config: DictConfig) -> bool:
+    """Return whether the jobs of a sweep are known when it starts; other sweepers choose them from results."""
+    return str(config.hydra.sweeper._target_).endswith(".BasicSweeper")
 
 
 def _elsewhere(key: str, known: Sequence[str]) -> str:
@@ -129,6 +229,12 @@ def explain(error: Exception) -> str:
         return (
             f"{cause.full_key} is a list, got {cause.value!r}; put it in brackets: '{cause.full_key}=[{cause.value}]'"
         )
+    if isinstance(error, OverrideParseException):
+        key, _, text = error.override.partition("=")
+        reason = str(error).splitlines()[0].removesuffix(".")
+        return f"{error.override} cannot be read ({reason}); a value with signs such as = ( [ {{ , : needs quotes: " + (
+            _quoted(key, text.strip("\"'"))
+        )
     if str(error).startswith(AMBIGUOUS):
         argument = str(error).splitlines()[0].removeprefix(AMBIGUOUS).strip("'")
         return (
@@ -140,7 +246,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return (
             f"{error.filename} is not writable ({error.strerror}); Hydra writes the files of a run there: "
-            "choose another folder with hydra.run.dir=FOLDER, or hydra.sweep.dir=FOLDER with -m"
+            "choose another folder with hydra.run.dir=FOLDER; with -m hydra.sweep.dir=FOLDER or hydra.sweep.subdir=NAME"
         )
     lines = [str(error), *([] if cause is error else [str(cause)])]
     kept = [line for line in "\n".join(lines).splitlines() if line.strip() and not line.strip().startswith(NOISE)]

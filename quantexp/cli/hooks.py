@@ -7,6 +7,8 @@ table is printed and the exit status is set.
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,17 +16,46 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from quantexp.cli.compose import BAD_VALUES, Combination, choices_of, combinations, to_experiment
+from quantexp.cli import launchers
+from quantexp.cli.compose import (
+    BAD_VALUES,
+    Combination,
+    as_in_job,
+    as_typed,
+    choices_of,
+    chosen_beforehand,
+    combinations,
+    explain,
+    misread,
+    swept_settings,
+    to_experiment,
+    typed,
+)
 from quantexp.cli.plan import plan
 from quantexp.config import Tracking, Unsupported
 from quantexp.runner import sweep
-from quantexp.runner.jobs import JobOutcome, Ongoing
+from quantexp.runner.isolated import perform_isolated
+from quantexp.runner.job import INTERNAL_ERROR, failure, perform, run_checked
+from quantexp.runner.jobs import (
+    JobOutcome,
+    Ongoing,
+    Plan,
+    State,
+    begun,
+    fixed_settings,
+    read_outcomes,
+    values_digest,
+    varied,
+)
 from quantexp.runner.labels import yaml_text
-from quantexp.runner.study import run_experiment
+from quantexp.runner.objective import objectives_of
+from quantexp.runner.running import report_lost, wait_for_jobs
 from quantexp.runner.tracked import Request
 from quantexp.system import interrupt, openmp, own_code
 from quantexp.system.errors import ConfigError, QuantexpError
@@ -34,75 +65,163 @@ from quantexp.system.terminal import leave
 log = logging.getLogger(__name__)
 
 FAILED = 1  # exit status
-INTERNAL_ERROR = "internal error; please report it with the lines above"
+NOT_CHECKED = (
+    "hydra.callbacks.quantexp checks a run before it starts, and must not be removed; "
+    "add your own callbacks beside it, as in +hydra.callbacks.mine._target_=mine.Callback"
+)
+LONGEST = 500  # characters of a launcher's error
+
+_checked = False  # whether `Hooks` has checked the run of this process
+_begun: DictConfig | None = None  # the sweep that this process has begun and not ended
 
 
 class Hooks(Callback):
-    """Check everything before the first run, and report at the end of a sweep."""
+    """Check everything before the first run, and report at the end of a sweep.
+
+    Hydra turns an exception in a callback into a warning and goes on, so each callback ends the process itself.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check a single run, before torch is imported."""
-        if asked := [text for text in config.hydra.overrides.task if text.startswith("sweep.")]:
-            leave(f"{asked[0]} is a setting of sweeps, and this is a single run; add -m for a sweep", BAD_VALUES)
-        plan([Combination([], config, choices_of(config))])
+        global _checked
+        with _checking(config):
+            if asked := [text for text in typed(config.hydra.overrides.task) if text.startswith("sweep.")]:
+                leave(f"{asked[0]} is a setting of sweeps, and this is a single run; add -m for a sweep", BAD_VALUES)
+            if config.hydra.sweeper.get("params"):
+                leave("hydra.mode=RUN is a single run, and the settings are those of a sweep; leave it out", BAD_VALUES)
+            as_in_job(config)
+            plan([Combination([], config, choices_of(config))])
+        _checked = True
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check every combination, and open the sweep in the store, before the first job."""
-        skip = config.sweep.unsupported is Unsupported.skip
-        planned = plan(list(combinations(config)), skip_unsupported=skip)
-        if config.sweep.name is None:
-            leave("sweep.name=null is not a name; leave it out to use date and time", BAD_VALUES)
-        with errors_as_messages():
+        global _begun
+        with _checking(config):
+            launchers.prepare(config)
+            if faults := list(swept_settings(config)):
+                leave("\n".join(faults), BAD_VALUES)
+            if config.sweep.name is None:
+                leave("sweep.name=null is not a name; leave it out to use date and time", BAD_VALUES)
             settings: Any = OmegaConf.to_object(config.sweep)
-            command = sweep.command_line(_command(config))
-            try:
-                sweep.begin(_folder(config), _tracking(config), settings, planned, command)
-            except ConfigError as error:
-                leave(str(error), BAD_VALUES)
+            tracking, folder = _tracking(config), _folder(config)
+            skip = settings.unsupported is Unsupported.skip or not chosen_beforehand(config)
+            planned = plan(combinations(config), skip_unsupported=skip, fixed=fixed_settings(tracking, settings))
+            if not chosen_beforehand(config):
+                planned = Plan(None)
+            command = sweep.command_line(sys.argv[1:])
+            _fix_folder(config, folder)
+            sweep.begin(folder, tracking, settings, planned, command)
+        _begun = config
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the table of the sweep; exit with 1 if a run failed."""
-        if sweep.sum_up(_folder(config), _tracking(config)):
-            raise SystemExit(FAILED)
+        """Print the table of the sweep; exit with 1 if a combination has no result, or the report was not written."""
+        end_sweep()
 
 
-def job(config: DictConfig) -> None:
-    """Run and record one experiment; in a sweep, record its failure too and return."""
+def end_sweep(error: BaseException | None = None) -> None:
+    """Report the sweep that this process has begun, if any; exit with 1 unless all of it has succeeded.
+
+    `error` is what ended the sweep, as launchers raise it where a worker was killed.
+    """
+    global _begun
+    if _begun is None:
+        return
+    config, _begun = _begun, None
+    folder, tracking = Path(config.hydra.sweep.dir), _tracking(config)
+    interrupted = isinstance(error, KeyboardInterrupt)
+    if error is not None and not interrupted:
+        reason = " ".join(str(error).split())[:LONGEST] if isinstance(error, Exception) else "a job called sys.exit"
+        log.error("the sweep ended before all of its jobs (%s): %s", type(error).__name__, reason)
+    with errors_as_messages():
+        if error is not None and not interrupted and not launchers.in_this_process(config.hydra):
+            report_lost(folder, tracking, wait_for_jobs(folder))
+        succeeded = sweep.sum_up(folder, tracking, interrupted=interrupted)
+    if not interrupted and (error is not None or not succeeded):
+        raise SystemExit(FAILED)
+
+
+def job(config: DictConfig) -> float | list[float] | None:
+    """Run and record one experiment; in a sweep, record its failure too and return what its sweeper improves."""
     openmp.share_cores()  # in a worker on another host, nothing is inherited
     hydra = HydraConfig.get()
-    own_code.add_folder(hydra.runtime.cwd)  # the user's classes are found there, wherever a worker starts
-    overrides = [without_password(text) for text in hydra.overrides.task]
-    if hydra.mode is not RunMode.MULTIRUN:
+    overrides = [without_password(as_typed(text)) for text in typed(hydra.overrides.task)]
+    if hydra.mode is RunMode.MULTIRUN:
         with errors_as_messages():
-            experiment = to_experiment(config)
-            run_experiment(experiment, _request(config, overrides))
-        return
-    folder = _folder(config)
-    asked = " ".join(overrides)
+            values = _job_of_sweep(config, overrides)
+            with suppress(OSError):
+                Path(hydra.runtime.output_dir).rmdir()  # Hydra made it for the job; it stays if something is in it
+        return values[0] if values and len(values) == 1 else values
+    if not _checked:
+        leave(NOT_CHECKED, BAD_VALUES)
+    with errors_as_messages():
+        _work_in(hydra.runtime.cwd)
+        run_checked(to_experiment(config), _request(config, overrides))
+    return None
+
+
+def _job_of_sweep(config: DictConfig, overrides: Sequence[str]) -> list[float] | None:
+    """Run a job and leave its outcome; return the values of the sweep's objectives, also if an equal job has them."""
+    hydra = HydraConfig.get()
+    folder, asked = Path(hydra.sweep.dir), " ".join(overrides)
+    ongoing = Ongoing.read(folder)
+    _work_in(ongoing.folder)
+    started = JobOutcome(State.running, asked, hydra.job.num)
+    digest = f"job-{started.number}"  # until its values are known
     try:
         with interrupt.guard():
-            ongoing = Ongoing.read(folder)
-            if hydra.job.num in ongoing.left_out:
-                with suppress(OSError):
-                    Path(hydra.runtime.output_dir).rmdir()  # it would stay empty
-                return
-            log.info("\nrun %s     %s", ongoing.place(hydra.job.num), asked)
             experiment = to_experiment(config)
-            if reason := ongoing.reason_to_skip(experiment):
-                log.info("skip      %s", reason)
-                outcome = JobOutcome("skipped", asked)
+            digest = values_digest(experiment)
+            if not started.claim(folder, digest):
+                if read_outcomes(folder)[digest].number == started.number:
+                    log.warning("not run again, as its process was killed before: %s", asked)
+                return objectives_of(ongoing, experiment)
+            log.info("\nrun %s     %s", begun(folder), asked)
+            if different := varied(ongoing.fixed, experiment):
+                raise ConfigError(different)
+            request = _request(config, overrides, parent=ongoing.parent)
+            if launchers.in_this_process(hydra):
+                outcome = perform(started, experiment, request, folder)
             else:
-                run_experiment(experiment, _request(config, overrides, parent=ongoing.parent))
-                outcome = JobOutcome("done", asked)
-    except KeyboardInterrupt:
-        sweep.sum_up(folder, _tracking(config), interrupted=True)
-        raise
+                outcome = perform_isolated(started, experiment, request, folder, digest)
     except Exception as error:  # one failed run must not end the others
-        if not isinstance(error, QuantexpError):
-            log.error("%s%s", traceback.format_exc(), INTERNAL_ERROR)
-        log.error("this run failed: %s", error)
-        outcome = JobOutcome("failed", asked, f"{type(error).__name__}: {error}")
-    sweep.leave_outcome(folder, Path(hydra.runtime.output_dir), _tracking(config), outcome)
+        if ongoing.skips and isinstance(error, ConfigError) and error.mismatches:
+            return None
+        outcome = failure(started, error)
+    sweep.leave_outcome(folder, _tracking(config), digest, outcome)
+    return outcome.objectives
+
+
+def _work_in(folder: str) -> None:
+    """Go back to the folder in which the command was typed: relative paths and the user's classes are found there."""
+    if Path(folder).is_dir():  # not on another host
+        os.chdir(folder)
+    own_code.add_folder(folder)
+
+
+@contextmanager
+def _checking(config: DictConfig) -> Iterator[None]:
+    """End the process if anything goes wrong before the first run: with 2 for bad values, 1 for anything else."""
+    before = HydraConfig.instance().cfg
+    with errors_as_messages():
+        try:
+            if faults := list(misread(config)):
+                leave("\n".join(faults), BAD_VALUES)
+            yield
+        except ConfigError as error:
+            leave(str(error), BAD_VALUES)
+        except (HydraException, OmegaConfBaseException, OSError) as error:
+            leave(explain(error), BAD_VALUES)
+        finally:
+            HydraConfig.instance().cfg = before
+
+
+def _fix_folder(config: DictConfig, folder: Path) -> None:
+    """Give the sweep and all its jobs one absolute directory; jobs are composed again from the overrides."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    config.hydra.sweep.dir = str(folder)
+    text = QuotedString(str(folder), Quote.single).with_quotes()
+    config.hydra.overrides.hydra.append(f"hydra.sweep.dir={text}")
 
 
 @contextmanager
@@ -130,12 +249,12 @@ def _tracking(config: DictConfig) -> Tracking:
 
 
 def _folder(config: DictConfig) -> Path:
-    """Return the sweep's directory."""
-    return Path(HydraConfig.get().sweep.dir if "hydra" not in config else config.hydra.sweep.dir)
-
-
-def _command(config: DictConfig) -> list[str]:
-    """Return the arguments of the sweep as they were typed."""
-    preset = config.hydra.sweeper.params or {}
-    asked = list(config.hydra.overrides.task)
-    return asked if preset else ["-m", *asked]
+    """Return the directory of the sweep. Raises ConfigError if only a job knows it."""
+    try:
+        return Path(config.hydra.sweep.dir).absolute()
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"hydra.sweep.dir must be known when the sweep starts, as its report is written there ({reason}); "
+            "what differs between jobs goes in hydra.sweep.subdir"
+        ) from error

@@ -6,16 +6,17 @@ lacks, is refused too, unless the sweep skips it. Equal combinations are run onc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from quantexp.cli.compose import BAD_VALUES, Combination, explain, to_experiment
+from quantexp.cli.compose import BAD_VALUES, Combination, as_typed, explain, to_experiment
 from quantexp.config import Experiment
 from quantexp.results.sweep import UnsupportedEntry
 from quantexp.runner.checks import check_inputs
-from quantexp.runner.jobs import Plan
+from quantexp.runner.jobs import Plan, values_digest, varied
 from quantexp.runner.labels import distinguishing, settings
 from quantexp.system.errors import ConfigError, Mismatch, QuantexpError
+from quantexp.system.passwords import without_password
 from quantexp.system.terminal import leave
 
 HOW_TO_SKIP = "To skip what is not supported and run the rest: sweep.unsupported=skip"
@@ -23,24 +24,31 @@ HOW_TO_SKIP = "To skip what is not supported and run the rest: sweep.unsupported
 Kept = tuple[Combination, Experiment]
 
 
-def plan(jobs: Sequence[Combination], *, skip_unsupported: bool = False) -> Plan:
+def plan(
+    jobs: Iterable[Combination], *, skip_unsupported: bool = False, fixed: Mapping[str, str] | None = None
+) -> Plan:
     """Return what is run. If there is any fault, exits with every fault of every combination, each once.
 
     The settings are checked first; if they are right, then whether data and weights are there.
+
+    Args:
+        jobs: Each combination; its config is read before the next one is taken.
+        skip_unsupported: Whether combinations that are not supported are left out.
+        fixed: The settings that must be the same in all jobs of a sweep.
     """
     faults: dict[str, list[str]] = {}
     mismatches: dict[str, list[str]] = {}
-    kept: dict[str, Kept] = {}  # by all their values
-    left_out: list[int] = []
+    kept: dict[str, Kept] = {}  # by the digest of all their values
+    equal = 0
     unsupported: list[UnsupportedEntry] = []
-    for number, job in enumerate(jobs):
+    for job in jobs:
         try:
             experiment = to_experiment(job.config)
-            if kept.setdefault(repr(experiment.filled(sweep=None)), (job, experiment))[0] is not job:
-                left_out.append(number)
+            if fault := varied(fixed, experiment) if fixed else None:
+                faults.setdefault(fault, job.overrides)
+            equal += kept.setdefault(values_digest(experiment), (job, experiment))[0] is not job
         except ConfigError as error:
             if skip_unsupported and error.mismatches:
-                left_out.append(number)
                 unsupported.append(_unsupported(job, error.mismatches))
             for fault in error.faults:
                 (mismatches if isinstance(fault, Mismatch) else faults).setdefault(fault, job.overrides)
@@ -49,7 +57,11 @@ def plan(jobs: Sequence[Combination], *, skip_unsupported: bool = False) -> Plan
     if skip_unsupported and (kept or faults):
         mismatches = {}
     _refuse({**faults, **mismatches} or _lacking(kept.values()), HOW_TO_SKIP if kept and mismatches else "")
-    return Plan(len(kept), tuple(left_out), tuple(unsupported))
+    return Plan({digest: _joined(job.overrides) for digest, (job, _) in kept.items()}, equal, tuple(unsupported))
+
+
+def _joined(overrides: Iterable[str]) -> str:
+    return " ".join(without_password(as_typed(text)) for text in overrides)
 
 
 def _unsupported(job: Combination, mismatches: Iterable[Mismatch]) -> UnsupportedEntry:
@@ -71,10 +83,12 @@ def _lacking(kept: Iterable[Kept]) -> dict[str, list[str]]:
             check_inputs(experiment)
         except QuantexpError as error:
             faults.setdefault(str(error), job.overrides)
+        except OSError as error:  # a path that is too long, or in a folder without permission
+            faults.setdefault(f"{error.filename} cannot be read ({error.strerror}); give another path", job.overrides)
     return faults
 
 
 def _refuse(faults: dict[str, list[str]], hint: str) -> None:
     if faults:
-        lines = [f"{fault}  (in {' '.join(where)})" if where else fault for fault, where in faults.items()]
+        lines = [f"{fault}  (in {_joined(where)})" if where else fault for fault, where in faults.items()]
         leave("\n".join([*lines, *([hint] if hint else [])]), BAD_VALUES)

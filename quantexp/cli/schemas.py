@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from quantexp.config import OPTIONS, Experiment
+
+if TYPE_CHECKING:
+    from hydra.core.config_store import ConfigStore
 
 
 def conf_dir() -> Path:
@@ -26,3 +30,15 @@ def register() -> None:
     store.store(group="schema", name="experiment", node=experiment)
     for option in OPTIONS:
         store.store(group=f"schema/{option.group}", name=option.name, node=option)
+    _replace_plugins_configs(store)
+
+
+def _replace_plugins_configs(store: ConfigStore) -> None:
+    """Remove the configs of plugins that `conf` has too: Hydra would take them as schemas of ours, and complain."""
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # imports the plugins, which store their configs
+    for group in ("launcher", "sweeper"):
+        stored = store.repo.get("hydra", {}).get(group, {})
+        for ours in (conf_dir() / "hydra" / group).glob("*.yaml"):
+            stored.pop(ours.name, None)

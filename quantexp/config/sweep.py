@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from quantexp.config.objectives import find_objective, names
 from quantexp.config.option import NOTHING, Settings, option
 
 
@@ -45,6 +46,17 @@ class SweepSettings(Settings):
         Unsupported.refuse,
         affects=NOTHING,
     )
+    objective: Any = option(
+        "what a sweeper such as Optuna improves: accuracy, agreement, sqnr, size, speedup, latency, or a list of them; "
+        "speedup_b64: at batch size 64",
+        None,
+        affects=NOTHING,
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.objective, str):
+            self.objective = [self.objective]
+        super().__post_init__()
 
     def faults(self) -> Iterator[str]:
         yield from super().faults()
@@ -55,3 +67,8 @@ class SweepSettings(Settings):
             )
         if self.retry is Retry.failed and not self.resume:
             yield "sweep.retry=failed goes on with a sweep, sweep.resume=false begins it anew; give one of the two"
+        asked = self.objective if isinstance(self.objective, list) else [self.objective]
+        if self.objective is not None and (wrong := [name for name in asked if find_objective(str(name)) is None]):
+            yield f"sweep.objective must be one of {names()}, or a list of them, got {wrong[0]!r}"
+        elif self.objective == []:
+            yield f"sweep.objective must name something to improve ({names()}), got an empty list"

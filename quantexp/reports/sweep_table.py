@@ -10,6 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
+from quantexp.analysis.best import best, objectives
 from quantexp.analysis.methods import method_pairs
 from quantexp.analysis.names import place_names, setup_names
 from quantexp.analysis.quality import quality_percent
@@ -139,6 +140,18 @@ def seeds_table(sweep: SweepResult) -> Table | None:
     return Table((*columns, *(f"Speedup B{size}" for size in sizes)), tuple(rows), meaning).compact()
 
 
+def search_notes(sweep: SweepResult) -> Iterator[str]:
+    """Yield the best runs of a search, with the values of its objectives."""
+    wanted, found = objectives(sweep), best(sweep)
+    by = ", ".join(objective.name for objective in wanted)
+    if wanted and not found:
+        yield f"Best by {by}: no finished run has a value."
+    for one in found:
+        values = ", ".join(f"{objective.name} {value:.4g}" for objective, value in zip(wanted, one.values, strict=True))
+        title = "Best" if len(wanted) == 1 else "Not beaten"
+        yield f"{title} by {by}: {one.entry.name} ({values}; run {one.entry.run_id})."
+
+
 def progress_notes(sweep: SweepResult) -> Iterator[str]:
     """Yield how many combinations failed, are not supported, and remain."""
     total = len(sweep.entries) + len(sweep.unreadable) + sweep.left
@@ -219,7 +232,8 @@ def _energy(variant: Variant | None, size: int) -> str:
 
 
 def _notes(sweep: SweepResult, every: Sequence[Setup], folded: bool) -> Iterator[str]:
-    """Yield what the cells mean, where they were measured, and what is missing."""
+    """Yield what a search found, what the cells mean, where they were measured, and what is missing."""
+    yield from search_notes(sweep)
     if sweep.reports:
         yield from notes(sweep.reports)
     if folded:

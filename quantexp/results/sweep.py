@@ -44,7 +44,7 @@ class SweepResult:
     """A sweep as the store holds it: its command, its combinations, and the number of those that remain (`left`).
 
     Unsupported combinations count neither as remaining nor as failed. Combinations that finished but whose report
-    cannot be read count neither as finished nor as failed.
+    cannot be read count neither as finished nor as failed. `objectives` are the names of what a search improved.
     """
 
     name: str
@@ -53,6 +53,7 @@ class SweepResult:
     left: int = 0
     unsupported: tuple[UnsupportedEntry, ...] = ()
     unreadable: tuple[UnreadableEntry, ...] = ()
+    objectives: tuple[str, ...] = ()
 
     @property
     def reports(self) -> tuple[Report, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def identity_of(experiment: Experiment, data_fingerprint: str) -> Identity:
 def configuration_digest(experiment: Experiment) -> str:
     """Return the SHA-256 of the configuration alone, in hex; it is known before data are read."""
     return hashlib.sha256(json.dumps(configuration(experiment), sort_keys=True).encode()).hexdigest()
+
+
+def without_machine(configuration: str, data_fingerprint: str, versions: Mapping[str, str]) -> str:
+    """Return a text of what a result depends on, except the machine; `configuration` is the digest of it."""
+    return " ".join([configuration, data_fingerprint, *(f"{name}={versions[name]}" for name in PACKAGES)])
 
 
 def configuration(experiment: Experiment) -> dict[str, Any]:

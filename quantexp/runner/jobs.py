@@ -1,121 +1,229 @@
 """Files in the directory of a sweep that its jobs share, as launchers may run them in any process.
 
-`sweep.json` has what each job must know; each job writes its outcome to a file in its own folder.
+`sweep.json` has what each job must know. Each combination has a file in `outcomes/`, named by the digest of its values:
+the job that runs it creates the file when it starts and replaces it when it ends, so that a killed job is noticed.
+Hydra's folders of the jobs are not used, as a user may place them anywhere.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from quantexp.config import Experiment, Retry
+from quantexp.config import Experiment, Retry, SweepSettings, Tracking
 from quantexp.results.sweep import UnsupportedEntry
+from quantexp.system.cache import write_atomically
 from quantexp.system.errors import CacheError
+from quantexp.system.passwords import without_password
 
-STATE, OUTCOME = "sweep.json", "outcome.json"
+STATE, OUTCOMES = "sweep.json", "outcomes"
+
+
+class State(StrEnum):
+    """The state of a job; one that is still running when the sweep ends was killed."""
+
+    running = "running"
+    done = "done"
+    skipped = "skipped"
+    failed = "failed"
+
+
+def values_digest(experiment: Experiment) -> str:
+    """Return a digest of all values of an experiment, by which a job is matched with its combination."""
+    return hashlib.sha256(repr(experiment.filled(sweep=None)).encode()).hexdigest()[:32]
+
+
+def fixed_settings(tracking: Tracking, sweep: SweepSettings) -> dict[str, str]:
+    """Return the settings that must be the same in all jobs of a sweep, without passwords."""
+    groups = {"tracking": tracking, "sweep": sweep}
+    values = {f"{group}.{name}": value for group, option in groups.items() for name, value in asdict(option).items()}
+    return {name: str(without_password(value)) for name, value in {"tracking": tracking.name, **values}.items()}
+
+
+def varied(fixed: Mapping[str, str], experiment: Experiment) -> str | None:
+    """Say which setting of a job is not that of its sweep; None if there is none."""
+    for name, value in fixed_settings(experiment.tracking, experiment.sweep).items():
+        if value != fixed.get(name):
+            return (
+                f"{name} must be the same in all jobs of a sweep, as one place has its report and its runs; "
+                f"got {fixed.get(name)} and {value}. Start a sweep for each"
+            )
+    return None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many combinations are run, the numbers of the jobs that are not, and the unsupported combinations.
+    """What a sweep runs: the overrides of each combination by the digest of its values, and what it leaves out.
 
-    The jobs that are left out are those that are not supported, and those equal to an earlier one.
+    `combinations` is None if the sweeper chooses them while it runs. `equal` counts those that are equal to another.
     """
 
-    runs: int
-    left_out: tuple[int, ...] = ()
+    combinations: dict[str, str] | None
+    equal: int = 0
     unsupported: tuple[UnsupportedEntry, ...] = ()
 
+    @property
+    def runs(self) -> int:
+        """How many combinations are run, as far as they are known."""
+        return len(self.combinations or ())
+
     def __str__(self) -> str:
-        equal = len(self.left_out) - len(self.unsupported)
-        parts = [f"{equal} equal to another"] if equal else []
+        if self.combinations is None:
+            return "the sweeper chooses the combinations"
+        parts = [f"{self.equal} equal to another"] if self.equal else []
         parts += [f"{len(self.unsupported)} not supported"] if self.unsupported else []
         return f"{self.runs} combinations{'; left out: ' if parts else ''}{', '.join(parts)}"
 
 
 @dataclass(frozen=True)
 class JobOutcome:
-    """The outcome of a job: "done", "skipped" or "failed", its overrides, and the error if it failed."""
+    """The state of a job, its overrides, its number, and the error if it failed.
 
-    state: str
+    `objectives` has the values of `sweep.objective`, None if it has none or the job failed.
+    """
+
+    state: State
     asked: str
+    number: int
     error: str | None = None
+    objectives: list[float] | None = None
 
-    def write(self, job: Path) -> None:
-        """Write the outcome into the folder of its job. Raises CacheError."""
-        _write(job / OUTCOME, asdict(self))
+    @classmethod
+    def restored(cls, values: dict[str, Any]) -> Self:
+        """Return the outcome whose fields are these, as JSON has them."""
+        return cls(**{**values, "state": State(values["state"])})
+
+    def claim(self, folder: Path, digest: str) -> bool:
+        """Create the file of a combination; return False if a job of the sweep has created it. Raises CacheError."""
+        path = _outcome_file(folder, digest)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("x", encoding="utf-8") as file:
+                json.dump(asdict(self), file, indent=1)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise _not_writable(path, error) from error
+        return True
+
+    def write(self, folder: Path, digest: str) -> None:
+        """Write the outcome in place of the file that the job created. Raises CacheError."""
+        write_json(_outcome_file(folder, digest), asdict(self))
 
 
 @dataclass(frozen=True)
 class Ongoing:
-    """A sweep that is running: its parent run, how many combinations it runs, and what it finished before.
+    """A sweep that is running: its parent run, what it runs, and what it finished before.
 
-    `done` has the name of each finished run by its identity, `failed` the configurations whose last run failed,
-    `left_out` the numbers of the jobs that are not run, as they are not supported or equal to another.
+    `planned` has the overrides of each combination by its digest, None if the sweeper chooses them while it runs;
+    `done` has the name of each finished run by its identity, `failed` the configurations whose last run failed.
+    `folder` is the working directory of its command, `fixed` the settings that must not vary. If `skips`, jobs that
+    are not supported are skipped. `elsewhere` has the host and the name of each run that finished, by what its result
+    depends on beside the machine. `objectives` are the names of what a sweeper improves.
     """
 
     name: str
     parent: str
-    total: int
+    planned: dict[str, str] | None
     retry: Retry
     done: dict[str, str]
     failed: list[str]
-    left_out: list[int] = field(default_factory=list)
+    folder: str = ""
+    fixed: dict[str, str] = field(default_factory=dict)
+    skips: bool = False
+    elsewhere: dict[str, list[str]] = field(default_factory=dict)
+    objectives: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> Ongoing:
-        """Read the file that the process which began the sweep wrote."""
-        values: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        return cls(**{**values, "retry": Retry(values["retry"])})
+        """Read the file that the process which began the sweep wrote. Raises CacheError."""
+        try:
+            values: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            return cls(**{**values, "retry": Retry(values["retry"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CacheError(
+                f"{folder / STATE} cannot be read ({error}); the start of a sweep writes it, and each of its jobs must "
+                "see it: jobs on other hosts need a shared folder, given as hydra.sweep.dir=FOLDER"
+            ) from error
 
     def write(self, folder: Path) -> None:
         """Write the file that `read` reads. Raises CacheError."""
-        _write(folder / STATE, asdict(self))
+        write_json(folder / STATE, asdict(self))
 
-    def place(self, number: int) -> int:
-        """Return the position of a job among those that are run, from 1 on."""
-        return number + 1 - sum(other < number for other in self.left_out)
+    def missing(self, outcomes: dict[str, JobOutcome]) -> list[str]:
+        """Return the overrides of the combinations without a result: planned and not begun, or begun and not ended."""
+        running = {digest: outcome.asked for digest, outcome in outcomes.items() if outcome.state is State.running}
+        ahead = {digest: asked for digest, asked in (self.planned or {}).items() if digest not in outcomes}
+        return [*running.values(), *ahead.values()]
 
-    def left(self, outcomes: Sequence[JobOutcome]) -> int:
-        """Count the combinations without an outcome; other sweepers may make more jobs than planned."""
-        return max(0, self.total - len(outcomes))
+    def total(self, outcomes: dict[str, JobOutcome]) -> int:
+        """Count the combinations; sweepers may make other jobs than planned."""
+        return len({*(self.planned or {}), *outcomes})
 
     def reason_to_skip(self, experiment: Experiment) -> str | None:
         """Return why the combination is skipped, None if it must be run. Raises DataError."""
-        from quantexp.runner.identity import configuration_digest, identity_of
+        from quantexp.runner.identity import configuration_digest, identity_of, without_machine
 
-        if self.done and experiment.study.needs_data:  # without data, running again is as fast
+        if (self.done or self.elsewhere) and experiment.study.needs_data:  # without data, running again is as fast
             from quantexp.mission import load
 
             identity = identity_of(experiment, load(experiment).fingerprint)
             if name := self.done.get(identity.digest):
                 return f"finished before: {name}"
+            alike = without_machine(configuration_digest(experiment), identity.data_fingerprint, identity.versions)
+            host, name = self.elsewhere.get(alike, (identity.host, ""))
+            if host != identity.host:
+                return f"finished before on {host}: {name}"
         if self.retry is Retry.failed and configuration_digest(experiment) not in self.failed:
             return "sweep.retry=failed runs only what failed before"
         return None
 
 
-def read_outcomes(folder: Path) -> list[JobOutcome]:
-    """Return the outcomes of the jobs, by the number of the job."""
-    paths = sorted(folder.glob(f"*/{OUTCOME}"), key=lambda path: (len(path.parent.name), path.parent.name))
-    return [JobOutcome(**json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+def begun(folder: Path) -> int:
+    """Count the combinations of a sweep whose job has begun."""
+    return sum(1 for _ in (folder / OUTCOMES).glob("*.json"))
+
+
+def read_outcomes(folder: Path) -> dict[str, JobOutcome]:
+    """Return the outcomes of the jobs by the digest of their combination, in the order of the jobs."""
+    found: dict[str, JobOutcome] = {}
+    for path in (folder / OUTCOMES).glob("*.json"):
+        try:
+            found[path.stem] = JobOutcome.restored(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError):  # its job was killed while it created the file
+            found[path.stem] = JobOutcome(State.running, path.name, 0)
+    return dict(sorted(found.items(), key=lambda item: item[1].number))
 
 
 def forget_outcomes(folder: Path) -> None:
-    """Remove the outcomes of an earlier sweep in the same directory."""
-    for path in folder.glob(f"*/{OUTCOME}"):
-        path.unlink()
+    """Remove the outcomes of an earlier sweep in the same directory. Raises CacheError."""
+    for path in (folder / OUTCOMES).glob("*.json"):
+        try:
+            path.unlink()
+        except OSError as error:
+            raise _not_writable(path, error) from error
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
+def _outcome_file(folder: Path, digest: str) -> Path:
+    return folder / OUTCOMES / f"{digest}.json"
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a file of a sweep. Raises CacheError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(values, indent=1), encoding="utf-8")
+        write_atomically(path, json.dumps(values, indent=1).encode())
     except OSError as error:
-        raise CacheError(
-            f"{path} is not writable ({error.strerror or error}); the runs themselves are recorded in MLflow. "
-            "Choose another folder with hydra.sweep.dir=FOLDER"
-        ) from error
+        raise _not_writable(path, error) from error
+
+
+def _not_writable(path: Path, error: OSError) -> CacheError:
+    return CacheError(
+        f"{path} is not writable ({error.strerror or error}); the runs themselves are recorded in MLflow. "
+        "Choose another folder with hydra.sweep.dir=FOLDER"
+    )

@@ -12,10 +12,12 @@ from typing import Self
 
 from quantexp.config import Experiment
 from quantexp.results.compatibility import Outcome, parse_outcome
-from quantexp.runner.worker import Ended, Setup, Task, described
+from quantexp.runner.described import described
+from quantexp.runner.worker import Ended, Setup, Task
 from quantexp.system.errors import QuantexpError
 
 CLOSING_SECONDS = 5.0  # until the process is killed
+UNUSED = ("study", "tracking")  # by a trial
 LONGEST_ERROR = 300  # characters
 
 
@@ -60,7 +62,9 @@ class Pool:
         """
         first = self._tasks
         self._tasks += len(experiments)
-        waiting = iter([json.dumps(asdict(Task(first + at, described(each)))) for at, each in enumerate(experiments)])
+        waiting = iter(
+            [json.dumps(asdict(Task(first + at, described(each, UNUSED)))) for at, each in enumerate(experiments)]
+        )
         for _ in range(self._count):
             self._next(waiting)
         for _ in experiments:

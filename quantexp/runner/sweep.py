@@ -7,6 +7,7 @@ import logging
 import shlex
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING
 import filelock
 
 from quantexp.config import SweepSettings as Settings
-from quantexp.config import Tracking
-from quantexp.runner.jobs import JobOutcome, Ongoing, Plan, forget_outcomes, read_outcomes
+from quantexp.config import Tracking, Unsupported
+from quantexp.runner.jobs import JobOutcome, Ongoing, Plan, State, fixed_settings, forget_outcomes, read_outcomes
+from quantexp.runner.running import check_none_runs
+from quantexp.system.cache import copy_atomically
 from quantexp.system.errors import CacheError, ConfigError, QuantexpError
 from quantexp.system.passwords import without_password
 from quantexp.system.terminal import show
@@ -37,7 +40,7 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
 
     Raises:
         ConfigError: If its directory is not writable.
-        CacheError: If another process runs the sweep.
+        CacheError: If another process runs the sweep, or jobs that an earlier one began still run.
         TrackingError: If the store cannot be used.
     """
     from quantexp.runner.sweep_results import log_unsupported, read_before
@@ -48,16 +51,30 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
 
     store = open_store(tracking)
     _hold(folder)
+    check_none_runs(folder)
     forget_outcomes(folder)
     name = settings.name or folder.name
     save_view(store)
+    _check_place(store, name, folder)
     with tracking_errors(f"the sweep {name} cannot be recorded"):
-        parent = sweeps.begin(store, name, command, settings.resume)
+        parent = sweeps.begin(store, name, command, settings.resume, folder)
         before = read_before(store, parent)
         log_unsupported(store, parent, planned.unsupported)
         close_orphans(store)
-    held = before.done, sorted(before.failed), list(planned.left_out)
-    Ongoing(name, parent, planned.runs, settings.retry, *held).write(folder)
+        sweeps.log_objectives(store, parent, settings.objective or [])
+    Ongoing(
+        name,
+        parent,
+        planned.combinations,
+        settings.retry,
+        before.done,
+        sorted(before.failed),
+        folder=str(Path.cwd()),
+        fixed=fixed_settings(tracking, settings),
+        skips=settings.unsupported is Unsupported.skip,
+        elsewhere=before.elsewhere,
+        objectives=settings.objective or [],
+    ).write(folder)
     atexit.register(_close, store, parent)
     known = f", {len(before.done)} finished before" if before.done else ""
     log.info("sweep     %s: %s%s", name, planned, known)
@@ -65,57 +82,82 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
         log.warning("%s is run again, its result cannot be read: %s", entry.name, entry.reason)
 
 
-def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: JobOutcome) -> None:
+def leave_outcome(folder: Path, tracking: Tracking, digest: str, outcome: JobOutcome) -> None:
     """Write the outcome of a job, and the state of the sweep to its parent run."""
     try:
-        outcome.write(job)
+        outcome.write(folder, digest)
     except CacheError as error:  # the other jobs must go on
         log.error("%s", error)
     from quantexp.tracking import sweeps
     from quantexp.tracking.store import open_store
 
-    ongoing, outcomes = Ongoing.read(folder), read_outcomes(folder)
-    failed = sum(other.state == "failed" for other in outcomes)
     with suppress(Exception):  # the runs themselves are recorded
+        ongoing, outcomes = Ongoing.read(folder), read_outcomes(folder)
+        states = Counter(other.state for other in outcomes.values())
         store = open_store(tracking)
-        done = len(outcomes) - failed
-        sweeps.log_state(store, ongoing.parent, done=done, failed=failed, left=ongoing.left(outcomes))
+        done = states[State.done] + states[State.skipped]
+        left = len(ongoing.missing(outcomes))
+        sweeps.log_state(store, ongoing.parent, done=done, failed=states[State.failed], left=left)
 
 
-def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> int:
-    """Print the sweep's report, write it to its directory and its parent run; return how many jobs failed."""
+def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> bool:
+    """Print the sweep's report, write it to its directory and its parent run.
+
+    Returns whether every combination has a result and the report was written.
+
+    Raises:
+        CacheError: If the files of the sweep cannot be read.
+    """
+    ongoing, outcomes = Ongoing.read(folder), read_outcomes(folder)
+    failures = [outcome for outcome in outcomes.values() if outcome.state is State.failed]
+    missing = ongoing.missing(outcomes)
+    complete = not failures and not missing and bool(outcomes)
+    status = "KILLED" if interrupted else "FINISHED" if complete else "FAILED"
+    reported = _reported(folder, tracking, ongoing, status)
+    total = ongoing.total(outcomes)
+    if failures:
+        log.error("%d of %d combinations failed:", len(failures), total)
+        for failure in failures:
+            log.error("  %s\n    %s", failure.asked, failure.error)
+    if missing and not interrupted:
+        log.error(
+            "%d of %d combinations have no result: their jobs were killed, or never started:", len(missing), total
+        )
+        for asked in missing:
+            log.error("  %s", asked)
+    if missing:
+        show(
+            f"{len(missing)} of {total} combinations remain; "
+            f"run the same command with sweep.name={ongoing.name} to resume"
+        )
+    if not outcomes and not interrupted:
+        log.error("no job of the sweep has run")
+    return complete and reported
+
+
+def _reported(folder: Path, tracking: Tracking, ongoing: Ongoing, status: str) -> bool:
+    """Make the report of a sweep and say where its runs are; return whether it was written."""
     from quantexp.tracking.store import open_store
     from quantexp.tracking.views import directions
 
-    outcomes = read_outcomes(folder)
-    failures = [outcome for outcome in outcomes if outcome.state == "failed"]
-    ongoing = Ongoing.read(folder)
-    status = "KILLED" if interrupted else "FAILED" if failures else "FINISHED"
     try:
         store = open_store(tracking)
-        _report(store, ongoing, status, folder)
+        written = _report(store, ongoing, status, folder)
         for line in directions(store, f"sweep {ongoing.name}", ongoing.parent):
             show(line)
     except QuantexpError as error:
         log.error("the report of the sweep cannot be made: %s", error)
     except Exception as error:  # of MLflow's stores, or of a full disk
         log.error("the report of the sweep cannot be made (%s: %s)", type(error).__name__, error)
-    if failures:
-        log.error("%d of %d combinations failed:", len(failures), ongoing.total)
-        for failure in failures:
-            log.error("  %s\n    %s", failure.asked, failure.error)
-    if left := ongoing.left(outcomes):
-        show(
-            f"{left} of {ongoing.total} combinations remain; "
-            f"run the same command with sweep.name={ongoing.name} to resume"
-        )
-    return len(failures)
+    else:
+        return written
+    return False
 
 
-def _report(store: Store, ongoing: Ongoing, status: str, folder: Path) -> None:
+def _report(store: Store, ongoing: Ongoing, status: str, folder: Path) -> bool:
     """Show the report, write it into the sweep's directory and its parent run, and close that.
 
-    A report that has results which cannot be read any more is not replaced.
+    A report that has results which cannot be read any more is not replaced; returns whether it was.
     """
     from quantexp.reports import page
     from quantexp.runner.report import full_csv, lost_results, recorded_csv
@@ -133,9 +175,15 @@ def _report(store: Store, ongoing: Ongoing, status: str, folder: Path) -> None:
             sweeps.end(store, ongoing.parent, status, note, written)
         if lost := lost_results(full_csv(folder), found):
             log.error("%s keeps its report: %s", folder, lost)
-            return
-        shutil.copytree(written, folder, dirs_exist_ok=True)
-    show(f"the whole report: {folder / page.PAGE}")
+            return False
+        shutil.copytree(written, folder, dirs_exist_ok=True, copy_function=copy_atomically)
+    show(f"the whole report: {_short(folder / page.PAGE)}")
+    return True
+
+
+def _short(path: Path) -> Path:
+    """Return a path from the working directory, if it lies there."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _write_report(sweep: SweepResult, folder: Path) -> str:
@@ -155,6 +203,23 @@ def _write_report(sweep: SweepResult, folder: Path) -> str:
 def command_line(arguments: Sequence[str]) -> str:
     """Return the command as it is typed, without passwords."""
     return str(without_password(shlex.join(["python", "-m", "quantexp", *arguments])))
+
+
+def _check_place(store: Store, name: str, folder: Path) -> None:
+    """Check that no other folder has the sweep of this name: a server has the sweeps of all. Raises ConfigError."""
+    from quantexp.tracking.names import FOLDER
+    from quantexp.tracking.sweeps import begun_here
+
+    begun = None if store.database else begun_here(store, name)  # a SQLite file is moved and copied with its folder
+    if begun is None:
+        return
+    other = Path(begun.tags.get(FOLDER, folder))
+    with suppress(CacheError):  # it was removed, or another sweep was begun there
+        if other != folder and Ongoing.read(other).parent == begun.run_id:
+            raise ConfigError(
+                f"the tracking server has a sweep {name} whose directory is {other}; choose another sweep.name, or "
+                f"resume that sweep with hydra.sweep.dir={other}"
+            )
 
 
 def _hold(folder: Path) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from quantexp.results import Report
 from quantexp.results.sweep import Entry, SweepResult, UnreadableEntry, UnsupportedEntry
 from quantexp.runner.finished import read_report
+from quantexp.runner.identity import without_machine
 from quantexp.system.errors import TrackingError
 from quantexp.tracking.artifacts import read_artifact
-from quantexp.tracking.names import COMMAND, CONFIGURATION, ERROR, IDENTITY, SWEEP
+from quantexp.tracking.names import COMMAND, CONFIGURATION, ERROR, IDENTITY, INTERRUPTED, OBJECTIVES, SWEEP
 from quantexp.tracking.store import RunFacts, Store
-from quantexp.tracking.sweeps import LEFT, children, parents
+from quantexp.tracking.sweeps import LEFT, children, host_of, parents
 
 log = logging.getLogger(__name__)
 
+VERSION_TAGS = {"quantexp": "quantexp.version", "torch": "torch", "torchao": "torchao"}
 UNSUPPORTED = "unsupported"  # metric of the parent run
 UNSUPPORTED_FILE = "unsupported.json"  # of the parent run: the combinations that are not supported
 
@@ -27,22 +29,36 @@ class Before:
     """What a sweep finished before it is resumed.
 
     `done` has the name of each finished run by its identity, `failed` the configurations whose last run failed,
-    `unreadable` the finished runs that are run again, as their reports cannot be read.
+    `unreadable` the finished runs that are run again, as their reports cannot be read. `elsewhere` has the host and the
+    name of each finished run by what its result depends on beside the machine: a launcher that runs jobs on several
+    hosts may give a job to another one than before.
     """
 
     done: dict[str, str]
     failed: frozenset[str]
     unreadable: tuple[UnreadableEntry, ...] = ()
+    elsewhere: dict[str, list[str]] = field(default_factory=dict)
 
 
 def read_before(store: Store, parent: str) -> Before:
     """Read what a sweep finished before it is resumed. Raises TrackingError."""
     outcomes = list(_outcomes(store, children(store, parent)))
+    finished = [outcome.run for outcome in outcomes if outcome.report]
     return Before(
-        {outcome.run.tags[IDENTITY]: outcome.run.name for outcome in outcomes if outcome.report},
-        frozenset(outcome.run.tags[CONFIGURATION] for outcome in outcomes if outcome.run.status == "FAILED"),
+        {run.tags[IDENTITY]: run.name for run in finished},
+        frozenset(outcome.run.tags[CONFIGURATION] for outcome in outcomes if outcome.failed),
         tuple(_unreadable(outcomes)),
+        {key: [host_of(run), run.name] for run in finished if (key := _without_machine(run))},
     )
+
+
+def _without_machine(run: RunFacts) -> str | None:
+    """Return what the result of a run depends on beside the machine, None if its tags do not say it."""
+    try:
+        versions = {name: run.tags[tag] for name, tag in VERSION_TAGS.items()}
+        return without_machine(run.tags[CONFIGURATION], run.tags["data_fingerprint"], versions)
+    except KeyError:  # of another version, or a study
+        return None
 
 
 def read_sweep(store: Store, name: str) -> SweepResult:
@@ -63,10 +79,11 @@ def read_sweep(store: Store, name: str) -> SweepResult:
     return SweepResult(
         name=found[0].tags[SWEEP],
         command=found[0].tags.get(COMMAND, ""),
-        entries=tuple(outcome.entry for outcome in outcomes if outcome.report or outcome.run.status == "FAILED"),
+        entries=tuple(outcome.entry for outcome in outcomes if outcome.report or outcome.failed),
         left=sum(int(parent.metrics.get(LEFT, 0)) for parent in found),
         unsupported=_different(unsupported),
         unreadable=tuple(unreadable),
+        objectives=tuple(name for name in found[0].tags.get(OBJECTIVES, "").split(",") if name),
     )
 
 
@@ -113,6 +130,14 @@ class CombinationOutcome:
     unreadable: str | None = None
 
     @property
+    def failed(self) -> bool:
+        """Whether the run failed, or its process was killed; one that the user interrupted did not fail."""
+        if self.report or self.unreadable:
+            return False
+        killed = self.run.status == "KILLED" and self.run.tags.get(ERROR, INTERRUPTED) != INTERRUPTED
+        return killed or self.run.status == "FAILED"
+
+    @property
     def entry(self) -> Entry:
         """The combination as a sweep has it."""
         error = None if self.report else self.run.tags.get(ERROR, "no error was recorded")
@@ -136,7 +161,7 @@ def _outcome(store: Store, runs: Sequence[RunFacts]) -> CombinationOutcome:
             return CombinationOutcome(run, read_report(store, run))
         except TrackingError as error:
             unreadable = unreadable or CombinationOutcome(run, unreadable=str(error))
-    failed = [run for run in runs if run.status == "FAILED"]
+    failed = [run for run in runs if CombinationOutcome(run).failed]
     return unreadable or CombinationOutcome((failed or runs)[-1])
 
 

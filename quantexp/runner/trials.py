@@ -44,9 +44,10 @@ def run_trials(experiment: Experiment, request: Request, trials: Any) -> Finding
         QuantexpError: If the float network does not run, or the result cannot be recorded.
     """
     from quantexp.mission import load
+    from quantexp.runner.described import described
     from quantexp.runner.identity import identity_of
-    from quantexp.runner.pool import Pool
-    from quantexp.runner.worker import Setup, described
+    from quantexp.runner.pool import UNUSED, Pool
+    from quantexp.runner.worker import Setup
     from quantexp.system.environment import usable_cores
     from quantexp.tracking.studies import find_study, study_tags
 
@@ -64,7 +65,7 @@ def run_trials(experiment: Experiment, request: Request, trials: Any) -> Finding
     with ExitStack() as stack:
         tracked = stack.enter_context(tracked_run(experiment, tagged, find))
         weights = stack.enter_context(checkpoint_folder(experiment))
-        setup = Setup(described(base), settings.seconds, memory_gb, str(weights) if weights else None)
+        setup = Setup(described(base, UNUSED), settings.seconds, memory_gb, str(weights) if weights else None)
         pool = stack.enter_context(Pool(setup, workers))
         found = _answered(trials, _Outcomes(tracked), pool)
         show(found.table.rich())

@@ -28,9 +28,10 @@ from typing import Any, NoReturn
 import psutil
 import torch
 
-from quantexp.config import GROUPS, NOTHING, OPTIONS, RESULT, WEIGHTS, Experiment, Option, plain
+from quantexp.config import Experiment
 from quantexp.mission import attempt, load
 from quantexp.results.compatibility import Outcome, Word, parse_outcome
+from quantexp.runner.described import restored
 from quantexp.system.errors import CheckError, QuantexpError
 from quantexp.training.brief import BriefBaseline, brief
 
@@ -75,24 +76,6 @@ class Ended:
 
     number: int
     outcome: dict[str, Any]
-
-
-def described(experiment: Experiment) -> dict[str, Any]:
-    """Return the settings of an experiment as plain values, each option with its name."""
-    chosen = {group: getattr(experiment, group) for group in GROUPS if group not in ("study", "tracking")}
-    options = {group: {"name": option.name, **plain(asdict(option))} for group, option in chosen.items()}
-    return {**options, **experiment.settings(WEIGHTS, RESULT, NOTHING)}
-
-
-def restored(values: dict[str, Any]) -> Experiment:
-    """Return the experiment that `described` describes."""
-    classes: dict[tuple[str, str], type[Option]] = {(option.group, option.name): option for option in OPTIONS}
-    parts = dict(values)
-    for group in GROUPS:
-        if group in parts:
-            settings = dict(parts[group])
-            parts[group] = classes[group, settings.pop("name")](**settings)
-    return Experiment(**parts)
 
 
 def main() -> None:

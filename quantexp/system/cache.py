@@ -67,6 +67,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def copy_atomically(source: str | Path, target: str | Path) -> None:
+    """Copy a file so that a reader of `target` sees the old content or the new one. Raises OSError."""
+    write_atomically(Path(target), Path(source).read_bytes())
+
+
 def _unusable(folder: Path, error: OSError) -> CacheError:
     return CacheError(
         f"the cache must be a writable folder, {folder} is not ({error.strerror or error}); "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ def command(name: str) -> Iterator[None]:
             stream.reconfigure(errors="replace")  # a terminal without ± must not cost a report
     interrupt.listen()
     try:
-        with interrupt.guard():
+        with flushed(), interrupt.guard():
             yield
     except ConfigError as error:
         _leave(name, str(error), BAD_VALUES)
@@ -30,6 +32,27 @@ def command(name: str) -> Iterator[None]:
         _leave(name, str(error), FAILED)
     except KeyboardInterrupt:
         _leave(name, "interrupted", INTERRUPTED)
+
+
+@contextmanager
+def flushed() -> Iterator[None]:
+    """Write what is still to be printed when the block ends; a reader such as `head` that has enough is no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _discard()
+        print(f"quantexp: the output cannot be printed ({error.strerror})", file=sys.stderr)
+        sys.exit(FAILED)
+
+
+def _discard() -> None:
+    """Send the rest of the output nowhere: Python would try to write it again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _leave(name: str, message: str, status: int) -> NoReturn:

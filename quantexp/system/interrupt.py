@@ -8,6 +8,7 @@ one that is raised in a callback is lost.
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,12 @@ _since: float | None = None  # when the process was interrupted
 
 
 def listen() -> None:
-    """Treat SIGTERM as Ctrl-C, so that a run is closed as KILLED, and remember an interrupt."""
+    """Treat SIGTERM as Ctrl-C, so that a run is closed as KILLED, and remember an interrupt.
+
+    In another thread than the main one nothing changes: Python lets only that one handle signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     if TIMERS:

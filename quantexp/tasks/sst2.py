@@ -70,10 +70,11 @@ def parse_tsv(content: bytes, path: Path) -> Rows:
     The file has a header, the columns sentence and label, tabs as separators, and no quotes.
     """
     try:
-        lines = content.decode("utf-8-sig").split("\n")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         number, byte = content[: error.start].count(b"\n") + 1, content[error.start]
         raise DataError(f"{path}: line {number} is not UTF-8 (byte 0x{byte:02x}); save it as UTF-8") from None
+    lines = text.split("\n" if "\n" in text else "\r")  # the line ends of old Macs
     header = lines[0].rstrip("\r").split("\t")
     if lacking := [name for name in ("sentence", "label") if name not in header]:
         raise DataError(

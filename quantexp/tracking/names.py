@@ -10,12 +10,15 @@ IDENTITY = "quantexp.identity"  # digest of everything that the result depends o
 KIND = "quantexp.kind"  # "sweep" for the parent run of one, "study" for that of a study with runs of its own
 SWEEP = "quantexp.sweep"  # the name of a sweep, on its parent run
 STUDY = "quantexp.study"  # digest of everything that a study depends on, on its own run
+OBJECTIVES = "quantexp.objectives"  # names of the metrics that a sweep improves
 COMMAND = "quantexp.command"  # the command of a sweep
+FOLDER = "quantexp.folder"  # the directory of a sweep
 REPRODUCES = "quantexp.reproduces"  # the run that this one repeats
 WITHOUT_MODEL = "quantexp.without_model"  # that the network of the run was not stored, and why
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"  # the description of a run, Markdown
 ERROR = "error"  # why a run failed
+INTERRUPTED = "interrupted"  # the error of a run that the user ended
 
 NOT_STORED = "the network was not stored (tracking.store_model=false)"
 

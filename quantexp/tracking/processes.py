@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 from pathlib import Path
 
@@ -18,14 +17,18 @@ log = logging.getLogger(__name__)
 TOLERANCE_SECONDS = 2.0  # setting the clock shifts the boot time, from which the start of a process is computed
 
 
-def mark() -> str:
-    """Return the mark of this process: host, namespace, process id and start, as process ids are reused."""
+def mark(pid: int | None = None) -> str:
+    """Return the mark of a process of this host, by default this one.
+
+    It has host, namespace, process id and start, as process ids are reused.
+    """
+    process = psutil.Process(pid)
     return json.dumps(
         {
             "host": platform.node(),
             "namespace": _namespace(),
-            "pid": os.getpid(),
-            "started": psutil.Process().create_time(),
+            "pid": process.pid,
+            "started": process.create_time(),
         }
     )
 
@@ -33,14 +36,23 @@ def mark() -> str:
 def is_dead(marked: str) -> bool:
     """Return whether the process of a mark has ended; False for a process of another host."""
     try:
-        process = json.loads(marked)
-        if (process["host"], process["namespace"]) != (platform.node(), _namespace()):
+        if not of_this_host(marked):
             return False
+        process = json.loads(marked)
         started = psutil.Process(int(process["pid"])).create_time()
         return bool(abs(started - float(process["started"])) > TOLERANCE_SECONDS)
     except psutil.NoSuchProcess:
         return True
     except (ValueError, KeyError, TypeError, psutil.Error):  # another mark, or a hidden process
+        return False
+
+
+def of_this_host(marked: str) -> bool:
+    """Return whether the process of a mark belongs to this host and namespace, so that `is_dead` knows of it."""
+    try:
+        process = json.loads(marked)
+        return bool((process["host"], process["namespace"]) == (platform.node(), _namespace()))
+    except (ValueError, KeyError, TypeError):
         return False
 
 
@@ -51,6 +63,24 @@ def close_orphans(store: Store) -> None:
             log.info("closed    %s: its process was killed", run.name)
             store.client.set_tag(run.run_id, ERROR, "its process was killed")
             store.client.set_terminated(run.run_id, "KILLED")
+
+
+def fail_runs_of(store: Store, marked: str, error: str) -> None:
+    """Close the runs that an ended process left RUNNING or KILLED as FAILED, with the error."""
+    for run in store.search("attributes.status != 'FINISHED'"):
+        if run.status in ("RUNNING", "KILLED") and _same(run.tags.get(PROCESS, ""), marked):
+            store.client.set_tag(run.run_id, ERROR, error)
+            store.client.set_terminated(run.run_id, "FAILED")
+
+
+def _same(one: str, other: str) -> bool:
+    """Return whether two marks are of the same process."""
+    try:
+        first, second = json.loads(one), json.loads(other)
+        near = abs(float(first.pop("started")) - float(second.pop("started"))) < TOLERANCE_SECONDS
+    except (ValueError, KeyError, TypeError, AttributeError):  # another mark
+        return False
+    return near and bool(first == second)
 
 
 def _namespace() -> str:

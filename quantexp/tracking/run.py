@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from quantexp.system import environment
 from quantexp.system.version import __version__
-from quantexp.tracking.names import ERROR, PROCESS, as_text
+from quantexp.tracking.names import ERROR, INTERRUPTED, PROCESS, as_text
 from quantexp.tracking.processes import mark
 from quantexp.tracking.store import Store, tracking_errors
 from quantexp.tracking.views import directions
@@ -119,7 +119,7 @@ def track(
     try:
         yield run
     except (KeyboardInterrupt, SystemExit):
-        _end(run, "KILLED", "interrupted")
+        _end(run, "KILLED", INTERRUPTED)
         raise
     except BaseException as error:
         _end(run, "FAILED", f"{type(error).__name__}: {error}")

@@ -171,6 +171,17 @@ def check_free(database: Path) -> None:
         connection.rollback()
 
 
+def is_new(database: Path) -> bool:
+    """Return whether there is no database yet, or an empty file as a killed process leaves it."""
+    return not database.exists() or (database.is_file() and database.stat().st_size == 0)
+
+
+def remove_database(database: Path) -> None:
+    """Remove a database with the files that SQLite creates beside it, those that there are."""
+    for suffix in ("", *SIDE_FILES, "-shm"):
+        database.with_name(f"{database.name}{suffix}").unlink(missing_ok=True)
+
+
 def folder_not_writable(database: Path, folder: Path, error: OSError) -> TrackingError:
     """Return the error for a store in a folder that is not writable."""
     return TrackingError(
@@ -283,6 +294,14 @@ def _read_only(database: Path, reason: str) -> TrackingError:
     return TrackingError(
         f"{database} is read-only, so that runs cannot be recorded there ({reason}); make it writable with chmod u+w "
         f"{database}, or {ELSEWHERE}. What is recorded there can still be read"
+    )
+
+
+def half_made(database: Path, reason: str) -> TrackingError:
+    """Return the error for a database whose creation was cut short, as MLflow leaves it."""
+    return TrackingError(
+        f"{database} was not created to its end ({reason}), as MLflow was stopped meanwhile; if nothing "
+        f"was recorded in it, remove it; or {ELSEWHERE}"
     )
 
 

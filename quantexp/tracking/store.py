@@ -1,14 +1,13 @@
 """The tracking store: opened to record in it, or read without changing it.
 
-A new SQLite store is created under a lock: processes that migrate the same empty file at the same time leave it
-half-migrated and unusable.
+A new SQLite store is created under a lock, beside its place, and then renamed: processes that migrate the same empty
+file at the same time, and one that is killed meanwhile, leave it half-migrated and unusable.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantexp.config import Tracking
-from quantexp.system.cache import locked
+from quantexp.system.cache import copy_atomically, locked
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
 from quantexp.tracking.address import check_address, resolve_uri, sqlite_path
@@ -30,9 +29,12 @@ from quantexp.tracking.sqlite import (
     check_writable,
     damaged,
     folder_not_writable,
+    half_made,
     in_place,
+    is_new,
     own_artifacts,
     own_run,
+    remove_database,
     snapshot,
 )
 
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# In errors of MLflow with a database that another process did not finish:
+HALF_MADE = ("already exists", "duplicate column", "no such column", "no such table")
 LOCAL_URI = "sqlite:///mlflow.db"  # of the working directory
 
 
@@ -110,7 +114,7 @@ class Store:
             if source.is_file():
                 place = target / below / source.relative_to(folder)
                 place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, place)
+                copy_atomically(source, place)
 
     def log_text(self, run_id: str, name: str, text: str) -> None:
         """Record a file of text. Raises any error of the store."""
@@ -147,6 +151,8 @@ def open_store(tracking: Tracking) -> Store:
             return _open(uri, tracking.experiment, None)
         lock = path.with_name(f".{path.name}.lock")
         with locked(lock, "another process creates the tracking store", partial(folder_not_writable, path)):
+            if is_new(path):
+                _create(path)
             check_free(path)
             own_artifacts(path, tracking.experiment)
             return _open(uri, tracking.experiment, path.parent / ARTIFACTS)
@@ -156,6 +162,8 @@ def open_store(tracking: Tracking) -> Store:
         reason = without_password(" ".join(str(error).split()))[:300]
         if path is not None and "malformed" in reason:  # SQLite's word for a damaged database
             raise damaged(path, reason) from error
+        if path is not None and any(sign in reason for sign in HALF_MADE):
+            raise half_made(path, reason) from error
         raise TrackingError(
             f"the tracking store {without_password(uri)} cannot be used ({type(error).__name__}: {reason}); "
             "repair it, or record elsewhere with tracking=server tracking.uri=URI"
@@ -271,6 +279,20 @@ def quiet_client(uri: str) -> MlflowClient:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs what it also raises
     return mlflow.MlflowClient(uri, registry_uri=uri)
+
+
+def _create(path: Path) -> None:
+    """Create a database beside its place and rename it: MLflow takes seconds, and an unfinished one cannot be used."""
+    target = path.resolve()  # of a link
+    made = target.with_name(f".{target.name}.new")
+    remove_database(made)  # of an attempt that was killed
+    try:
+        quiet_client(address := f"sqlite:///{made}")
+        _forget(address)
+        if is_new(path):  # no other program has created it meanwhile
+            made.replace(target)
+    finally:
+        remove_database(made)
 
 
 def _open(uri: str, name: str, artifacts: Path | None) -> Store:

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
-from quantexp.tracking.names import COMMAND, KIND, NOTE, PARENT, PROCESS, SWEEP, as_note
+from quantexp.tracking.names import COMMAND, FOLDER, KIND, NOTE, OBJECTIVES, PARENT, PROCESS, SWEEP, as_note
 from quantexp.tracking.processes import mark
 from quantexp.tracking.store import RunFacts, Store
 
 LEFT, DONE, FAILED = "left", "done", "failed"  # metrics of the parent run
 
 
-def begin(store: Store, name: str, command: str, resume: bool) -> str:
+def begin(store: Store, name: str, command: str, resume: bool, folder: Path | None = None) -> str:
     """Open the parent run of a sweep, a new one or, to resume, the existing one; return its id."""
-    tags = {PROCESS: mark(), COMMAND: command}
-    found = next((run for run in _named(store, name) if host_of(run) == platform.node()), None) if resume else None
+    tags = {PROCESS: mark(), COMMAND: command, **({FOLDER: str(folder)} if folder else {})}
+    found = begun_here(store, name) if resume else None
     if found is None:
         tags |= {KIND: "sweep", SWEEP: name, "host": platform.node(), "mlflow.source.name": "quantexp"}
         return str(store.client.create_run(store.experiment_id, run_name=f"sweep {name}", tags=tags).info.run_id)
@@ -31,6 +31,17 @@ def begin(store: Store, name: str, command: str, resume: bool) -> str:
         store.client.set_tag(found.run_id, tag, value)
     store.client.update_run(found.run_id, status="RUNNING")
     return found.run_id
+
+
+def begun_here(store: Store, name: str) -> RunFacts | None:
+    """Return the latest parent run of a sweep on this host, None if there is none."""
+    return next((run for run in _named(store, name) if host_of(run) == platform.node()), None)
+
+
+def log_objectives(store: Store, parent: str, names: Sequence[str]) -> None:
+    """Record what a sweep improves in its parent run."""
+    if names:
+        store.client.set_tag(parent, OBJECTIVES, ",".join(names))
 
 
 def log_state(store: Store, parent: str, *, done: int, failed: int, left: int) -> None:

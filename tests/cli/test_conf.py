@@ -137,7 +137,7 @@ def test_the_study_of_flows_holds_every_method_in_every_flow_with_every_engine()
         len(Flow) - len(OF_ONE_RUNTIME),
         len(Engine) + 1,
     )  # one more, as no engine need be given
-    assert planned.runs + len(planned.left_out) == math.prod(axes)
+    assert planned.runs + planned.equal + len(planned.unsupported) == math.prod(axes)
 
 
 def test_each_network_brings_its_own_crop_unless_told() -> None:

@@ -20,7 +20,7 @@ from quantexp.config.tracking import Local
 from quantexp.mission import load
 from quantexp.runner import sweep
 from quantexp.runner.identity import configuration_digest, identity_of
-from quantexp.runner.jobs import JobOutcome, Ongoing, Plan
+from quantexp.runner.jobs import JobOutcome, Ongoing, Plan, State, read_outcomes
 from quantexp.system.errors import CacheError, ConfigError
 
 pytestmark = pytest.mark.slow
@@ -29,6 +29,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 PATIENCE = 240  # seconds until a command that hangs is given up
 QUICK = ("data=sample", "benchmark=quick", "batch_size=1", "task.hidden=[8]", "quant=none")
+TWO = {"0": "seed=0", "1": "seed=1"}  # the combinations of a plan
 SEEDS = ("-m", *QUICK, "sweep.name=night")
 
 
@@ -189,33 +190,56 @@ def experiment(sample: Callable[..., Experiment]) -> Experiment:
 
 def test_a_combination_is_skipped_if_its_identity_is_done(experiment: Experiment) -> None:
     digest = identity_of(experiment, load(experiment).fingerprint).digest
-    done = Ongoing("night", "p", 2, Retry.unfinished, {digest: "the run"}, [])
+    done = Ongoing("night", "p", TWO, Retry.unfinished, {digest: "the run"}, [])
     assert done.reason_to_skip(experiment) == "finished before: the run"
-    other = Ongoing("night", "p", 2, Retry.unfinished, {digest[::-1]: "another"}, [])
+    other = Ongoing("night", "p", TWO, Retry.unfinished, {digest[::-1]: "another"}, [])
     assert other.reason_to_skip(experiment) is None
 
 
 def test_what_no_outcome_tells_of_is_left(experiment: Experiment) -> None:
-    ongoing = Ongoing("night", "p", 3, Retry.unfinished, {}, [])
-    outcomes = [JobOutcome("done", "seed=0"), JobOutcome("failed", "seed=1", "an error")]
-    assert ongoing.left(outcomes) == 1
-    assert ongoing.left(2 * outcomes) == 0
+    planned = {digest: f"seed={digest}" for digest in "0123"}
+    ongoing = Ongoing("night", "p", planned, Retry.unfinished, {}, [])
+    failed = JobOutcome(State.failed, "seed=1", 1, "an error")
+    outcomes = {"0": JobOutcome(State.done, "seed=0", 0), "1": failed, "2": JobOutcome(State.running, "seed=2", 2)}
+    assert ongoing.missing(outcomes) == ["seed=2", "seed=3"]
+    assert ongoing.total(outcomes) == 4
+
+
+def test_jobs_that_were_not_planned_are_counted_and_stand_for_no_planned_one() -> None:
+    ongoing = Ongoing("night", "p", TWO, Retry.unfinished, {}, [])
+    outcomes = {other: JobOutcome(State.done, other, 0) for other in "xyz"}
+    assert ongoing.missing(outcomes) == ["seed=0", "seed=1"]
+    assert ongoing.total(outcomes) == 5
+    assert Ongoing("night", "p", None, Retry.unfinished, {}, []).missing(outcomes) == []
+
+
+def test_a_combination_is_run_by_one_job_only(tmp_path: Path) -> None:
+    first, again = (JobOutcome(State.running, "seed=0", number) for number in (0, 1))
+    assert first.claim(tmp_path, "0")
+    assert not again.claim(tmp_path, "0")
+    assert read_outcomes(tmp_path) == {"0": first}
+
+
+def test_an_outcome_that_was_cut_short_is_a_job_that_was_killed(tmp_path: Path) -> None:
+    JobOutcome(State.running, "seed=0", 0).claim(tmp_path, "0")
+    (tmp_path / "outcomes" / "0.json").write_text('{"state": "don')
+    assert read_outcomes(tmp_path)["0"].state is State.running
 
 
 def test_an_outcome_that_cannot_be_written_is_told_and_the_sweep_goes_on(
     workdir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = workdir / "multirun" / "night"
-    sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "")
-    (folder / "0").write_text("no folder")
-    sweep.leave_outcome(folder, folder / "0", Local(), JobOutcome("done", "seed=0"))
-    assert "outcome.json is not writable" in caplog.text
+    sweep.begin(folder, Local(), Settings(name="night"), Plan(TWO), "")
+    (folder / "outcomes").write_text("no folder")
+    sweep.leave_outcome(folder, Local(), "0", JobOutcome(State.done, "seed=0", 0))
+    assert "outcomes/0.json is not writable" in caplog.text
 
 
 def test_only_what_failed_is_repeated_if_that_is_asked(experiment: Experiment) -> None:
-    failed = Ongoing("night", "p", 2, Retry.failed, {}, [configuration_digest(experiment)])
+    failed = Ongoing("night", "p", TWO, Retry.failed, {}, [configuration_digest(experiment)])
     assert failed.reason_to_skip(experiment) is None
-    never_run = Ongoing("night", "p", 2, Retry.failed, {}, [])
+    never_run = Ongoing("night", "p", TWO, Retry.failed, {}, [])
     assert str(never_run.reason_to_skip(experiment)).startswith("sweep.retry=failed")
 
 
@@ -231,25 +255,25 @@ def test_a_sweep_runs_in_one_process_at_a_time(workdir: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(CacheError, match=r"another process runs the sweep in .*night; wait until it ends"):
-            sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "python -m quantexp -m")
+            sweep.begin(folder, Local(), Settings(name="night"), Plan(TWO), "python -m quantexp -m")
         other.kill()
-    sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "python -m quantexp -m")  # the dead hold nothing
-    assert Ongoing.read(folder).total == 2
+    sweep.begin(folder, Local(), Settings(name="night"), Plan(TWO), "python -m quantexp -m")  # the dead hold nothing
+    assert Ongoing.read(folder).planned == TWO
     assert json.loads((folder / "sweep.json").read_text())["name"] == "night"
 
 
 def test_what_an_earlier_sweep_left_in_the_folder_is_not_counted(workdir: Path) -> None:
     folder = workdir / "multirun" / "night"
-    sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "")
-    sweep.leave_outcome(folder, folder / "0", Local(), JobOutcome("failed", "seed=0", "an error"))
+    sweep.begin(folder, Local(), Settings(name="night"), Plan(TWO), "")
+    sweep.leave_outcome(folder, Local(), "0", JobOutcome(State.failed, "seed=0", 0, "an error"))
     (parent,) = parents_in(workdir)
     assert {name: parent.data.metrics[name] for name in ("done", "failed", "left")} == {
         "done": 0,
         "failed": 1,
         "left": 1,
     }
-    sweep.begin(folder, Local(), Settings(name="night"), Plan(2), "")
-    assert list(folder.glob("*/outcome.json")) == []
+    sweep.begin(folder, Local(), Settings(name="night"), Plan(TWO), "")
+    assert read_outcomes(folder) == {}
 
 
 def test_the_command_of_a_sweep_can_be_typed_again_and_holds_no_password() -> None:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from quantexp.config import Experiment, Mlp, Mnist, NoQuant
+from quantexp.analysis.best import best
+from quantexp.config import Experiment, Mlp, Mnist, NoQuant, Retry
 from quantexp.config.tracking import Local
 from quantexp.mission import RunResult, run
+from quantexp.reports.sweep_table import search_notes
 from quantexp.results.sweep import SweepResult, UnsupportedEntry
 from quantexp.runner.identity import configuration_digest, identity_of
+from quantexp.runner.jobs import Ongoing
+from quantexp.runner.objective import objectives_of
 from quantexp.runner.sweep_results import Before, log_unsupported, read_before, read_sweep
 from quantexp.runner.tracked import log_result
 from quantexp.system.errors import TrackingError, TrainingError
 from quantexp.tracking import sweeps
-from quantexp.tracking.names import COMMAND, CONFIGURATION, KIND, PARENT, SWEEP
+from quantexp.tracking.names import COMMAND, CONFIGURATION, ERROR, INTERRUPTED, KIND, PARENT, SWEEP
 from quantexp.tracking.run import track
 from quantexp.tracking.store import Store, open_store, read_store
 
@@ -213,3 +218,60 @@ def test_reading_makes_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(TrackingError, match=r"there is no store .*mlflow\.db"):
         read("night")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_host_finished_is_not_repeated_if_only_the_machine_differs(
+    store: Store, experiment: Experiment, outcome: RunResult
+) -> None:
+    parent, _ = begin(store, "night")
+    done = child(store, parent, experiment, outcome)
+    store.client.set_tag(done, "host", "node7")
+    _, before = begin(store, "night")
+    ongoing = Ongoing("night", parent, None, Retry.unfinished, {}, [], elsewhere=before.elsewhere)
+    assert ongoing.reason_to_skip(experiment) == "finished before on node7: seed 0"
+    assert ongoing.reason_to_skip(replace(experiment, seed=1)) is None
+    store.client.set_tag(done, "torch", "1.0")
+    _, older = begin(store, "night")
+    assert replace(ongoing, elsewhere=older.elsewhere).reason_to_skip(experiment) is None
+    store.client.set_tag(done, "host", platform.node())  # this host has changed, else the identity would match
+    _, changed = begin(store, "night")
+    assert replace(ongoing, elsewhere=changed.elsewhere).reason_to_skip(experiment) is None
+
+
+@pytest.mark.parametrize(("error", "rows"), [("its process was killed", 1), (INTERRUPTED, 0)])
+def test_a_killed_run_has_a_row_and_an_interrupted_one_remains(
+    error: str, rows: int, store: Store, experiment: Experiment
+) -> None:
+    parent, _ = begin(store, "night")
+    killed = child(store, parent, experiment, None)
+    store.client.set_terminated(killed, "KILLED")
+    store.client.set_tag(killed, ERROR, error)
+    assert [entry.error for entry in read("night").entries] == [error] * rows
+    _, before = begin(store, "night")
+    assert len(before.failed) == rows
+
+
+def test_a_search_returns_the_recorded_value_and_names_its_best_run(
+    store: Store, experiment: Experiment, outcome: RunResult
+) -> None:
+    parent, _ = begin(store, "night")
+    sweeps.log_objectives(store, parent, ["accuracy", "size"])
+    small = child(store, parent, experiment, outcome)
+    size = replace(outcome.report.baseline.size, state_bytes=2 * outcome.report.baseline.size.state_bytes)
+    larger = replace(outcome.report, baseline=replace(outcome.report.baseline, size=size))
+    child(store, parent, replace(experiment, seed=1), replace(outcome, report=larger))
+    ongoing = Ongoing("night", parent, None, Retry.unfinished, {}, [], objectives=["size", "accuracy"])
+    values = objectives_of(ongoing, experiment)
+    facts = store.run(small)
+    assert values == [facts.metrics["size_mb"], facts.metrics["accuracy"]]
+    assert objectives_of(ongoing, replace(experiment, seed=2)) is None
+    assert objectives_of(replace(ongoing, objectives=["speedup"]), experiment) is None  # of float alone there is none
+    sweep = read("night")
+    assert sweep.objectives == ("accuracy", "size")
+    assert [one.entry.run_id for one in best(sweep)] == [small]
+    (note,) = search_notes(sweep)
+    assert note.startswith("Not beaten by accuracy, size: seed 0 (accuracy ")
+    assert small in note
+    (only,) = search_notes(replace(sweep, objectives=("latency_b9",)))
+    assert only == "Best by latency_b9: no finished run has a value."
+    assert not list(search_notes(replace(sweep, objectives=())))

@@ -30,10 +30,11 @@ from quantexp.mission import load, run
 from quantexp.reports.findings import Findings
 from quantexp.results.compatibility import COMPATIBILITY_FILE, Cell, Outcome, Word, parse_compatibility
 from quantexp.runner import report as reporting
+from quantexp.runner.described import described, restored
 from quantexp.runner.pool import Pool
 from quantexp.runner.study import run_study
 from quantexp.runner.tracked import Request
-from quantexp.runner.worker import Setup, described, restored
+from quantexp.runner.worker import Setup
 from quantexp.studies.compatibility import study as conducting
 from quantexp.studies.compatibility.cells import cells, in_float, variant
 from quantexp.studies.compatibility.study import Outcomes, Trials, find

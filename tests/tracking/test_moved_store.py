@@ -21,7 +21,7 @@ from quantexp.config import SweepSettings as Settings
 from quantexp.report import main as report_command
 from quantexp.results.sweep import SweepResult
 from quantexp.runner import sweep
-from quantexp.runner.jobs import Ongoing, Plan
+from quantexp.runner.jobs import JobOutcome, Ongoing, Plan, State
 from quantexp.runner.reproduce import reproduce
 from quantexp.runner.study import run_study
 from quantexp.runner.sweep_results import read_before, read_sweep
@@ -312,14 +312,16 @@ def test_the_report_of_a_sweep_that_is_resumed_is_kept_while_results_in_it_canno
     (parent,) = recorded("tags.`quantexp.kind` = 'sweep'")
     shutil.rmtree(files_of(lost.run_id))
     before = content(moved / REPORT), content(files_of(parent.run_id) / "report")
-    sweep.begin(moved / REPORT, Local(), Settings(name="night"), Plan(1), "python -m quantexp -m")
+    sweep.begin(moved / REPORT, Local(), Settings(name="night"), Plan({"0": "seed=0"}), "python -m quantexp -m")
     assert Ongoing.read(moved / REPORT).done == {kept.tags["quantexp.identity"]: kept.name}
     assert f"{lost.name} is run again, its result cannot be read" in caplog.text
-    assert sweep.sum_up(moved / REPORT, Local()) == 0
+    sweep.leave_outcome(moved / REPORT, Local(), "0", JobOutcome(State.done, "seed=0", 0))
+    assert not sweep.sum_up(moved / REPORT, Local())  # its report was not written
     assert f"{moved / REPORT} keeps its report: it has 1 results that cannot be read now" in caplog.text
-    after = {name: text for name, text in content(moved / REPORT).items() if name != "sweep.json"}
+    now = content(moved / REPORT)
+    after = {name: text for name, text in now.items() if name != "sweep.json" and "outcomes" not in name}
     assert (after, content(files_of(parent.run_id) / "report")) == (
-        {name: text for name, text in before[0].items() if name != "sweep.json" and "outcome.json" not in name},
+        {name: text for name, text in before[0].items() if name != "sweep.json" and "outcomes" not in name},
         before[1],
     )
     assert recorded("tags.`quantexp.kind` = 'sweep'")[0].status == "FINISHED"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,6 +25,7 @@ from quantexp.runner.identity import configuration_digest, identity_of
 from quantexp.runner.reproduce import reproduce
 from quantexp.runner.sweep_results import read_sweep
 from quantexp.runner.tracked import log_result
+from quantexp.system.cache import copy_atomically
 from quantexp.system.errors import TrackingError
 from quantexp.tracking import sqlite, sweeps
 from quantexp.tracking.names import CONFIGURATION, PARENT
@@ -377,3 +380,76 @@ def test_a_large_store_in_a_folder_with_any_name_is_read(
         monkeypatch.chdir(tmp_path / name)
         assert the_run()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)  # no other file was made
+
+
+# -- a first start that is cut short ---------------------------------------------------------------------
+
+OPEN = """
+from quantexp.config import Local
+from quantexp.tracking.store import open_store
+open_store(Local())
+"""
+FULL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))"
+
+
+def opens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the store of a folder can be opened and recorded in, and nothing else is left there."""
+    monkeypatch.chdir(folder)
+    store = open_store(Local())
+    store.client.create_run(store.experiment_id)
+    return {path.name for path in folder.iterdir()} <= {"mlflow.db", ".mlflow.db.lock", "mlruns"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_store_whose_creation_was_killed_is_created_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", OPEN], cwd=tmp_path) as child:
+        while not any(path.stat().st_size > 100_000 for path in tmp_path.glob("*mlflow.db*")):
+            assert child.poll() is None
+            time.sleep(0.002)
+        child.send_signal(number)
+    assert not (tmp_path / "mlflow.db").exists()
+    assert opens(tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_a_store_that_a_full_disk_cut_short_is_created_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK + OPEN], cwd=tmp_path, capture_output=True, text=True)
+    assert "TrackingError" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "mlflow.db").exists()
+    assert opens(tmp_path, monkeypatch)
+
+
+@pytest.mark.slow
+def test_an_empty_file_and_what_an_earlier_start_left_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mlflow.db", ".mlflow.db.new", ".mlflow.db.new-journal"):
+        (tmp_path / name).write_bytes(b"" if name == "mlflow.db" else b"cut short")
+    assert opens(tmp_path, monkeypatch)
+
+
+def test_a_store_that_mlflow_itself_left_unfinished_is_named_with_its_repair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.execute("CREATE TABLE runs (run_uuid TEXT)")
+    with pytest.raises(TrackingError, match=r"was not created to its end .* remove it"):
+        open_store(Local())
+
+
+def test_a_file_is_copied_whole_or_not_at_all(tmp_path: Path) -> None:
+    source, target = tmp_path / "new", tmp_path / "old"
+    target.write_text("the old report")
+    with pytest.raises(OSError):
+        copy_atomically(source, target)
+    assert target.read_text() == "the old report"
+    source.write_text("the new report")
+    copy_atomically(source, target)
+    assert target.read_text() == "the new report"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
