@@ -17,6 +17,7 @@ from quantexp.cli.schemas import conf_dir, register
 from quantexp.compare import _parser as compare_parser
 from quantexp.report import _parser as report_parser
 from quantexp.reproduce import _parser as reproduce_parser
+from quantexp.sync import _parser as sync_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -68,6 +69,8 @@ def test_every_command_composes_to_what_can_be_run(module: str, arguments: list[
             compare_parser().parse_args(arguments)
         case ".reproduce":
             reproduce_parser().parse_args(arguments)
+        case ".sync":
+            sync_parser().parse_args(arguments)
         case ".doctor":
             assert arguments in ([], ["--help"])
         case "" if "--help" not in arguments:

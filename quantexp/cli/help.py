@@ -46,6 +46,7 @@ afterwards:
   python -m quantexp.report SWEEP                       tables, pictures and a page for a recorded sweep
   python -m quantexp.compare STORE STORE                the same experiments of several machines side by side
   python -m quantexp.reproduce RUN_ID                   repeat a recorded run, and compare both
+  python -m quantexp.sync                               deliver results that their server did not take
   python -m quantexp.doctor                             what works on this machine
 """
 

@@ -41,7 +41,9 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
         TrackingError: If the store cannot be used.
     """
     from quantexp.runner.sweep_results import log_unsupported, read_before
+    from quantexp.runner.tracked import tell
     from quantexp.tracking import sweeps
+    from quantexp.tracking.delivery import deliver_waiting
     from quantexp.tracking.processes import close_orphans
     from quantexp.tracking.store import open_store, tracking_errors
     from quantexp.tracking.views import save_view
@@ -51,7 +53,8 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
     forget_outcomes(folder)
     name = settings.name or folder.name
     save_view(store)
-    with tracking_errors(f"the sweep {name} cannot be recorded"):
+    tell(deliver_waiting(tracking))  # a combination whose result waited is finished then
+    with tracking_errors(f"the sweep {name} cannot be recorded", store.uri):
         parent = sweeps.begin(store, name, command, settings.resume)
         before = read_before(store, parent)
         log_unsupported(store, parent, planned.unsupported)
@@ -84,6 +87,9 @@ def leave_outcome(folder: Path, job: Path, tracking: Tracking, outcome: JobOutco
 
 def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> int:
     """Print the sweep's report, write it to its directory and its parent run; return how many jobs failed."""
+    from quantexp.runner.tracked import tell
+    from quantexp.tracking import sweeps
+    from quantexp.tracking.delivery import deliver_waiting
     from quantexp.tracking.store import open_store
     from quantexp.tracking.views import directions
 
@@ -91,8 +97,10 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> in
     failures = [outcome for outcome in outcomes if outcome.state == "failed"]
     ongoing = Ongoing.read(folder)
     status = "KILLED" if interrupted else "FAILED" if failures else "FINISHED"
+    store: Store | None = None
     try:
         store = open_store(tracking)
+        tell(deliver_waiting(tracking))
         _report(store, ongoing, status, folder)
         for line in directions(store, f"sweep {ongoing.name}", ongoing.parent):
             show(line)
@@ -104,12 +112,35 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> in
         log.error("%d of %d combinations failed:", len(failures), ongoing.total)
         for failure in failures:
             log.error("  %s\n    %s", failure.asked, failure.error)
-    if left := ongoing.left(outcomes):
+    left = ongoing.left(outcomes)
+    if store is None:
+        done = len(outcomes) - len(failures)
+        with suppress(OSError):
+            sweeps.keep_end(tracking, ongoing.parent, ongoing.name, status, done=done, failed=len(failures), left=left)
+    kept = _kept(tracking, ongoing.parent)
+    if left:
         show(
             f"{left} of {ongoing.total} combinations remain; "
             f"run the same command with sweep.name={ongoing.name} to resume"
         )
-    return len(failures)
+    return len(failures) + kept
+
+
+def _kept(tracking: Tracking, parent: str) -> int:
+    """Count the results of the sweep that wait for the store, and say how they are delivered."""
+    from quantexp.tracking.names import PARENT
+    from quantexp.tracking.outbox import outbox_of, waiting
+
+    outbox = outbox_of(tracking)
+    kept = sum(record.tags.get(PARENT) == parent for record in waiting(outbox))
+    if kept:
+        log.error(
+            "%d results are kept, not delivered yet; run the same command again when the store answers, "
+            "or python -m quantexp.sync %s",
+            kept,
+            shlex.quote(str(outbox)),
+        )
+    return kept
 
 
 def _report(store: Store, ongoing: Ongoing, status: str, folder: Path) -> None:
