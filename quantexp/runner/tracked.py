@@ -99,10 +99,9 @@ def _opened(experiment: Experiment, request: Request) -> Store | None:
 
     try:
         store = open_store(experiment.tracking)
-    except TrackingError as error:
+    except TrackingError:
         if request.parent is None:
             raise
-        log.warning("this run is kept on disk, as its store does not answer: %s", error)
         return None
     if not request.quiet:
         tell(deliver_waiting(experiment.tracking))
@@ -133,14 +132,8 @@ def log_result(
     from quantexp.runner.artifacts import write_result
 
     report = result.report
-    try:
-        write_result(run.folder, result, identity, drawn=drawn, store_model=store_model)
-    except OSError as error:
-        run.discard()
-        raise TrackingError(
-            f"the files of {run.name} cannot be written ({error.strerror or error}); free space, or choose another "
-            "folder with tracking.keep_in=FOLDER"
-        ) from error
+    with run.files() as folder:
+        write_result(folder, result, identity, drawn=drawn, store_model=store_model)
     run.add(points_of(report), _tags(report, identity, store_model), _dataset(report))
 
 
@@ -151,7 +144,8 @@ def log_findings(run: TrackedRun, found: Findings, step: int = 0) -> None:
     from quantexp.tracking.run import Point
 
     points = [Point(name, float(f"{value:.7g}"), step) for name, value in found.metrics.items()]
-    write_findings(run.folder, found)
+    with run.files() as folder:
+        write_findings(folder, found)
     run.log(points, {NOTE: as_note(found.table.markdown())})
 
 

@@ -123,8 +123,8 @@ def server_fault(uri: str, error: BaseException) -> str | None:
         return f"{shown} is not an address of a server ({reason}); correct tracking.uri, such as http://host:5000"
     if _any(causes, http.RequestException):
         return (
-            f"the tracking server must answer before a run starts, {shown} does not ({reason}); "
-            "start it, correct tracking.uri, or use tracking=local"
+            f"the tracking server {shown} does not answer ({reason}); start it, correct tracking.uri, or use "
+            "tracking=local"
         )
     return _answer_fault(shown, error, reason)
 

@@ -17,7 +17,7 @@ from quantexp.config import Tracking
 from quantexp.system.errors import TrackingError
 from quantexp.tracking.address import bare, impatient, patience
 from quantexp.tracking.names import ERROR, PARENT, PROCESS, RESULT
-from quantexp.tracking.outbox import Dataset, KeptRun, Record, folders, outbox_of, read, remove_rest, take
+from quantexp.tracking.outbox import Dataset, KeptRun, Record, folders, may_be_of, outbox_of, read, remove_rest, take
 from quantexp.tracking.store import Store, open_store, tracking_errors
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def deliver_kept(kept: KeptRun, store: Store) -> None:
     kept.remove()
 
 
-def deliver(store: Store, run_id: str, record: Record, files: Path) -> None:
+def deliver(store: Store, run_id: str, record: Record, files: Path | None) -> None:
     """Record what a record has of a run, and its files; the status last. Raises any error of the store."""
     from mlflow.entities import Metric, RunTag
 
@@ -84,7 +84,7 @@ def deliver(store: Store, run_id: str, record: Record, files: Path) -> None:
         store.client.log_batch(run_id, metrics=part)
     if record.dataset is not None:
         _log_dataset(store, run_id, record.dataset)
-    if any(files.iterdir()):
+    if files is not None and any(files.iterdir()):
         store.log_files(run_id, files)
     if record.status is not None:
         store.client.set_terminated(run_id, record.status, record.ended_ms)
@@ -95,6 +95,8 @@ def deliver_waiting(tracking: Tracking) -> Delivered:
     outbox, address = outbox_of(tracking), bare(tracking.uri)
     found = []
     for folder in folders(outbox):
+        if not may_be_of(folder, address):
+            continue
         try:
             record = read(folder)
         except TrackingError:  # not yet written, or damaged: `sync` says so

@@ -159,6 +159,15 @@ def take(folder: Path) -> KeptRun | None:
         raise
 
 
+def may_be_of(folder: Path, uri: str) -> bool:
+    """Return whether a record may wait for this store, without reading all of it: its address is at the beginning."""
+    try:
+        with (folder / RECORD_FILE).open("rb") as file:
+            return json.dumps(uri).encode() in file.read(4096)
+    except OSError:
+        return True
+
+
 def remove_rest(folder: Path) -> None:
     """Remove a folder without a record, unless its process is at work: that was killed before it had a result."""
     lock = _lock(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,9 +70,10 @@ class Faulty:
 def record_result(store: Store, tracking: Tracking, faulty: Faulty | None = None, **fault: Any) -> TrackedRun:
     """Record a result with everything that a run has; faults begin when the work is done."""
     with track(store, "run", {"seed": 0}, {"given": "tag"}, tracking=tracking) as run:
-        (run.folder / "report.json").write_text("{}", encoding="utf-8")
-        (run.folder / "model").mkdir()
-        (run.folder / "model" / "state").write_bytes(b"\0" * 1000)
+        with run.files() as folder:
+            (folder / "report.json").write_text("{}", encoding="utf-8")
+            (folder / "model").mkdir()
+            (folder / "model" / "state").write_bytes(b"\0" * 1000)
         rows = {"train": 2, "test": 1}
         run.add(POINTS, {"quantexp.identity": "abc"}, Dataset("mnist", "0123", "sample", rows, "test"))
         if faulty is not None:
@@ -332,6 +334,48 @@ def test_a_folder_without_a_record_is_the_rest_of_a_killed_process_and_removed(t
     begun.release()
     deliver_waiting(tracking)
     assert kept_in(tracking) == []
+
+
+def test_no_half_of_a_result_is_recorded(store: Store, tracking: Tracking) -> None:
+    with (
+        pytest.raises(TrackingError, match=r"the files of run cannot be written \(No space left.*free space"),
+        track(store, "run", {}, tracking=tracking) as run,
+    ):
+        run.log_text("config.yaml", "seed: 0")
+        with run.files() as folder:
+            (folder / "report.json").write_text("{}", encoding="utf-8")
+            (folder / "model").mkdir()
+            raise OSError(errno.ENOSPC, "No space left on device")
+    assert [found.status for found in store.search("")] == ["FAILED"]
+    assert [path.name for path in Path("mlartifacts", run.run_id, "artifacts").iterdir()] == ["config.yaml"]
+    assert kept_in(tracking) == []
+
+
+def test_a_store_that_answers_takes_a_result_that_no_folder_takes(
+    store: Store, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with track(store, "run", {}, tracking=tracking) as run:
+        run.add([Point("accuracy", 0.5)])
+        monkeypatch.setattr("quantexp.tracking.open_run.keep", full)
+    (found,) = store.search("")
+    assert (found.status, found.metrics) == ("FINISHED", {"accuracy": 0.5})
+
+
+def test_what_neither_a_folder_nor_the_store_takes_is_an_error(
+    store: Store, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (
+        pytest.raises(TrackingError, match=r"planted.*\n.*cannot be kept on disk either \(No space left"),
+        track(store, "run", {}, tracking=tracking),
+    ):
+        Faulty(store, monkeypatch).fail(0, ConnectionError, False)
+        monkeypatch.setattr("quantexp.tracking.open_run.keep", full)
 
 
 def test_a_result_is_kept_elsewhere_if_the_cache_is_not_writable(
