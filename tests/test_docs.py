@@ -19,6 +19,7 @@ from quantexp.gate import _parser as gate_parser
 from quantexp.register import _parser as register_parser
 from quantexp.report import _parser as report_parser
 from quantexp.reproduce import _parser as reproduce_parser
+from quantexp.sync import _parser as sync_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -74,6 +75,8 @@ def test_every_command_composes_to_what_can_be_run(module: str, arguments: list[
             register_parser().parse_args(arguments)
         case ".reproduce":
             reproduce_parser().parse_args(arguments)
+        case ".sync":
+            sync_parser().parse_args(arguments)
         case ".doctor":
             assert arguments in ([], ["--help"])
         case "" if "--help" not in arguments:

@@ -48,6 +48,7 @@ afterwards:
   python -m quantexp.gate RUN_OR_SWEEP --min-speedup 2  for CI: does the quantized network keep these bounds?
   python -m quantexp.register SWEEP --name NAME         the best network of a sweep, in MLflow's model registry
   python -m quantexp.reproduce RUN_ID                   repeat a recorded run, and compare both
+  python -m quantexp.sync                               deliver results that their server did not take
   python -m quantexp.doctor                             what works on this machine
 """
 

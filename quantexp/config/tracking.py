@@ -24,6 +24,12 @@ class Tracking(Option):
         affects=NOTHING,
     )
 
+    keep_in: str | None = option(
+        "folder whose subfolder outbox keeps results until the store takes them; null: your cache directory",
+        None,
+        affects=NOTHING,
+    )
+
     def faults(self) -> Iterator[str]:
         yield from super().faults()
         if not self.experiment.strip():

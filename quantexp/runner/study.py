@@ -92,9 +92,11 @@ def _measured_before(tracked: TrackedRun) -> Iterator[tuple[str, Report]]:
     from quantexp.tracking.names import IDENTITY
     from quantexp.tracking.studies import finished_variants
 
-    for run in finished_variants(tracked.store, tracked.run_id):
+    if (store := tracked.store) is None:
+        return
+    for run in finished_variants(store, tracked.run_id):
         try:
-            yield run.tags[IDENTITY], read_report(tracked.store, run)
+            yield run.tags[IDENTITY], read_report(store, run)
         except TrackingError as error:
             log.warning("%s is measured again, its report cannot be read (%s)", run.name, error)
 

@@ -44,7 +44,9 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
         TrackingError: If the store cannot be used.
     """
     from quantexp.runner.sweep_results import log_unsupported, read_before
+    from quantexp.runner.tracked import tell
     from quantexp.tracking import sweeps
+    from quantexp.tracking.delivery import deliver_waiting
     from quantexp.tracking.processes import close_orphans
     from quantexp.tracking.store import open_store, tracking_errors
     from quantexp.tracking.views import save_view
@@ -56,7 +58,8 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
     name = settings.name or folder.name
     save_view(store)
     _check_place(store, name, folder)
-    with tracking_errors(f"the sweep {name} cannot be recorded"):
+    tell(deliver_waiting(tracking))  # a combination whose result waited is finished then
+    with tracking_errors(f"the sweep {name} cannot be recorded", store.uri):
         parent = sweeps.begin(store, name, command, settings.resume, folder)
         before = read_before(store, parent)
         log_unsupported(store, parent, planned.unsupported)
@@ -103,7 +106,7 @@ def leave_outcome(folder: Path, tracking: Tracking, digest: str, outcome: JobOut
 def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> bool:
     """Print the sweep's report, write it to its directory and its parent run.
 
-    Returns whether every combination has a result and the report was written.
+    Returns whether every combination has a result in the store and the report was written.
 
     Raises:
         CacheError: If the files of the sweep cannot be read.
@@ -119,6 +122,7 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> bo
         log.error("%d of %d combinations failed:", len(failures), total)
         for failure in failures:
             log.error("  %s\n    %s", failure.asked, failure.error)
+    kept = _kept(tracking, ongoing.parent)
     if missing and not interrupted:
         log.error(
             "%d of %d combinations have no result: their jobs were killed, or never started:", len(missing), total
@@ -132,16 +136,20 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> bo
         )
     if not outcomes and not interrupted:
         log.error("no job of the sweep has run")
-    return complete and reported
+    return complete and reported and not kept
 
 
 def _reported(folder: Path, tracking: Tracking, ongoing: Ongoing, status: str) -> bool:
     """Make the report of a sweep and say where its runs are; return whether it was written."""
+    from quantexp.runner.tracked import tell
+    from quantexp.tracking.delivery import deliver_waiting
     from quantexp.tracking.store import open_store
     from quantexp.tracking.views import directions
 
+    store: Store | None = None
     try:
         store = open_store(tracking)
+        tell(deliver_waiting(tracking))
         written = _report(store, ongoing, status, folder)
         for line in directions(store, f"sweep {ongoing.name}", ongoing.parent):
             show(line)
@@ -151,7 +159,31 @@ def _reported(folder: Path, tracking: Tracking, ongoing: Ongoing, status: str) -
         log.error("the report of the sweep cannot be made (%s: %s)", type(error).__name__, error)
     else:
         return written
+    if store is None:  # it does not answer: the end of the sweep is delivered with its results
+        outcomes = read_outcomes(folder)
+        states = Counter(outcome.state for outcome in outcomes.values())
+        done, failed = states[State.done] + states[State.skipped], states[State.failed]
+        left = len(ongoing.missing(outcomes))
+        with suppress(OSError):
+            sweeps.keep_end(tracking, ongoing.parent, ongoing.name, status, done=done, failed=failed, left=left)
     return False
+
+
+def _kept(tracking: Tracking, parent: str) -> int:
+    """Count the results of the sweep that wait for the store, and say how they are delivered."""
+    from quantexp.tracking.names import PARENT
+    from quantexp.tracking.outbox import outbox_of, waiting
+
+    outbox = outbox_of(tracking)
+    kept = sum(record.tags.get(PARENT) == parent for record in waiting(outbox))
+    if kept:
+        log.error(
+            "%d results are kept, not delivered yet; run the same command again when the store answers, "
+            "or python -m quantexp.sync %s",
+            kept,
+            shlex.quote(str(outbox)),
+        )
+    return kept
 
 
 def _report(store: Store, ongoing: Ongoing, status: str, folder: Path) -> bool:

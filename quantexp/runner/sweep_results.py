@@ -14,7 +14,7 @@ from quantexp.runner.identity import without_machine
 from quantexp.system.errors import TrackingError
 from quantexp.tracking.artifacts import read_artifact
 from quantexp.tracking.names import COMMAND, CONFIGURATION, ERROR, IDENTITY, INTERRUPTED, OBJECTIVES, SWEEP
-from quantexp.tracking.store import RunFacts, Store
+from quantexp.tracking.store import RunFacts, Store, tracking_errors
 from quantexp.tracking.sweeps import LEFT, children, host_of, parents
 
 log = logging.getLogger(__name__)
@@ -89,8 +89,6 @@ def read_sweep(store: Store, name: str) -> SweepResult:
 
 def log_unsupported(store: Store, parent: str, entries: Sequence[UnsupportedEntry]) -> None:
     """Record the combinations that are not supported beside those that were requested before. Raises TrackingError."""
-    from quantexp.tracking.run import Point, TrackedRun
-
     run = store.run(parent)
     before: Sequence[UnsupportedEntry] = ()
     try:
@@ -98,9 +96,9 @@ def log_unsupported(store: Store, parent: str, entries: Sequence[UnsupportedEntr
     except TrackingError as error:
         log.warning("the list of unsupported combinations cannot be read: %s", error)
     if known := _different([*before, *entries]):
-        tracked = TrackedRun(store, parent, run.name)
-        tracked.log_text(UNSUPPORTED_FILE, json.dumps([asdict(entry) for entry in known], indent=1))
-        tracked.log([Point(UNSUPPORTED, len(known))])
+        with tracking_errors(f"the sweep {run.name} cannot be recorded", store.uri):
+            store.log_text(parent, UNSUPPORTED_FILE, json.dumps([asdict(entry) for entry in known], indent=1))
+            store.client.log_metric(parent, UNSUPPORTED, len(known))
 
 
 def _unsupported(store: Store, parent: RunFacts) -> tuple[UnsupportedEntry, ...]:

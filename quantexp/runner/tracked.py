@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantexp.config import Experiment
@@ -14,14 +13,17 @@ from quantexp.results import Report, Training
 from quantexp.results.identity import Identity
 from quantexp.results.metrics import metrics
 from quantexp.system import interrupt
-from quantexp.system.errors import QuantexpError, out_of_memory
+from quantexp.system.errors import QuantexpError, TrackingError, out_of_memory
 from quantexp.system.terminal import show
 
 if TYPE_CHECKING:
     from quantexp.mission import RunResult
     from quantexp.reports.findings import Findings
+    from quantexp.tracking.delivery import Delivered
     from quantexp.tracking.run import Dataset, Point, TrackedRun
     from quantexp.tracking.store import Store
+
+log = logging.getLogger(__name__)
 
 DECIMALS = 6  # of a metric
 
@@ -48,54 +50,91 @@ def tracked_run(
 ) -> Iterator[TrackedRun]:
     """Open a run in the store, close it with the status of the block, and show where it is recorded.
 
+    A result that the store does not take is kept on disk. A run of a sweep or study that has begun is kept, too, if the
+    store does not answer when it starts.
+
     Args:
         experiment: What is run.
         request: How it was requested.
         find: Returns the id of the run that is resumed, or None for a new run.
 
     Raises:
-        TrackingError: If the store cannot be used.
+        TrackingError: If the store cannot be used when the run starts, or does not take its result; the result is kept.
     """
     from quantexp.runner.artifacts import CONFIG_FILE
     from quantexp.runner.identity import configuration_digest
     from quantexp.runner.labels import parameters, run_name
     from quantexp.tracking.names import CONFIGURATION, PARENT
-    from quantexp.tracking.processes import close_orphans
     from quantexp.tracking.run import track
-    from quantexp.tracking.store import open_store
-    from quantexp.tracking.views import save_view
 
-    store = open_store(experiment.tracking)
-    if request.parent is None:
-        close_orphans(store)
-        save_view(store)
+    tracking = experiment.tracking
+    store = _opened(experiment, request)
     name = run_name(experiment, request.choices, request.overrides)
     tags = {**request.tags, CONFIGURATION: configuration_digest(experiment)}
     if request.parent is not None:
         tags[PARENT] = request.parent
-    again = find(store)
-    opened = track(store, name, parameters(experiment, request.choices), tags, again)
+    again = find(store) if store else None
+    opened = track(store, name, parameters(experiment, request.choices), tags, again, tracking)
     with opened as run, interrupt.guard(), enough_memory():
         if again is None:
             run.log_text(CONFIG_FILE, request.yaml)  # before the work starts
         yield run
-    if request.quiet:
+    if run.kept and request.parent is None:
+        raise TrackingError(run.kept)
+    if run.kept:
+        log.warning("%s", run.kept)
+    if request.quiet or run.kept:
         return
     lines = run.where()
     for line in lines if request.parent is None else lines[:1]:
         show(line)
 
 
+def _opened(experiment: Experiment, request: Request) -> Store | None:
+    """Open the store; None if it does not answer, and the run is one of a sweep or study that has begun."""
+    from quantexp.tracking.delivery import deliver_waiting
+    from quantexp.tracking.processes import close_orphans
+    from quantexp.tracking.store import open_store
+    from quantexp.tracking.views import save_view
+
+    try:
+        store = open_store(experiment.tracking)
+    except TrackingError:
+        if request.parent is None:
+            raise
+        return None
+    if not request.quiet:
+        tell(deliver_waiting(experiment.tracking))
+    if request.parent is None:
+        close_orphans(store)
+        save_view(store)
+    return store
+
+
+def tell(delivered: Delivered) -> None:
+    """Log how many results were delivered that waited for their store, and why others still wait."""
+    if delivered.count:
+        log.info("delivered %d runs that waited for their store", delivered.count)
+    for problem in delivered.problems:
+        log.warning("a kept result could not be delivered: %s", problem)
+
+
 def log_result(
     run: TrackedRun, result: RunResult, identity: Identity, *, drawn: bool = True, store_model: bool = True
 ) -> None:
-    """Record the result of a run, with pictures if `drawn`, with the network if `store_model`. Raises TrackingError."""
+    """Hand the result of a run over, with pictures if `drawn`, with the network if `store_model`.
+
+    It is recorded when the run ends, together with its status.
+
+    Raises:
+        TrackingError: If its files can be written to no folder.
+    """
     from quantexp.runner.artifacts import write_result
 
     report = result.report
-    with tempfile.TemporaryDirectory(prefix="quantexp-") as folder:
-        write_result(Path(folder), result, identity, drawn=drawn, store_model=store_model)
-        run.log(_points(report), _tags(report, identity, store_model), _dataset(report), Path(folder))
+    with run.files() as folder:
+        write_result(folder, result, identity, drawn=drawn, store_model=store_model)
+    run.add(points_of(report), _tags(report, identity, store_model), _dataset(report))
 
 
 def log_findings(run: TrackedRun, found: Findings, step: int = 0) -> None:
@@ -105,12 +144,13 @@ def log_findings(run: TrackedRun, found: Findings, step: int = 0) -> None:
     from quantexp.tracking.run import Point
 
     points = [Point(name, float(f"{value:.7g}"), step) for name, value in found.metrics.items()]
-    with tempfile.TemporaryDirectory(prefix="quantexp-") as folder:
-        write_findings(Path(folder), found)
-        run.log(points, {NOTE: as_note(found.table.markdown())}, folder=Path(folder))
+    with run.files() as folder:
+        write_findings(folder, found)
+    run.log(points, {NOTE: as_note(found.table.markdown())})
 
 
-def _points(report: Report) -> Iterator[Point]:
+def points_of(report: Report) -> Iterator[Point]:
+    """Yield the metrics of a report as they are recorded."""
     from quantexp.tracking.run import Point
 
     for name, value in metrics(report).items():

@@ -125,8 +125,10 @@ def _read(tracked: TrackedRun) -> dict[tuple[Cell, str], Outcome]:
     """Return the recorded outcomes; none of a new run, or if they cannot be read."""
     from quantexp.tracking.artifacts import read_artifact
 
+    if (store := tracked.store) is None:
+        return {}
     try:
-        rows = json.loads(read_artifact(tracked.store, tracked.store.run(tracked.run_id), OUTCOMES_FILE))
+        rows = json.loads(read_artifact(store, store.run(tracked.run_id), OUTCOMES_FILE))
         return {(Cell(**row["cell"]), str(row["weights"])): parse_outcome(row["outcome"]) for row in rows}
     except (TrackingError, ValueError, TypeError, KeyError):  # not there yet, of another version, or damaged
         return {}

@@ -7,6 +7,7 @@ import json
 PROCESS = "quantexp.process"  # the process of a run, see processes.py
 CONFIGURATION = "quantexp.configuration"  # digest of the configuration
 IDENTITY = "quantexp.identity"  # digest of everything that the result depends on; only finished runs have it
+RESULT = "quantexp.result"  # the id of the run's result, by which a result that is delivered later is found
 KIND = "quantexp.kind"  # "sweep" for the parent run of one, "study" for that of a study with runs of its own
 SWEEP = "quantexp.sweep"  # the name of a sweep, on its parent run
 STUDY = "quantexp.study"  # digest of everything that a study depends on, on its own run

@@ -20,7 +20,7 @@ from quantexp.config import Tracking
 from quantexp.system.cache import copy_atomically, locked
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
-from quantexp.tracking.address import check_address, resolve_uri, sqlite_path
+from quantexp.tracking.address import check_address, patience, resolve_uri, server_fault, sqlite_path
 from quantexp.tracking.names import IDENTITY
 from quantexp.tracking.sqlite import (
     ARTIFACTS,
@@ -82,17 +82,18 @@ class Store:
     `database` is the file of a SQLite store; if the store is only read, the client reads a copy of it.
     """
 
-    def __init__(self, client: MlflowClient, uri: str, experiment_id: str) -> None:
+    def __init__(self, client: MlflowClient, uri: str, experiment_id: str, experiment: str = "") -> None:
         self.client = client
         self.uri = uri
         self.experiment_id = experiment_id
+        self.experiment = experiment  # its name
         self.database = sqlite_path(uri)
 
     def search(self, condition: str) -> Iterator[RunFacts]:
         """Yield the runs of the experiment that match an MLflow filter, the latest first. Raises TrackingError."""
         token = None
         while True:
-            with tracking_errors(f"{without_password(self.uri)} cannot be searched"):
+            with tracking_errors(f"{without_password(self.uri)} cannot be searched", self.uri):
                 found = self.client.search_runs([self.experiment_id], condition, max_results=1000, page_token=token)
             yield from map(RunFacts.of, found)
             token = found.token
@@ -101,7 +102,7 @@ class Store:
 
     def run(self, run_id: str) -> RunFacts:
         """Return the facts of a run. Raises TrackingError if there is none."""
-        with tracking_errors(f"{without_password(self.uri)} has no run {run_id!r}"):
+        with tracking_errors(f"{without_password(self.uri)} has no run {run_id!r}", self.uri), patience():
             return RunFacts.of(self.client.get_run(run_id))
 
     def log_files(self, run_id: str, folder: Path, below: str = "") -> None:
@@ -124,13 +125,15 @@ class Store:
 
 
 @contextmanager
-def tracking_errors(what: str) -> Iterator[None]:
-    """Turn any error of a store into a TrackingError that says what failed."""
+def tracking_errors(what: str, uri: str = "") -> Iterator[None]:
+    """Turn any error of a store into a TrackingError that says what failed, or what is wrong with a server at `uri`."""
     try:
         yield
     except TrackingError:
         raise
     except Exception as error:  # of any library of MLflow: SQLAlchemy, requests, alembic ...
+        if fault := server_fault(uri, error):
+            raise TrackingError(fault) from error
         reason = without_password(" ".join(str(error).split()))[:300]
         raise TrackingError(f"{what} ({type(error).__name__}: {reason})") from error
 
@@ -160,6 +163,8 @@ def open_store(tracking: Tracking) -> Store:
         raise
     except Exception as error:  # of any library of MLflow: SQLAlchemy, requests, alembic ...
         reason = without_password(" ".join(str(error).split()))[:300]
+        if fault := server_fault(uri, error):
+            raise TrackingError(fault) from error
         if path is not None and "malformed" in reason:  # SQLite's word for a damaged database
             raise damaged(path, reason) from error
         if path is not None and any(sign in reason for sign in HALF_MADE):
@@ -185,11 +190,11 @@ def read_store(uri: str | None, experiment: str | None = None) -> Iterator[Store
     check_address(where)
     shown = without_password(where)
     with _reading_client(where, sqlite_path(where)) as client:
-        with tracking_errors(f"{shown} cannot be read"):
+        with tracking_errors(f"{shown} cannot be read", where), patience():
             found = client.get_experiment_by_name(experiment) if experiment is not None else None
         if experiment is not None and found is None:
             raise TrackingError(f"{shown} has no experiment {experiment!r}; name another one")
-        yield Store(client, where, str(found.experiment_id) if found is not None else "")
+        yield Store(client, where, str(found.experiment_id) if found is not None else "", experiment or "")
 
 
 @contextmanager
@@ -271,7 +276,6 @@ def quiet_client(uri: str) -> MlflowClient:
     """Return a client of the store: no telemetry, no INFO lines, no minutes of retries."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     import mlflow
 
@@ -300,10 +304,11 @@ def _open(uri: str, name: str, artifacts: Path | None) -> Store:
 
     client = quiet_client(uri)
     location = artifacts.as_uri() if artifacts else None
-    experiment: Any = client.get_experiment_by_name(name)
+    with patience():
+        experiment: Any = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return Store(client, uri, client.create_experiment(name, artifact_location=location))
+            return Store(client, uri, client.create_experiment(name, artifact_location=location), name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -318,4 +323,4 @@ def _open(uri: str, name: str, artifacts: Path | None) -> Store:
             f"the experiment {name!r} in {uri} is deleted; restore it with "
             f"`mlflow experiments restore -x {experiment.experiment_id}` or choose tracking.experiment=OTHER"
         )
-    return Store(client, uri, str(experiment.experiment_id))
+    return Store(client, uri, str(experiment.experiment_id), name)

@@ -11,9 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from quantexp.config import Tracking
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
+from quantexp.tracking.address import bare
 from quantexp.tracking.names import COMMAND, FOLDER, KIND, NOTE, OBJECTIVES, PARENT, PROCESS, SWEEP, as_note
+from quantexp.tracking.outbox import Record, Sample, keep, outbox_of
 from quantexp.tracking.processes import mark
 from quantexp.tracking.store import RunFacts, Store
 
@@ -60,6 +63,20 @@ def end(store: Store, parent: str, status: str, note: str | None = None, folder:
     if folder is not None:
         store.log_files(parent, folder, "report")
     store.client.set_terminated(parent, status)
+
+
+def keep_end(tracking: Tracking, parent: str, name: str, status: str, *, done: int, failed: int, left: int) -> None:
+    """Keep the end of a sweep on disk, as its store does not answer. Raises OSError."""
+    now = int(time.time() * 1000)
+    values = {DONE: done, FAILED: failed, LEFT: left}
+    samples = [Sample(metric, value, done + failed, now) for metric, value in values.items()]
+    where = bare(tracking.uri), tracking.experiment
+    kept = keep(
+        outbox_of(tracking),
+        Record(*where, f"sweep {name}", mark(), now, run_id=parent, samples=samples, status=status, ended_ms=now),
+    )
+    kept.write()
+    kept.release()
 
 
 def close_if_running(store: Store, parent: str) -> None:

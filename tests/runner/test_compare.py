@@ -194,7 +194,7 @@ def test_a_store_that_is_named_twice_is_an_error(stores: Path, capsys: pytest.Ca
         ("empty", "{}/empty/mlflow.db has no experiment 'quantexp'; name another one"),
         ("unused", "{}/unused/mlflow.db has no finished run of quantexp in the experiment 'quantexp'"),
         ("file:///{}/mlruns", "MLflow no longer records in plain folders"),
-        ("http://127.0.0.1:9", "the tracking server must answer before a run starts, http://127.0.0.1:9 does not"),
+        ("http://127.0.0.1:9", "the tracking server http://127.0.0.1:9 does not answer"),
     ],
 )
 def test_a_store_that_cannot_be_read_is_named(

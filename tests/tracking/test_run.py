@@ -10,9 +10,9 @@ import pytest
 
 from quantexp.config.tracking import Local
 from quantexp.system.errors import TrackingError, TrainingError
-from quantexp.tracking.run import Dataset, Point, TrackedRun, track
+from quantexp.tracking.run import Dataset, Point, track
 from quantexp.tracking.store import Store, open_store
-from quantexp.tracking.views import COLUMNS, save_view
+from quantexp.tracking.views import COLUMNS, directions, save_view
 
 
 @pytest.fixture
@@ -116,10 +116,13 @@ def test_figures_tags_data_and_a_folder_are_recorded_as_they_are_handed_over(sto
     assert files == {"table.md": b"| a |", "below/state": b"\x00\x01", "config.yaml": b"seed: 0\n"}
 
 
-def test_what_cannot_be_written_is_told_with_the_name_of_the_run(store: Store) -> None:
-    nowhere = TrackedRun(store, "0123456789abcdef0123456789abcdef", "lost")
-    with pytest.raises(TrackingError, match="the run lost cannot be recorded"):
-        nowhere.log([Point("accuracy", 0.5)])
+def test_what_the_store_does_not_take_is_kept_and_told_with_the_name_of_the_run(store: Store) -> None:
+    with track(store, "lost", {}) as run:
+        store.client.delete_run(run.run_id)
+        run.log([Point("accuracy", 0.5)])
+    assert run.kept is not None
+    assert run.kept.startswith("lost is kept, not delivered yet: the run lost cannot be recorded")
+    assert "python -m quantexp.sync" in run.kept
 
 
 def test_a_run_that_is_resumed_keeps_what_it_has_and_loses_its_error(store: Store) -> None:
@@ -135,21 +138,21 @@ def test_a_run_that_is_resumed_keeps_what_it_has_and_loses_its_error(store: Stor
 
 
 def test_the_place_of_a_run_names_the_command_that_shows_it(store: Store, tmp_path: Path) -> None:
-    here = TrackedRun(store, "abc", "mine").where()
+    here = directions(store, "mine", "abc")
     assert here[0] == f"recorded: mine in sqlite:///{tmp_path}/mlflow.db, run abc"
     assert here[1].startswith("  type mlflow ui here, then open http://127.0.0.1:5000/")
     assert here[1].endswith(f"#/experiments/{store.experiment_id}/runs/abc?workflowType=machine_learning")
-    elsewhere = TrackedRun(Store(store.client, "sqlite:////data/runs.db", "1"), "abc", "mine").where()
+    elsewhere = directions(Store(store.client, "sqlite:////data/runs.db", "1"), "mine", "abc")
     assert "mlflow ui --backend-store-uri sqlite:////data/runs.db" in elsewhere[1]
 
 
 def test_the_place_of_a_run_on_a_server_hides_the_password(store: Store) -> None:
-    guarded = TrackedRun(Store(store.client, "http://user:secret@host:5000/", "1"), "abc", "mine").where()
+    guarded = directions(Store(store.client, "http://user:secret@host:5000/", "1"), "mine", "abc")
     assert "http://user:***@host:5000" in guarded[0]
 
 
 def test_no_link_to_a_run_holds_the_password(store: Store) -> None:
-    guarded = TrackedRun(Store(store.client, "http://user:secret@host:5000/", "1"), "abc", "mine").where()
+    guarded = directions(Store(store.client, "http://user:secret@host:5000/", "1"), "mine", "abc")
     assert "secret" not in "\n".join(guarded)
 
 
