@@ -15,7 +15,7 @@ from quantexp.benchmark import child, energy
 from quantexp.benchmark.grouped import slow_convolutions
 from quantexp.benchmark.latency import Timing, time_models
 from quantexp.benchmark.layers import layer_losses
-from quantexp.benchmark.memory import memory_bytes
+from quantexp.benchmark.memory import file_memory_bytes, memory_bytes
 from quantexp.benchmark.reasons import Setting, not_faster
 from quantexp.benchmark.size import size
 from quantexp.benchmark.usage import system_reasons
@@ -105,7 +105,7 @@ def measure(
             latency=_latencies(times, index),
             load_ms=_load_ms(contestant, kept[index]),
             train_seconds=contestant.training.seconds if contestant.training else None,
-            memory_bytes=_memory(kept[index].folder, benchmark, batch_sizes),
+            memory_bytes=_memory(times, index, contestant, kept[index], data) if benchmark.memory else None,
             loss=data.objective.mean_loss(outputs[index], data.evaluated.labels),
             prepare_seconds=_prepare_seconds(times, index),
             max_difference=_max_difference(times, index, contestant),
@@ -254,9 +254,17 @@ def _profiles(times: Sequence[_Times], index: int, data: TaskData) -> tuple[Prof
         )
 
 
-def _memory(folder: Path | None, benchmark: Benchmark, batch_sizes: Sequence[int]) -> int | None:
-    wanted = benchmark.memory and folder and batch_sizes
-    return memory_bytes(folder, max(batch_sizes), benchmark.threads) if folder and wanted else None
+def _memory(times: Sequence[_Times], index: int, contestant: Contestant, kept: Kept, data: TaskData) -> int | None:
+    """Return the memory of a new process at the largest batch size: with the file of the runtime if it executes one."""
+    conditions = [timed.timing.conditions for timed in times]
+    if not conditions:
+        return None
+    at = max(range(len(times)), key=lambda at: conditions[at].batch_size)
+    largest, exported = conditions[at], times[at].prepared[index].exported
+    if contestant.runtime.file and exported:
+        batch = data.evaluated.first(largest.batch_size)
+        return file_memory_bytes(contestant.runtime, contestant.network, exported, batch)
+    return memory_bytes(kept.folder, largest.batch_size, largest.threads) if kept.folder else None
 
 
 def _compare(

@@ -26,7 +26,9 @@ class Benchmark(Option):
         "further runtimes that the networks are timed in, as [compiled,onnxruntime]", [], affects=RESULT
     )
     memory: bool = option(
-        "also measure the peak memory of a new process that loads the network and predicts", False, affects=RESULT
+        "also measure the peak memory of a new process that loads the network, or the runtime's file, and predicts",
+        False,
+        affects=RESULT,
     )
 
     def faults(self) -> Iterator[str]:

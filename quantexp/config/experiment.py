@@ -113,6 +113,7 @@ class Experiment(Settings):
         yield from self._input_faults()
         yield from self._data_faults()
         yield from self.study.combination_faults(self.quant, self.batch_size, self.labelled)
+        yield from self.study.runtime_faults(self.quant, str(self.precision), self.runtime)
         yield from self._weight_faults()
 
     @property

@@ -91,10 +91,14 @@ class ByLayer(Quant):
         """Return the flows to choose from: `flow`, or all that have the precision and the levers that are set."""
         if self.flow is not None:
             return (self.flow,)
+        return tuple(flow for flow in self.possible(precision) if flow not in OF_ONE_RUNTIME)
+
+    def possible(self, precision: str | None = None) -> tuple[Flow, ...]:
+        """Return all flows that have the precision and the levers that are set, those of one runtime too."""
         needed = [flows for name, flows in self.levers.items() if self._is_set(name)]
         return tuple(
             flow
-            for flow, precisions in self.portable_flows().items()
+            for flow, precisions in self.flows.items()
             if precision in (None, *precisions) and all(flow in flows for flows in needed)
         )
 

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from quantexp.config.levers import Granularity
 from quantexp.config.option import NOTHING, RESULT, Option, option
+from quantexp.config.pairs import Pair, pairs
 from quantexp.config.quant import METHODS, ByLayer, FakeQuant, Quant
-from quantexp.config.runtime import faults_of_names
+from quantexp.config.runtime import Runtime, faults_of_names
 from quantexp.system.errors import Mismatch
 
 MOST_VALUES = 2**24
@@ -60,6 +61,10 @@ class Study(Option):
                 f"study={self.name} needs a method that quantizes layers one by one ({methods})",
                 f", got quant={quant.name}",
             )
+
+    def runtime_faults(self, quant: Quant, precision: str, runtime: Runtime) -> Iterator[str]:
+        """Yield why it does not work with this method and runtime, which go together by themselves."""
+        yield from ()
 
 
 @dataclass
@@ -177,9 +182,10 @@ class Sensitivity(Study):
 class Search(Study):
     """Mixed precision under a bound on accuracy: which layers to quantize for the least latency or size.
 
-    It decides on a validation split held out of the training split (`validation`, 0.1 if that is 0), not on the test
-    split; without labels, on the evaluated examples. Each variant is a run below the run of the study. Run the same
-    command again to resume.
+    It can choose the method and the runtime too: in each runtime, the methods that it executes are searched. It decides
+    on a validation split held out of the training split (`validation`, 0.1 if that is 0), not on the test split;
+    without labels, on the evaluated examples. Each variant is a run below the run of the study. Run the same command
+    again to resume.
     """
 
     name: ClassVar[str] = "search"
@@ -215,6 +221,9 @@ class Search(Study):
         "methods to choose from, as [static,dynamic], with default settings (but those of quant); none: only quant",
         [],
         affects=RESULT,
+    )
+    runtimes: list[str] = option(
+        "runtimes to choose from, as [eager,onnxruntime]; none: runtime alone", [], affects=RESULT
     )
     layers: list[str] = option(
         "patterns of layers to decide on one by one, or of modules to decide on as a whole; the others are always "
@@ -262,6 +271,7 @@ class Search(Study):
                 )
         if len(set(self.methods)) < len(self.methods):
             yield f"study.methods must name each method once, got {self.methods}"
+        yield from faults_of_names("study.runtimes", self.runtimes)
         if len(self.methods) > self.max_variants:
             yield (
                 f"study.max_variants must be at least 1 for each of the {len(self.methods)} methods, "
@@ -288,6 +298,28 @@ class Search(Study):
                     f"study.methods={method.name} trains, and data=synthetic has no labels to train on",
                     "; leave it out, or use data=sample or data=full",
                 )
+
+    def pairs(self, quant: ByLayer, precision: str, runtime: Runtime) -> Iterator[Pair]:
+        """Yield each method in each runtime, also those that the runtime does not execute."""
+        yield from pairs(self.methods, self.runtimes, quant, precision, runtime)
+
+    def runtime_faults(self, quant: Quant, precision: str, runtime: Runtime) -> Iterator[str]:
+        if not isinstance(quant, ByLayer):  # a fault already
+            return
+        every = list(self.pairs(quant, precision, runtime))
+        possible = [pair for pair in every if not pair.fault]
+        if not possible and (self.runtimes or self.methods):  # a single pair has a fault of its own
+            reasons = "; ".join(dict.fromkeys(pair.fault for pair in every))
+            yield Mismatch(
+                "study=search needs a runtime that executes one of its methods",
+                f", got {', '.join(pair.name for pair in every)} ({reasons}); choose others with study.runtimes and "
+                "study.methods",
+            )
+        if self.max_variants < len(possible):
+            yield (
+                f"study.max_variants must be at least 1 for each of the {len(possible)} pairs of a method and a "
+                f"runtime, got {self.max_variants}"
+            )
 
 
 STUDIES: tuple[type[Study], ...] = (Single, Affine, Compatibility, Sensitivity, Search)

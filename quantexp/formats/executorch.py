@@ -80,8 +80,9 @@ Step = Kernel | tuple[Node, ...]
 
 
 def write(network: nn.Module, model: bytes, batch: Batch, folder: Path) -> None:
-    """Write `network.pte` for batches of the size of `batch`. Raises BenchmarkError."""
-    (folder / "network.pte").write_bytes(exported(network, batch, "--to executorch", "use --to onnx"))
+    """Write `network.pte`: the file that a runtime executed, or one for the size of `batch`. Raises BenchmarkError."""
+    content = model or exported(network, batch, "--to executorch", "use --to onnx")
+    (folder / "network.pte").write_bytes(content)
 
 
 def exported(network: nn.Module, batch: Batch, rule: str, repair: str) -> bytes:

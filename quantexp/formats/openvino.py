@@ -17,6 +17,7 @@ from quantexp.formats import onnx
 from quantexp.tasks.inputs import Batch
 
 TELEMETRY = "openvino_telemetry"  # it reports imports and conversions to a server, and keeps an id in the user's folder
+WITHOUT_TELEMETRY = f'import sys; sys.modules["{TELEMETRY}"] = None\n'  # before the lines that a process of ours runs
 
 LINES = """\
 import numpy as np

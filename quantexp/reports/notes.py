@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from quantexp.results import Report
+from quantexp.results import Measured, Report
 
 SIMULATED = "simulated"  # the precision of what is rounded and computed in float
 EAGER = "eager"  # the default runtime, which is not mentioned
@@ -23,6 +23,16 @@ def notes(reports: Sequence[Report]) -> Iterator[str]:
     yield flops_note(reports)
     yield from _energy_notes(reports)
     yield from data_notes(reports)
+
+
+def memory_notes(models: Iterable[Measured]) -> Iterator[str]:
+    """Yield what the memory is, if it was measured."""
+    if any(model.memory_bytes is not None for model in models):
+        yield (
+            "Memory: peak of a new process that loads the network and predicts one batch of the largest size, minus "
+            "that of one that only imports torch; in a runtime with an exported file: of one that loads this file "
+            "without quantexp, minus that of one that only imports numpy and the runtime."
+        )
 
 
 def flops_note(reports: Sequence[Report]) -> str:
@@ -76,13 +86,16 @@ def data_notes(reports: Sequence[Report]) -> Iterator[str]:
         yield "Calibrated on the test split."
 
 
-def variant_notes(reports: Sequence[Report], file: str, failed: Mapping[str, str]) -> Iterator[str]:
+def variant_notes(
+    reports: Sequence[Report], file: str, failed: Mapping[str, str], reference: str = "float"
+) -> Iterator[str]:
     """Yield which variants of a study could not be measured, and what the cells of the others mean.
 
     Args:
         reports: Of all variants; they share task, data and protocol.
         file: The CSV file with the intervals of the speedups.
         failed: The error of each variant that could not be measured.
+        reference: What the speedups are over.
     """
     for name, error in failed.items():
         yield f"Not measured: {name} ({error})."
@@ -90,7 +103,7 @@ def variant_notes(reports: Sequence[Report], file: str, failed: Mapping[str, str
         yield f"UNSTABLE in {unstable} of {len(reports)} runs: something disturbed them; each run lists the reasons."
     if any(report.result.latency for report in reports):
         yield (
-            f"Speedup: over float, CPU threads: {threads_of(reports)}; faster or slower only if significant (95 % "
-            f"intervals: {file})."
+            f"Speedup: over {reference}, CPU threads: {threads_of(reports)}; faster or slower only if significant "
+            f"(95 % intervals: {file})."
         )
     yield from data_notes(reports[:1])

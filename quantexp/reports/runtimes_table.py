@@ -7,6 +7,7 @@ from quantexp.analysis.runtimes import EAGER, FLOAT, Cell, Executed, cells
 from quantexp.analysis.seeds import spread
 from quantexp.analysis.settings import settings_text
 from quantexp.reports.cells import ratio_text
+from quantexp.reports.notes import memory_notes
 from quantexp.reports.table import Table
 from quantexp.results.sweep import SweepResult
 from quantexp.results.text import size_text
@@ -49,7 +50,8 @@ def runtimes_table(sweep: SweepResult) -> Table | None:
         for key, cells_ in sorted(rows.items(), key=lambda row: (row[0][0], row[0][2] != FLOAT))
     ]
     columns = ("Task", "Runtime", "Network", *FACTS, *headings)
-    return Table(columns, tuple(lines), (MEANING,)).compact() if lines else None
+    measured = (one for cell in found for network in cell.ranked for one in network.measured)
+    return Table(columns, tuple(lines), (MEANING, *memory_notes(measured))).compact() if lines else None
 
 
 def _place(cell: Cell, setup: str) -> tuple[str, str]:

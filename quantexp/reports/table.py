@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from quantexp.reports.cells import energy_ratio_text, energy_text, known, mean_std, quality_text, speedup_text
-from quantexp.reports.notes import EAGER, SIMULATED, notes
+from quantexp.reports.notes import EAGER, SIMULATED, memory_notes, notes
 from quantexp.reports.widths import Fitted
 from quantexp.results import Evidence, Measured, OtherFloat, OtherQuantized, QualityChange, Report
 from quantexp.results.text import change_text, grouped, listed, mac_share_text, megaflops_text, p_text, size_text
@@ -90,7 +90,8 @@ def comparison_table(report: Report) -> Table:
     if report.comparison or report.others:
         columns.append("vs float")
         texts = [[*cells, change] for cells, (_, _, change) in zip(texts, rows, strict=True)]
-    return Table(tuple(columns), tuple(map(tuple, texts)), (*_findings(report), *notes([report])))
+    meaning = (*notes([report]), *memory_notes(model for _, model in models))
+    return Table(tuple(columns), tuple(map(tuple, texts)), (*_findings(report), *meaning))
 
 
 def _rows(report: Report, models: Sequence[tuple[str, Measured]]) -> Iterator[Row]:

@@ -174,8 +174,10 @@ class Measured:
     `quality` is None where the examples have no labels. `loss` is the loss of the objective on the evaluated split,
     None where it is not finite or there are no labels. `train_seconds` is None if quantexp did not train the network.
     `load_ms` is the time to load the stored network, or the file that its runtime executes; None if it could not be
-    stored. `memory_bytes` is the peak resident memory of a new process that loads the
-    network and predicts, minus that of one that only imports torch; None unless benchmark.memory is set.
+    stored. `memory_bytes` is the peak resident memory of a new process that loads the network and predicts a batch of
+    the largest size, minus that of one that only imports torch; where the runtime executes a file, of one that loads
+    that file without quantexp, minus that of one that only imports the runtime's packages. It is None unless
+    benchmark.memory is set.
     `prepare_seconds` is the time the runtime took to prepare the network for all measured batch sizes, None where
     nothing is prepared; `max_difference` is the largest difference of its outputs from those before preparation.
     `agreement_with_eager` is the share of the evaluated examples with the same prediction in its runtime as in eager

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+OPTIONS = ("quant", "runtime")  # the groups of which a variant may have another option
+
 Variants: TypeAlias = "Generator[Experiment | Findings, Any, Findings]"
 """A running study: it yields an experiment to receive its report, or its findings so far to record them."""
 
@@ -152,21 +154,21 @@ def _answered(
 
 @dataclass(frozen=True)
 class Difference:
-    """How a variant differs from the study: settings by path, and its method if that is another."""
+    """How a variant differs from the study: settings by path, and its method and runtime, by group, if not the same."""
 
     changes: Mapping[str, Any]
-    method: str | None
+    options: Mapping[str, str]
 
     @property
     def typed(self) -> list[str]:
         """The settings as they are typed: `quant.include=[layers.0,layers.2]`."""
-        texts = {name: _as_typed(value) for name, value in self.changes.items()}
-        return [*([f"quant={self.method}"] if self.method else []), *(f"{name}={text}" for name, text in texts.items())]
+        texts = {**self.options, **{name: _as_typed(value) for name, value in self.changes.items()}}
+        return [f"{name}={text}" for name, text in texts.items()]
 
     def replaces(self, override: str) -> bool:
         """Return whether a setting of the study's command is not one of the variant."""
         name = override.lstrip("+~").partition("=")[0]
-        others = self.method is not None and (name in ("quant", "precision") or name.startswith("quant."))
+        others = name.partition(".")[0] in self.options or (name == "precision" and "quant" in self.options)
         elsewhere = name == "study" or name.startswith(("study.", "sweep."))  # a single run is neither
         return elsewhere or name in self.changes or others
 
@@ -179,12 +181,19 @@ def _as_typed(value: Any) -> str:
 
 
 def _difference(experiment: Experiment, variant: Experiment, request: Request) -> Difference:
-    """Compare a variant with the study's experiment; with another method, compare with the defaults of that method."""
-    base, method = replace(experiment, study=variant.study), None
-    if type(variant.quant) is not type(experiment.quant):
-        base, method = replace(base, quant=type(variant.quant)(), precision=None), variant.quant.name
-    before, after = (parameters(each, request.choices) for each in (base, variant))
-    return Difference({name: value for name, value in after.items() if before.get(name) != value}, method)
+    """Compare a variant with the study's experiment; another method or runtime is compared with its defaults."""
+    base: dict[str, Any] = {"study": variant.study}
+    options = {}
+    for group in OPTIONS:
+        chosen = getattr(variant, group)
+        if type(chosen) is not type(getattr(experiment, group)):
+            base[group], options[group] = type(chosen)(), chosen.name
+    if "quant" in options:
+        base["precision"] = type(variant.quant).precisions[0]
+    # Without a check: the settings of the study need not go together with another runtime.
+    before, after = (parameters(each, request.choices) for each in (experiment.filled(**base), variant))
+    changes = {name: value for name, value in after.items() if before.get(name) != value}
+    return Difference(changes, options)
 
 
 def _typed(request: Request, difference: Difference) -> list[str]:
@@ -197,9 +206,10 @@ def _request(request: Request, variant: Experiment, difference: Difference, pare
 
     settings: dict[str, Any] = {"study": {}}
     choices = {**request.choices, "study": Single.name}
-    if difference.method:
-        choices["quant"] = difference.method
-        settings["quant"] = OmegaConf.to_container(OmegaConf.structured(variant.quant), enum_to_str=True)
+    for group, name in difference.options.items():
+        choices[group] = name
+        settings[group] = OmegaConf.to_container(OmegaConf.structured(getattr(variant, group)), enum_to_str=True)
+    if "quant" in difference.options:
         settings["precision"] = variant.precision
     config: Any = OmegaConf.create(request.yaml)
     for name, value in {**settings, **difference.changes}.items():

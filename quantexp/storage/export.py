@@ -42,7 +42,7 @@ SECONDS = 300  # the most that the check may take
 class Format:
     """A format: the packages that read it, the lines that execute it, and what writes it into a folder.
 
-    `write` takes the network, the ONNX model that its runtime executed or an empty one, a batch, and the folder.
+    `write` takes the network, the file that its runtime executed or an empty one, a batch, and the folder.
     `target` is the form of quantized networks that can be written; `examples` are those of the batch.
     """
 
@@ -58,7 +58,7 @@ class Format:
 FORMATS = {
     "onnx": Format(("onnxruntime",), "onnxruntime", onnx.LINES, onnx.write),
     "openvino": Format(("openvino",), "openvino", ir.LINES, ir.write),
-    "executorch": Format(("executorch",), "executorch", pte.LINES, pte.write, "xnnpack", pte.ONE_EXAMPLE, 1),
+    "executorch": Format(("executorch", "torch"), "executorch", pte.LINES, pte.write, "xnnpack", pte.ONE_EXAMPLE, 1),
     "torch_export": Format(("torch", "torchao"), "", pt2.LINES, pt2.write, warning=pt2.WARNING),
 }
 
@@ -94,7 +94,7 @@ def export(folder: Path, target: str, out: Path, facts: Sequence[str], *, trust:
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:  # what fails the check is not left behind
         made = Path(scratch)
         form.write(network, model, batch, made)
-        _write_example(network, batch, made)
+        write_example(network, batch, made)
         for name in (recipe.files[role] for role in ("vocabulary", "tokenizer") if role in recipe.files):
             shutil.copy(folder / name, made / name)
         (made / README).write_text(_readme(recipe, form, made, facts), encoding="utf-8")
@@ -120,7 +120,7 @@ def _require_writable(network: nn.Module, recipe: Recipe, target: str, form: For
         )
 
 
-def _write_example(network: nn.Module, batch: Batch, out: Path) -> None:
+def write_example(network: nn.Module, batch: Batch, out: Path) -> None:
     """Write a batch and what the network computes for it; the file that was written must compute the same."""
     names = onnx.input_names(len(batch))
     arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in zip(names, batch, strict=True)}
@@ -175,7 +175,7 @@ def _range(spec: Any) -> str:
 def _checked(network: nn.Module, out: Path) -> float:
     """Run the lines of the README in a new process; return the difference that it prints. Raises ModelError."""
     (lines,) = re.findall(r"```python\n(.*?)```", (out / README).read_text(encoding="utf-8"), re.DOTALL)
-    command = [sys.executable, "-I", "-W", "ignore", "-c", lines]
+    command = [sys.executable, "-I", "-W", "ignore", "-c", ir.WITHOUT_TELEMETRY + lines]
     try:
         done = subprocess.run(command, cwd=out, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired as error:

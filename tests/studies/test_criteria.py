@@ -180,7 +180,7 @@ def test_outputs_that_are_equal_meet_every_bound_and_those_that_are_not_finite_n
     assert goal.met_by(equal)
     assert not goal.met_by(broken)
     assert not dataclasses.replace(goal, limit=-1000).met_by(broken)
-    found = SearchReport(goal, Candidate.unquantized(close(None, 1.0)), (equal, broken), {}, "local")
+    found = SearchReport(goal, (Candidate.unquantized(close(None, 1.0)),), (equal, broken), {}, "local")
     assert found.answer is equal
     assert [row[0] for row in table(found).rows] == ["answer: equal", "none", "broken"]
     assert [line[1] for line in history(found)[1:]] == ["none", "equal", "broken"]

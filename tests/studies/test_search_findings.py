@@ -36,7 +36,7 @@ def model(name: str, lost: int, ratio: float, kilobytes: int = 100, **changes: A
 def searched(*tried: Candidate, goal: Goal = GOAL, **changes: Any) -> SearchReport:
     run = tried[0].report
     assert run is not None
-    return SearchReport(goal, Candidate.unquantized(run), tried, **{"failed": {}, "ended": "local", **changes})
+    return SearchReport(goal, (Candidate.unquantized(run),), tried, **{"failed": {}, "ended": "local", **changes})
 
 
 def names(models: Any) -> list[str]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from quantexp.analysis.pareto import pareto_front
-from quantexp.config import Criterion
-from quantexp.results import Comparison, Report
+from quantexp.config import Criterion, Eager
+from quantexp.results import Comparison, OtherFloat, Report, Speedup
 from quantexp.studies.criteria import compared, degradation
 
 FLOAT = "float"  # the state of a part that is not quantized
@@ -20,40 +20,52 @@ FLOAT = "float"  # the state of a part that is not quantized
 
 @dataclass(frozen=True)
 class Choice:
-    """Which layers are quantized, and how: `layers` by `method`, those in `dynamic` with ranges found at each call."""
+    """Which layers are quantized, and how: `layers` by `method`, those in `dynamic` with ranges found at each call.
+
+    `runtime` is the name of the one that executes the network.
+    """
 
     name: str
     method: str
     layers: tuple[str, ...]
     dynamic: tuple[str, ...] = ()
+    runtime: str = Eager.name
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that may be the answer; `report` is None for the float network."""
+    """A network that may be the answer; `report` is None for a float network.
+
+    `speedups` are those over the float network in the same runtime or, in a search over several runtimes, over that in
+    eager execution, which each network is timed in turns with.
+    """
 
     choice: Choice
     examples: int
     size_bytes: int
-    speedups: Mapping[int, float]
+    speedups: Mapping[int, Speedup]
     report: Report | None = field(default=None, compare=False)
 
     @classmethod
-    def measured(cls, choice: Choice, report: Report) -> Candidate:
+    def measured(cls, choice: Choice, report: Report, *, over_eager: bool = False) -> Candidate:
         """Return the candidate of a run."""
-        speedups = {speedup.batch_size: speedup.ratio for speedup in compared(report).speedups}
+        found = _over_eager(report) if over_eager else compared(report).speedups
+        speedups = {speedup.batch_size: speedup for speedup in found}
         return cls(choice, report.data.evaluated, report.result.size.state_bytes, speedups, report)
 
     @classmethod
-    def unquantized(cls, report: Report) -> Candidate:
+    def unquantized(cls, report: Report, *, over_eager: bool = False) -> Candidate:
         """Return the float network of a run."""
-        speedups = {latency.batch_size: 1.0 for latency in report.baseline.latency}
-        size = report.baseline.size.state_bytes
-        return cls(Choice("none", FLOAT, ()), report.data.evaluated, size, speedups)
+        found = [Speedup(latency.batch_size, 1.0, None, None, 0.0) for latency in report.baseline.latency]
+        if over_eager and report.runtime != Eager.name:
+            found = [_inverse(speedup) for speedup in _eager(report).speedups]
+        speedups = {speedup.batch_size: speedup for speedup in found}
+        choice = Choice("none", FLOAT, (), runtime=report.runtime)
+        return cls(choice, report.data.evaluated, report.baseline.size.state_bytes, speedups)
 
     @property
     def comparison(self) -> Comparison | None:
-        """The comparison with the float network, None for the float network."""
+        """The comparison with the float network in the same runtime, None for that itself."""
         return compared(self.report) if self.report else None
 
     @property
@@ -89,7 +101,7 @@ class Goal:
 
     def cost(self, candidate: Candidate) -> float:
         """Return the cost to minimize: latency relative to float, or bytes."""
-        return candidate.size_bytes if self.objective == "size" else 1 / candidate.speedups[self.batch_size]
+        return candidate.size_bytes if self.objective == "size" else 1 / candidate.speedups[self.batch_size].ratio
 
     def best(self, candidates: Sequence[Candidate]) -> Candidate:
         """Return the best candidate within the bound, or the nearest to it if there is none.
@@ -110,26 +122,39 @@ class Goal:
 
 @dataclass(frozen=True)
 class SearchReport:
-    """All candidates in the order of the search, the float network first.
+    """All candidates in the order of the search, the float networks first, one in each runtime.
 
-    `ended` is "local" if no change of one part is better, "budget" if the budget is used up, and None during the
+    `runtimes` are those that were asked for. `left_out` has the reason for each method that was not searched in one of
+    them. `ended` is "local" if no change of one part is better, "budget" if the budget is used up, and None during the
     search. `tested` is the run of the answer on the test split, `command` runs it alone. `failed` has the error of each
     variant that could not be quantized, `checkpoint` the weights that were not trained here.
     """
 
     goal: Goal
-    unquantized: Candidate
+    floats: tuple[Candidate, ...]
     tried: tuple[Candidate, ...]
     failed: Mapping[str, str]
     ended: str | None = None
     tested: Report | None = None
     command: str | None = None
     checkpoint: str | None = None
+    runtimes: tuple[str, ...] = (Eager.name,)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """All networks that may be the answer."""
-        return (self.unquantized, *self.tried)
+        return (*self.floats, *self.tried)
+
+    @property
+    def several(self) -> bool:
+        """Whether there are several runtimes to choose from."""
+        return len(self.runtimes) > 1
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The batch sizes that were measured."""
+        return tuple(self.floats[0].speedups)
 
     @property
     def reports(self) -> list[Report]:
@@ -165,6 +190,10 @@ class SearchReport:
 
         return tuple(sorted(self.candidates, key=place))
 
+    def of_test(self, tested: Report) -> Candidate:
+        """Return the answer with the figures of its run on the test split."""
+        return Candidate.measured(self.answer.choice, tested, over_eager=self.several)
+
     @property
     def best_so_far(self) -> list[Candidate]:
         """The best candidate after each step of the search."""
@@ -181,6 +210,23 @@ class SearchReport:
         """The Pareto fronts of the criterion vs latency at the batch size of the goal, and vs size."""
         size = self.goal.batch_size
         return {
-            "latency": self.front([1 / candidate.speedups[size] for candidate in self.candidates]),
+            "latency": self.front([1 / candidate.speedups[size].ratio for candidate in self.candidates]),
             "size": self.front([candidate.size_bytes for candidate in self.candidates]),
         }
+
+
+def _over_eager(report: Report) -> tuple[Speedup, ...]:
+    """Return the speedups of the quantized network over the float network in eager execution."""
+    return compared(report).speedups if report.runtime == Eager.name else _eager(report).quantized_speedups
+
+
+def _eager(report: Report) -> OtherFloat:
+    """Return the float network in eager execution, which is timed beside the networks in any other runtime."""
+    return next(other for other in report.others if other.runtime == Eager.name)
+
+
+def _inverse(speedup: Speedup) -> Speedup:
+    """Return the speedup of the other network over the one."""
+    low, high = (None if end is None else 1 / end for end in (speedup.high, speedup.low))
+    ratios = tuple(1 / ratio for ratio in speedup.per_placement)
+    return Speedup(speedup.batch_size, 1 / speedup.ratio, low, high, speedup.margin, ratios)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 STAR = "#F0E442"
+MARKERS = ("o", "D", "s", "^", "v", "P", "X")  # of the runtimes
 
 
 def pictures(report: SearchReport) -> dict[str, bytes]:
@@ -34,8 +35,9 @@ def pictures(report: SearchReport) -> dict[str, bytes]:
 def latency_figure(report: SearchReport) -> Figure:
     """Plot the criterion vs the latency relative to float, at the batch size of the goal."""
     size = report.goal.batch_size
-    costs = [100 / candidate.speedups[size] for candidate in report.candidates]
-    return _figure(report, "latency", costs, f"latency at batch {size} (% of float)")
+    costs = [100 / candidate.speedups[size].ratio for candidate in report.candidates]
+    reference = "float in eager execution" if report.several else "float"
+    return _figure(report, "latency", costs, f"latency at batch {size} (% of {reference})")
 
 
 def size_figure(report: SearchReport) -> Figure:
@@ -68,7 +70,7 @@ def _figure(report: SearchReport, what: str, every_cost: Sequence[float], label:
         if candidate is report.answer:
             axes.plot(cost, gain, marker="*", markersize=32, color=STAR, markeredgecolor=INK, zorder=3)
         within = report.goal.met_by(candidate)
-        look = _look(candidate) | ({} if within else {"markerfacecolor": "white"})
+        look = _look(report, candidate) | ({} if within else {"markerfacecolor": "white"})
         rim = INK if at in front else "white" if within else look["color"]
         axes.plot(cost, gain, linestyle="", zorder=4 + (at in front), markeredgecolor=rim, **look)
     bound = _bound(report)
@@ -78,7 +80,8 @@ def _figure(report: SearchReport, what: str, every_cost: Sequence[float], label:
     axes.set_xlabel(label)
     axes.set_ylabel(AXES[criterion])
     axes.grid()
-    axes.legend(handles=_key(report), loc="lower left", bbox_to_anchor=(0, 1), ncols=5, borderaxespad=0.1)
+    columns = 3 if report.several else 5
+    axes.legend(handles=_key(report), loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.1)
     return figure
 
 
@@ -90,19 +93,25 @@ def _bound(report: SearchReport) -> float:
     return 100 * limit if criterion is Criterion.agreement else limit
 
 
-def _look(candidate: Candidate) -> dict[str, Any]:
+def _look(report: SearchReport, candidate: Candidate) -> dict[str, Any]:
+    """Return the look of a candidate: its method has the colour, and the marker unless runtimes are compared."""
     role = ROLES.get(candidate.choice.method, FLOAT)
-    return {"marker": role.marker, "color": role.colour, "markersize": 11, "markeredgewidth": 1.8}
+    marker = MARKERS[report.runtimes.index(candidate.choice.runtime)] if report.several else role.marker
+    return {"marker": marker, "color": role.colour, "markersize": 11, "markeredgewidth": 1.8}
 
 
 def _key(report: SearchReport) -> list[Any]:
     from matplotlib.lines import Line2D
 
-    by_method = {candidate.choice.method: _look(candidate) for candidate in report.candidates}
-    key = [Line2D([], [], linestyle="", label=method, **look) for method, look in by_method.items()]
+    by_name = {_label(report, candidate): _look(report, candidate) for candidate in report.candidates}
+    key = [Line2D([], [], linestyle="", label=name, **look) for name, look in by_name.items()]
     sign = "+z" if report.goal.criterion is Criterion.accuracy else ""
     bound = f"bound: {_bound(report):{sign}.2f}"
     return [*key, Line2D([], [], color=INK, linewidth=1.2, linestyle="--", label=bound)]
+
+
+def _label(report: SearchReport, candidate: Candidate) -> str:
+    return f"{candidate.choice.method}{f' in {candidate.choice.runtime}' * report.several}"
 
 
 def _limits(axes: Axes, costs: Sequence[float], heights: Sequence[float]) -> None:

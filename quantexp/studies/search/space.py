@@ -1,4 +1,4 @@
-"""The search space: the parts of a network, and the states that a method can give to each."""
+"""The search space: the parts of a network, and the states that a method in a runtime can give to each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ State: TypeAlias = tuple[str, ...]  # the method of each part, or FLOAT
 
 @dataclass(frozen=True)
 class Space:
-    """The search space of one method.
+    """The search space of one method in one runtime.
 
     `layers` are those that it quantizes by default, in order; `parts` of them are varied, each over its `states`.
     """
@@ -33,6 +33,11 @@ class Space:
     def method(self) -> str:
         """The name of the method."""
         return self.experiment.quant.name
+
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime."""
+        return self.experiment.runtime.name
 
     @property
     def top(self) -> State:
@@ -60,7 +65,8 @@ class Space:
         method = self.method
         kept = [layer for layer in self.layers if of_layer.get(layer) != FLOAT]
         otherwise = tuple(layer for layer in kept if of_layer.get(layer, method) != method)
-        return Choice(_words(became, method, len(of_layer) < len(self.layers)), method, tuple(kept), otherwise)
+        name = _words(became, method, len(of_layer) < len(self.layers))
+        return Choice(name, method, tuple(kept), otherwise, self.runtime)
 
     def variant(self, choice: Choice) -> Experiment:
         """Return the experiment of a choice; for all layers it is the original experiment."""
@@ -81,37 +87,43 @@ def held_by(experiment: Experiment, report: Report) -> tuple[str, ...]:
 
 
 def spaces_of(patterns: Sequence[str], wholes: Sequence[tuple[Experiment, Report]]) -> list[Space]:
-    """Return the search space of each method: the parts of all methods together, as far as it quantizes them.
+    """Return the search space of each method in each runtime: the parts of all together, as far as it quantizes them.
 
     Args:
         patterns: The value of `study.layers`; none for every layer.
-        wholes: Each method with the report of its run that quantizes everything.
+        wholes: Each method in each runtime with the report of its run that quantizes everything.
 
     Raises:
         QuantizationError: If `study.layers` matches nothing, or names a layer twice.
     """
-    held = {experiment.quant.name: held_by(experiment, report) for experiment, report in wholes}
+    held = {_place(experiment): held_by(experiment, report) for experiment, report in wholes}
     names = (layer.name for layer in wholes[0][1].baseline.evidence.layers)
     every = [name for name in names if any(name in layers for layers in held.values())]
     parts = parts_of(patterns, every)
     _refuse_twice(parts)
     spaces = []
     for experiment, _ in wholes:
-        method = experiment.quant.name
-        own = {name: tuple(layer for layer in layers if layer in held[method]) for name, layers in parts.items()}
-        own = {name: layers for name, layers in own.items() if layers}
-        dynamic = set(held.get(DYNAMIC, ())) if _mixes(experiment) else set()
+        (method, runtime), layers = _place(experiment), held[_place(experiment)]
+        own = {name: tuple(layer for layer in inside if layer in layers) for name, inside in parts.items()}
+        own = {name: inside for name, inside in own.items() if inside}
+        dynamic = set(held.get((DYNAMIC, runtime), ())) if _mixes(experiment) else set()
         states = {
-            name: (FLOAT, method, *([DYNAMIC] if dynamic.issuperset(layers) else [])) for name, layers in own.items()
+            name: (FLOAT, method, *([DYNAMIC] if dynamic.issuperset(inside) else [])) for name, inside in own.items()
         }
-        spaces.append(Space(experiment, held[method], own, states))
+        spaces.append(Space(experiment, layers, own, states))
     return spaces
+
+
+def _place(experiment: Experiment) -> tuple[str, str]:
+    """Return the names of method and runtime."""
+    return experiment.quant.name, experiment.runtime.name
 
 
 def _mixes(experiment: Experiment) -> bool:
     """Return whether a method can leave single layers to dynamic quantization, and `quant.dynamic` is not set."""
     quant = experiment.quant
-    return isinstance(quant, Static) and quant.flow in (None, Flow.fx) and not quant.dynamic
+    mixing = isinstance(quant, Static) and quant.flow in (None, Flow.fx) and not quant.dynamic
+    return mixing and experiment.runtime.executes(Static, Flow.fx)
 
 
 def _refuse_twice(parts: Mapping[str, tuple[str, ...]]) -> None:
