@@ -142,6 +142,7 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> bo
 def _reported(folder: Path, tracking: Tracking, ongoing: Ongoing, status: str) -> bool:
     """Make the report of a sweep and say where its runs are; return whether it was written."""
     from quantexp.runner.tracked import tell
+    from quantexp.tracking import sweeps
     from quantexp.tracking.delivery import deliver_waiting
     from quantexp.tracking.store import open_store
     from quantexp.tracking.views import directions
