@@ -41,7 +41,7 @@ COMMITTED = sorted(
 OURS = [(group, value) for group, value in COMMITTED if not group.startswith(("hydra/", "experiment"))]
 STUDIES = [value for group, value in COMMITTED if group == "experiment"]
 VARIANTS = [f"+{group}={value}" for group, value in COMMITTED if group.startswith("experiment/")]
-HYDRAS = [(group, value) for group, value in COMMITTED if group.startswith("hydra/")]
+HYDRAS = [(group, value) for group, value in COMMITTED if group.endswith("_logging")]
 BY_LAYER = [method for method in METHODS if issubclass(method, ByLayer)]
 ADDRESS = "http://localhost:5000"
 
