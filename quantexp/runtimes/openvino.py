@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,6 +35,7 @@ from quantexp.tasks.inputs import Batch, size
 log = logging.getLogger(__name__)
 
 REPAIR = "use runtime=eager, and leave openvino out of benchmark.runtimes"
+RECURRENT = ("RNNSeq", "RNNCell")  # operators of the plugin
 PROFILED_CALLS = 5
 PROBE_SIZE = 512  # the rows and columns of two matrices, whose product is work for many threads
 
@@ -161,8 +162,17 @@ def _checked(made: OpenVinoNetwork, ran: list[Ran], network: nn.Module, batch: B
             "OpenVINO", lambda: network(*batch), expected, made.network(*batch), precisions, REPAIR
         ),
         counted=operators(ran, size(batch), sum(watch.macs.values())),
-        in_float=in_float(network, ran, "OpenVINO"),
+        in_float={**in_float(network, ran, "OpenVINO"), **_recurrent_in_float(network, ran)},
     )
+
+
+def _recurrent_in_float(network: nn.Module, ran: Iterable[Ran]) -> dict[str, str]:
+    """Return the recurrent layers of NNCF's network if they ran in float; what ran has lost their names."""
+    floats = [node for node in ran if node.operator.startswith(RECURRENT) and node.precision != "int8"]
+    if not floats or not isinstance(network, IrNetwork):
+        return {}
+    how = f"in its operator {floats[0].operator} ({floats[0].precision})"
+    return {layer: f"OpenVINO multiplied {how}" for layer in network.recurrent()}
 
 
 def _exported(runtime: OpenVino, network: nn.Module, batch: Batch) -> bytes:

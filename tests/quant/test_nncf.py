@@ -100,6 +100,45 @@ def test_the_runtime_executes_its_files_with_every_product_in_int8() -> None:
     assert torch.equal(found.network(*POINTS), made(*POINTS))
 
 
+class Depthwise(nn.Module):
+    """A convolution, one for each channel, whose weights OpenVINO reshapes, and a Linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.depthwise, self.output = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.output(self.depthwise(self.first(x)).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+class Recurrent(nn.Module):
+    """An LSTM layer, whose weights OpenVINO reshapes, and a Linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.output = nn.LSTM(6, 16, batch_first=True), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.output(self.lstm(x)[0].mean(1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "layer"), [(Depthwise, (8, 3, 12, 12), "depthwise"), (Recurrent, (8, 5, 6), "lstm")]
+)
+def test_a_layer_that_openvino_multiplies_in_float_is_named(
+    kind: type[nn.Module], shape: tuple[int, ...], layer: str
+) -> None:
+    torch.manual_seed(0)
+    network, batch = kind().eval(), (torch.rand(shape),)
+    with torch.no_grad(), threads(1):
+        made = skeleton(Static(flow=Flow.nncf), copy.deepcopy(network), Form("int8", batch, OpenVino.target))
+        found = prepare(OpenVino(), made, batch)
+    named = {held.name for held in held_weights(made) if held.dtype is torch.float32} | set(found.in_float)
+    in_float = any(operator.precision != "int8" for operator in found.operators())  # other CPUs may have a kernel
+    assert named == ({layer} if in_float else set())
+    assert layer in {held.name for held in held_weights(made)} | set(made.recurrent())  # type: ignore[operator]
+
+
 def test_only_its_runtime_executes_it_and_what_nncf_has_not_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"does not execute networks of quant.flow=nncf; .*or runtime=openvino"):
         Experiment(quant=Static(flow=Flow.nncf), runtime=Eager())

@@ -18,6 +18,7 @@ from quantexp.quant.inspection.layers import HeldWeights
 from quantexp.tasks.inputs import Batch
 
 FILES = "files_of_openvino"  # the buffer
+RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")  # classes of layers
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ class IrNetwork(nn.Module):
                     found[weight.layer] = _held(weight, self, constant, value)
         yield from found.values()
 
+    def recurrent(self) -> list[str]:
+        """Return the recurrent layers, which are not held: OpenVINO reshapes their weights when it reads them."""
+        return list(dict.fromkeys(weight.layer for weight in self.weights.values() if weight.kind in RECURRENT))
+
     def weight_names(self) -> dict[str, str]:
         """Return the name of the weight of each layer."""
         return {weight.layer: name for name, weight in self.weights.items()}
@@ -123,6 +128,10 @@ def _name(constant: Any) -> str:
 
 def _held(weight: Weight, network: nn.Module, constant: Any, value: Any) -> HeldWeights:
     values, scale = constant.get_data(), _scale(value)
+    if scale is not None and values.dtype == np.float32 and scale.size in (1, weight.shape[0]):
+        # The plugin rounds it when it compiles; no kernel takes more scales than one for each channel.
+        steps = scale.reshape(-1, *[1] * (len(weight.shape) - 1))
+        values = np.clip(np.rint(values.reshape(weight.shape) / steps), -128, 127).astype(np.int8)
     if values.dtype != np.int8 or scale is None:
         plain = torch.from_numpy(values.copy())
         return HeldWeights(weight.layer, weight.kind, network, plain, None, plain.dtype)
@@ -135,11 +144,14 @@ def _held(weight: Weight, network: nn.Module, constant: Any, value: Any) -> Held
 
 
 def _scale(value: Any) -> Any:
-    """Return the scale that the integers of a weight are multiplied with, None if there is none."""
+    """Return the scale of the integers of a weight, or of those that it is rounded to; None if there is none."""
     node = value.get_source_output().get_node()
     while node.get_type_name() in openvino.PASSED_ON:
         if node.get_type_name() == "Multiply":
             return node.input(1).get_source_output().get_node().get_data()
+        if node.get_type_name() == openvino.ROUNDED:
+            low, high = (node.input(at).get_source_output().get_node().get_data() for at in (3, 4))
+            return (high - low) / (node.get_attributes()["levels"] - 1)
         node = node.input(0).get_source_output().get_node()
     return None
 
