@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
@@ -39,8 +39,11 @@ def values_digest(experiment: Experiment) -> str:
 
 
 def fixed_settings(tracking: Tracking, sweep: SweepSettings) -> dict[str, str]:
-    """Return the settings that must be the same in all jobs of a sweep, without passwords."""
-    groups = {"tracking": tracking, "sweep": sweep}
+    """Return the settings that must be the same in all jobs of a sweep, without passwords.
+
+    Results that wait for their store may wait in several folders, as those of several cache folders do.
+    """
+    groups = {"tracking": replace(tracking, keep_in=None), "sweep": sweep}
     values = {f"{group}.{name}": value for group, option in groups.items() for name, value in asdict(option).items()}
     return {name: str(without_password(value)) for name, value in {"tracking": tracking.name, **values}.items()}
 
