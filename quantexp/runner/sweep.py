@@ -57,7 +57,7 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
     forget_outcomes(folder)
     name = settings.name or folder.name
     save_view(store)
-    _check_place(store, name, folder)
+    check_place(store, name, folder)
     tell(deliver_waiting(tracking))  # a combination whose result waited is finished then
     with tracking_errors(f"the sweep {name} cannot be recorded", store.uri):
         parent = sweeps.begin(store, name, command, settings.resume, folder)
@@ -238,7 +238,7 @@ def command_line(arguments: Sequence[str]) -> str:
     return str(without_password(shlex.join(["python", "-m", "quantexp", *arguments])))
 
 
-def _check_place(store: Store, name: str, folder: Path) -> None:
+def check_place(store: Store, name: str, folder: Path) -> None:
     """Check that no other folder has the sweep of this name: a server has the sweeps of all. Raises ConfigError."""
     from quantexp.tracking.names import FOLDER
     from quantexp.tracking.sweeps import begun_here

@@ -14,6 +14,8 @@ from quantexp.config import SweepSettings as Settings
 from quantexp.config.tracking import Local
 from quantexp.runner import sweep
 from quantexp.runner.jobs import JobOutcome, Plan, State, read_outcomes
+from quantexp.system.errors import ConfigError
+from quantexp.tracking.store import open_store
 
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -179,3 +181,18 @@ def test_a_sweep_all_of_which_has_a_result_has_succeeded(begun: Path) -> None:
     assert sweep.sum_up(begun, Local())
     assert {outcome.state for outcome in read_outcomes(begun).values()} == {State.done}
     assert json.loads((begun / "sweep.json").read_text())["folder"] == str(begun.parents[1])
+
+
+def test_a_sweep_of_another_folder_on_the_same_server_is_not_mixed_with_it(begun: Path, workdir: Path) -> None:
+    store = open_store(Local())
+    other = workdir / "elsewhere" / "night"
+    sweep.check_place(store, "night", other)  # a SQLite file may have been copied with its folder
+    store.database = None  # like a server
+    sweep.check_place(store, "night", begun)
+    sweep.check_place(store, "day", other)
+    with pytest.raises(
+        ConfigError, match=rf"has a sweep night whose directory is {begun}; choose another sweep.name, or"
+    ):
+        sweep.check_place(store, "night", other)
+    (begun / "sweep.json").unlink()  # the folder was removed: its name is free
+    sweep.check_place(store, "night", other)

@@ -165,6 +165,17 @@ def test_a_byte_order_mark_and_line_ends_of_windows_are_no_content(tmp_path: Pat
     assert (len(data.train), len(data.test), data.class_names) == (2, 1, ("a", "b"))
 
 
+def test_line_ends_of_old_computers_give_the_same_table(tmp_path: Path) -> None:
+    content = "text\tlabel\ngood film\ta\n\nbad film\tb\n"
+    for name, end in (("old", "\r"), ("new", "\n"), ("windows", "\r\n")):
+        (tmp_path / name).mkdir()
+        for split in ("train", "test"):
+            (tmp_path / name / f"{split}.tsv").write_bytes(content.replace("\n", end).encode())
+    old, new, windows = (loaded(tmp_path / name) for name in ("old", "new", "windows"))
+    assert (len(old.train), old.vocabulary, old.class_names) == (2, ("film", "good", "bad"), ("a", "b"))
+    assert old.fingerprint == new.fingerprint == windows.fingerprint
+
+
 @pytest.mark.parametrize(("lowercase", "vocabulary"), [(True, ("good", "film")), (False, ("Good", "good", "film"))])
 def test_words_are_counted_in_lower_case_unless_told_otherwise(
     tmp_path: Path, lowercase: bool, vocabulary: tuple[str, ...]
@@ -288,6 +299,8 @@ def test_a_stored_network_predicts_the_name_of_a_class(
     network = load_stored(tmp_path / "stored")
     assert network.predict("FINE 3").name == "fine"  # type: ignore[union-attr]
     assert [found.name for found in network.predict(["awful 3", "fine"])] == ["awful", "fine"]  # type: ignore[union-attr]
+    for prediction in network.predict(["unheard-of", "???", ""]):  # type: ignore[union-attr]  # not one known word
+        assert sum(prediction.probabilities) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("model", [Lstm(embedding=8, hidden=8), Bert(hidden=16, heads=2, layers=1, feed_forward=16)])
