@@ -112,6 +112,7 @@ def test_eager_mode_refuses_a_network_that_multiplies_embeddings_and_names_a_flo
         quantexp.run(experiment)
 
 
+@pytest.mark.slow
 def test_the_tokens_of_a_task_can_be_drawn_without_labels(sample: Sample, examples: Path) -> None:
     report = quantexp.run(sample(**TOKENS, data="synthetic", quant=Static())).report
     assert report.baseline.quality is None

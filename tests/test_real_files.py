@@ -40,7 +40,7 @@ from quantexp.tasks.sources import MNIST, MNIST_NAMES, MNIST_RAW
 from tests.runs import same_weights
 from tests.tasks.test_text import TYPES, write
 
-pytestmark = [pytest.mark.slow, pytest.mark.real]
+pytestmark = pytest.mark.slow
 
 Run = Callable[..., RunResult]
 
@@ -62,6 +62,7 @@ def accuracy(result: RunResult) -> float:
     return result.report.result.quality.value
 
 
+@pytest.mark.real
 def test_png_files_of_mnist_are_trained_and_quantized(real_data: str, tmp_path: Path, ran: Run) -> None:
     folder, _ = MNIST.locate(DataRequest(data_dir=real_data))
     parts = ("train_images", "train_labels")
@@ -93,6 +94,7 @@ def test_png_files_of_mnist_are_trained_and_quantized(real_data: str, tmp_path: 
     assert right == made.report.result.quality.correct  # type: ignore[union-attr]
 
 
+@pytest.mark.real
 def test_sst2_is_the_same_in_every_type_of_file(real_data: str, tmp_path: Path, ran: Run) -> None:
     sizes = {"vocabulary": 1000, "hidden": [32]}
     parts: dict[str, Any] = {"train": Train(epochs=1, examples=4000)}

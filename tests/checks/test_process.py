@@ -176,6 +176,7 @@ def test_no_method_of_ours_changes_anything(option: Quant, precision: str, sampl
     attempt(sample(quant=option, precision=precision))
 
 
+@pytest.mark.slow
 def test_importing_the_flow_pt2e_registers_no_pass_for_float_networks() -> None:
     code = (
         "import quantexp.quant.flows.pt2e, quantexp.quant.flows.x86_quantizer, torch._inductor.config as config; "

@@ -66,6 +66,7 @@ def test_a_committed_sweep_is_not_run_as_a_single_run(tmp_path: Path) -> None:
     assert "hydra.mode=RUN is a single run" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--hydra-help"], ["--info", "searchpath"]])
 def test_a_reader_that_has_enough_is_no_error(tmp_path: Path, arguments: list[str]) -> None:
     into = "exec > >(exec 0<&-; sleep 5); sleep 0.2;"

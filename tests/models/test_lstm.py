@@ -99,6 +99,7 @@ def test_dynamic_quantizes_the_lstm_and_the_linear_layer(
     assert found.evidence.mac_share("int8") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predicts", Predicts)
 @pytest.mark.parametrize("quant", [Static(flow=Flow.pt2e), Dynamic(flow=Flow.pt2e)], ids=["static", "dynamic"])
 def test_pt2e_quantizes_the_linear_layer_and_keeps_one_copy_of_the_lstm(

@@ -64,6 +64,7 @@ def test_quantization_aware_training_stays_finite_where_channels_are_zero(block:
     assert record.losses[-1] < 2.0, "a network that guesses among three has a loss of 1.1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", [Flow.fx, Flow.eager, Flow.pt2e])
 def test_the_converted_network_computes_what_the_float_network_computes(block: Block, flow: Flow) -> None:
     batch = images().first(16)

@@ -203,6 +203,7 @@ def test_text_from_the_report_is_drawn_as_it_is() -> None:
     assert "$a_b$, m^{: $ int8 vs fp32, 1 thread" in compared(made)
 
 
+@pytest.mark.slow
 def test_a_model_has_its_colour_in_every_picture() -> None:
     drawn = pictures(report(others=(other_float(),)))
     pixels = {name: np.asarray(opened(picture)).reshape(-1, 3) for name, picture in drawn.items()}

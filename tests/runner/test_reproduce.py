@@ -94,6 +94,7 @@ def artifact(run_id: str, name: str) -> Path:
 # -- a run that is as it was -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_again_and_comes_out_the_same(run_id: str, capsys: pytest.CaptureFixture[str]) -> None:
     reproduce.reproduce(run_id, Local())  # its speedups on so small a model and so short a time may differ
     shown = capsys.readouterr().out

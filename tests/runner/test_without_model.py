@@ -71,6 +71,7 @@ def test_loading_it_and_starting_from_it_are_errors_that_name_the_setting(experi
         run(again)
 
 
+@pytest.mark.slow
 def test_it_is_reproduced_without_its_network(experiment: Experiment, capsys: pytest.CaptureFixture[str]) -> None:
     store, run_id = recorded(experiment)
     reproduce(run_id, Local())  # its speedups may differ

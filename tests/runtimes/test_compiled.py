@@ -202,7 +202,7 @@ class Branches(nn.Module):
 
 
 @needs_compiler
-@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_a_program_that_computes_something_else_is_an_error_however_large_its_outputs_are(scale: float) -> None:
     expected = r"up to rounding \(SQNR of at least 60 dB\); they have 20.0 dB and differ by up to .*; use runtime=eager"
     with pytest.raises(BenchmarkError, match=expected):

@@ -266,6 +266,7 @@ def test_a_crash_a_hang_and_too_much_memory_are_outcomes_and_the_next_experiment
     assert "of the network itself" in outcomes["raise"].reason
 
 
+@pytest.mark.slow
 def test_a_worker_process_that_cannot_start_is_an_error_with_its_reason(sample: Callable[..., Experiment]) -> None:
     setup = replace(Setup(described(sample()), 8.0, 1.0, None), experiment={"task": {"name": "none"}})
     with (
@@ -295,6 +296,7 @@ def done(experiment: Experiment, overrides: list[str]) -> Findings:
     return run_study(experiment, Request(CHOICES, overrides, yaml))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_the_study_is_recorded_resumed_and_reported(
     workdir: Path,

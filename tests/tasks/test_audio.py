@@ -222,6 +222,7 @@ def test_a_stored_network_predicts_from_files_and_samples(sample: Callable[..., 
             model.predict(raw)
 
 
+@pytest.mark.slow
 def test_random_sounds_need_no_files(sample: Callable[..., Experiment]) -> None:
     network = Wav2Vec2(channels=8, hidden=16, layers=1, heads=2, feed_forward=16)
     experiment = sample(

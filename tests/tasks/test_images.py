@@ -284,6 +284,7 @@ def test_decoding_leaves_the_filters_of_warnings_as_they_are(folder: Path) -> No
     assert list(warnings.filters) == before
 
 
+@pytest.mark.slow
 def test_the_command_names_a_damaged_file_without_a_traceback(
     folder: Path, workdir: Path, quantexp: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

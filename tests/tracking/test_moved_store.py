@@ -217,6 +217,7 @@ def test_a_study_is_resumed_and_written_beside_the_store_only(
         moved.rename(workdir)  # where pytest looks for it
 
 
+@pytest.mark.slow
 def test_a_run_of_the_former_place_that_is_resumed_is_written_beside_the_store(moved: Path, tmp_path: Path) -> None:
     store = open_store(Local())
     (first, *_) = recorded()

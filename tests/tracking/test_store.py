@@ -267,6 +267,7 @@ def test_an_address_that_is_none_is_refused(uri: str) -> None:
         open_store(Server(uri=uri))
 
 
+@pytest.mark.slow
 def test_a_server_that_speaks_no_http_is_refused() -> None:
     def answer(listening: socket.socket) -> None:
         connection, _ = listening.accept()

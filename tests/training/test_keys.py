@@ -164,6 +164,8 @@ def candidates(kind: Any, value: Any, field: dataclasses.Field[Any]) -> Iterator
         yield from ("http://other:1", "fp16", "bf16", "else")
     elif field.name == "batch_size":
         yield [3]
+    elif field.name == "objective":
+        yield ["size"]
     elif field.name == "arguments":
         yield {"size": 1}
     else:
