@@ -16,11 +16,12 @@ from omegaconf import DictConfig, open_dict
 from quantexp.config.objectives import find_objective, names
 from quantexp.system.errors import ConfigError
 
+OPTUNA = "hydra_optuna_sweeper"
 EXTRAS = {  # by plugin: the extra that installs it, and the package that does the work
     "hydra_joblib_launcher": ("joblib", "joblib"),
     "hydra_ray_launcher": ("ray", "ray"),
     "hydra_submitit_launcher": ("slurm", "submitit"),
-    "hydra_optuna_sweeper": ("optuna", "optuna"),
+    OPTUNA: ("optuna", "optuna"),
 }
 AT_ONCE = 2  # jobs of submitit_local, which would start all of them
 THIS_HOST = "local"  # Ray's address of a cluster of its own
@@ -49,8 +50,8 @@ def prepare(config: DictConfig) -> None:
     with open_dict(config):
         if launcher._target_.endswith(".LocalLauncher") and sweeper.get("max_batch_size", 0) is None:
             sweeper.max_batch_size = AT_ONCE
-        if searches(config) and sweeper.get("direction") is None:
-            directions = [found.direction for name in _objectives(config) if (found := find_objective(name))]
+        directions = [found.direction for name in _objectives(config) if (found := find_objective(name))]
+        if directions and sweeper.get("direction", "") is None:
             sweeper.direction = directions if len(directions) > 1 else directions[0]
     if _plugin(launcher) == "hydra_submitit_launcher":
         os.environ.setdefault("SUBMITIT_LOG_LEVEL", "ERROR")  # it warns at each look at a Slurm without accounting
@@ -86,7 +87,7 @@ def _missing(config: DictConfig) -> Iterator[str]:
 
 def _objective_faults(config: DictConfig) -> Iterator[str]:
     asked = _objectives(config)
-    if searches(config) and not asked:
+    if _plugin(config.hydra.sweeper) == OPTUNA and not asked:  # other sweepers may choose without one
         yield (
             f"hydra/sweeper={config.hydra.runtime.choices.get('hydra/sweeper')} improves what sweep.objective names; "
             f"give it, as in sweep.objective=accuracy ({names()})"

@@ -405,8 +405,9 @@ def opens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
 def test_a_store_whose_creation_was_killed_is_created_by_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    new = tmp_path / ".mlflow.db.new"  # it is renamed after its last step only
     with subprocess.Popen([sys.executable, "-c", OPEN], cwd=tmp_path) as child:
-        while not any(path.stat().st_size > 100_000 for path in tmp_path.glob("*mlflow.db*")):
+        while not (new.exists() and new.stat().st_size > 100_000):
             assert child.poll() is None
             time.sleep(0.002)
         child.send_signal(number)
