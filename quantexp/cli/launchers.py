@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
+from quantexp.cli.compose import chosen_beforehand
 from quantexp.config.objectives import find_objective, names
 from quantexp.system.errors import ConfigError
 
@@ -30,11 +31,6 @@ THIS_HOST = "local"  # Ray's address of a cluster of its own
 def in_this_process(hydra: Any) -> bool:
     """Return whether the jobs of a sweep run in the process that began it, by Hydra's settings."""
     return bool(hydra.launcher._target_.endswith(".BasicLauncher"))
-
-
-def searches(config: DictConfig) -> bool:
-    """Return whether the sweeper needs what a job returns."""
-    return not config.hydra.sweeper._target_.endswith(".BasicSweeper")
 
 
 def prepare(config: DictConfig) -> None:
@@ -92,7 +88,7 @@ def _objective_faults(config: DictConfig) -> Iterator[str]:
             f"hydra/sweeper={config.hydra.runtime.choices.get('hydra/sweeper')} improves what sweep.objective names; "
             f"give it, as in sweep.objective=accuracy ({names()})"
         )
-    elif asked and not searches(config):
+    elif asked and chosen_beforehand(config):
         yield f"sweep.objective={','.join(asked)} needs a sweeper that searches, as in hydra/sweeper=optuna"
 
 
