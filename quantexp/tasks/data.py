@@ -7,8 +7,9 @@ numbers of words. The inputs of the network are computed batch by batch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from quantexp.system.host import give_way
 from quantexp.tasks.inputs import Batch
 from quantexp.tasks.objectives import Objective
 from quantexp.tasks.preparation import Preparation
+from quantexp.tasks.sparse import mostly_zero, sparse
 
 
 @dataclass(frozen=True)
@@ -40,20 +42,22 @@ class Split:
         """Return a split of only the examples in `rows`, in that order."""
         raise NotImplementedError
 
-    def batches(self, size: int | list[int], order: Tensor | None = None) -> Iterator[tuple[Batch, Tensor]]:
+    def training_inputs(self, rows: Tensor) -> Batch:
+        """Return a batch as a network is trained on it, such as with augmented images; by default as it is."""
+        return self.inputs(rows)
+
+    def batches(
+        self, size: int | list[int], order: Tensor | None = None, inputs: Callable[[Tensor], Batch] | None = None
+    ) -> Iterator[tuple[Batch, Tensor]]:
         """Yield (batch, rows) in batches of `size`, in the order of rows if given; the last batch may be smaller.
 
-        `size` may also be a list with the size of each batch.
+        `size` may also be a list with the size of each batch; `inputs` makes a batch from rows, by default `inputs()`.
         Between two batches the process pauses while another process on this host measures latency.
         """
         order = torch.arange(len(self)) if order is None else order
         for rows in torch.split(order, size):
             give_way()
-            yield self.inputs(rows), rows
-
-    def for_training(self, batch: Batch) -> Batch:
-        """Return a batch as a network is trained on it, such as with augmented images; by default as it is."""
-        return batch
+            yield (inputs or self.inputs)(rows), rows
 
     def shortened(self, batch: Batch) -> Batch:
         """Return a batch without what is padding in all its examples; by default as it is."""
@@ -79,6 +83,14 @@ class Tensors(Split):
 
     def inputs(self, rows: Tensor) -> Batch:
         return tuple(tensor[rows] for tensor in self.values)
+
+    def training_inputs(self, rows: Tensor) -> Batch:
+        batch = self.inputs(rows)
+        return tuple(sparse(one) if few else one for one, few in zip(batch, self._mostly_zero, strict=True))
+
+    @cached_property
+    def _mostly_zero(self) -> tuple[bool, ...]:
+        return tuple(mostly_zero(tensor) for tensor in self.values)
 
     def take(self, rows: Tensor) -> Tensors:
         return Tensors(taken_rows(self.labels, rows), self.inputs(rows))

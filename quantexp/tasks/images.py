@@ -66,21 +66,24 @@ class Pixels(Split):
     def take(self, rows: Tensor) -> Pixels:
         return replace(self, labels=taken_rows(self.labels, rows), rows=self.rows[rows])
 
-    def for_training(self, batch: Batch) -> Batch:
+    def training_inputs(self, rows: Tensor) -> Batch:
+        """Return augmented images."""
+        return (self.augmented(*self.inputs(rows)),)
+
+    def augmented(self, images: Tensor) -> Tensor:
         """Return the images mirrored and moved at random, as `task.flip` and `task.shift` say.
 
         What moves in from outside is the mean color. The draws are from torch's global generator.
         """
         if not self.task.flip and not self.task.shift:
-            return batch
-        (images,) = batch
+            return images
         images = images.view(len(images), *self.pixels.shape[1:])
         if self.task.flip:
             mirrored = torch.rand(len(images)) < 0.5
             images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
         if self.task.shift:
             images = moved(images, torch.randint(-self.task.shift, self.task.shift + 1, (len(images), 2)))
-        return (images.flatten(1) if self.flat else images,)
+        return images.flatten(1) if self.flat else images
 
 
 def moved(images: Tensor, by: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from quantexp.tasks.data import Split, taken_rows
 from quantexp.tasks.inputs import Batch
 from quantexp.tasks.preparation import Preparation
 from quantexp.tasks.sources import TOKENIZER, tokenizer_file
+from quantexp.tasks.sparse import MOST, Sparse
 
 PADDING, UNKNOWN, SPECIAL = 0, 1, 2  # the first tokens; those of the vocabulary follow
 PADDING_NAMES = ("[PAD]", "<pad>", "<|pad|>", "<|endoftext|>")  # how tokenizers call it
@@ -47,10 +48,22 @@ class BagOfWords(Split):
         return len(self.starts) - 1
 
     def inputs(self, rows: Tensor) -> Batch:
-        line, _, positions = _words_of(self.starts, rows)
-        cell = line * self.vocabulary + self.words[positions]
+        cell = self._cells(rows)
         counts = torch.zeros(len(rows) * self.vocabulary)
         return (counts.scatter_add_(0, cell, torch.ones(len(cell))).view(len(rows), self.vocabulary),)
+
+    def training_inputs(self, rows: Tensor) -> Batch:
+        """Return the same counts, as few of many are not zero."""
+        if len(self.words) > MOST * len(self) * self.vocabulary:
+            return self.inputs(rows)
+        cell, counts = torch.unique(self._cells(rows), return_counts=True)
+        starts = torch.searchsorted(cell, torch.arange(len(rows) + 1) * self.vocabulary)
+        return (Sparse(counts.float(), cell % self.vocabulary, starts, self.vocabulary),)
+
+    def _cells(self, rows: Tensor) -> Tensor:
+        """Return, for each word of the sentences, the index of its count in a batch."""
+        line, _, positions = _words_of(self.starts, rows)
+        return line * self.vocabulary + self.words[positions]
 
     def take(self, rows: Tensor) -> BagOfWords:
         words, starts = _taken_words(self.words, self.starts, rows)

@@ -26,7 +26,7 @@ from quantexp.training.loop import fit, resolve_device, resolve_threads, trainab
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # increase it when the same key gives other weights: after changes to fit, a network, or data preparation
+FORMAT = 4  # increase it when the same key gives other weights: after changes to fit, a network, or data preparation
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 NORM_BATCH, NORM_PASSES = 64, 4  # for the statistics of batch normalisation, if nothing is trained
 

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from quantexp.config import Device, Optimizer, Train
 from quantexp.results import Training
 from quantexp.system import openmp
+from quantexp.system.allocator import memory_kept
 from quantexp.system.environment import machine, threads, usable_cores
 from quantexp.system.errors import QuantexpError, TrainingError, out_of_memory
 from quantexp.system.terminal import progress
 from quantexp.tasks.data import Split
 from quantexp.tasks.inputs import Batch
 from quantexp.tasks.objectives import Objective
+from quantexp.tasks.sparse import columns_together
 
 LOG_EVERY = 50  # steps; reading the loss waits for the device
 PREDICT_BATCH = 64  # fixed, because dynamic quantization chooses the range of inputs for each batch
@@ -82,7 +84,9 @@ def fit(
     order = torch.Generator().manual_seed(seed)
     with (
         threads(count),
+        memory_kept(),  # gradients of large weights come back in each step
         torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []),
+        columns_together(model, data.training_inputs(torch.arange(1))),
         progress(label, recipe.epochs * len(data)) as advance,
     ):
         torch.manual_seed(seed)
@@ -90,11 +94,11 @@ def fit(
         curve = _Curve(steps, recipe, advance, data)
         started = time.perf_counter()
         for _ in range(recipe.epochs):
-            for batch, rows in data.batches(sizes, torch.randperm(len(data), generator=order)):
+            shuffled = torch.randperm(len(data), generator=order)
+            for batch, rows in data.batches(sizes, shuffled, data.training_inputs):
                 if on_step is not None:
                     on_step(curve.step, steps)
-                batch = data.for_training(data.shortened(batch) if shorten else batch)
-                curve.add(take_step(batch, labels[rows]), len(rows))
+                curve.add(take_step(data.shortened(batch) if shorten else batch, labels[rows]), len(rows))
         seconds = time.perf_counter() - started
     model.cpu().eval()
     return Training(seconds, recipe.epochs, device.type, count, machine(), tuple(curve.steps), tuple(curve.losses))
@@ -133,7 +137,8 @@ def _stepper(
             "training needs parameters that it can change, all of this network are frozen (requires_grad=False) or it "
             "has none; use a method without training, or set requires_grad in the network"
         )
-    optimizer = _optimizer(parameters, recipe)
+    updated = [_in_order_of_memory(parameter) for parameter in parameters]
+    optimizer = _optimizer(updated, recipe)
     scaler = torch.amp.GradScaler(device.type, enabled=autocast is torch.float16)
 
     def take_step(batch: Batch, labels: Tensor) -> Tensor:
@@ -148,9 +153,10 @@ def _stepper(
                     "leave torch.no_grad(), detach() and .data out of forward(), and let the parameters that it uses "
                     "be trained (requires_grad)"
                 )
-            optimizer.zero_grad()
+            for parameter in parameters:
+                parameter.grad = None
             torch.autograd.backward(scaler.scale(loss))
-            _make_dense(parameters)
+            _hand_over(parameters, updated)
         scaler.step(optimizer)
         scaler.update()
         return loss.detach()
@@ -176,11 +182,20 @@ def _clear_errors(examples: int) -> Iterator[None]:
         ) from error
 
 
-def _make_dense(parameters: Sequence[nn.Parameter]) -> None:
-    """Make sparse gradients dense, as of nn.Embedding(sparse=True): the fused optimizers take no others."""
-    for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.layout is not torch.strided:
-            parameter.grad = parameter.grad.to_dense()
+def _in_order_of_memory(parameter: nn.Parameter) -> nn.Parameter:
+    """Return the same values as rows where they lie in memory as columns: a fused optimizer would copy these often."""
+    if parameter.dim() == 2 and not parameter.is_contiguous() and parameter.t().is_contiguous():
+        return nn.Parameter(parameter.detach().t())
+    return parameter
+
+
+def _hand_over(parameters: Sequence[nn.Parameter], updated: Sequence[nn.Parameter]) -> None:
+    """Give the gradients to what the optimizer updates, sparse ones as dense, since fused optimizers take no others."""
+    for parameter, same in zip(parameters, updated, strict=True):
+        gradient = parameter.grad
+        if gradient is not None and gradient.layout is not torch.strided:
+            gradient = gradient.to_dense()  # of nn.Embedding(sparse=True)
+        same.grad = gradient if same is parameter or gradient is None else gradient.t()
 
 
 def _optimizer(parameters: Sequence[nn.Parameter], recipe: Train) -> torch.optim.Optimizer:

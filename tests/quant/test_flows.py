@@ -316,6 +316,7 @@ class Residual(nn.Module):
         return logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", [Flow.fx, Flow.pt2e])
 @pytest.mark.parametrize("method", [Static, Qat])
 def test_a_relu_can_be_called_several_times(method: type[ByLayer], flow: Flow) -> None:

@@ -192,6 +192,7 @@ def test_other_runtimes_refuse_it_and_name_the_one_that_does_not() -> None:
         Experiment(quant=Static(flow=FLOW), runtime=Eager())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quant", [Static(flow=FLOW), Dynamic(flow=FLOW)], ids=["static", "dynamic"])
 def test_a_run_proves_measures_and_stores_it(quant: ByLayer, tmp_path: Path) -> None:
     result = run(

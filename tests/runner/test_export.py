@@ -69,6 +69,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "target"), PAIRS)
 def test_the_lines_of_the_readme_give_the_recorded_output(
     folders: dict[str, Path], name: str, target: str, tmp_path: Path

@@ -201,6 +201,7 @@ class Branches(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+@pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_a_program_that_computes_something_else_is_an_error_however_large_its_outputs_are(scale: float) -> None:

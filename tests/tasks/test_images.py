@@ -161,19 +161,19 @@ def test_augmentation_concerns_training_alone(folder: Path) -> None:
     assert torch.equal(batch[0], data.calibration.inputs(torch.tensor([0]))[0]) or len(data.calibration) == 1
     assert torch.equal(data.train.first(6)[0], batch[0])
     torch.manual_seed(3)
-    first = data.train.for_training(batch)[0]
+    first = data.train.training_inputs(torch.arange(6))[0]
     torch.manual_seed(3)
-    assert torch.equal(data.train.for_training(batch)[0], first), "it is drawn by torch's seed"
+    assert torch.equal(data.train.training_inputs(torch.arange(6))[0], first), "it is drawn by torch's seed"
     assert not torch.equal(first, batch[0])
     plain = loaded(folder).train
-    assert plain.for_training(batch) is batch
+    assert torch.equal(plain.training_inputs(torch.arange(6))[0], batch[0])
 
 
 def test_half_of_the_images_are_mirrored(folder: Path) -> None:
     split = loaded(folder, Images(flip=True)).train
     ramp = torch.arange(10.0).expand(1000, 3, 10, 10)
     torch.manual_seed(0)
-    (found,) = split.for_training((ramp,))
+    found = split.augmented(ramp)
     mirrored = found[:, 0, 0, 0] == 9
     assert torch.equal(found[mirrored], ramp[mirrored].flip(3))
     assert torch.equal(found[~mirrored], ramp[~mirrored])
@@ -192,9 +192,9 @@ def test_flat_images_are_augmented_as_images_are(folder: Path) -> None:
     task = Images(shift=2)
     image, flat = loaded(folder, task).train, loaded(folder, task, Kind.features).train
     torch.manual_seed(1)
-    (first,) = image.for_training(image.first(6))
+    (first,) = image.training_inputs(torch.arange(6))
     torch.manual_seed(1)
-    (second,) = flat.for_training(flat.first(6))
+    (second,) = flat.training_inputs(torch.arange(6))
     assert torch.equal(first.flatten(1), second)
 
 

@@ -201,6 +201,8 @@ def test_each_epoch_sees_every_example_once_in_an_order_of_its_own() -> None:
 
     data = separable()
     fit(network(), Watched(data.labels, data.values), OBJECTIVE, recipe(epochs=2), seed=0, label="test")
+    kind, *orders = orders
+    assert kind == [0], "one example is looked at before, for what its inputs are"
     first = [row for rows in orders[:13] for row in rows]
     second = [row for rows in orders[13:] for row in rows]
     assert sorted(first) == sorted(second) == list(range(EXAMPLES))
