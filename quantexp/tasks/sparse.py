@@ -4,7 +4,8 @@
 
 A sentence of ten words has ten such columns of a vocabulary of 5,000, and the gradient of the weights has no others.
 `Sparse` is a tensor for any network: Linear, and the fake quantization of inputs in QAT, take its few values; for
-everything else it becomes dense. The sums are in another order than in a dense product, so the last bits differ.
+everything else it becomes dense. `ByColumn` does the same for weights that are fake-quantized. The sums are in another
+order than in a dense product, so the last bits differ.
 """
 
 from __future__ import annotations
@@ -45,38 +46,31 @@ _FAKE_QUANT: frozenset[Any] = frozenset(
 )
 
 
-class Sparse(Tensor):
-    """A float matrix (examples, columns) on the CPU, given by its values that are not zero.
+class Deferred(Tensor):
+    """A float matrix on the CPU whose values are computed when they are asked for."""
 
-    Row i has `entries[starts[i] : starts[i + 1]]` in the columns `columns[starts[i] : starts[i + 1]]`, all different.
-    """
-
-    entries: Tensor
-    columns: Tensor
-    starts: Tensor
     dense: Tensor | None
 
-    @staticmethod
-    def __new__(cls, entries: Tensor, columns: Tensor, starts: Tensor, width: int) -> Self:
-        """Make the matrix of `width` columns; `starts` has one number more than there are rows."""
-        made: Any = Tensor._make_wrapper_subclass(cls, (len(starts) - 1, width), dtype=entries.dtype)
-        made.entries, made.columns, made.starts, made.dense = entries, columns, starts, None
-        return made  # type: ignore[no-any-return]
+    @classmethod
+    def _of_shape(cls, rows: int, columns: int, dtype: torch.dtype) -> Any:
+        made: Any = Tensor._make_wrapper_subclass(cls, (rows, columns), dtype=dtype)
+        made.dense = None
+        return made
 
     def to_dense(self) -> Tensor:  # type: ignore[override]
         """Return the matrix as a usual tensor; later calls return the same one, which may have been changed."""
         if self.dense is None:
-            rows, width = self.shape
-            line = torch.repeat_interleave(torch.arange(rows), self.starts.diff())
-            self.dense = torch.zeros(rows, width, dtype=self.entries.dtype)
-            self.dense[line, self.columns] = self.entries
+            self.dense = self._computed()
         return self.dense
+
+    def _computed(self) -> Tensor:
+        raise NotImplementedError
 
     @classmethod
     def __torch_function__(
         cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Compute `func` from the few values if it is one that can be, else from the dense matrix."""
+        """Compute `func` from the few values of a `Sparse` if that is possible, else from dense matrices."""
         given = dict(kwargs or {})
         first = args[0] if args else None
         if func in _ASKS:
@@ -86,7 +80,7 @@ class Sparse(Tensor):
             if func in _LINEAR and _can_multiply(*args[1:], **given):
                 return _product(first, *args[1:], **given)
             if func in _FAKE_QUANT and not given:
-                return first._mapped(lambda values: func(values, *args[1:]))
+                return first.mapped(lambda values: func(values, *args[1:]))
             if _changes_nothing(func, first, args[1:], given):
                 return first
         return func(*_pytree.tree_map(_as_dense, args), **_pytree.tree_map(_as_dense, given))
@@ -95,13 +89,62 @@ class Sparse(Tensor):
     def __torch_dispatch__(  # type: ignore[override]  # torch calls it on the class
         cls, func: Any, types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Compute an operator that was called from C++ from the dense matrix."""
+        """Compute an operator that was called from C++ from dense matrices."""
         return func(*_pytree.tree_map(_as_dense, args), **_pytree.tree_map(_as_dense, dict(kwargs or {})))
 
-    def _mapped(self, function: Callable[[Tensor], Tensor]) -> Sparse:
+
+class Sparse(Deferred):
+    """A matrix (examples, columns) that is given by its values that are not zero.
+
+    Row i has `entries[starts[i] : starts[i + 1]]` in the columns `columns[starts[i] : starts[i + 1]]`, all different.
+    """
+
+    entries: Tensor
+    columns: Tensor
+    starts: Tensor
+
+    @staticmethod
+    def __new__(cls, entries: Tensor, columns: Tensor, starts: Tensor, width: int) -> Self:
+        """Make the matrix of `width` columns; `starts` has one number more than there are rows."""
+        made = cls._of_shape(len(starts) - 1, width, entries.dtype)
+        made.entries, made.columns, made.starts = entries, columns, starts
+        return made  # type: ignore[no-any-return]
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> Sparse:
         """Return the matrix with `function` of each value; it sees a zero too, and must keep it."""
         values: Tensor = function(torch.cat([self.entries, self.entries.new_zeros(1)]))
         return Sparse(values[:-1], self.columns, self.starts, self.shape[1])
+
+    def _computed(self) -> Tensor:
+        rows, width = self.shape
+        line = torch.repeat_interleave(torch.arange(rows), self.starts.diff())
+        dense = torch.zeros(rows, width, dtype=self.entries.dtype)
+        dense[line, self.columns] = self.entries
+        return dense
+
+
+class ByColumn(Deferred):
+    """A function of weights (outputs, columns); in a product with a `Sparse`, of those in its columns only.
+
+    `function` takes any columns of the weights, transposed, and returns their new values, transposed as well.
+    """
+
+    weight: Tensor
+    function: Callable[[Tensor], Tensor]
+
+    @staticmethod
+    def __new__(cls, weight: Tensor, function: Callable[[Tensor], Tensor]) -> Self:
+        """Make the function of weights that `have_columns_together`."""
+        made = cls._of_shape(weight.shape[0], weight.shape[1], weight.dtype)
+        made.weight, made.function = weight, function
+        return made  # type: ignore[no-any-return]
+
+    def some(self, columns: Tensor) -> Tensor:
+        """Return the function of the weights in these columns, shape (columns, outputs)."""
+        return self.function(functional.embedding(columns, self.weight.t()))
+
+    def _computed(self) -> Tensor:
+        return self.function(self.weight.t()).t()
 
 
 def sparse(dense: Tensor) -> Sparse:
@@ -134,16 +177,28 @@ def columns_together(model: nn.Module, batch: Batch) -> Iterator[None]:
             layer.weight.data = layer.weight.data.contiguous()
 
 
+def have_columns_together(weight: Tensor) -> bool:
+    """Return whether weights (outputs, columns) lie in memory as in `columns_together`."""
+    return weight.dim() == 2 and not weight.is_contiguous() and weight.t().is_contiguous()
+
+
 def _as_dense(value: Any) -> Any:
-    return value.to_dense() if isinstance(value, Sparse) else value
+    return value.to_dense() if isinstance(value, Deferred) else value
 
 
 def _can_multiply(weight: Tensor, bias: Tensor | None = None) -> bool:
-    return weight.t().is_contiguous() and weight.dtype is torch.float32 and not torch.is_autocast_enabled("cpu")
+    fits = isinstance(weight, ByColumn) or weight.t().is_contiguous()
+    return fits and weight.dtype is torch.float32 and not torch.is_autocast_enabled("cpu")
 
 
 def _product(x: Sparse, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    sums = functional.embedding_bag(x.columns, weight.t(), x.starts[:-1], mode="sum", per_sample_weights=x.entries)
+    columns = x.columns
+    if isinstance(weight, ByColumn):
+        used, columns = torch.unique(columns, return_inverse=True)
+        rows = weight.some(used)
+    else:
+        rows = weight.t()
+    sums = functional.embedding_bag(columns, rows, x.starts[:-1], mode="sum", per_sample_weights=x.entries)
     return sums if bias is None else sums + bias
 
 

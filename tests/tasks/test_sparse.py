@@ -13,7 +13,7 @@ from quantexp.quant.flows import eager, fx
 from quantexp.quant.flows.working import working
 from quantexp.tasks.data import Tensors
 from quantexp.tasks.objectives.classification import Classification
-from quantexp.tasks.sparse import MOST, Sparse, columns_together, mostly_zero, sparse
+from quantexp.tasks.sparse import MOST, ByColumn, Sparse, columns_together, mostly_zero, sparse
 from quantexp.tasks.words import BagOfWords
 from quantexp.training.loop import fit
 
@@ -125,6 +125,25 @@ def test_a_change_in_place_is_seen_by_the_layers_after_it() -> None:
         output = model(batch)
     assert close(output, model(counts() * 3))
     assert not close(output, model(counts()))
+
+
+def test_a_function_of_weights_is_computed_for_the_columns_of_the_product_only() -> None:
+    weight = torch.randn(WORDS, 5, generator=torch.Generator().manual_seed(2)).t().requires_grad_()
+    seen: list[int] = []
+
+    def doubled(columns: Tensor) -> Tensor:
+        seen.append(len(columns))
+        return columns * 2
+
+    batch = sparse(counts(3))
+    output = functional.linear(batch, ByColumn(weight, doubled))
+    assert seen == [int(counts(3).any(0).sum())]
+    assert close(output, counts(3) @ (2 * weight.t()))
+    output.sum().backward()
+    assert weight.grad is not None
+    assert close(weight.grad, 2 * counts(3).sum(0).expand(5, WORDS))
+    assert close(functional.linear(counts(3), ByColumn(weight, doubled)), output)
+    assert seen[-1] == WORDS, "a dense product takes all of them"
 
 
 def test_autocast_computes_in_the_type_that_it_would() -> None:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.ao.quantization import FakeQuantize, MovingAveragePerChannelMinMaxObserver
 
+from quantexp.tasks.sparse import ByColumn, have_columns_together
+
 
 class ChannelRangeObserver(MovingAveragePerChannelMinMaxObserver):
     """Observe the range of each channel of weights of shape (channels, ...)."""
@@ -44,9 +46,11 @@ class WeightFakeQuantize(FakeQuantize):
             self.zero_point.resize_(zero_point.shape).copy_(zero_point)
         if self.fake_quant_enabled[0] == 0:
             return X
-        shape = (-1, *[1] * (X.dim() - 1))
         bounds = self.activation_post_process.quant_min, self.activation_post_process.quant_max
-        fake: Tensor = _RoundToScale.apply(X, self.scale.view(shape), *bounds)
+        scale = self.scale.view(-1, *[1] * (X.dim() - 1))
+        if have_columns_together(X):
+            return ByColumn(X, lambda columns: _RoundToScale.apply(columns, scale.t(), *bounds))
+        fake: Tensor = _RoundToScale.apply(X, scale, *bounds)
         return fake
 
 
