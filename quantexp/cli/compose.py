@@ -47,23 +47,30 @@ class Combination:
 def to_experiment(config: DictConfig) -> Experiment:
     """Return the experiment that a composed config describes. Raises ConfigError with every fault."""
     config = without_hydra(config)
-    faults: list[str] = []
+    try:
+        return checked(OmegaConf.to_object(config))
+    except Exception as error:
+        if faults := list(_faults_of_groups(config)):  # of all groups, not only the first one
+            raise ConfigError(*faults) from error
+        raise
+
+
+def _faults_of_groups(config: DictConfig) -> Iterator[str]:
     for group in config:
         try:
             if isinstance(config._get_node(group), DictConfig):
                 OmegaConf.to_object(config[group])
         except ConfigError as error:
-            faults += error.faults
-    if faults:
-        raise ConfigError(*faults)
-    return checked(OmegaConf.to_object(config))
+            yield from error.faults
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
     """Return the config without Hydra's own settings."""
+    if "hydra" not in config:
+        return config  # copying takes milliseconds
     config = copy.copy(config)
     with open_dict(config):
-        config.pop("hydra", None)
+        del config["hydra"]
     return config
 
 
@@ -136,34 +143,24 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
     Of a sweeper that chooses the jobs while it runs, jobs that it may choose. It may leave out what does not compose,
     so that is an error only if nothing composes.
     """
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    from quantexp.cli.loader import Loader
+
     searches = not chosen_beforehand(config)
     faults: list[str] | None = []  # until something composes
-    loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())  # resolves globs
-    _, repository = loader._parse_overrides_and_create_caching_repo(  # with hydra.searchpath
-        config.hydra.job.config_name, typed(config.hydra.overrides.hydra)
-    )
-    parser = OverridesParser.create(loader)
-    parsed = parser.parse_overrides(asked_of_sweeper(config))
-    bases: dict[tuple[str, ...], DictConfig] = {}  # once for each choice of groups: it takes time
+    loader = Loader.of(GlobalHydra.instance().config_loader())
+    parsed = OverridesParser.create(loader).parse_overrides(asked_of_sweeper(config))  # the loader resolves globs
     jobs = _samples(parsed) if searches else iter(BasicSweeper.split_arguments(parsed, None)[0])
     for number, overrides in enumerate(itertools.islice(jobs, MOST_SAMPLES) if searches else jobs):
         try:
-            values = parser.parse_overrides(overrides)
-            is_group = [repository.group_exists(one.key_or_group) for one in values]
-            groups = tuple(itertools.compress(overrides, is_group))
-            if groups not in bases:
-                bases[groups] = loader.load_sweep_config(config, list(groups))  # as launchers do
-            base = bases[groups]
-            as_in_job(base, number)
-            job = copy.deepcopy(without_hydra(base))
-            ConfigLoaderImpl._apply_overrides_to_config(
-                [one for one, group in zip(values, is_group, strict=True) if not group], job
-            )
+            job = loader.load_sweep_config(config, overrides)  # as launchers do
+            as_in_job(job, number)
+            choices = choices_of(job)
+            with open_dict(job):
+                del job["hydra"]
         except Exception as error:
             fault = f"{explain(error)}  (in {' '.join(overrides)})"
             if not searches:
@@ -172,7 +169,7 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
                 faults.append(fault)
             continue
         faults = None
-        yield Combination(overrides, job, choices_of(base))
+        yield Combination(overrides, job, choices)
     if faults:
         leave(faults[0], BAD_VALUES)
 

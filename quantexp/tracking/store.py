@@ -138,17 +138,29 @@ def tracking_errors(what: str, uri: str = "") -> Iterator[None]:
         raise TrackingError(f"{what} ({type(error).__name__}: {reason})") from error
 
 
+def check_place(tracking: Tracking) -> str:
+    """Check what is known of a store before MLflow is imported, and return its URI.
+
+    Raises:
+        TrackingError: If the address cannot be one, or a SQLite file is not writable, locked or damaged.
+    """
+    uri = resolve_uri(str(tracking.uri))
+    check_address(uri)
+    if (path := sqlite_path(uri)) is not None:
+        check_writable(path)
+        if not is_new(path):
+            check_free(path)
+    return uri
+
+
 def open_store(tracking: Tracking) -> Store:
     """Open the store to record in it; create it and the experiment if necessary.
 
     Raises:
         TrackingError: If it cannot be reached or is not writable.
     """
-    uri = resolve_uri(str(tracking.uri))
-    check_address(uri)
+    uri = check_place(tracking)
     path = sqlite_path(uri)
-    if path is not None:
-        check_writable(path)
     try:
         if path is None:
             return _open(uri, tracking.experiment, None)
@@ -156,7 +168,6 @@ def open_store(tracking: Tracking) -> Store:
         with locked(lock, "another process creates the tracking store", partial(folder_not_writable, path)):
             if is_new(path):
                 _create(path)
-            check_free(path)
             own_artifacts(path, tracking.experiment)
             return _open(uri, tracking.experiment, path.parent / ARTIFACTS)
     except TrackingError:
