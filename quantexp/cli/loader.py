@@ -2,7 +2,7 @@
 
 Composing takes Hydra tenths of a second, and it composes each job of a sweep twice, to check it and to run it. The jobs
 of a sweep differ in few choices of groups and in many values. So the config that a choice composes to is kept, and each
-job gets a copy of it with its values.
+job gets a copy of it with its values. The schema of an option is made when it is used.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_d
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigNode
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from quantexp.config import Option
 
 
 class Loader(ConfigLoaderImpl):
@@ -93,6 +97,21 @@ class Loader(ConfigLoaderImpl):
         config = pickle.loads(self._composed[key])
         assert isinstance(config, DictConfig)
         return config
+
+
+class Schema(ConfigNode):
+    """The schema of an option in Hydra's store, made when a config uses it: a run uses a fifth of them."""
+
+    def __init__(self, option: type[Option]) -> None:
+        self.name, self.group = f"{option.name}.yaml", f"schema/{option.group}"
+        self.package = self.provider = None
+        self._option = option
+
+    @cached_property
+    def node(self) -> DictConfig:  # type: ignore[override]
+        """The schema as Hydra takes it."""
+        made: DictConfig = OmegaConf.structured(self._option)
+        return made
 
 
 class _Repository(CachingConfigRepository):

@@ -16,13 +16,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from quantexp.config import Experiment, Retry, SweepSettings, Tracking
-from quantexp.results.sweep import UnsupportedEntry
 from quantexp.system.cache import write_atomically
 from quantexp.system.errors import CacheError
 from quantexp.system.passwords import without_password
+
+if TYPE_CHECKING:
+    from quantexp.results.sweep import UnsupportedEntry
 
 STATE, OUTCOMES = "sweep.json", "outcomes"
 
