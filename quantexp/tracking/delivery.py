@@ -18,7 +18,18 @@ from quantexp.config import Tracking
 from quantexp.system.errors import TrackingError
 from quantexp.tracking.address import bare, impatient, patience
 from quantexp.tracking.names import ERROR, PARENT, PROCESS, RESULT
-from quantexp.tracking.outbox import Dataset, KeptRun, Record, folders, may_be_of, outbox_of, read, remove_rest, take
+from quantexp.tracking.outbox import (
+    RESULT_ID,
+    Dataset,
+    KeptRun,
+    Record,
+    folders,
+    may_be_of,
+    outbox_of,
+    read,
+    remove_rest,
+    take,
+)
 from quantexp.tracking.store import Store, open_store, tracking_errors
 
 if TYPE_CHECKING:
@@ -41,7 +52,8 @@ def begin(store: Store, record: Record) -> str:
     The request is not repeated: a server that goes away after it created the run would create another one.
     """
     tags = {**record.tags, RESULT: record.id}
-    if (parent := tags.get(PARENT)) and (found := _find(store, parent)):
+    parent = tags.get(PARENT, "")
+    if parent.startswith(RESULT_ID) and (found := _find(store, parent)):
         tags[PARENT] = found  # of a study that had no run yet
     with impatient():
         run = store.client.create_run(
