@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -112,6 +113,11 @@ class Hooks(Callback):
             command = sweep.command_line(sys.argv[1:])
             sweep.begin(folder, tracking, settings, planned, command)
         _begun = config
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Let go of the configs of a sweep's job: launchers keep what a job returned until the sweep ends."""
+        if config.hydra.mode is RunMode.MULTIRUN:
+            job_return.cfg = job_return.hydra_cfg = None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table of the sweep; exit with 1 if a combination has no result, or the report was not written."""
