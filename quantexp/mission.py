@@ -34,6 +34,8 @@ from quantexp.tasks.data import TaskData
 from quantexp.training.baseline import Baseline, trained
 from quantexp.training.loop import PREDICT_BATCH
 
+__all__ = ["Attempt", "RunResult", "attempt", "input_kind", "load", "run"]
+
 
 @dataclass(frozen=True)
 class RunResult:

@@ -5,7 +5,6 @@ Hydra's config is used up to `to_experiment`; nothing after it knows of Hydra.
 
 from __future__ import annotations
 
-import copy
 import difflib
 import itertools
 import re
@@ -46,32 +45,27 @@ class Combination:
 
 def to_experiment(config: DictConfig) -> Experiment:
     """Return the experiment that a composed config describes. Raises ConfigError with every fault."""
-    config = without_hydra(config)
-    try:
-        return checked(OmegaConf.to_object(config))
-    except Exception as error:
-        if faults := list(_faults_of_groups(config)):  # of all groups, not only the first one
-            raise ConfigError(*faults) from error
-        raise
-
-
-def _faults_of_groups(config: DictConfig) -> Iterator[str]:
-    for group in config:
+    if OmegaConf.get_type(config) is not Experiment:
+        return checked(OmegaConf.to_container(config))
+    groups = [str(name) for name in config if name != "hydra" and isinstance(config._get_node(name), DictConfig)]
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for group in groups:
         try:
-            if isinstance(config._get_node(group), DictConfig):
-                OmegaConf.to_object(config[group])
+            values[group] = OmegaConf.to_object(config[group])
         except ConfigError as error:
-            yield from error.faults
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """Return the config without Hydra's own settings."""
-    if "hydra" not in config:
-        return config  # copying takes milliseconds
-    config = copy.copy(config)
-    with open_dict(config):
-        del config["hydra"]
-    return config
+            faults += error.faults
+    if faults:
+        raise ConfigError(*faults)
+    for name in (str(name) for name in config if name != "hydra" and name not in groups):
+        value = config[name]
+        values[name] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    declared = {name: value for name, value in values.items() if name in Experiment.__dataclass_fields__}
+    experiment = Experiment(**declared)
+    for name, value in values.items():
+        if name not in declared:  # added with +
+            setattr(experiment, name, value)
+    return checked(experiment)
 
 
 def choices_of(config: DictConfig) -> dict[str, str]:
@@ -98,7 +92,7 @@ def as_in_job(config: DictConfig, number: int | None = None) -> None:
         with suppress(OmegaConfBaseException):  # it is known in the job only
             places = [hydra.run.dir] if number is None else [hydra.sweep.dir, hydra.sweep.subdir]
             hydra.runtime.output_dir = str(Path(*map(str, places)).absolute())
-    HydraConfig.instance().set_config(config)
+    HydraConfig.instance().cfg = config  # not by `set_config`, which makes a copy
 
 
 def misread(config: DictConfig) -> Iterator[str]:
@@ -158,9 +152,6 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
         try:
             job = loader.load_sweep_config(config, overrides)  # as launchers do
             as_in_job(job, number)
-            choices = choices_of(job)
-            with open_dict(job):
-                del job["hydra"]
         except Exception as error:
             fault = f"{explain(error)}  (in {' '.join(overrides)})"
             if not searches:
@@ -169,7 +160,7 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
                 faults.append(fault)
             continue
         faults = None
-        yield Combination(overrides, job, choices)
+        yield Combination(overrides, job, choices_of(job))
     if faults:
         leave(faults[0], BAD_VALUES)
 

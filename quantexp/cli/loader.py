@@ -140,4 +140,4 @@ def install() -> None:
     """Let Hydra load configs with this loader; it has no setting for that."""
     from hydra._internal import hydra
 
-    hydra.ConfigLoaderImpl = Loader  # type: ignore[misc]
+    hydra.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]

@@ -129,7 +129,7 @@ class Option(Settings):
 
 
 @functools.cache
-def _types(settings: type[Settings]) -> dict[str, Any]:
+def _types(settings: type[Any]) -> dict[str, Any]:
     return get_type_hints(settings)
 
 

@@ -184,7 +184,7 @@ class Ongoing:
         from quantexp.runner.identity import configuration_digest, identity_of, without_machine
 
         if (self.done or self.elsewhere) and experiment.study.needs_data:  # without data, running again is as fast
-            from quantexp.mission import load
+            from quantexp.loading import load
 
             identity = identity_of(experiment, load(experiment).fingerprint)
             if name := self.done.get(identity.digest):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from quantexp.config import GROUPS, NOTHING, CustomModel, DataSource, Experiment, Model, Single, affects, plain
 from quantexp.system.passwords import without_password
@@ -56,18 +55,19 @@ def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, 
 
 def settings(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
     """Return the settings that results depend on, flat as they are recorded, of a config that is not supported."""
-    every = _settings(OmegaConf.to_container(config, resolve=True, enum_to_str=True), choices)
+    every = _settings(OmegaConf.to_container(_without_hydra(config), resolve=True, enum_to_str=True), choices)
     return {name: as_text(value) for name, value in every.items() if affects(name) is not NOTHING}
 
 
 def yaml_text(config: DictConfig, overrides: Sequence[str]) -> str:
     """Return the composed configuration as YAML with its command as a comment, without passwords."""
-    if "hydra" in config:
-        config = copy.copy(config)
-        with open_dict(config):
-            del config["hydra"]
     command = " ".join(["# python -m quantexp", *overrides])
-    return str(without_password(f"{command}\n{OmegaConf.to_yaml(config, resolve=True)}"))
+    return str(without_password(f"{command}\n{OmegaConf.to_yaml(_without_hydra(config), resolve=True)}"))
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    """Return the config without Hydra's own settings."""
+    return OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
 
 
 def _settings(tree: Any, choices: Mapping[str, str]) -> dict[str, Any]:

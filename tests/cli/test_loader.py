@@ -21,7 +21,7 @@ from quantexp.cli.schemas import conf_dir, register
 COMPOSED = [
     ["seed=3", "quant=dynamic", "batch_size=[1,2]"],
     ["experiment=lab", "quant.flow=fx", "+experiment/precision=static_int8"],
-    ["~study", "+train.epochs=3", "++model.hidden=[2]", "seed=1", "seed=2"],
+    ["~study", "train.epochs=3", "+train.more=1", "++model.hidden=[2]", "seed=1", "seed=2"],
     ["hydra.job.env_copy=[SHELL_OF_TEST]", "hydra.sweep.dir=/x", "hydra.job.name=other"],
     ["+extra=five", "train=slow"],
 ]
