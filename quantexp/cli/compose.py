@@ -92,7 +92,7 @@ def as_in_job(config: DictConfig, number: int | None = None) -> None:
         with suppress(OmegaConfBaseException):  # it is known in the job only
             places = [hydra.run.dir] if number is None else [hydra.sweep.dir, hydra.sweep.subdir]
             hydra.runtime.output_dir = str(Path(*map(str, places)).absolute())
-    HydraConfig.instance().cfg = config  # not by `set_config`, which makes a copy
+    HydraConfig.instance().cfg = cast(Any, config)  # not by `set_config`, which makes a copy
 
 
 def misread(config: DictConfig) -> Iterator[str]:
