@@ -88,7 +88,8 @@ class Settings:
 
     def _name_faults(self) -> Iterator[str]:
         """Turn names into members of their Enum; yield a fault for each that is not one."""
-        for field, kind in _types(type(self)).items():
+        cls: Any = type(self)
+        for field, kind in _types(cls).items():
             value, names = getattr(self, field, None), names_of(kind)
             if names is None or isinstance(value, names) or (value is None and names is not kind):
                 continue
