@@ -75,12 +75,14 @@ def _run_hydra() -> None:
 
     import hydra
 
+    from quantexp.cli import loader
     from quantexp.cli.compose import explain
     from quantexp.cli.hooks import end_sweep, job
     from quantexp.cli.schemas import conf_dir, register
     from quantexp.system.terminal import leave
 
     register()
+    loader.install()
     logging.raiseExceptions = False  # a reader that has closed the pipe is no reason for tracebacks
     wants_traceback = bool(os.environ.get("HYDRA_FULL_ERROR"))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors that it would print itself

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -10,15 +9,15 @@ from pathlib import Path
 
 from torch import nn
 
-from quantexp import models, tasks
 from quantexp.benchmark.measure import Measurements, measure
 from quantexp.benchmark.size import size
 from quantexp.checks.accuracy import coarse_weights
 from quantexp.checks.kernels import output_sqnr_db
 from quantexp.checks.networks import EXAMPLES, check_graph, check_networks, is_right, poor_layers
 from quantexp.checks.process import unchanged
-from quantexp.config import ByLayer, Experiment, FakeQuant, Kind, Quant, Static
+from quantexp.config import ByLayer, Experiment, FakeQuant, Quant, Static
 from quantexp.contestants import checked, contestants, entries, further_runtimes, recipe_of
+from quantexp.loading import input_kind, load
 from quantexp.quant import flows
 from quantexp.quant.inspection.account import account, findings
 from quantexp.quant.inspection.promise import Quantized
@@ -35,7 +34,7 @@ from quantexp.tasks.data import TaskData
 from quantexp.training.baseline import Baseline, trained
 from quantexp.training.loop import PREDICT_BATCH
 
-log = logging.getLogger(__name__)
+__all__ = ["Attempt", "RunResult", "attempt", "input_kind", "load", "run"]
 
 
 @dataclass(frozen=True)
@@ -62,18 +61,19 @@ class Attempt:
     quant: Quant
 
 
-def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
+def run(experiment: Experiment, weights: Path | None = None, data: TaskData | None = None) -> RunResult:
     """Train or load the float network, quantize it, check what the method did, and measure.
 
     Args:
         experiment: The options of the run.
         weights: Folder of the stored network, if `train.checkpoint` names a run.
+        data: The data of the task, if they are loaded.
 
     Raises:
         QuantexpError: ConfigError, DataError, CacheError, TrainingError, QuantizationError or BenchmarkError.
     """
     _require_packages(experiment)
-    data = load(experiment)
+    data = data or load(experiment)
     baseline = trained(experiment, data, weights)  # trained once, then read from the cache
     sizes = experiment.batch_size if experiment.quant.timed else []  # without kernels there is no latency
     with _checked(experiment, data, baseline, sizes) as made:
@@ -171,32 +171,6 @@ def _checked(
             tuple(noticed),
             counted,
         )
-
-
-def load(experiment: Experiment) -> TaskData:
-    """Load the splits of the task, with the kind of input that the network takes; consecutive runs load them once.
-
-    Raises:
-        ConfigError: If the network takes no kind of input that the task provides.
-        DataError: If the data are missing, damaged or cannot be downloaded.
-    """
-    task = experiment.task
-    data = tasks.load(task, input_kind(experiment), experiment.data_request)
-    data = replace(data, evaluation=experiment.evaluation)
-    if experiment.labelled:
-        train = "train" if experiment.train.examples is None else "train (drawn by train.examples)"
-        splits = {train: data.train, "calibration": data.calibration, "validation": data.validation}
-    else:
-        splits = {"calibration": data.calibration}
-    test = "test" if experiment.evaluation_examples is None else "test (drawn by evaluation_examples)"
-    rows = (f"{len(split):,} {name}" for name, split in {**splits, test: data.test}.items() if split is not None)
-    log.info("data      %s, %s: %s", task.name, data.origin, ", ".join(rows))
-    return data
-
-
-def input_kind(experiment: Experiment) -> Kind:
-    """Return the kind of input that the task provides and the network takes. Raises ConfigError if there is none."""
-    return models.kind(experiment.task, tasks.gives(experiment.task), experiment.model)
 
 
 def _require_packages(experiment: Experiment) -> None:

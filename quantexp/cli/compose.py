@@ -5,7 +5,6 @@ Hydra's config is used up to `to_experiment`; nothing after it knows of Hydra.
 
 from __future__ import annotations
 
-import copy
 import difflib
 import itertools
 import re
@@ -46,25 +45,27 @@ class Combination:
 
 def to_experiment(config: DictConfig) -> Experiment:
     """Return the experiment that a composed config describes. Raises ConfigError with every fault."""
-    config = without_hydra(config)
+    if OmegaConf.get_type(config) is not Experiment:
+        return checked(OmegaConf.to_container(config))
+    groups = [str(name) for name in config if name != "hydra" and isinstance(config._get_node(name), DictConfig)]
+    values: dict[str, Any] = {}
     faults: list[str] = []
-    for group in config:
+    for group in groups:
         try:
-            if isinstance(config._get_node(group), DictConfig):
-                OmegaConf.to_object(config[group])
+            values[group] = OmegaConf.to_object(config[group])
         except ConfigError as error:
             faults += error.faults
     if faults:
         raise ConfigError(*faults)
-    return checked(OmegaConf.to_object(config))
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """Return the config without Hydra's own settings."""
-    config = copy.copy(config)
-    with open_dict(config):
-        config.pop("hydra", None)
-    return config
+    for name in (str(name) for name in config if name != "hydra" and name not in groups):
+        value = config[name]
+        values[name] = OmegaConf.to_object(value) if OmegaConf.is_config(value) else value
+    declared = {name: value for name, value in values.items() if name in Experiment.__dataclass_fields__}
+    experiment = Experiment(**declared)
+    for name, value in values.items():
+        if name not in declared:  # added with +
+            setattr(experiment, name, value)
+    return checked(experiment)
 
 
 def choices_of(config: DictConfig) -> dict[str, str]:
@@ -91,7 +92,7 @@ def as_in_job(config: DictConfig, number: int | None = None) -> None:
         with suppress(OmegaConfBaseException):  # it is known in the job only
             places = [hydra.run.dir] if number is None else [hydra.sweep.dir, hydra.sweep.subdir]
             hydra.runtime.output_dir = str(Path(*map(str, places)).absolute())
-    HydraConfig.instance().set_config(config)
+    HydraConfig.instance().cfg = cast(Any, config)  # not by `set_config`, which makes a copy
 
 
 def misread(config: DictConfig) -> Iterator[str]:
@@ -136,34 +137,21 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
     Of a sweeper that chooses the jobs while it runs, jobs that it may choose. It may leave out what does not compose,
     so that is an error only if nothing composes.
     """
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    from quantexp.cli.loader import Loader
+
     searches = not chosen_beforehand(config)
     faults: list[str] | None = []  # until something composes
-    loader = cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())  # resolves globs
-    _, repository = loader._parse_overrides_and_create_caching_repo(  # with hydra.searchpath
-        config.hydra.job.config_name, typed(config.hydra.overrides.hydra)
-    )
-    parser = OverridesParser.create(loader)
-    parsed = parser.parse_overrides(asked_of_sweeper(config))
-    bases: dict[tuple[str, ...], DictConfig] = {}  # once for each choice of groups: it takes time
+    loader = Loader.of(GlobalHydra.instance().config_loader())
+    parsed = OverridesParser.create(loader).parse_overrides(asked_of_sweeper(config))  # the loader resolves globs
     jobs = _samples(parsed) if searches else iter(BasicSweeper.split_arguments(parsed, None)[0])
     for number, overrides in enumerate(itertools.islice(jobs, MOST_SAMPLES) if searches else jobs):
         try:
-            values = parser.parse_overrides(overrides)
-            is_group = [repository.group_exists(one.key_or_group) for one in values]
-            groups = tuple(itertools.compress(overrides, is_group))
-            if groups not in bases:
-                bases[groups] = loader.load_sweep_config(config, list(groups))  # as launchers do
-            base = bases[groups]
-            as_in_job(base, number)
-            job = copy.deepcopy(without_hydra(base))
-            ConfigLoaderImpl._apply_overrides_to_config(
-                [one for one, group in zip(values, is_group, strict=True) if not group], job
-            )
+            job = loader.load_sweep_config(config, overrides)  # as launchers do
+            as_in_job(job, number)
         except Exception as error:
             fault = f"{explain(error)}  (in {' '.join(overrides)})"
             if not searches:
@@ -172,7 +160,7 @@ def combinations(config: DictConfig) -> Iterator[Combination]:
                 faults.append(fault)
             continue
         faults = None
-        yield Combination(overrides, job, choices_of(base))
+        yield Combination(overrides, job, choices_of(job))
     if faults:
         leave(faults[0], BAD_VALUES)
 

@@ -1,7 +1,8 @@
 """What Hydra calls: the checks before a run or sweep, each job, and the end of a sweep.
 
 A job of a sweep records its own failure and returns. If it raised, Hydra would skip the end of the sweep, where the
-table is printed and the exit status is set.
+table is printed and the exit status is set. What only runs and sweeps that have begun need is imported there, so that
+wrong settings are refused at once.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -39,9 +41,6 @@ from quantexp.cli.compose import (
 )
 from quantexp.cli.plan import plan
 from quantexp.config import Tracking, Unsupported
-from quantexp.runner import sweep
-from quantexp.runner.isolated import perform_isolated
-from quantexp.runner.job import INTERNAL_ERROR, failure, perform, run_checked
 from quantexp.runner.jobs import (
     JobOutcome,
     Ongoing,
@@ -54,13 +53,13 @@ from quantexp.runner.jobs import (
     varied,
 )
 from quantexp.runner.labels import yaml_text
-from quantexp.runner.objective import objectives_of
-from quantexp.runner.running import report_lost, wait_for_jobs
-from quantexp.runner.tracked import Request
 from quantexp.system import interrupt, openmp, own_code
-from quantexp.system.errors import ConfigError, QuantexpError
+from quantexp.system.errors import INTERNAL_ERROR, ConfigError, QuantexpError
 from quantexp.system.passwords import without_password
 from quantexp.system.terminal import leave
+
+if TYPE_CHECKING:
+    from quantexp.runner.tracked import Request
 
 log = logging.getLogger(__name__)
 
@@ -108,10 +107,17 @@ class Hooks(Callback):
             planned = plan(combinations(config), skip_unsupported=skip, fixed=fixed_settings(tracking, settings))
             if not chosen_beforehand(config):
                 planned = Plan(None)
-            command = sweep.command_line(sys.argv[1:])
             _fix_folder(config, folder)
+            from quantexp.runner import sweep
+
+            command = sweep.command_line(sys.argv[1:])
             sweep.begin(folder, tracking, settings, planned, command)
         _begun = config
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Let go of the configs of a sweep's job: launchers keep what a job returned until the sweep ends."""
+        if config.hydra.mode is RunMode.MULTIRUN:
+            job_return.cfg = job_return.hydra_cfg = None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table of the sweep; exit with 1 if a combination has no result, or the report was not written."""
@@ -127,6 +133,9 @@ def end_sweep(error: BaseException | None = None) -> None:
     if _begun is None:
         return
     config, _begun = _begun, None
+    from quantexp.runner import sweep
+    from quantexp.runner.running import report_lost, wait_for_jobs
+
     folder, tracking = Path(config.hydra.sweep.dir), _tracking(config)
     interrupted = isinstance(error, KeyboardInterrupt)
     if error is not None and not interrupted:
@@ -155,12 +164,19 @@ def job(config: DictConfig) -> float | list[float] | None:
         leave(NOT_CHECKED, BAD_VALUES)
     with errors_as_messages():
         _work_in(hydra.runtime.cwd)
+        from quantexp.runner.job import run_checked
+
         run_checked(to_experiment(config), _request(config, overrides))
     return None
 
 
 def _job_of_sweep(config: DictConfig, overrides: Sequence[str]) -> list[float] | None:
     """Run a job and leave its outcome; return the values of the sweep's objectives, also if an equal job has them."""
+    from quantexp.runner.isolated import perform_isolated
+    from quantexp.runner.job import failure, perform
+    from quantexp.runner.objective import objectives_of
+    from quantexp.runner.sweep import leave_outcome
+
     hydra = HydraConfig.get()
     folder, asked = Path(hydra.sweep.dir), " ".join(overrides)
     ongoing = Ongoing.read(folder)
@@ -187,7 +203,7 @@ def _job_of_sweep(config: DictConfig, overrides: Sequence[str]) -> list[float] |
         if ongoing.skips and isinstance(error, ConfigError) and error.mismatches:
             return None
         outcome = failure(started, error)
-    sweep.leave_outcome(folder, _tracking(config), digest, outcome)
+    leave_outcome(folder, _tracking(config), digest, outcome)
     return outcome.objectives
 
 
@@ -238,6 +254,8 @@ def errors_as_messages() -> Iterator[None]:
 
 
 def _request(config: DictConfig, overrides: Sequence[str], parent: str | None = None) -> Request:
+    from quantexp.runner.tracked import Request
+
     hydra = HydraConfig.get()
     choices = {str(group): str(value) for group, value in hydra.runtime.choices.items()}
     return Request(choices, overrides, yaml_text(config, overrides), parent)

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from quantexp.cli.compose import BAD_VALUES, Combination, as_typed, explain, to_experiment
 from quantexp.config import Experiment
-from quantexp.results.sweep import UnsupportedEntry
-from quantexp.runner.checks import check_inputs
 from quantexp.runner.jobs import Plan, values_digest, varied
 from quantexp.runner.labels import distinguishing, settings
 from quantexp.system.errors import ConfigError, Mismatch, QuantexpError
 from quantexp.system.passwords import without_password
 from quantexp.system.terminal import leave
+
+if TYPE_CHECKING:
+    from quantexp.results.sweep import UnsupportedEntry
 
 HOW_TO_SKIP = "To skip what is not supported and run the rest: sweep.unsupported=skip"
 
@@ -65,12 +67,16 @@ def _joined(overrides: Iterable[str]) -> str:
 
 
 def _unsupported(job: Combination, mismatches: Iterable[Mismatch]) -> UnsupportedEntry:
+    from quantexp.results.sweep import UnsupportedEntry
+
     reason = "; ".join(fault.rule for fault in mismatches)
     return UnsupportedEntry(tuple(distinguishing(job.overrides)), settings(job.config, job.choices), reason)
 
 
 def _lacking(kept: Iterable[Kept]) -> dict[str, list[str]]:
     """Return the data and weights that are missing, with the overrides that need them; each place is checked once."""
+    from quantexp.runner.checks import check_inputs  # not needed where a value is wrong
+
     places: dict[str, Kept] = {}
     for job, experiment in kept:
         request = replace(experiment.data_request, seed=0, validation_seed=0)

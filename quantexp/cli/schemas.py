@@ -23,13 +23,16 @@ def register() -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import MISSING, OmegaConf
 
+    from quantexp.cli.loader import Schema
+
     store = ConfigStore.instance()
     experiment = OmegaConf.structured(Experiment)
     for group in dict.fromkeys(option.group for option in OPTIONS):
         experiment[group] = MISSING  # an instance of one class could not be overridden by another
     store.store(group="schema", name="experiment", node=experiment)
     for option in OPTIONS:
-        store.store(group=f"schema/{option.group}", name=option.name, node=option)
+        schema = Schema(option)
+        store.repo["schema"].setdefault(option.group, {})[schema.name] = schema
     _replace_plugins_configs(store)
 
 

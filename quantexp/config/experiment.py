@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -259,6 +260,7 @@ def no_pair(task: str, gives: Sequence[Kind], model: str, takes: Sequence[Kind])
     return Mismatch(rule, "".join(f"; {pair}{', '.join(names)}" for pair, names in fitting.items() if names))
 
 
+@functools.cache  # a sweep asks it of each setting of each run
 def affects(path: str) -> Affects:
     """Return the most that a setting affects, by its path as one types it: `seed`, `quant.flow`, `quant`.
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -87,7 +88,8 @@ class Settings:
 
     def _name_faults(self) -> Iterator[str]:
         """Turn names into members of their Enum; yield a fault for each that is not one."""
-        for field, kind in get_type_hints(type(self)).items():
+        cls: Any = type(self)
+        for field, kind in _types(cls).items():
             value, names = getattr(self, field, None), names_of(kind)
             if names is None or isinstance(value, names) or (value is None and names is not kind):
                 continue
@@ -125,6 +127,11 @@ class Option(Settings):
     name: ClassVar[str] = ""
     implementation: ClassVar[str] = ""
     choice_affects: ClassVar[Affects] = RESULT
+
+
+@functools.cache
+def _types(settings: type[Any]) -> dict[str, Any]:
+    return get_type_hints(settings)
 
 
 def plain(value: Any) -> Any:

@@ -12,11 +12,9 @@ from quantexp.runner.jobs import JobOutcome, Ongoing, State
 from quantexp.runner.objective import objectives_of
 from quantexp.runner.study import run_experiment
 from quantexp.runner.tracked import Request
-from quantexp.system.errors import QuantexpError
+from quantexp.system.errors import INTERNAL_ERROR, QuantexpError
 
 log = logging.getLogger(__name__)
-
-INTERNAL_ERROR = "internal error; please report it with the lines above"
 
 
 def perform(started: JobOutcome, experiment: Experiment, request: Request, sweep: Path) -> JobOutcome:

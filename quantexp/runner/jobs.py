@@ -7,19 +7,24 @@ Hydra's folders of the jobs are not used, as a user may place them anywhere.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from quantexp.config import Experiment, Retry, SweepSettings, Tracking
-from quantexp.results.sweep import UnsupportedEntry
 from quantexp.system.cache import write_atomically
 from quantexp.system.errors import CacheError
 from quantexp.system.passwords import without_password
+
+if TYPE_CHECKING:
+    from quantexp.results.sweep import UnsupportedEntry
 
 STATE, OUTCOMES = "sweep.json", "outcomes"
 
@@ -146,8 +151,8 @@ class Ongoing:
     def read(cls, folder: Path) -> Ongoing:
         """Read the file that the process which began the sweep wrote. Raises CacheError."""
         try:
-            values: dict[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
-            return cls(**{**values, "retry": Retry(values["retry"])})
+            status = (folder / STATE).stat()
+            return _read_ongoing(folder / STATE, (status.st_ino, status.st_mtime_ns, status.st_size))
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CacheError(
                 f"{folder / STATE} cannot be read ({error}); the start of a sweep writes it, and each of its jobs must "
@@ -164,6 +169,12 @@ class Ongoing:
         ahead = {digest: asked for digest, asked in (self.planned or {}).items() if digest not in outcomes}
         return [*running.values(), *ahead.values()]
 
+    def counts(self, outcomes: dict[str, JobOutcome]) -> dict[str, int]:
+        """Count the combinations that are done, that failed, and that are left."""
+        states = Counter(outcome.state for outcome in outcomes.values())
+        done = states[State.done] + states[State.skipped]
+        return {"done": done, "failed": states[State.failed], "left": len(self.missing(outcomes))}
+
     def total(self, outcomes: dict[str, JobOutcome]) -> int:
         """Count the combinations; sweepers may make other jobs than planned."""
         return len({*(self.planned or {}), *outcomes})
@@ -173,7 +184,7 @@ class Ongoing:
         from quantexp.runner.identity import configuration_digest, identity_of, without_machine
 
         if (self.done or self.elsewhere) and experiment.study.needs_data:  # without data, running again is as fast
-            from quantexp.mission import load
+            from quantexp.loading import load
 
             identity = identity_of(experiment, load(experiment).fingerprint)
             if name := self.done.get(identity.digest):
@@ -187,9 +198,16 @@ class Ongoing:
         return None
 
 
+@functools.lru_cache(maxsize=1)  # it has all combinations, and each job of a process reads it several times
+def _read_ongoing(path: Path, version: tuple[int, ...]) -> Ongoing:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return Ongoing(**{**values, "retry": Retry(values["retry"])})
+
+
 def begun(folder: Path) -> int:
     """Count the combinations of a sweep whose job has begun."""
-    return sum(1 for _ in (folder / OUTCOMES).glob("*.json"))
+    with os.scandir(folder / OUTCOMES) as entries:  # a tenth of the time of glob
+        return sum(entry.name.endswith(".json") for entry in entries)
 
 
 def read_outcomes(folder: Path) -> dict[str, JobOutcome]:

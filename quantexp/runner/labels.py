@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from quantexp.config import GROUPS, NOTHING, CustomModel, DataSource, Experiment, Model, Single, affects
+from quantexp.config import GROUPS, NOTHING, CustomModel, DataSource, Experiment, Model, Single, affects, plain
 from quantexp.system.passwords import without_password
 from quantexp.tracking.names import as_text
 
@@ -45,7 +45,7 @@ def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, 
     A study that needs no data has only its own settings, the seed and the store. A study that varies the layers or the
     method has no `quant`: MLflow's saved view lists the runs with that parameter, which are single runs.
     """
-    every = _settings(OmegaConf.structured(experiment), choices)
+    every = _settings(plain(asdict(experiment)), choices)
     if experiment.study.by_layer or experiment.study.tries:
         every.pop("quant")
     if experiment.study.needs_data:
@@ -55,21 +55,22 @@ def parameters(experiment: Experiment, choices: Mapping[str, str]) -> dict[str, 
 
 def settings(config: DictConfig, choices: Mapping[str, str]) -> dict[str, str]:
     """Return the settings that results depend on, flat as they are recorded, of a config that is not supported."""
-    every = _settings(config, choices)
+    every = _settings(OmegaConf.to_container(_without_hydra(config), resolve=True, enum_to_str=True), choices)
     return {name: as_text(value) for name, value in every.items() if affects(name) is not NOTHING}
 
 
 def yaml_text(config: DictConfig, overrides: Sequence[str]) -> str:
     """Return the composed configuration as YAML with its command as a comment, without passwords."""
-    config = copy.copy(config)
-    with open_dict(config):
-        config.pop("hydra", None)
     command = " ".join(["# python -m quantexp", *overrides])
-    return str(without_password(f"{command}\n{OmegaConf.to_yaml(config, resolve=True)}"))
+    return str(without_password(f"{command}\n{OmegaConf.to_yaml(_without_hydra(config), resolve=True)}"))
 
 
-def _settings(config: DictConfig, choices: Mapping[str, str]) -> dict[str, Any]:
-    tree = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+def _without_hydra(config: DictConfig) -> DictConfig:
+    """Return the config without Hydra's own settings."""
+    return OmegaConf.masked_copy(config, [str(name) for name in config if name != "hydra"])
+
+
+def _settings(tree: Any, choices: Mapping[str, str]) -> dict[str, Any]:
     values = {
         name: value for name, value in _flat("", tree) if name not in GROUPS and name.partition(".")[0] != "sweep"
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +19,15 @@ from quantexp.system.terminal import show
 if TYPE_CHECKING:
     from quantexp.mission import RunResult
     from quantexp.results import Report
+    from quantexp.tasks.data import TaskData
 
 
-def run(experiment: Experiment) -> RunResult:
+def run(experiment: Experiment, data: TaskData | None = None) -> RunResult:
     """Train or load, quantize, inspect, measure; nothing is recorded or shown.
+
+    Args:
+        experiment: The options of the run.
+        data: The data of the task, if they are loaded.
 
     Raises:
         QuantexpError: DataError, CacheError, TrainingError, QuantizationError or BenchmarkError; TrackingError if
@@ -30,11 +36,13 @@ def run(experiment: Experiment) -> RunResult:
     from quantexp import mission
 
     with checkpoint_folder(experiment) as weights:
-        return mission.run(experiment, weights)
+        return mission.run(experiment, weights, data)
 
 
 def run_single(experiment: Experiment, request: Request) -> RunResult:
     """Run, show the table, record. A result that cannot be recorded is kept in a file.
+
+    The store of a single run is opened when the data are loaded, as importing MLflow takes as long as importing torch.
 
     Raises:
         QuantexpError: Whatever `run` raises, or TrackingError.
@@ -44,8 +52,9 @@ def run_single(experiment: Experiment, request: Request) -> RunResult:
 
     choices = request.choices
     experiment = pinned(experiment)
+    data = _loaded(experiment) if request.parent is None else None
     with tracked_run(experiment, request) as tracked:
-        result = run(experiment)
+        result = run(experiment, data.result() if data else None)
         model = network_title(experiment.model, choices["model"])
         report = replace(result.report, task=choices["task"], model=model, quant=choices["quant"])
         if not request.quiet:
@@ -63,6 +72,20 @@ def run_single(experiment: Experiment, request: Request) -> RunResult:
         except TrackingError as error:
             raise TrackingError(f"{error}\n{rescue(report)}") from error
     return replace(result, report=report)
+
+
+def _loaded(experiment: Experiment) -> Future[TaskData]:
+    """Load the data of a run, or keep the error that is raised when the run is recorded. Raises TrackingError."""
+    from quantexp.loading import load
+    from quantexp.tracking.store import check_place
+
+    check_place(experiment.tracking)
+    loaded: Future[TaskData] = Future()
+    try:
+        loaded.set_result(load(experiment))
+    except Exception as error:
+        loaded.set_exception(error)
+    return loaded
 
 
 def rescue(report: Report) -> str:

@@ -7,7 +7,7 @@ import logging
 import shlex
 import shutil
 import tempfile
-from collections import Counter
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOCK = ".sweep.lock"
+STATE_SECONDS = 5.0  # between two records of the state, which needs the outcomes of all jobs
 
 _held: filelock.BaseFileLock | None = None  # until this process ends
+_shown = "", 0.0  # the parent run whose state this process recorded last, and when
 
 
 def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, command: str) -> None:
@@ -86,7 +88,7 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
 
 
 def leave_outcome(folder: Path, tracking: Tracking, digest: str, outcome: JobOutcome) -> None:
-    """Write the outcome of a job, and the state of the sweep to its parent run."""
+    """Write the outcome of a job, and now and then the state of the sweep to its parent run."""
     try:
         outcome.write(folder, digest)
     except CacheError as error:  # the other jobs must go on
@@ -94,13 +96,13 @@ def leave_outcome(folder: Path, tracking: Tracking, digest: str, outcome: JobOut
     from quantexp.tracking import sweeps
     from quantexp.tracking.store import open_store
 
+    global _shown
     with suppress(Exception):  # the runs themselves are recorded
-        ongoing, outcomes = Ongoing.read(folder), read_outcomes(folder)
-        states = Counter(other.state for other in outcomes.values())
-        store = open_store(tracking)
-        done = states[State.done] + states[State.skipped]
-        left = len(ongoing.missing(outcomes))
-        sweeps.log_state(store, ongoing.parent, done=done, failed=states[State.failed], left=left)
+        ongoing, now = Ongoing.read(folder), time.monotonic()
+        if ongoing.parent == _shown[0] and now - _shown[1] < STATE_SECONDS:
+            return
+        _shown = ongoing.parent, now
+        sweeps.log_state(open_store(tracking), ongoing.parent, **ongoing.counts(read_outcomes(folder)))
 
 
 def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> bool:
@@ -151,6 +153,7 @@ def _reported(folder: Path, tracking: Tracking, ongoing: Ongoing, status: str) -
     try:
         store = open_store(tracking)
         tell(deliver_waiting(tracking))
+        sweeps.log_state(store, ongoing.parent, **ongoing.counts(read_outcomes(folder)))
         written = _report(store, ongoing, status, folder)
         for line in directions(store, f"sweep {ongoing.name}", ongoing.parent):
             show(line)
@@ -161,12 +164,9 @@ def _reported(folder: Path, tracking: Tracking, ongoing: Ongoing, status: str) -
     else:
         return written
     if store is None:  # it does not answer: the end of the sweep is delivered with its results
-        outcomes = read_outcomes(folder)
-        states = Counter(outcome.state for outcome in outcomes.values())
-        done, failed = states[State.done] + states[State.skipped], states[State.failed]
-        left = len(ongoing.missing(outcomes))
+        counts = ongoing.counts(read_outcomes(folder))
         with suppress(OSError):
-            sweeps.keep_end(tracking, ongoing.parent, ongoing.name, status, done=done, failed=failed, left=left)
+            sweeps.keep_end(tracking, ongoing.parent, ongoing.name, status, **counts)
     return False
 
 

@@ -16,6 +16,8 @@ Each message names the rule, the value received and the repair.
 
 from typing import Self
 
+INTERNAL_ERROR = "internal error; please report it with the lines above"
+
 _NO_MEMORY = ("can't allocate memory", "out of memory", "Storage size calculation overflowed", "not enough memory")
 
 

@@ -6,7 +6,6 @@ together download only once, and no process reads an incomplete data set.
 
 from __future__ import annotations
 
-import http.client
 import logging
 import queue
 import shutil
@@ -14,8 +13,6 @@ import socket
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -132,6 +129,10 @@ def reachable(addresses: Sequence[str], seconds: float = PROBE_SECONDS) -> bool:
 
     All addresses are tried at once, each in a thread, because name resolution ignores timeouts.
     """
+    import http.client
+    import urllib.error
+    import urllib.request
+
     answers: queue.Queue[bool] = queue.Queue()
 
     def ask(address: str) -> None:

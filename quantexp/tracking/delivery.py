@@ -9,21 +9,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from quantexp.config import Tracking
 from quantexp.system.errors import TrackingError
 from quantexp.tracking.address import bare, impatient, patience
 from quantexp.tracking.names import ERROR, PARENT, PROCESS, RESULT
-from quantexp.tracking.outbox import Dataset, KeptRun, Record, folders, may_be_of, outbox_of, read, remove_rest, take
+from quantexp.tracking.outbox import (
+    RESULT_ID,
+    Dataset,
+    KeptRun,
+    Record,
+    folders,
+    may_be_of,
+    outbox_of,
+    read,
+    remove_rest,
+    take,
+)
 from quantexp.tracking.store import Store, open_store, tracking_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-METRICS_IN_A_CALL, OTHERS_IN_A_CALL = 1000, 100  # MLflow's limits
+IN_A_CALL, TAGS_IN_A_CALL, PARAMS_IN_A_CALL = 1000, 100, 100  # MLflow's limits; the first is that of all together
 
 
 @dataclass(frozen=True)
@@ -40,14 +52,15 @@ def begin(store: Store, record: Record) -> str:
     The request is not repeated: a server that goes away after it created the run would create another one.
     """
     tags = {**record.tags, RESULT: record.id}
-    if (parent := tags.get(PARENT)) and (found := _find(store, parent)):
+    parent = tags.get(PARENT, "")
+    if parent.startswith(RESULT_ID) and (found := _find(store, parent)):
         tags[PARENT] = found  # of a study that had no run yet
     with impatient():
         run = store.client.create_run(
             store.experiment_id, start_time=record.started_ms, run_name=record.name, tags=tags
         )
     run_id = record.run_id = str(run.info.run_id)
-    _log_params(store, run_id, record)
+    _log_batches(store, run_id, replace(record, tags={}, samples=[]))
     return run_id
 
 
@@ -72,16 +85,7 @@ def deliver_kept(kept: KeptRun, store: Store) -> None:
 
 def deliver(store: Store, run_id: str, record: Record, files: Path | None) -> None:
     """Record what a record has of a run, and its files; the status last. Raises any error of the store."""
-    from mlflow.entities import Metric, RunTag
-
-    with patience():  # the first request finds out whether the server is there
-        tags = [RunTag(name, value) for name, value in record.tags.items() if name != PARENT]
-        for part in _parts(tags, OTHERS_IN_A_CALL):
-            store.client.log_batch(run_id, tags=part)
-    _log_params(store, run_id, record)
-    metrics = [Metric(sample.name, sample.value, sample.time_ms, sample.step) for sample in record.samples]
-    for part in _parts(metrics, METRICS_IN_A_CALL):
-        store.client.log_batch(run_id, metrics=part)
+    _log_batches(store, run_id, record)
     if record.dataset is not None:
         _log_dataset(store, run_id, record.dataset)
     if files is not None and any(files.iterdir()):
@@ -176,11 +180,22 @@ def _clean(store: Store, run: Run | None, record: Record) -> None:
         store.client.delete_tag(run.info.run_id, ERROR)
 
 
-def _log_params(store: Store, run_id: str, record: Record) -> None:
-    from mlflow.entities import Param
+def _log_batches(store: Store, run_id: str, record: Record) -> None:
+    """Record tags, parameters and metrics in as few calls as MLflow takes: each costs the same with few or many."""
+    from mlflow.entities import Metric, Param, RunTag
 
-    for part in _parts([Param(name, value) for name, value in record.params.items()], OTHERS_IN_A_CALL):
-        store.client.log_batch(run_id, params=part)
+    tags = [RunTag(name, value) for name, value in record.tags.items() if name != PARENT]
+    params = [Param(name, value) for name, value in record.params.items()]
+    metrics = [Metric(sample.name, sample.value, sample.time_ms, sample.step) for sample in record.samples]
+    waiting: AbstractContextManager[None] = patience()  # the first request finds out whether the server is there
+    while tags or params or metrics:
+        some_tags, tags = tags[:TAGS_IN_A_CALL], tags[TAGS_IN_A_CALL:]
+        some_params, params = params[:PARAMS_IN_A_CALL], params[PARAMS_IN_A_CALL:]
+        room = IN_A_CALL - len(some_tags) - len(some_params)
+        some_metrics, metrics = metrics[:room], metrics[room:]
+        with waiting:
+            store.client.log_batch(run_id, some_metrics, some_params, some_tags)
+        waiting = nullcontext()
 
 
 def _log_dataset(store: Store, run_id: str, data: Dataset) -> None:
@@ -191,7 +206,3 @@ def _log_dataset(store: Store, run_id: str, data: Dataset) -> None:
     logged = Logged(name=data.name, digest=data.digest, source_type="local", source=source, profile=profile)
     context = InputTag("mlflow.data.context", data.context)
     store.client.log_inputs(run_id, [DatasetInput(logged, [context])])
-
-
-def _parts(items: Sequence[Any], most: int) -> list[list[Any]]:
-    return [list(items[start : start + most]) for start in range(0, len(items), most)]

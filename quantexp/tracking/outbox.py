@@ -25,6 +25,7 @@ from quantexp.system.errors import CacheError, TrackingError
 
 FORMAT = 1
 RECORD_FILE, FILES = "record.json", "files"
+RESULT_ID = "result"  # how the ids of results begin; those of runs are hexadecimal
 MOST_BYTES = 2**26  # of a record
 
 
@@ -61,7 +62,7 @@ class Record:
     name: str
     process: str
     started_ms: int
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    id: str = field(default_factory=lambda: f"{RESULT_ID}{uuid.uuid4().hex}")
     run_id: str | None = None
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)

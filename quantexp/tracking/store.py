@@ -22,6 +22,7 @@ from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
 from quantexp.tracking.address import check_address, patience, resolve_uri, server_fault, sqlite_path
 from quantexp.tracking.names import IDENTITY
+from quantexp.tracking.schema import create_tables
 from quantexp.tracking.sqlite import (
     ARTIFACTS,
     check_free,
@@ -138,17 +139,29 @@ def tracking_errors(what: str, uri: str = "") -> Iterator[None]:
         raise TrackingError(f"{what} ({type(error).__name__}: {reason})") from error
 
 
+def check_place(tracking: Tracking) -> str:
+    """Check what is known of a store before MLflow is imported, and return its URI.
+
+    Raises:
+        TrackingError: If the address cannot be one, or a SQLite file is not writable, locked or damaged.
+    """
+    uri = resolve_uri(str(tracking.uri))
+    check_address(uri)
+    if (path := sqlite_path(uri)) is not None:
+        check_writable(path)
+        if not is_new(path):
+            check_free(path)
+    return uri
+
+
 def open_store(tracking: Tracking) -> Store:
     """Open the store to record in it; create it and the experiment if necessary.
 
     Raises:
         TrackingError: If it cannot be reached or is not writable.
     """
-    uri = resolve_uri(str(tracking.uri))
-    check_address(uri)
+    uri = check_place(tracking)
     path = sqlite_path(uri)
-    if path is not None:
-        check_writable(path)
     try:
         if path is None:
             return _open(uri, tracking.experiment, None)
@@ -156,7 +169,6 @@ def open_store(tracking: Tracking) -> Store:
         with locked(lock, "another process creates the tracking store", partial(folder_not_writable, path)):
             if is_new(path):
                 _create(path)
-            check_free(path)
             own_artifacts(path, tracking.experiment)
             return _open(uri, tracking.experiment, path.parent / ARTIFACTS)
     except TrackingError:
@@ -274,26 +286,32 @@ def _engines() -> list[dict[str, Any]]:
 
 def quiet_client(uri: str) -> MlflowClient:
     """Return a client of the store: no telemetry, no INFO lines, no minutes of retries."""
+    _quiet_mlflow()
+    import mlflow
+
+    return mlflow.MlflowClient(uri, registry_uri=uri)
+
+
+def _quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    import mlflow
+    import mlflow  # noqa: F401  # it sets the levels, which are changed here
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("mlflow.store.db.utils", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # they log what they also raise
-    return mlflow.MlflowClient(uri, registry_uri=uri)
 
 
 def _create(path: Path) -> None:
-    """Create a database beside its place and rename it: MLflow takes seconds, and an unfinished one cannot be used."""
+    """Create a database beside its place and rename it: an unfinished one cannot be used."""
     target = path.resolve()  # of a link
     made = target.with_name(f".{target.name}.new")
     remove_database(made)  # of an attempt that was killed
+    _quiet_mlflow()
     try:
-        quiet_client(address := f"sqlite:///{made}")
-        _forget(address)
+        create_tables(made)
         if is_new(path):  # no other program has created it meanwhile
             made.replace(target)
     finally:

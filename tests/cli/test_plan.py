@@ -29,13 +29,13 @@ def combination(*overrides: str) -> Combination:
     """One job, as the command composes it."""
     from hydra import compose, initialize_config_dir
 
-    from quantexp.cli.compose import choices_of, without_hydra
+    from quantexp.cli.compose import choices_of
     from quantexp.cli.schemas import conf_dir, register
 
     register()
     with initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
         config = compose("config", overrides=["data=sample", *overrides], return_hydra_config=True)
-    return Combination(list(overrides), without_hydra(config), choices_of(config))
+    return Combination(list(overrides), config, choices_of(config))
 
 
 def planned(*jobs: Sequence[str], skip: bool = True) -> Plan:

@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -389,6 +388,10 @@ from quantexp.config import Local
 from quantexp.tracking.store import open_store
 open_store(Local())
 """
+KILLED = """
+import os, pathlib
+pathlib.Path.replace = lambda self, target: os.kill(os.getpid(), {})  # its last step
+"""
 FULL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))"
 
 
@@ -405,12 +408,9 @@ def opens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
 def test_a_store_whose_creation_was_killed_is_created_by_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    new = tmp_path / ".mlflow.db.new"  # it is renamed after its last step only
-    with subprocess.Popen([sys.executable, "-c", OPEN], cwd=tmp_path) as child:
-        while not (new.exists() and new.stat().st_size > 100_000):
-            assert child.poll() is None
-            time.sleep(0.002)
-        child.send_signal(number)
+    done = subprocess.run([sys.executable, "-c", KILLED.format(int(number)) + OPEN], cwd=tmp_path)
+    assert done.returncode == -number
+    assert (tmp_path / ".mlflow.db.new").stat().st_size > 100_000
     assert not (tmp_path / "mlflow.db").exists()
     assert opens(tmp_path, monkeypatch)
 
