@@ -117,6 +117,14 @@ class Report:
         return _adapter().dump_json(self, indent=1).decode()
 
 
+@functools.cache
+def _adapter() -> TypeAdapter[Report]:
+    """Return what reads and writes reports; to make it takes longer than to read one."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Report)
+
+
 def parse_report(content: bytes) -> Report:
     """Read a report that `to_json` wrote, in this version or an earlier one.
 
@@ -127,13 +135,6 @@ def parse_report(content: bytes) -> Report:
     if isinstance(values, dict) and "compiled" in values:
         values = _modern(values)
     return _adapter().validate_python(values)
-
-
-@functools.cache  # making it takes longer than reading a report
-def _adapter() -> TypeAdapter[Report]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Report)
 
 
 def _modern(values: dict[str, Any]) -> dict[str, Any]:
