@@ -130,6 +130,7 @@ def test_only_a_line_feed_ends_a_line() -> None:
         "label -1",
         "label in words",
         "latin-1",
+        "latin-1, line ends of old Macs",
         "utf-16",
         "header alone",
         "blank lines alone",
