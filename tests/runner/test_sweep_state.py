@@ -98,6 +98,32 @@ class {name}(BasicSweeper):
 """
 
 
+ORDERED = """
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper as Theirs
+
+class BasicSweeper(Theirs):
+    def get_job_batch(self):
+        return {order}(super().get_job_batch())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "order",
+    ["reversed", "sorted", "(lambda jobs: [jobs[n] for n in (2, 0, 3, 1)])"],
+    ids=["reversed", "sorted", "mixed"],
+)
+def test_a_sweep_whose_jobs_come_in_another_order_than_planned_runs_each_combination_once(
+    workdir: Path, quantexp: Command, order: str
+) -> None:
+    (workdir / "hydra_plugins").mkdir()
+    (workdir / "hydra_plugins" / "more.py").write_text(ORDERED.format(order=order))
+    chosen = "hydra.sweeper._target_=hydra_plugins.more.BasicSweeper"
+    done = quantexp(*NIGHT, chosen, "seed=2,2,0,1", PYTHONPATH=f"{workdir}:{ROOT}")
+    assert done.returncode == 0, done.stderr
+    assert sorted(run.data.params["seed"] for run in runs_in(workdir)) == ["0", "1", "2"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "seeds", "status"), [("Other", [3, 3, 4], 0), ("BasicSweeper", [0, 3], 1)])
 def test_a_sweeper_that_chooses_other_jobs_loses_none_of_them(
