@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOCK = ".sweep.lock"
+LONGEST = 300  # characters of an error of MLflow
 
 _held: filelock.BaseFileLock | None = None  # until this process ends
 
@@ -161,7 +162,8 @@ def _reported(folder: Path, tracking: Tracking, ongoing: Ongoing, outcomes: dict
     except QuantexpError as error:
         log.error("the report of the sweep cannot be made: %s", error)
     except Exception as error:  # of MLflow's stores, or of a full disk
-        log.error("the report of the sweep cannot be made (%s: %s)", type(error).__name__, error)
+        reason = without_password(" ".join(str(error).split()))[:LONGEST]
+        log.error("the report of the sweep cannot be made (%s: %s)", type(error).__name__, reason)
     else:
         return written
     if store is None:  # it does not answer: the end of the sweep is delivered with its results

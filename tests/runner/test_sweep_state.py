@@ -103,14 +103,15 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper as Theirs
 
 class BasicSweeper(Theirs):
     def get_job_batch(self):
-        return {order}(super().get_job_batch())
+        jobs = super().get_job_batch()
+        return {order}
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "order",
-    ["reversed", "sorted", "(lambda jobs: [jobs[n] for n in (2, 0, 3, 1)])"],
+    ["jobs[::-1]", "sorted(jobs)", "[jobs[number] for number in (2, 0, 3, 1)]"],
     ids=["reversed", "sorted", "mixed"],
 )
 def test_a_sweep_whose_jobs_come_in_another_order_than_planned_runs_each_combination_once(
@@ -185,7 +186,7 @@ def test_a_result_that_the_store_lost_while_the_sweep_ran_is_no_success(
     done = quantexp("-m", *QUICK[:3], "quant=none", "train.epochs=1", "sweep.name=night", *own)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    assert "number: 0" in done.stderr.splitlines()[-2]
+    assert "number:0" in done.stderr
 
 
 @pytest.mark.slow
