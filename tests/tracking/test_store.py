@@ -75,6 +75,33 @@ def test_processes_that_make_the_same_store_at_once_all_succeed(tmp_path: Path) 
         assert connection.execute("SELECT name FROM experiments WHERE name = 'quantexp'").fetchall() == [("quantexp",)]
 
 
+REGISTER_AND_FIND_NO_SERVER = """
+store.client.create_registered_model("digits")
+store.client.create_model_version("digits", "file:///nowhere", run.info.run_id)
+store.client.set_registered_model_alias("digits", "best", "1")
+from quantexp.config import Server
+from quantexp.system.errors import TrackingError
+from quantexp.tracking.store import read_store
+with read_store(None, "quantexp") as read:
+    assert read.client.get_model_version_by_alias("digits", "best").run_id == run.info.run_id
+for opened in (open_store, lambda tracking: read_store(tracking.uri).__enter__()):
+    try:
+        opened(Server(uri="http://127.0.0.1:9"))
+    except TrackingError:
+        print("does not answer")
+"""
+
+
+@pytest.mark.slow
+def test_mlflow_and_its_libraries_print_nothing_between_our_lines(tmp_path: Path) -> None:
+    program = OPEN_AND_RECORD + REGISTER_AND_FIND_NO_SERVER
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:] == ["does not answer", "does not answer"]
+
+
 def test_a_store_is_made_where_there_is_none_and_opened_where_there_is(workdir: Path) -> None:
     first = open_store(Local(experiment="mine"))
     again = open_store(Local(experiment="mine"))
