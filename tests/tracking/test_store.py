@@ -387,11 +387,11 @@ def test_a_run_is_recorded_on_a_server_and_its_model_read_back(
 def check_ui(server: str) -> None:
     """Check what MLflow's UI shows of the registered version: it asks the server for exactly this."""
 
-    def content(path: str, **query: str) -> bytes:
+    def content(path: str, /, **query: str) -> bytes:
         with urllib.request.urlopen(f"{server}/{path}?{urllib.parse.urlencode(query)}", timeout=PATIENCE) as answer:
             return bytes(answer.read())
 
-    def api(path: str, **query: str) -> Any:
+    def api(path: str, /, **query: str) -> Any:
         return json.loads(content(f"ajax-api/2.0/mlflow/{path}", **query))
 
     version = api("model-versions/get", name="digits", version="1")["model_version"]
