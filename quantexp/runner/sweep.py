@@ -226,7 +226,8 @@ def _report(store: Store, ongoing: Ongoing, outcomes: dict[str, JobOutcome], sta
         shutil.copytree(written, folder, dirs_exist_ok=True, copy_function=copy_atomically)
     show(f"the whole report: {_short(folder / page.PAGE)}")
     if absent:
-        log.error("%d combinations ended, but the store has no result of them that can be read:", len(absent))
+        total = ongoing.total(outcomes)
+        log.error("%d of %d combinations have no result in the store that can be read:", len(absent), total)
         for outcome in absent:
             log.error("  %s", outcome.asked)
         log.error("run the same command again; a result that waits on another host is delivered by quantexp.sync there")

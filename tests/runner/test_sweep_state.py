@@ -174,11 +174,11 @@ class Losing(nn.Sequential):
     [
         (
             "[path.write_text('{}') for path in pathlib.Path('mlartifacts').glob('*/artifacts/report.json')]",
-            "1 combinations ended, but the store has no result of them that can be read",
+            "1 of 2 combinations have no result in the store that can be read",
         ),
         (
             "shutil.rmtree('mlartifacts', ignore_errors=True)",
-            "1 combinations ended, but the store has no result of them that can be read",
+            "1 of 2 combinations have no result in the store that can be read",
         ),
         (
             "[path.unlink() for path in pathlib.Path('.').glob('mlflow.db*')]",
