@@ -84,7 +84,7 @@ from quantexp.system.errors import TrackingError
 from quantexp.tracking.store import read_store
 with read_store(None, "quantexp") as read:
     assert read.client.get_model_version_by_alias("digits", "best").run_id == run.info.run_id
-for opened in (open_store, lambda tracking: read_store(tracking.uri).__enter__()):
+for opened in (open_store, lambda tracking: read_store(tracking.uri, "quantexp").__enter__()):
     try:
         opened(Server(uri="http://127.0.0.1:9"))
     except TrackingError:
@@ -396,7 +396,7 @@ def check_ui(server: str) -> None:
 
     version = api("model-versions/get", name="digits", version="1")["model_version"]
     assert (version["name"], version["version"], version["status"]) == ("digits", "1", "READY")
-    assert version["description"].startswith("From the sweep best: the smallest of ")
+    assert version["description"].startswith("From the sweep best: the only network that keeps the bounds: ")
     tags = {tag["key"]: tag["value"] for tag in version["tags"]}
     assert {"quant": "dynamic", "sweep": "best", "quantexp.run": version["run_id"]}.items() <= tags.items()
     assert api("registered-models/get", name="digits")["registered_model"]["aliases"] == [
