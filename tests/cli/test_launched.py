@@ -146,8 +146,9 @@ def test_optuna_searches_resumes_with_recorded_values_and_the_report_names_the_b
     tried = {run.params["model.hidden"]: run for run in runs()}
     assert len(tried) == len(runs()), "a combination was run twice"
     best = min(tried.values(), key=lambda run: run.metrics["size_mb"])
-    assert f"Best by size: {best.name}" in done.stdout
-    assert best.run_id in done.stdout
+    shown = " ".join(done.stdout.split())  # lines are folded
+    assert f"Best by size: {best.name} (size " in shown
+    assert f"run {best.run_id})" in shown
     assert "[I " not in done.stderr, "Optuna's own lines"
     again = quantexp(*command, timeout=PATIENCE, **NEW)
     assert again.returncode == 0, again.stderr
