@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from io import TextIOWrapper
-from pathlib import Path
 
 from quantexp.system import command, interrupt, openmp
+from quantexp.system.errors import ConfigError
 
 BAD_VALUES = 2  # exit status
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 MULTIRUN = ("-m", "--multirun")
+SINGLE_RUN = r"\+{0,2}hydra\.mode=['\"]?RUN['\"]?"
 WITH_VALUE = ("-cd", "--config-dir", "-cn", "--config-name", "-cp", "--config-path", "-p", "--package", "-c", "--cfg")
 
 
@@ -57,16 +59,16 @@ def _check_surroundings() -> None:
     from quantexp.system.terminal import leave
 
     try:
-        Path.cwd()
-    except OSError as error:
-        leave(f"the working directory must exist ({error.strerror}); change to another one with cd", BAD_VALUES)
+        command.check_working_directory()
+    except ConfigError as error:
+        leave(str(error), BAD_VALUES)
     if hasattr(sys, "ps1") or "ipykernel" in sys.modules:
         leave(
             "main() is the command and takes its settings from the command line, which a notebook or an interactive "
             "session has not; call quantexp.run(quantexp.Experiment(...)), or !python -m quantexp data=sample",
             BAD_VALUES,
         )
-    if {*MULTIRUN} & {*sys.argv} and "hydra.mode=RUN" in sys.argv:
+    if {*MULTIRUN} & {*sys.argv} and any(re.fullmatch(SINGLE_RUN, argument) for argument in sys.argv):
         leave("-m is a sweep, hydra.mode=RUN a single run; leave out one of them", BAD_VALUES)
 
 

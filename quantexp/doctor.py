@@ -7,6 +7,8 @@ import sys
 import warnings
 
 from quantexp.system import interrupt, openmp
+from quantexp.system.command import check_working_directory, flushed
+from quantexp.system.errors import ConfigError
 from quantexp.system.terminal import leave
 
 USAGE = """usage: python -m quantexp.doctor
@@ -15,27 +17,34 @@ Prints this machine as it is recorded with every run, tries each method, flow, p
 torch.compile and a GPU, and says what works and what makes figures unreliable. It takes half a minute, needs no
 options and no data, and leaves no files. The exit status is 1 if not even the float network runs, otherwise 0."""
 
-BAD_VALUES, INTERRUPTED = 2, 130  # exit status
+FAILED, BAD_VALUES, INTERRUPTED = 1, 2, 130  # exit status
 
 
 def main() -> None:
     """Run the doctor. Exits with 1 if not even the float network runs, with 2 if there are arguments."""
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(USAGE)
+        with flushed():
+            print(USAGE)
         return
     if given := " ".join(sys.argv[1:]):
         leave(f"the doctor takes no arguments, got {given}; see python -m quantexp.doctor --help", BAD_VALUES)
     openmp.share_cores()
     interrupt.listen()
+    works = False
     try:
-        with interrupt.guard(), warnings.catch_warnings():
+        with flushed(), interrupt.guard(), warnings.catch_warnings():
+            check_working_directory()  # torch needs one
             from quantexp.runner.doctor import examine
 
             logging.disable(logging.CRITICAL)  # what fails becomes a row of the table
             warnings.simplefilter("ignore")
-            sys.exit(0 if examine() else 1)
+            works = examine()
+    except ConfigError as error:
+        leave(str(error), BAD_VALUES)
     except KeyboardInterrupt:
         leave("interrupted", INTERRUPTED)
+    if not works:
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

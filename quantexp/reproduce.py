@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from quantexp.system import interrupt, openmp
+from quantexp.system.command import check_working_directory, flushed
 from quantexp.system.errors import QuantexpError
 from quantexp.system.terminal import leave
 
@@ -18,19 +19,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     openmp.share_cores()
     interrupt.listen()
+    reproduced = False
     try:
-        with interrupt.guard():
+        with flushed(), interrupt.guard():
+            check_working_directory()
             from quantexp.config import Local, Server
             from quantexp.runner.reproduce import reproduce
 
             uri = given.tracking_uri
             tracking = Server(uri=uri, experiment=given.experiment) if uri else Local(experiment=given.experiment)
-            if not reproduce(given.run, tracking, data_dir=given.data_dir, trust=given.trust):
-                sys.exit(FAILED)
+            reproduced = reproduce(given.run, tracking, data_dir=given.data_dir, trust=given.trust)
     except QuantexpError as error:
         leave(str(error), FAILED)
     except KeyboardInterrupt:
         leave("interrupted", INTERRUPTED)
+    if not reproduced:
+        sys.exit(FAILED)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -106,7 +106,7 @@ class Hooks(Callback):
             skip = settings.unsupported is Unsupported.skip or not chosen_beforehand(config)
             planned = plan(combinations(config), skip_unsupported=skip, fixed=fixed_settings(tracking, settings))
             if not chosen_beforehand(config):
-                planned = Plan(None)
+                planned = Plan(None, kept_in=planned.kept_in)
             _fix_folder(config, folder)
             from quantexp.runner import sweep
 

@@ -5,6 +5,7 @@ The launchers are Hydra's plugins; `conf/hydra/launcher` has their settings.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ def prepare(config: DictConfig) -> None:
         directions = [found.direction for name in _objectives(config) if (found := find_objective(name))]
         if directions and sweeper.get("direction", "") is None:
             sweeper.direction = directions if len(directions) > 1 else directions[0]
+    if _plugin(sweeper) == OPTUNA:
+        logging.getLogger("optuna.study").setLevel(logging.WARNING)  # it tells of each study that it creates
     if _plugin(launcher) == "hydra_submitit_launcher":
         os.environ.setdefault("SUBMITIT_LOG_LEVEL", "ERROR")  # it warns at each look at a Slurm without accounting
     if _plugin(launcher) == "hydra_ray_launcher":

@@ -59,7 +59,9 @@ def plan(
     if skip_unsupported and (kept or faults):
         mismatches = {}
     _refuse({**faults, **mismatches} or _lacking(kept.values()), HOW_TO_SKIP if kept and mismatches else "")
-    return Plan({digest: _joined(job.overrides) for digest, (job, _) in kept.items()}, equal, tuple(unsupported))
+    kept_in = dict.fromkeys(experiment.tracking.keep_in for _, experiment in kept.values())
+    combinations = {digest: _joined(job.overrides) for digest, (job, _) in kept.items()}
+    return Plan(combinations, equal, tuple(unsupported), tuple(kept_in))
 
 
 def _joined(overrides: Iterable[str]) -> str:

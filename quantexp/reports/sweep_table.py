@@ -173,8 +173,8 @@ def search_notes(sweep: SweepResult) -> Iterator[str]:
         yield f"Best by {by}: no finished run has a value."
     for one in found:
         values = ", ".join(f"{objective.name} {value:.4g}" for objective, value in zip(wanted, one.values, strict=True))
-        title = "Best" if len(wanted) == 1 else "Not beaten"
-        yield f"{title} by {by}: {one.entry.name} ({values}; run {one.entry.run_id})."
+        title = "Best by" if len(wanted) == 1 else "On the Pareto front of"
+        yield f"{title} {by}: {one.entry.name} ({values}; run {one.entry.run_id})."
 
 
 def progress_notes(sweep: SweepResult) -> Iterator[str]:

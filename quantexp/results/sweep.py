@@ -11,7 +11,8 @@ from quantexp.results.report import Report
 class Entry:
     """One combination: its run, its flat configuration as text, and its report or its error.
 
-    `settings` holds every setting by its path, as recorded: {"task": "mnist", "model.hidden": "[1024, 1024]"}.
+    `settings` holds every setting by its path, as recorded: {"task": "mnist", "model.hidden": "[1024, 1024]"};
+    `configuration` is the digest of those that its result depends on, empty if the run does not have it.
     """
 
     run_id: str
@@ -19,6 +20,7 @@ class Entry:
     settings: dict[str, str]
     report: Report | None
     error: str | None = None
+    configuration: str = ""
 
 
 @dataclass(frozen=True, slots=True)

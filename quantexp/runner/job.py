@@ -7,7 +7,8 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from quantexp.config import Experiment
+from quantexp.config import Experiment, Single
+from quantexp.runner.identity import configuration_digest
 from quantexp.runner.jobs import JobOutcome, Ongoing, State
 from quantexp.runner.objective import objectives_of
 from quantexp.runner.study import run_experiment
@@ -31,8 +32,10 @@ def perform(started: JobOutcome, experiment: Experiment, request: Request, sweep
         if reason := ongoing.reason_to_skip(experiment):
             log.info("skip      %s", reason)
             return replace(started, state=State.skipped, objectives=objectives_of(ongoing, experiment))
+        digest = configuration_digest(experiment) if isinstance(experiment.study, Single) else None
         run_checked(experiment, request)
-        return replace(started, state=State.done, objectives=objectives_of(ongoing, experiment))
+        objectives = objectives_of(ongoing, experiment)
+        return replace(started, state=State.done, objectives=objectives, configuration=digest)
     except Exception as error:  # one failed run must not end the others
         return failure(started, error)
 

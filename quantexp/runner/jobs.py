@@ -69,11 +69,13 @@ class Plan:
     """What a sweep runs: the overrides of each combination by the digest of its values, and what it leaves out.
 
     `combinations` is None if the sweeper chooses them while it runs. `equal` counts those that are equal to another.
+    `kept_in` has the folders in which their results wait for the store, as `tracking.keep_in` names them.
     """
 
     combinations: dict[str, str] | None
     equal: int = 0
     unsupported: tuple[UnsupportedEntry, ...] = ()
+    kept_in: tuple[str | None, ...] = ()
 
     @property
     def runs(self) -> int:
@@ -92,7 +94,8 @@ class Plan:
 class JobOutcome:
     """The state of a job, its overrides, its number, and the error if it failed.
 
-    `objectives` has the values of `sweep.objective`, None if it has none or the job failed.
+    `objectives` has the values of `sweep.objective`, None if it has none or the job failed. `configuration` is the
+    digest of the configuration of a single run that is done, by which its result is found.
     """
 
     state: State
@@ -100,6 +103,7 @@ class JobOutcome:
     number: int
     error: str | None = None
     objectives: list[float] | None = None
+    configuration: str | None = None
 
     @classmethod
     def restored(cls, values: dict[str, Any]) -> Self:
@@ -132,7 +136,8 @@ class Ongoing:
     `done` has the name of each finished run by its identity, `failed` the configurations whose last run failed.
     `folder` is the working directory of its command, `fixed` the settings that must not vary. If `skips`, jobs that
     are not supported are skipped. `elsewhere` has the host and the name of each run that finished, by what its result
-    depends on beside the machine. `objectives` are the names of what a sweeper improves.
+    depends on beside the machine. `objectives` are the names of what a sweeper improves, `kept_in` the folders in
+    which results wait for the store.
     """
 
     name: str
@@ -146,6 +151,7 @@ class Ongoing:
     skips: bool = False
     elsewhere: dict[str, list[str]] = field(default_factory=dict)
     objectives: list[str] = field(default_factory=list)
+    kept_in: list[str | None] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> Ongoing:

@@ -8,8 +8,9 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 LOCK = ".sweep.lock"
 STATE_SECONDS = 5.0  # between two records of the state, which needs the outcomes of all jobs
+LONGEST = 300  # characters of an error of MLflow
 
 _held: filelock.BaseFileLock | None = None  # until this process ends
 _shown = "", 0.0  # the parent run whose state this process recorded last, and when
@@ -60,7 +62,8 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
     name = settings.name or folder.name
     save_view(store)
     check_place(store, name, folder)
-    tell(deliver_waiting(tracking))  # a combination whose result waited is finished then
+    for place in _places(tracking, planned.kept_in):
+        tell(deliver_waiting(place))  # a combination whose result waited is finished then
     with tracking_errors(f"the sweep {name} cannot be recorded", store.uri):
         parent = sweeps.begin(store, name, command, settings.resume, folder)
         before = read_before(store, parent)
@@ -79,6 +82,7 @@ def begin(folder: Path, tracking: Tracking, settings: Settings, planned: Plan, c
         skips=settings.unsupported is Unsupported.skip,
         elsewhere=before.elsewhere,
         objectives=settings.objective or [],
+        kept_in=list(planned.kept_in),
     ).write(folder)
     atexit.register(_close, store, parent)
     known = f", {len(before.done)} finished before" if before.done else ""
@@ -118,13 +122,13 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> bo
     missing = ongoing.missing(outcomes)
     complete = not failures and not missing and bool(outcomes)
     status = "KILLED" if interrupted else "FINISHED" if complete else "FAILED"
-    reported = _reported(folder, tracking, ongoing, status)
+    reported = _reported(folder, tracking, ongoing, outcomes, status)
     total = ongoing.total(outcomes)
     if failures:
         log.error("%d of %d combinations failed:", len(failures), total)
         for failure in failures:
             log.error("  %s\n    %s", failure.asked, failure.error)
-    kept = _kept(tracking, ongoing.parent)
+    kept = _kept(tracking, ongoing)
     if missing and not interrupted:
         log.error(
             "%d of %d combinations have no result: their jobs were killed, or never started:", len(missing), total
@@ -141,8 +145,8 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> bo
     return complete and reported and not kept
 
 
-def _reported(folder: Path, tracking: Tracking, ongoing: Ongoing, status: str) -> bool:
-    """Make the report of a sweep and say where its runs are; return whether it was written."""
+def _reported(folder: Path, tracking: Tracking, ongoing: Ongoing, outcomes: dict[str, JobOutcome], status: str) -> bool:
+    """Make the report of a sweep and say where its runs are; return whether it was written, with every result."""
     from quantexp.runner.tracked import tell
     from quantexp.tracking import sweeps
     from quantexp.tracking.delivery import deliver_waiting
@@ -152,45 +156,54 @@ def _reported(folder: Path, tracking: Tracking, ongoing: Ongoing, status: str) -
     store: Store | None = None
     try:
         store = open_store(tracking)
-        tell(deliver_waiting(tracking))
-        sweeps.log_state(store, ongoing.parent, **ongoing.counts(read_outcomes(folder)))
-        written = _report(store, ongoing, status, folder)
+        for place in _places(tracking, ongoing.kept_in):
+            tell(deliver_waiting(place))
+        sweeps.log_state(store, ongoing.parent, **ongoing.counts(outcomes))
+        written = _report(store, ongoing, outcomes, status, folder)
         for line in directions(store, f"sweep {ongoing.name}", ongoing.parent):
             show(line)
     except QuantexpError as error:
         log.error("the report of the sweep cannot be made: %s", error)
     except Exception as error:  # of MLflow's stores, or of a full disk
-        log.error("the report of the sweep cannot be made (%s: %s)", type(error).__name__, error)
+        reason = without_password(" ".join(str(error).split()))[:LONGEST]
+        log.error("the report of the sweep cannot be made (%s: %s)", type(error).__name__, reason)
     else:
         return written
     if store is None:  # it does not answer: the end of the sweep is delivered with its results
-        counts = ongoing.counts(read_outcomes(folder))
+        counts = ongoing.counts(outcomes)
         with suppress(OSError):
             sweeps.keep_end(tracking, ongoing.parent, ongoing.name, status, **counts)
     return False
 
 
-def _kept(tracking: Tracking, parent: str) -> int:
+def _places(tracking: Tracking, kept_in: Iterable[str | None]) -> Iterator[Tracking]:
+    """Yield the tracking settings with each folder in which results of the sweep wait, as `cache_dir` may be swept."""
+    for folder in dict.fromkeys([tracking.keep_in, *kept_in]):
+        yield replace(tracking, keep_in=folder)
+
+
+def _kept(tracking: Tracking, ongoing: Ongoing) -> int:
     """Count the results of the sweep that wait for the store, and say how they are delivered."""
     from quantexp.tracking.names import PARENT
     from quantexp.tracking.outbox import outbox_of, waiting
 
-    outbox = outbox_of(tracking)
-    kept = sum(record.tags.get(PARENT) == parent for record in waiting(outbox))
-    if kept:
+    outboxes = [outbox_of(place) for place in _places(tracking, ongoing.kept_in)]
+    counts = {box: sum(record.tags.get(PARENT) == ongoing.parent for record in waiting(box)) for box in outboxes}
+    if kept := sum(counts.values()):
         log.error(
             "%d results are kept, not delivered yet; run the same command again when the store answers, "
             "or python -m quantexp.sync %s",
             kept,
-            shlex.quote(str(outbox)),
+            shlex.join(str(outbox) for outbox, count in counts.items() if count),
         )
     return kept
 
 
-def _report(store: Store, ongoing: Ongoing, status: str, folder: Path) -> bool:
+def _report(store: Store, ongoing: Ongoing, outcomes: dict[str, JobOutcome], status: str, folder: Path) -> bool:
     """Show the report, write it into the sweep's directory and its parent run, and close that.
 
-    A report that has results which cannot be read any more is not replaced; returns whether it was.
+    A report that has results which cannot be read any more is not replaced. Returns whether the report was written, and
+    has a result of every job that is done.
     """
     from quantexp.reports import page
     from quantexp.runner.report import full_csv, lost_results, recorded_csv
@@ -198,6 +211,8 @@ def _report(store: Store, ongoing: Ongoing, status: str, folder: Path) -> bool:
     from quantexp.tracking import sweeps
 
     found = read_sweep(store, ongoing.name)
+    absent = _absent(found, outcomes)
+    status = "FAILED" if absent and status == "FINISHED" else status
     with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
         written = Path(scratch) / "report"
         written.mkdir()
@@ -211,7 +226,19 @@ def _report(store: Store, ongoing: Ongoing, status: str, folder: Path) -> bool:
             return False
         shutil.copytree(written, folder, dirs_exist_ok=True, copy_function=copy_atomically)
     show(f"the whole report: {_short(folder / page.PAGE)}")
-    return True
+    if absent:
+        total = ongoing.total(outcomes)
+        log.error("%d of %d combinations have no result in the store that can be read:", len(absent), total)
+        for outcome in absent:
+            log.error("  %s", outcome.asked)
+        log.error("run the same command again; a result that waits on another host is delivered by quantexp.sync there")
+    return not absent
+
+
+def _absent(sweep: SweepResult, outcomes: dict[str, JobOutcome]) -> list[JobOutcome]:
+    """Return the jobs that are done and whose results the sweep does not have."""
+    found = {entry.configuration for entry in sweep.entries if entry.report}
+    return [outcome for outcome in outcomes.values() if outcome.configuration and outcome.configuration not in found]
 
 
 def _short(path: Path) -> Path:
@@ -249,7 +276,7 @@ def check_place(store: Store, name: str, folder: Path) -> None:
         return
     other = Path(begun.tags.get(FOLDER, folder))
     with suppress(CacheError):  # it was removed, or another sweep was begun there
-        if other != folder and Ongoing.read(other).parent == begun.run_id:
+        if other.resolve() != folder.resolve() and Ongoing.read(other).parent == begun.run_id:
             raise ConfigError(
                 f"the tracking server has a sweep {name} whose directory is {other}; choose another sweep.name, or "
                 f"resume that sweep with hydra.sweep.dir={other}"

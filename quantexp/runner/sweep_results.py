@@ -139,7 +139,8 @@ class CombinationOutcome:
     def entry(self) -> Entry:
         """The combination as a sweep has it."""
         error = None if self.report else self.run.tags.get(ERROR, "no error was recorded")
-        return Entry(self.run.run_id, self.run.name, self.run.params, self.report, error)
+        configuration = self.run.tags.get(CONFIGURATION, "")
+        return Entry(self.run.run_id, self.run.name, self.run.params, self.report, error, configuration)
 
 
 def _outcomes(store: Store, runs: Iterable[RunFacts]) -> Iterator[CombinationOutcome]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 from typing import NoReturn
 
 from quantexp.system import interrupt
@@ -25,6 +26,7 @@ def command(name: str) -> Iterator[None]:
     interrupt.listen()
     try:
         with flushed(), interrupt.guard():
+            check_working_directory()
             yield
     except ConfigError as error:
         _leave(name, str(error), BAD_VALUES)
@@ -48,6 +50,16 @@ def flushed() -> Iterator[None]:
         _discard()
         print(f"quantexp: the output cannot be printed ({error.strerror})", file=sys.stderr)
         sys.exit(FAILED)
+
+
+def check_working_directory() -> None:
+    """Raise ConfigError if the working directory was removed: paths are relative to it."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the working directory must exist ({error.strerror}); change to another one with cd"
+        ) from error
 
 
 def _discard() -> None:

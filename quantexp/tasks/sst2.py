@@ -72,7 +72,8 @@ def parse_tsv(content: bytes, path: Path) -> Rows:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        number, byte = content[: error.start].count(b"\n") + 1, content[error.start]
+        end = b"\n" if b"\n" in content else b"\r"
+        number, byte = content[: error.start].count(end) + 1, content[error.start]
         raise DataError(f"{path}: line {number} is not UTF-8 (byte 0x{byte:02x}); save it as UTF-8") from None
     lines = text.split("\n" if "\n" in text else "\r")  # the line ends of old Macs
     header = lines[0].rstrip("\r").split("\t")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from importlib.util import find_spec
+from operator import ge
 from pathlib import Path
 
 import pytest
@@ -144,8 +146,10 @@ def test_optuna_searches_resumes_with_recorded_values_and_the_report_names_the_b
     tried = {run.params["model.hidden"]: run for run in runs()}
     assert len(tried) == len(runs()), "a combination was run twice"
     best = min(tried.values(), key=lambda run: run.metrics["size_mb"])
-    assert f"Best by size: {best.name}" in done.stdout
-    assert best.run_id in done.stdout
+    shown = " ".join(done.stdout.split())  # lines are folded
+    assert f"Best by size: {best.name} (size " in shown
+    assert f"run {best.run_id})" in shown
+    assert "[I " not in done.stderr, "Optuna's own lines"
     again = quantexp(*command, timeout=PATIENCE, **NEW)
     assert again.returncode == 0, again.stderr
     assert len(runs()) == len(tried), "a finished trial was run again"
@@ -163,3 +167,23 @@ def test_a_trial_that_fails_does_not_end_the_study(quantexp: Command) -> None:
     assert done.returncode == 1
     assert {run.status for run in runs()} == {"FAILED", "FINISHED"}
     assert "Best by accuracy" in done.stdout
+
+
+@pytest.mark.skipif(not THERE or find_spec("hydra_plugins.hydra_optuna_sweeper") is None, reason="no Optuna")
+@pytest.mark.usefixtures("workdir")
+def test_a_search_with_two_objectives_names_the_runs_on_the_pareto_front(quantexp: Command) -> None:
+    done = quantexp(
+        *("-m", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=6", "sweep.objective=[accuracy,size]", *QUICK),
+        *("quant=none", "task.hidden=choice([4],[16],[64])"),
+        timeout=PATIENCE,
+        **NEW,
+    )
+    assert done.returncode == 0, done.stderr
+    points = {run.run_id: (run.metrics["accuracy"], -run.metrics["size_mb"]) for run in runs()}
+    front = {
+        run_id
+        for run_id, point in points.items()
+        if not any(other != point and all(map(ge, other, point)) for other in points.values())
+    }
+    text = " ".join(done.stdout.split())
+    assert set(re.findall(r"On the Pareto front of accuracy, size: [^;]*; run (\w+)\)", text)) == front

@@ -104,6 +104,11 @@ def test_a_shuffled_sweep_plans_each_combination_once() -> None:
     assert {(each.runs, each.equal) for each in plans} == {(4, 1)}
 
 
+def test_a_plan_names_each_folder_in_which_results_of_its_jobs_wait() -> None:
+    with master("cache_dir=a,b", "seed=0,1") as config:
+        assert plan(combinations(config)).kept_in == ("a", "b")
+
+
 # -- what must not vary ----------------------------------------------------------------------------------
 
 
@@ -134,24 +139,25 @@ def test_what_a_sweep_has_once_must_not_vary_by_presets_either(capsys: pytest.Ca
 # -- names that Hydra reads as numbers, values that it cannot read ---------------------------------------
 
 
-@pytest.mark.parametrize("text", ["1e5", "2024_01_05", "1_000", "true"])
-def test_a_name_that_is_read_as_another_text_is_refused(text: str) -> None:
-    with master() as config:
-        config.hydra.overrides.task = [f"sweep.name={text}"]
-        config.sweep.name = {"1e5": "100000.0", "true": "True"}.get(text, text.replace("_", ""))
+@pytest.mark.parametrize("text", ["1e5", "2024_01_05", "1_000", "true", "1.50", "+5", "-0", "1E3", "NaN", "Inf"])
+@pytest.mark.parametrize("setting", ["sweep.name", "tracking.experiment", "train.checkpoint"])
+def test_a_text_that_is_read_as_another_is_refused(text: str, setting: str) -> None:
+    with master(f"{setting}={text}", more=[f"{setting}={text}"]) as config:
         (fault,) = misread(config)
-    assert fault.endswith(f"quote it: 'sweep.name=\"{text}\"'")
+    assert fault.endswith(f"quote it: '{setting}=\"{text}\"'")
 
 
-@pytest.mark.parametrize("text", ["2024", "007", "on", "night", "'1e5'"])
-def test_a_name_that_is_read_as_typed_is_accepted(text: str) -> None:
-    with master() as config:
-        config.hydra.overrides.task = [f"sweep.name={text}", "seed=1_0", "quant=none", "train.epochs=1,2"]
-        config.sweep.name = text.strip("'")
+@pytest.mark.parametrize(
+    "text", ["2024", "007", "1.5", "on", "night", "'1e5'", '"1.50"', "0x10", "2024-01-05", "12:30", "1__0"]
+)
+def test_a_text_that_is_read_as_typed_is_accepted(text: str) -> None:
+    asked = [f"sweep.name={text}", "seed=1_0", "quant=none"]
+    with master(*asked, "train.epochs=1,2", more=asked) as config:
         assert list(misread(config)) == []
+        assert config.sweep.name == text.strip("'\"")
 
 
-@pytest.mark.parametrize("value", ["/a=b", "/a(1)", "/a{b", "it's"])
+@pytest.mark.parametrize("value", ["/a=b", "/a(1)", "/a{b", "it's", "/a[1]=2", "/runs/lr=0.1,seed=2", "/a b=(c)"])
 def test_a_value_that_hydra_cannot_read_is_shown_in_quotes(value: str) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import OverrideParseException

@@ -23,6 +23,7 @@ from quantexp.config import SweepSettings as Settings
 from quantexp.config.tracking import Local
 from quantexp.runner import running, sweep
 from quantexp.runner.described import described, restored
+from quantexp.runner.identity import configuration_digest
 from quantexp.runner.isolated import OUTCOME, perform_isolated
 from quantexp.runner.jobs import JobOutcome, Ongoing, Plan, State, read_outcomes
 from quantexp.runner.running import LOST, Mark, report_lost, wait_for_jobs
@@ -155,7 +156,7 @@ def test_the_process_of_a_job_has_the_threads_of_its_settings_not_those_of_its_w
     experiment = sample(quant=NoQuant(), batch_size=[1])
     outcome = perform_isolated(STARTED, experiment, request_of(begun), begun, "a")
     watcher.join()
-    assert outcome == replace(STARTED, state=State.done)
+    assert outcome == replace(STARTED, state=State.done, configuration=configuration_digest(experiment))
     assert "OMP_NUM_THREADS" not in seen
     assert seen["PATH"] == os.environ["PATH"]
     assert [run.status for run in runs()] == ["FINISHED"]

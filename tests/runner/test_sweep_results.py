@@ -270,7 +270,7 @@ def test_a_search_returns_the_recorded_value_and_names_its_best_run(
     assert sweep.objectives == ("accuracy", "size")
     assert [one.entry.run_id for one in best(sweep)] == [small]
     (note,) = search_notes(sweep)
-    assert note.startswith("Not beaten by accuracy, size: seed 0 (accuracy ")
+    assert note.startswith("On the Pareto front of accuracy, size: seed 0 (accuracy ")
     assert small in note
     (only,) = search_notes(replace(sweep, objectives=("latency_b9",)))
     assert only == "Best by latency_b9: no finished run has a value."

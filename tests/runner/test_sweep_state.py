@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
+from quantexp.config import Retry
 from quantexp.config import SweepSettings as Settings
-from quantexp.config.tracking import Local
+from quantexp.config.tracking import Local, Server, Tracking
 from quantexp.runner import sweep
-from quantexp.runner.jobs import JobOutcome, Plan, State, read_outcomes
+from quantexp.runner.jobs import JobOutcome, Ongoing, Plan, State, read_outcomes
 from quantexp.system.errors import ConfigError
+from quantexp.tracking.address import bare
+from quantexp.tracking.names import PARENT
+from quantexp.tracking.outbox import Record, keep, outbox_of, waiting
 from quantexp.tracking.store import open_store
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +98,33 @@ class {name}(BasicSweeper):
 """
 
 
+ORDERED = """
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper as Theirs
+
+class BasicSweeper(Theirs):
+    def get_job_batch(self):
+        jobs = super().get_job_batch()
+        return {order}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "order",
+    ["jobs[::-1]", "sorted(jobs)", "[jobs[number] for number in (0, 2, 1, 3)]"],
+    ids=["reversed", "sorted", "mixed"],
+)
+def test_a_sweep_whose_jobs_come_in_another_order_than_planned_runs_each_combination_once(
+    workdir: Path, quantexp: Command, order: str
+) -> None:
+    (workdir / "hydra_plugins").mkdir()
+    (workdir / "hydra_plugins" / "more.py").write_text(ORDERED.format(order=order))
+    chosen = "hydra.sweeper._target_=hydra_plugins.more.BasicSweeper"
+    done = quantexp(*NIGHT, chosen, "seed=2,2,0,1", PYTHONPATH=f"{workdir}:{ROOT}")
+    assert done.returncode == 0, done.stderr
+    assert sorted(run.data.params["seed"] for run in runs_in(workdir)) == ["0", "1", "2"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "seeds", "status"), [("Other", [3, 3, 4], 0), ("BasicSweeper", [0, 3], 1)])
 def test_a_sweeper_that_chooses_other_jobs_loses_none_of_them(
@@ -114,12 +145,57 @@ def test_a_sweeper_that_chooses_other_jobs_loses_none_of_them(
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_report_cannot_be_written_does_not_exit_with_0(workdir: Path, quantexp: Command) -> None:
-    (workdir / "multirun" / "night" / "report.html").mkdir(parents=True)
+@pytest.mark.parametrize("name", ["report.html", "full.csv", "table.md/x"])
+def test_a_sweep_whose_report_cannot_be_written_does_not_exit_with_0(
+    workdir: Path, quantexp: Command, name: str
+) -> None:
+    (workdir / "multirun" / "night" / name).mkdir(parents=True)
     done = quantexp(*NIGHT)
     assert done.returncode == 1
     assert "the report of the sweep cannot be made" in done.stderr
     assert [run.info.status for run in runs_in(workdir)] == ["FINISHED"]
+
+
+LOSING = """
+import pathlib, shutil
+from torch import nn
+
+class Losing(nn.Sequential):
+    def __init__(self, inputs, classes, number):
+        super().__init__(nn.Linear(inputs, classes))
+        if number == 1:
+            {loss}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (
+            "[path.write_text('{}') for path in pathlib.Path('mlartifacts').glob('*/artifacts/report.json')]",
+            "1 of 2 combinations have no result in the store that can be read",
+        ),
+        (
+            "shutil.rmtree('mlartifacts', ignore_errors=True)",
+            "1 of 2 combinations have no result in the store that can be read",
+        ),
+        (
+            "[path.unlink() for path in pathlib.Path('.').glob('mlflow.db*')]",
+            "the report of the sweep cannot be made",
+        ),
+    ],
+    ids=["report", "files", "store"],
+)
+def test_a_result_that_the_store_lost_while_the_sweep_ran_is_no_success(
+    workdir: Path, quantexp: Command, loss: str, said: str
+) -> None:
+    (workdir / "nets.py").write_text(LOSING.format(loss=loss))
+    own = ("model=custom", "model.target=nets.Losing", "model.arguments={number: 0},{number: 1}")
+    done = quantexp("-m", *QUICK[:3], "quant=none", "train.epochs=1", "sweep.name=night", *own)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert said in done.stderr
 
 
 @pytest.mark.slow
@@ -183,9 +259,54 @@ def test_a_sweep_all_of_which_has_a_result_has_succeeded(begun: Path) -> None:
     assert json.loads((begun / "sweep.json").read_text())["folder"] == str(begun.parents[1])
 
 
-def test_a_sweep_of_another_folder_on_the_same_server_is_not_mixed_with_it(begun: Path, workdir: Path) -> None:
+CACHES = ("cache", "other cache", "third")
+
+
+def wait_in(place: Tracking, name: str, parent: str) -> None:
+    """Keep a result of a sweep for its store, as a run leaves it."""
+    tags = {PARENT: parent, "quantexp.identity": name}
+    kept = keep(
+        outbox_of(place), Record(bare(place.uri), "quantexp", name, "", 1, tags=tags, status="FINISHED", ended_ms=2)
+    )
+    kept.write()
+    kept.release()
+
+
+def test_results_that_wait_in_several_cache_folders_are_all_delivered_when_the_sweep_starts(workdir: Path) -> None:
+    places = [Local(keep_in=str(workdir / name)) for name in CACHES]
+    for number, place in enumerate(places):
+        wait_in(place, str(number), "parent")
+    plan = Plan({"0": "seed=0"}, kept_in=tuple(place.keep_in for place in places))
+    sweep.begin(workdir / "multirun" / "night", places[0], Settings(name="night"), plan, "")
+    assert sorted(run.name for run in open_store(Local()).search("") if run.finished) == ["0", "1", "2"]
+    assert [waiting(outbox_of(place)) for place in places] == [[], [], []]
+
+
+def test_results_that_wait_in_several_cache_folders_are_all_counted_when_the_sweep_ends(
+    workdir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = workdir / "multirun" / "night"
+    places = [Server(uri="http://127.0.0.1:9", keep_in=str(workdir / name)) for name in CACHES]
+    Ongoing(
+        *("night", "parent", {"0": "seed=0"}, Retry.unfinished, {}, []), kept_in=[place.keep_in for place in places]
+    ).write(folder)
+    JobOutcome(State.done, "seed=0", 0).write(folder, "0")
+    for place, parent in zip(places, ("parent", "another", "parent"), strict=True):
+        wait_in(place, "run", parent)
+    assert not sweep.sum_up(folder, places[0])
+    first, third = (outbox_of(places[number]) for number in (0, 2))
+    assert (
+        "2 results are kept, not delivered yet; run the same command again when the store answers, or " in caplog.text
+    )
+    assert f"python -m quantexp.sync {first} {third}" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["elsewhere/night", "multirun/night/night", "multirun/night 2", "multirun/Night"])
+def test_a_sweep_of_another_folder_on_the_same_server_is_not_mixed_with_it(
+    begun: Path, workdir: Path, place: str
+) -> None:
     store = open_store(Local())
-    other = workdir / "elsewhere" / "night"
+    other = workdir / place
     sweep.check_place(store, "night", other)  # a SQLite file may have been copied with its folder
     store.database = None  # like a server
     sweep.check_place(store, "night", begun)
@@ -196,3 +317,11 @@ def test_a_sweep_of_another_folder_on_the_same_server_is_not_mixed_with_it(begun
         sweep.check_place(store, "night", other)
     (begun / "sweep.json").unlink()  # the folder was removed: its name is free
     sweep.check_place(store, "night", other)
+
+
+def test_a_sweep_may_name_its_folder_in_other_words(begun: Path, workdir: Path) -> None:
+    store = open_store(Local())
+    store.database = None  # like a server
+    (workdir / "link").symlink_to(begun)
+    for folder in (workdir / "link", begun / ".." / "night", begun.parent / "night"):
+        sweep.check_place(store, "night", folder)

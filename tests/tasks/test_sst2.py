@@ -78,8 +78,15 @@ def test_each_line_is_a_sentence_and_its_label() -> None:
         b"sentence\tlabel\n\na fine film\t1\ndull\t0\n\n",
         b"label\tsentence\n1\ta fine film\n0\tdull\n",
         b"idx\tsentence\tlabel\n0\ta fine film\t1\n1\tdull\t0\n",
+        b"sentence\tlabel\ra fine film\t1\rdull\t0\r",
+        b"sentence\tlabel\ra fine film\t1\rdull\t0",
+        b"sentence\tlabel\r\ra fine film\t1\rdull\t0\r\r",
+        b"\xef\xbb\xbflabel\tsentence\r1\ta fine film\r0\tdull\r",
     ],
-    ids=["no last line feed", "line ends of Windows", "blank lines", "columns swapped", "one more column"],
+    ids=[
+        *("no last line feed", "line ends of Windows", "blank lines", "columns swapped", "one more column"),
+        *("line ends of old Macs", "of old Macs, no last", "of old Macs, blank lines", "of old Macs, a mark, swapped"),
+    ],
 )
 def test_harmless_differences_between_files_change_nothing(content: bytes) -> None:
     assert parse_tsv(content, HERE) == [("a fine film", 1), ("dull", 0)]
@@ -105,6 +112,7 @@ def test_only_a_line_feed_ends_a_line() -> None:
         (tsv("hidden\t-1"), "line 2: label must be 0 or 1, got '-1'"),
         (tsv("fine\tpositive"), "line 2: label must be 0 or 1, got 'positive'"),
         (tsv("fine\t1", "dull\t0") + b"caf\xe9\t1\n", "line 4 is not UTF-8 (byte 0xe9)"),
+        (b"sentence\tlabel\rfine\t1\rcaf\xe9\t1\r", "line 3 is not UTF-8 (byte 0xe9)"),
         (b"\xff\xfe" + HEADER.encode("utf-16-le"), "line 1 is not UTF-8 (byte 0xff)"),
         (HEADER.encode(), "contains no sentences"),
         (tsv("", "  "), "contains no sentences"),
@@ -122,6 +130,7 @@ def test_only_a_line_feed_ends_a_line() -> None:
         "label -1",
         "label in words",
         "latin-1",
+        "latin-1, line ends of old Macs",
         "utf-16",
         "header alone",
         "blank lines alone",

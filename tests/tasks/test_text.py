@@ -176,6 +176,23 @@ def test_line_ends_of_old_computers_give_the_same_table(tmp_path: Path) -> None:
     assert old.fingerprint == new.fingerprint == windows.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        ("csv", 'text,label\n"good\nfilm",a\nbad film,b\n'),
+        ("csv", "\ufefflabel,text\na,good film\nb,bad film"),
+        ("jsonl", '{"text": "good film", "label": "a"}\n\n{"text": "bad film", "label": "b"}\n'),
+    ],
+    ids=["a line end in quotes", "a mark, no last line end", "JSON lines"],
+)
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"], ids=["old", "windows", "new"])
+def test_any_line_ends_give_the_same_sentences(tmp_path: Path, suffix: str, content: str, end: str) -> None:
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.{suffix}").write_bytes(content.replace("\n", end).encode())
+    data = loaded(tmp_path)
+    assert (len(data.train), data.vocabulary, data.class_names) == (2, ("film", "good", "bad"), ("a", "b"))
+
+
 @pytest.mark.parametrize(("lowercase", "vocabulary"), [(True, ("good", "film")), (False, ("Good", "good", "film"))])
 def test_words_are_counted_in_lower_case_unless_told_otherwise(
     tmp_path: Path, lowercase: bool, vocabulary: tuple[str, ...]
@@ -299,7 +316,8 @@ def test_a_stored_network_predicts_the_name_of_a_class(
     network = load_stored(tmp_path / "stored")
     assert network.predict("FINE 3").name == "fine"  # type: ignore[union-attr]
     assert [found.name for found in network.predict(["awful 3", "fine"])] == ["awful", "fine"]  # type: ignore[union-attr]
-    for prediction in network.predict(["unheard-of", "???", ""]):  # type: ignore[union-attr]  # not one known word
+    unknown = ["unheard-of", "???", "", " \t\n", "\u200b", "42"]  # not one known word
+    for prediction in network.predict(unknown):  # type: ignore[union-attr]
         assert sum(prediction.probabilities) == pytest.approx(1)
 
 

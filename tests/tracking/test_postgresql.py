@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,19 @@ class Served:
             self._process.terminate()
             self._process.communicate(timeout=PATIENCE)
             self._process = None
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.communicate(timeout=PATIENCE)
+        self._process = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether one of both servers still runs."""
+        with socket.socket() as probe:
+            listens = probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return listens or (self.folder / "postgresql" / "postmaster.pid").exists()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -151,3 +165,15 @@ def test_a_server_that_is_stopped_and_started_again_has_every_result_once(
     assert len({run.tags[RESULT] for run in runs}) == 4
     for run in runs:
         assert len(store.client.get_metric_history(run.run_id, "accuracy")) == 1
+
+
+def test_a_server_that_is_killed_leaves_no_process_and_can_be_started_again(served: Served, store: Store) -> None:
+    store.client.create_run(store.experiment_id, run_name="before")
+    assert served.runs
+    served.kill()
+    until = time.monotonic() + PATIENCE
+    while served.runs:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    served.start()
+    assert [run.name for run in store.search("attributes.run_name = 'before'")] == ["before"]

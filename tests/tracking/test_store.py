@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import signal
@@ -12,10 +14,12 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,6 +30,7 @@ from quantexp.mission import load
 from quantexp.system.errors import TrackingError
 from quantexp.system.passwords import without_password
 from quantexp.tracking.address import resolve_uri, sqlite_path
+from quantexp.tracking.registry import CONTENT
 from quantexp.tracking.store import open_store
 from quantexp.training.loop import outputs
 
@@ -68,6 +73,33 @@ def test_processes_that_make_the_same_store_at_once_all_succeed(tmp_path: Path) 
     assert [(run.info.status, run.data.metrics) for run in runs] == [("FINISHED", {"accuracy": 0.5})] * AT_ONCE
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
         assert connection.execute("SELECT name FROM experiments WHERE name = 'quantexp'").fetchall() == [("quantexp",)]
+
+
+REGISTER_AND_FIND_NO_SERVER = """
+store.client.create_registered_model("digits")
+store.client.create_model_version("digits", "file:///nowhere", run.info.run_id)
+store.client.set_registered_model_alias("digits", "best", "1")
+from quantexp.config import Server
+from quantexp.system.errors import TrackingError
+from quantexp.tracking.store import read_store
+with read_store(None, "quantexp") as read:
+    assert read.client.get_model_version_by_alias("digits", "best").run_id == run.info.run_id
+for opened in (open_store, lambda tracking: read_store(tracking.uri, "quantexp").__enter__()):
+    try:
+        opened(Server(uri="http://127.0.0.1:9"))
+    except TrackingError:
+        print("does not answer")
+"""
+
+
+@pytest.mark.slow
+def test_mlflow_and_its_libraries_print_nothing_between_our_lines(tmp_path: Path) -> None:
+    program = OPEN_AND_RECORD + REGISTER_AND_FIND_NO_SERVER
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:] == ["does not answer", "does not answer"]
 
 
 def test_a_store_is_made_where_there_is_none_and_opened_where_there_is(workdir: Path) -> None:
@@ -352,6 +384,32 @@ def test_a_run_is_recorded_on_a_server_and_its_model_read_back(
     assert round(correct / len(test), 6) == run.data.metrics["accuracy"]
 
 
+def check_ui(server: str) -> None:
+    """Check what MLflow's UI shows of the registered version: it asks the server for exactly this."""
+
+    def content(path: str, /, **query: str) -> bytes:
+        with urllib.request.urlopen(f"{server}/{path}?{urllib.parse.urlencode(query)}", timeout=PATIENCE) as answer:
+            return bytes(answer.read())
+
+    def api(path: str, /, **query: str) -> Any:
+        return json.loads(content(f"ajax-api/2.0/mlflow/{path}", **query))
+
+    version = api("model-versions/get", name="digits", version="1")["model_version"]
+    assert (version["name"], version["version"], version["status"]) == ("digits", "1", "READY")
+    assert version["description"].startswith("From the sweep best: the only network that keeps the bounds: ")
+    tags = {tag["key"]: tag["value"] for tag in version["tags"]}
+    assert {"quant": "dynamic", "sweep": "best", "quantexp.run": version["run_id"]}.items() <= tags.items()
+    assert api("registered-models/get", name="digits")["registered_model"]["aliases"] == [
+        {"alias": "best", "version": "1"}
+    ]
+    run = api("runs/get", run_id=version["run_id"])["run"]  # the link of the version, and back
+    assert run["info"]["run_name"].startswith("mnist-sample-dynamic-int8-s0")
+    (linked,) = api("model-versions/search", filter=f"run_id = '{version['run_id']}'")["model_versions"]
+    assert (linked["name"], linked["version"]) == ("digits", "1")
+    recipe = content("model-versions/get-artifact", path="recipe.json", name="digits", version="1")
+    assert hashlib.sha256(recipe).hexdigest() == tags[CONTENT]
+
+
 @pytest.mark.slow
 def test_the_best_network_of_a_sweep_is_registered_on_a_server_and_read_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantexp: Command, server: str
@@ -367,6 +425,7 @@ def test_the_best_network_of_a_sweep_is_registered_on_a_server_and_read_back(
     where = ("--tracking-uri", server, "--experiment", "best")
     register(["best", "--name", "digits", "--within", "0.9", *where])
     assert package.load("models:/digits@best", tracking_uri=server)(torch.zeros(2, 400)).shape == (2, 10)
+    check_ui(server)
     with pytest.raises(SystemExit) as left:
         gate(["best", "--max-size-mb", "9", *where])
     assert left.value.code == 0
