@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from quantexp.checks.networks import check_networks
 from quantexp.config import ByLayer, Eager, Experiment, Runtime, runtime_named
@@ -16,7 +17,7 @@ from quantexp.quant.methods.work import Work
 from quantexp.results import Account, Evidence, Finding
 from quantexp.runtimes import prepare
 from quantexp.runtimes.contestant import Contestant
-from quantexp.storage.kept import Kept, kept
+from quantexp.storage.kept import Kept, keep
 from quantexp.storage.recipe import Recipe
 from quantexp.system.environment import threads
 from quantexp.system.errors import Mismatch, QuantizationError
@@ -131,13 +132,15 @@ def checked(
             if at is not None and (entry.only_timed or not other.exported):
                 yield other, stored[at], ()
                 continue
-            keeping = recipe_of(recipe, other, experiment.batch_size)
-            one = stack.enter_context(kept(other.network, keeping))
+            made: list[Kept] = []
+            keep_other = partial(keep, other.network, recipe_of(recipe, other, experiment.batch_size), stack, made)
             found: tuple[Finding, ...] = ()
             if at is None:
-                pair, both, count = (own[0], other), (Kept(), one), experiment.benchmark.threads
+                pair, both, count = (own[0], other), (Kept, keep_other), experiment.benchmark.threads
                 found = check_networks(experiment.quant, entry.work, entry.made, pair, both, count)
-            yield other, one, tuple(replace(each, text=f"in {entry.runtime.name}: {each.text}") for each in found)
+            else:
+                keep_other()
+            yield other, made[0], tuple(replace(each, text=f"in {entry.runtime.name}: {each.text}") for each in found)
 
 
 def _quantized_in(runtime: Runtime, experiment: Experiment, work: Work, made: Quantized) -> Entry | None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -28,9 +29,10 @@ from quantexp.results import Account, Data, Evidence, Finding, Report, Size
 from quantexp.runtimes import require
 from quantexp.runtimes.contestant import Contestant
 from quantexp.statistics.sqnr import finite
-from quantexp.storage.kept import Kept, kept
+from quantexp.storage.kept import Kept, keep
 from quantexp.storage.recipe import Recipe
 from quantexp.system.environment import describe
+from quantexp.system.garbage import collect_garbage
 from quantexp.tasks.data import TaskData
 from quantexp.training.baseline import Baseline, trained
 from quantexp.training.loop import PREDICT_BATCH
@@ -74,9 +76,12 @@ def run(experiment: Experiment, weights: Path | None = None) -> RunResult:
     """
     _require_packages(experiment)
     data = load(experiment)
+    collect_garbage()
     baseline = trained(experiment, data, weights)  # trained once, then read from the cache
+    collect_garbage()
     sizes = experiment.batch_size if experiment.quant.timed else []  # without kernels there is no latency
     with _checked(experiment, data, baseline, sizes) as made:
+        collect_garbage()
         measured = measure(made.contestants, made.others, made.kept, data, experiment.benchmark, sizes)
     report = _report(experiment, data, baseline, made, measured)
     return RunResult(report, made.contestants[-1].network, made.recipe)
@@ -144,6 +149,7 @@ def _checked(
     with unchanged(f"quant={experiment.quant.name}", baseline.model, compared):
         experiment = replace(experiment, quant=resolved(experiment.quant, work))
     check_graph(experiment.quant, work, experiment.batch_size)
+    collect_garbage()
     further = further_runtimes(experiment) if sizes else ()
     with unchanged(described(experiment.quant), baseline.model, compared):
         quantized = quantize(experiment.quant, work)
@@ -155,19 +161,19 @@ def _checked(
     recipes = [replace(recipe, quant={"name": "none"}, precision="fp32"), recipe][: len(own)]
     recipes = [recipe_of(of, one, experiment.batch_size) for of, one in zip(recipes, own, strict=True)]
     with ExitStack() as stack:
-        stored = [stack.enter_context(kept(one.network, of)) for one, of in zip(own, recipes, strict=True)]
+        stored: list[Kept] = []
+        keeping = [partial(keep, one.network, of, stack, stored) for one, of in zip(own, recipes, strict=True)]
         noticed = [*findings(counted)]
-        noticed += check_networks(experiment.quant, work, quantized, own, stored, experiment.benchmark.threads)
+        noticed += check_networks(experiment.quant, work, quantized, own, keeping, experiment.benchmark.threads)
         others = list(checked(experiment, every[len(own) :], own, stored, recipe, stack))
         noticed += (one for _, _, more in others for one in more)
-        unloaded = [replace(one, network=None) for one in (*stored, *(other for _, other, _ in others))]
         yield _Made(
             experiment.quant,
             quantized,
             own,
             [one for one, _, _ in others],
             recipes[-1],
-            unloaded,
+            (*stored, *(other for _, other, _ in others)),
             tuple(noticed),
             counted,
         )

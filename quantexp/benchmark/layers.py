@@ -16,9 +16,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from quantexp.quant.inspection.dequantized import Call, Grid, named_layers, weight
+from quantexp.quant.inspection.layers import HeldWeights
 from quantexp.quant.inspection.recorded import UNKNOWN, calls
 from quantexp.results import Layer, LayerLoss
-from quantexp.state.copies import copied, materialized
+from quantexp.state.copies import materialized, to_run
 from quantexp.statistics.sqnr import decibels, energies, finite, sqnr_db
 from quantexp.tasks.data import Split
 from quantexp.training.loop import PREDICT_BATCH
@@ -38,7 +39,7 @@ def layer_losses(
     """
     if all(layer.precision == "fp32" for layer in layers):
         return ()
-    reference = materialized(copied(baseline))
+    reference = materialized(to_run(baseline))
     remaining = {layer.name for layer in layers}
     count = min(EXAMPLES, len(examples))
     rows = torch.arange(count) * len(examples) // count
@@ -51,14 +52,12 @@ def layer_losses(
         for name, sums in seen.items():
             sums.add(before.get(name, []), after.get(name, []))
     weights = _float_weights(reference, norms)
-    held = dict.fromkeys(layer.name for layer in layers) | {
-        name: weight(layer) for name, layer in named_layers(quantized).items()
-    }
+    held = named_layers(quantized)
     return tuple(
         LayerLoss(
             name=layer.name,
             precision=layer.precision,
-            **_weight_figures(weights.get(layer.name), None if layer.precision == "fp32" else held[layer.name]),
+            **_weight_figures(weights.get(layer.name), held.get(layer.name) if layer.precision != "fp32" else None),
             **seen[layer.name].figures(),
         )
         for layer in layers
@@ -146,14 +145,15 @@ def _add_energies(sums: tuple[float, float], reference: Tensor, other: Tensor) -
     return sums[0] + signal, sums[1] + noise
 
 
-def _weight_figures(reference: Tensor | None, quantized: Tensor | None) -> Figures:
-    """Return the range of a float weight, and its errors if `quantized` is given."""
+def _weight_figures(reference: Tensor | None, held: HeldWeights | None) -> Figures:
+    """Return the range of a float weight, and its errors if the quantized one, `held`, is given."""
     figures: Figures = dict.fromkeys(
         ("weight_mean_error", "weight_max_error", "weight_sqnr_db", "weight_low", "weight_high")
     )
     if reference is None:
         return figures
     figures |= {"weight_low": finite(float(reference.min())), "weight_high": finite(float(reference.max()))}
+    quantized = None if held is None else weight(held)  # dequantized only here: one layer after the other
     if quantized is None or quantized.shape != reference.shape:
         return figures
     error = (reference - quantized).abs()

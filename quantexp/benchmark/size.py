@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +33,24 @@ def size(model: nn.Module, stored: Path | None, exported: bytes | None = None) -
 
 def state_bytes(model: nn.Module) -> int:
     """Return the bytes of the file that `torch.save(model.state_dict())` writes."""
-    buffer = io.BytesIO()
-    torch.save(model.state_dict(), buffer)
-    return buffer.getbuffer().nbytes
+    counted = _Counter()
+    torch.save(model.state_dict(), counted)
+    return counted.bytes
+
+
+class _Counter(io.RawIOBase):
+    """A file that only counts what is written to it."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        written = memoryview(content).nbytes
+        self.bytes += written
+        return written
 
 
 def weight_bytes(model: nn.Module) -> dict[str, int]:

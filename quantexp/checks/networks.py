@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import nn
@@ -68,7 +68,7 @@ def check_networks(
     work: Work,
     made: Quantized,
     contestants: Sequence[Contestant],
-    stored: Sequence[Kept],
+    keeping: Sequence[Callable[[], Kept]],
     threads: int,
 ) -> tuple[Finding, ...]:
     """Check the float network and, if there is one, the quantized network; return what is noteworthy.
@@ -78,7 +78,7 @@ def check_networks(
         work: The arguments of the method.
         made: What the method made.
         contestants: The float network, and the quantized one if there is one.
-        stored: Each of them, stored and read back.
+        keeping: Store each of them and read it back, one after the other.
         threads: The threads that are measured with.
 
     Raises:
@@ -98,9 +98,11 @@ def check_networks(
                 kernels.check_converted(contestant.network, *made.simulated)
         random = max(random, varies)
     inputs = list(work.accepted((1, EXAMPLES)))
-    for contestant, kept in zip(contestants, stored, strict=True):
-        if kept.network is not None:
-            check_stored(contestant.network, kept.network, inputs, random, threads, contestant.engine)
+    for contestant, keep in zip(contestants, keeping, strict=True):
+        loaded = keep().network
+        if loaded is not None:
+            check_stored(contestant.network, loaded, inputs, random, threads, contestant.engine)
+        del loaded  # before the next one is read
     return tuple(findings)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import nn
 
-from quantexp.state.copies import copied
+from quantexp.state.copies import to_run
 from quantexp.statistics.sqnr import compared
 from quantexp.system.errors import CheckError
 from quantexp.tasks.inputs import Batch, size
@@ -35,7 +35,7 @@ def check_traced(network: nn.Module, graph: nn.Module, inputs: Sequence[Batch]) 
     Raises:
         CheckError: If the outputs differ by more than rounding, or the graph fails.
     """
-    original = copied(network)
+    original = to_run(network)
     for batch in inputs:
         expected = original(*batch)
         try:

@@ -15,6 +15,7 @@ from quantexp import models, tasks
 from quantexp.config import GROUPS, NOTHING, RESULT, WEIGHTS, Experiment, Single, affects
 from quantexp.results.identity import Identity
 from quantexp.runner.load import registered_weights
+from quantexp.state.files import sha256
 
 PACKAGES = ("quantexp", "torch", "torchao")
 
@@ -67,4 +68,4 @@ def _weights(experiment: Experiment) -> str | None:
     if registered := registered_weights(experiment):
         return registered
     path = Path(checkpoint).expanduser()
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else checkpoint
+    return sha256(path) if path.is_file() else checkpoint

@@ -12,6 +12,7 @@ from quantexp.quant.inspection.evidence import operators
 from quantexp.results import Operator
 from quantexp.runtimes.prepared import Prepared
 from quantexp.state.copies import copied
+from quantexp.system.garbage import collect_garbage
 from quantexp.tasks.inputs import Batch
 
 
@@ -25,6 +26,7 @@ class EagerNetwork(Prepared):
 
     def copied(self) -> nn.Module:
         """Return a new copy of the network, its weights packed for the same engine."""
+        collect_garbage()  # of earlier copies
         with use_engine(self.engine):
             return copied(self.network)
 

@@ -21,8 +21,21 @@ N = TypeVar("N", bound=nn.Module)
 
 def copied(network: N) -> N:
     """Return a deep copy of `network` in its own memory; the copy of a computed tensor is a constant."""
+    return _copied(network, {})
+
+
+def to_run(network: N) -> N:
+    """Return a copy of `network` to run it, in which parameters share the memory of the original.
+
+    Whatever else a forward pass may change is copied: buffers, attributes, which module has which parameter.
+    """
+    plain = [parameter for parameter in network.parameters() if type(parameter) is nn.Parameter]
+    return _copied(network, {id(one): nn.Parameter(one.detach(), one.requires_grad) for one in plain})
+
+
+def _copied(network: N, memo: dict[int, Any]) -> N:
     with torch.no_grad():
-        memo = {id(tensor): tensor.detach().clone() for tensor in _computed(network)}
+        memo |= {id(tensor): tensor.detach().clone() for tensor in _computed(network)}
         return copy.deepcopy(network, memo)
 
 

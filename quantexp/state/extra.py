@@ -18,7 +18,7 @@ def tensors_only(state: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         TypeError: If one of them cannot be read again without unpickling.
     """
-    tensors = {name: value.detach().clone().contiguous() for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = apart({name: value for name, value in state.items() if isinstance(value, Tensor)})
     if extra := {name: value for name, value in state.items() if name not in tensors}:
         buffer = io.BytesIO()
         try:
@@ -30,6 +30,32 @@ def tensors_only(state: Mapping[str, Any]) -> dict[str, Tensor]:
             ) from error
         tensors[EXTRA] = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
     return tensors
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors as safetensors stores them, contiguous and each in memory of its own; copied where they are not.
+
+    A tensor that is tied, or a part of another one, is stored under each of its names.
+    """
+    places: set[int] = set()
+    found = {}
+    for name, tensor in tensors.items():
+        value = tensor.detach()
+        place = _own_place(value)
+        if place is None or place in places:
+            value = value.clone().contiguous()
+        else:
+            places.add(place)
+        found[name] = value
+    return found
+
+
+def _own_place(tensor: Tensor) -> int | None:
+    """Return where a contiguous tensor lies that has all of its memory; None for others."""
+    if tensor.layout is not torch.strided or not tensor.is_contiguous():
+        return None
+    storage = tensor.untyped_storage()
+    return storage.data_ptr() if storage.nbytes() == tensor.nbytes else None
 
 
 def with_extra(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

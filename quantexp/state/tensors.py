@@ -9,7 +9,7 @@ part of the state too.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -31,11 +31,14 @@ def flat_state(model: nn.Module) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def fill(model: nn.Module, state: dict[str, Any]) -> None:
-    """Fill `model` with a result of `flat_state`. Raises ValueError or RuntimeError if it has another structure."""
-    plain = {name: value for name, value in state.items() if attributes.MARK in name}
-    attributes.restore_tensors(model, plain)
-    merged = OrderedDict((name, value) for name, value in state.items() if name not in plain)
+def fill(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Fill `model` with a result of `flat_state`, which may be read from a file one by one.
+
+    Raises:
+        ValueError, RuntimeError: If the network has another structure.
+    """
+    attributes.restore_tensors(model, {name: state[name].clone() for name in state if attributes.MARK in name})
+    merged = _copied_in(model, state)
     merged._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]  # versions of the modules of PyTorch's own quantization
     expanded = {name: buffer for name, buffer in _expanded(model) if name in merged}
     for name, buffer in expanded.items():
@@ -65,6 +68,25 @@ def fill(model: nn.Module, state: dict[str, Any]) -> None:
         raise ValueError(
             f"it lacks {sorted(set(missing) - set(expanded))[:3]} and has {unexpected[:3]} beyond the network"
         )
+
+
+def _copied_in(model: nn.Module, state: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """Copy the plain tensors of `state` into the network one by one, so that they are not in memory together.
+
+    Returns the state dict: with the network's own tensors in their place, and with all others as they are.
+    """
+    own = model.state_dict()
+    merged: OrderedDict[str, Any] = OrderedDict()
+    for name in state:
+        if attributes.MARK not in name:
+            value, place = state[name], own.get(name)
+            alike = _is_plain(value) and _is_plain(place) and (value.shape, value.dtype) == (place.shape, place.dtype)
+            merged[name] = place.copy_(value) if alike else value
+    return merged
+
+
+def _is_plain(value: Any) -> bool:
+    return type(value) is Tensor and value.layout is torch.strided and not value.is_quantized
 
 
 def parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+PIECE = 2**20  # values that are converted to double precision at once
+
 
 def sqnr_db(reference: Tensor, quantized: Tensor) -> float | None:
     """Return the SQNR in dB: the energy of `reference` divided by the energy of the difference.
@@ -18,8 +20,12 @@ def sqnr_db(reference: Tensor, quantized: Tensor) -> float | None:
 
 def energies(reference: Tensor, quantized: Tensor) -> tuple[float, float]:
     """Return the energies of `reference` and of the difference; the sums over batches are those of the whole."""
-    signal = reference.double().square().sum().item()
-    return signal, (reference.double() - quantized.double()).square().sum().item()
+    signal = noise = 0.0
+    for pair in zip(*(tensor.reshape(-1).split(PIECE) for tensor in (reference, quantized)), strict=True):
+        one, other = (piece.double() for piece in pair)
+        signal += one.square().sum().item()
+        noise += (one - other).square().sum().item()
+    return signal, noise
 
 
 def decibels(signal: float, noise: float) -> float | None:

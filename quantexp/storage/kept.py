@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -31,15 +30,19 @@ class Kept:
     load_ms: float | None = None
 
 
-@contextmanager
-def kept(network: nn.Module, recipe: Recipe) -> Iterator[Kept]:
-    """Store a network until the end of the context; without it the run continues.
+def keep(network: nn.Module, recipe: Recipe, stack: ExitStack, stored: list[Kept]) -> Kept:
+    """Store a network until `stack` is closed, and read it back; without it the run continues.
+
+    The result is added to `stored` without the network that was read: that is only compared, and takes as much memory
+    as the one that was stored.
 
     Raises:
         CheckError: If the network cannot be stored, or what is stored cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="quantexp-") as scratch:
-        yield _stored(Path(scratch), network, recipe)
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="quantexp-"))
+    found = _stored(Path(folder), network, recipe)
+    stored.append(replace(found, network=None))
+    return found
 
 
 def _stored(folder: Path, network: nn.Module, recipe: Recipe) -> Kept:

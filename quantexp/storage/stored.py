@@ -15,7 +15,7 @@ only if the caller trusts the recipe.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,11 +34,13 @@ from quantexp.results import InputSpec
 from quantexp.runtimes import prepare
 from quantexp.runtimes.prepared import Prepared
 from quantexp.state import attributes
+from quantexp.state.extra import apart
 from quantexp.state.files import RECIPE, SAFE_STATE
 from quantexp.state.tensors import fill, flat_state
 from quantexp.storage.prediction import StoredModel
 from quantexp.storage.recipe import TORCH_STATE, Recipe, read, write
 from quantexp.system.errors import ConfigError, ModelError, QuantizationError
+from quantexp.system.garbage import collect_garbage
 from quantexp.tasks.inputs import examples
 from quantexp.tasks.preparation import Preparation
 from quantexp.training.loop import PREDICT_BATCH
@@ -59,9 +61,8 @@ def save(folder: Path, model: nn.Module, recipe: Recipe) -> None:
     state, recipe = flat_state(model), replace(recipe, attributes=attributes.numbers(model))
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor) and not value.is_quantized}
     if len(tensors) == len(state):
-        plain = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
         try:
-            save_file(plain, folder / SAFE_STATE)
+            save_file(apart(tensors), folder / SAFE_STATE)
         except SafetensorError as error:  # such as a full disk
             raise OSError(str(error)) from error
         write(folder, recipe, SAFE_STATE)
@@ -130,12 +131,12 @@ def _read(folder: Path, trust: bool) -> StoredModel:
         preparation = _preparation(recipe, task)
         methods = (*METHODS, *_loaded(Quant)) if trust else METHODS
         quant, network = _option(recipe.quant, methods), _network(_located(recipe, folder), trust)
-        state = _state(folder / recipe.files["state"])
         with use_engine(quant.packs_for), torch.random.fork_rng(devices=[]):
             if not trust:
                 _check_parameter_count(network, recipe, folder)
             model = _structure(quant, network, recipe)
-            fill(model, state)
+            collect_garbage()  # of the float network that it was made from
+            fill(model, _state(folder / recipe.files["state"]))
             attributes.restore_numbers(model, recipe.attributes)
     return StoredModel(model.eval(), task, kind, preparation).eval()
 
@@ -198,12 +199,28 @@ def _structure(quant: Quant, network: Model, recipe: Recipe) -> nn.Module:
     return skeleton(quant, fresh.eval(), Form(recipe.precision, examples(recipe.inputs, 2), recipe.target))
 
 
-def _state(path: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
+class _File(Mapping[str, Tensor]):
+    """The tensors in a file of safetensors, each read when it is asked for."""
 
+    def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
+
+        self._file = safe_open(path, framework="pt", backend="pread")  # type: ignore[no-untyped-call]
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._file.keys())
+
+    def __len__(self) -> int:
+        return len(self._file.keys())
+
+
+def _state(path: Path) -> Mapping[str, Any]:
     if path.name == SAFE_STATE:
-        # A tensor of the file is mapped memory at any address, and kernels may compute other last bits on it.
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}
+        return _File(path)
     with warnings.catch_warnings():
         for message in ("TypedStorage is deprecated", r"torch\.quantize_per_"):  # from torch's quantized tensors
             warnings.filterwarnings("ignore", message=message)

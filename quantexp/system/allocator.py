@@ -60,6 +60,13 @@ def memory_kept() -> Iterator[str]:
             _restore(libc)
 
 
+def give_back() -> None:
+    """Give memory that is free back to the system, unless it is kept for the next call."""
+    libc = _glibc()
+    if libc is not None and _depth == 0:
+        libc.malloc_trim(0)
+
+
 def _restore(libc: ctypes.CDLL) -> None:
     libc.mallopt(MMAP_MAX, MAPPED_BLOCKS)
     libc.mallopt(MMAP_THRESHOLD, MAPPED_FROM_BYTES)

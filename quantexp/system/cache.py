@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,21 +56,30 @@ def locked(
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `path` so that a reader sees all of it or nothing, also after a crash. Raises OSError."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    with written_atomically(path) as scratch:
+        scratch.write_bytes(content)
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[Path]:
+    """Yield a file to write, which takes the place of `path` as a whole when the block ends. Raises OSError."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    os.close(handle)
+    scratch = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
+        yield scratch
+        with scratch.open("rb+") as file:
             os.fsync(file.fileno())
-        Path(scratch).replace(path)
+        scratch.replace(path)
     except BaseException:
-        Path(scratch).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise
 
 
 def copy_atomically(source: str | Path, target: str | Path) -> None:
     """Copy a file so that a reader of `target` sees the old content or the new one. Raises OSError."""
-    write_atomically(Path(target), Path(source).read_bytes())
+    with written_atomically(Path(target)) as scratch:
+        shutil.copyfile(source, scratch)  # piece by piece: a file may be larger than memory
 
 
 def _unusable(folder: Path, error: OSError) -> CacheError:

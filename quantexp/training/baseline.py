@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -17,7 +16,7 @@ from quantexp import models, tasks
 from quantexp.config import WEIGHTS, Experiment, Torchvision, Train
 from quantexp.results import Training
 from quantexp.state.checkpoint import fill_from_file, fill_from_stored
-from quantexp.state.files import SAFE_STATE
+from quantexp.state.files import SAFE_STATE, sha256
 from quantexp.system.cache import cache_folder
 from quantexp.system.errors import TrainingError
 from quantexp.tasks.data import Split, TaskData
@@ -135,12 +134,11 @@ class Baseline:
         model = self.fresh()
         if weights is not None:
             fill_from_stored(model, weights, f"train.checkpoint={checkpoint}")
-            content = (weights / SAFE_STATE).read_bytes()
+            path = weights / SAFE_STATE
         else:
             path = self._torchvision_weights() or Path(checkpoint).expanduser()
             fill_from_file(model, path)
-            content = path.read_bytes()
-        self._checkpoint = hashlib.sha256(content).hexdigest()
+        self._checkpoint = sha256(path)
         self.key = {"checkpoint": self._checkpoint}
         log.info("train     skipped: weights from %s", checkpoint)
         return Trained(model.eval(), None)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from quantexp.results import Training
 from quantexp.state.extra import tensors_only, with_extra
-from quantexp.system.cache import locked, write_atomically
+from quantexp.state.files import sha256
+from quantexp.system.cache import locked, write_atomically, written_atomically
 from quantexp.system.errors import TrainingError
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class ModelCache:
     def _read(self, stem: Path, model: nn.Module, what: str, *, warn: bool = False) -> Trained | None:
         """Fill `model` from the entry; None if it is missing or damaged, with a warning if `warn`."""
         from pydantic import TypeAdapter
-        from safetensors.torch import load
+        from safetensors.torch import load_file
 
         record = stem.with_suffix(".json")
         if not record.is_file():
@@ -85,10 +86,10 @@ class ModelCache:
         try:
             entry = json.loads(record.read_bytes())
             training = TypeAdapter(Training).validate_python(entry["training"])
-            weights = stem.with_suffix(".safetensors").read_bytes()
-            if hashlib.sha256(weights).hexdigest() != entry["sha256"]:
+            weights = stem.with_suffix(".safetensors")
+            if sha256(weights) != entry["sha256"]:
                 raise ValueError("its weights have changed since they were stored")
-            model.load_state_dict(with_extra(load(weights)))
+            model.load_state_dict(with_extra(load_file(weights)))
         except Exception as error:  # a damaged entry can raise anything, and is replaced
             if warn:
                 reason = " ".join(str(error).split())[:200]
@@ -99,14 +100,16 @@ class ModelCache:
 
     def _write(self, stem: Path, key: Mapping[str, Any], model: nn.Module, training: Training) -> None:
         """Store the entry. If the disk is full, or the network has state of another kind, the run continues without."""
-        from safetensors.torch import save
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
 
         try:
-            weights = save(tensors_only(model.state_dict()))
-            entry = {"key": key, "training": asdict(training), "sha256": hashlib.sha256(weights).hexdigest()}
-            write_atomically(stem.with_suffix(".safetensors"), weights)
+            weights = stem.with_suffix(".safetensors")
+            with written_atomically(weights) as scratch:
+                save_file(tensors_only(model.state_dict()), scratch)
+            entry = {"key": key, "training": asdict(training), "sha256": sha256(weights)}
             write_atomically(stem.with_suffix(".json"), json.dumps(entry, indent=1).encode())
-        except (OSError, TypeError) as error:
+        except (OSError, TypeError, SafetensorError) as error:
             log.warning(
                 "the trained network cannot be stored in %s (%s); this run continues, the next run trains again",
                 self.folder,

@@ -97,6 +97,7 @@ def fit(
                 curve.add(take_step(batch, labels[rows]), len(rows))
         seconds = time.perf_counter() - started
     model.cpu().eval()
+    model.zero_grad()  # gradients would take as much memory as the weights
     return Training(seconds, recipe.epochs, device.type, count, machine(), tuple(curve.steps), tuple(curve.losses))
 
 
@@ -120,7 +121,16 @@ def batch_sizes(examples: int, size: int) -> list[int]:
 @torch.no_grad()
 def outputs(model: Callable[..., Tensor], data: Split) -> Tensor:
     """Return the outputs for all examples, shape (examples, classes), on the CPU in batches of 64."""
-    return torch.cat([model(*batch) for batch, _ in data.batches(PREDICT_BATCH)])
+    found: Tensor | None = None
+    at = 0
+    for batch, rows in data.batches(PREDICT_BATCH):
+        predicted = model(*batch)
+        if found is None:
+            found = predicted.new_empty((len(data), *predicted.shape[1:]))
+        found[at : at + len(rows)] = predicted
+        at += len(rows)
+    assert found is not None, "there are examples"
+    return found
 
 
 def _stepper(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
-from quantexp.state.copies import computed_weights, copied, materialized
+from quantexp.state.copies import computed_weights, copied, materialized, to_run
 
 
 class Symmetric(nn.Module):
@@ -138,3 +138,52 @@ def test_a_network_with_plain_weights_stays_as_it_is() -> None:
     parameters = list(model.parameters())
     assert materialized(model) is model
     assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
+
+
+# Copies to run
+
+
+@EVERY
+def test_a_copy_to_run_computes_the_same_with_the_parameters_of_the_original(
+    way: Callable[[nn.Linear], nn.Module],
+) -> None:
+    model = network(way)
+    expected = output(model)
+    copy = to_run(model)
+    assert torch.equal(output(copy), expected)
+    places = [{parameter.data_ptr() for parameter in one.parameters()} for one in (model, copy)]
+    assert places[0] == places[1]
+    assert not {id(parameter) for parameter in copy.parameters()} & {id(parameter) for parameter in model.parameters()}
+
+
+class Renormed(nn.Module):
+    """A network that limits its own weights and counts its calls in each forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.layer.weight.data = torch.renorm(self.layer.weight.data, 2, 0, 0.1)
+        self.calls += 1
+        result: Tensor = self.layer(inputs)
+        return result
+
+
+@torch.no_grad()
+def test_what_a_copy_to_run_assigns_in_a_call_is_not_assigned_in_the_original() -> None:
+    model = Renormed()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    copy = to_run(model)
+    copy(INPUTS)
+    assert not torch.equal(copy.layer.weight, before["layer.weight"])
+    assert float(copy.calls) == 1.0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_copy_to_run_of_tied_weights_has_them_tied() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    copy = to_run(model)
+    assert copy[1].weight is copy[0].weight

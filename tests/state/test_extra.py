@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from quantexp.state.extra import tensors_only, with_extra
+from quantexp.state.extra import apart, tensors_only, with_extra
 
 
 def test_extra_state_is_read_again_as_it_was_stored() -> None:
@@ -31,3 +31,15 @@ def test_a_state_of_tensors_has_no_other_entries() -> None:
 def test_extra_state_that_only_unpickling_could_read_is_refused(extra: object) -> None:
     with pytest.raises(TypeError, match=r"extra state must be tensors, .* dicts of them, block\._extra_state is not"):
         tensors_only({"weight": torch.ones(2), "block._extra_state": extra})
+
+
+def test_tensors_are_stored_from_their_own_memory_and_only_copied_where_they_share_it() -> None:
+    plain, tied = torch.arange(6.0), torch.ones(2, 3)
+    found = apart({"plain": plain, "tied": tied, "again": tied, "part": plain[:2], "turned": tied.T, "one": plain[:0]})
+    assert found["plain"].data_ptr() == plain.data_ptr()
+    assert found["tied"].data_ptr() == tied.data_ptr()
+    read = load(save(found))
+    assert read["again"].tolist() == tied.tolist()
+    assert read["part"].tolist() == [0.0, 1.0]
+    assert read["turned"].tolist() == tied.T.tolist()
+    assert read["one"].tolist() == []

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from quantexp.statistics import sqnr
 from quantexp.statistics.sqnr import compared, decibels, energies, finite, sqnr_db
 
 
@@ -52,3 +53,12 @@ def test_compared_values_that_are_not_finite_must_be_equal(found: tuple[float, .
 
 def test_tensors_of_different_shapes_have_nothing_in_common() -> None:
     assert compared(torch.ones(2, 3), torch.ones(3)) == (math.inf, -math.inf)
+
+
+def test_energies_do_not_depend_on_how_many_values_are_converted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    reference, quantized = (torch.randn(10, 7, generator=draw) for _ in range(2))
+    whole = energies(reference, quantized)
+    monkeypatch.setattr(sqnr, "PIECE", 8)  # 70 values: eight pieces and a rest
+    assert energies(reference, quantized) == pytest.approx(whole, rel=1e-12)
+    assert energies(reference.T, quantized.T) == pytest.approx(whole, rel=1e-12)

@@ -31,10 +31,11 @@ from quantexp.quant.flows.eager import quantize_dynamic
 from quantexp.quant.flows.embeddings import EMBEDDINGS, embeddings
 from quantexp.quant.flows.modes import Traced, constants_of_modes
 from quantexp.quant.flows.qconfigs import EMBEDDING, dynamic_qconfig, qat_qconfig, static_qconfig
+from quantexp.quant.flows.released import releasing
 from quantexp.quant.flows.working import UnquantizableError, explain_failure, with_numbers_as_padding, working
 from quantexp.quant.inspection.layers import FUNCTIONAL, layer_of
 from quantexp.quant.selection import dynamic_layers, kept_in_float
-from quantexp.state.copies import copied, materialized
+from quantexp.state.copies import materialized, to_run
 from quantexp.tasks.inputs import Batch
 
 HANDLES = "the layers that FX can quantize"
@@ -89,7 +90,7 @@ def prepare_qat(option: Qat, model: nn.Module, example: Batch, target: str) -> n
 def trace(model: nn.Module, example: Batch) -> nn.Module:
     """Return the graph that torch.ao traces of a copy of `model`, with nothing to quantize."""
     with _traceable(model), working(None):
-        graph: nn.Module = prepare_fx(materialized(copied(model)).eval(), QConfigMapping(), example)
+        graph: nn.Module = prepare_fx(materialized(to_run(model)).eval(), QConfigMapping(), example)
     return graph
 
 
@@ -135,9 +136,11 @@ def convert(prepared: nn.Module, target: str) -> nn.Module:
     graph: Any = prepared.model if isinstance(prepared, Traced) else prepared
     _list_settings(graph)
     functions, hooked = _functions(graph), _hooked(graph)
-    with explain_failure(TRACEABLE):
+    with explain_failure(TRACEABLE), releasing(graph):
         converted: fx.GraphModule = convert_fx(graph)
     _require_hooks(hooked, converted)
+    for node in converted.graph.nodes:
+        node.meta.pop("target_dtype_info", None)  # its observers would make the float layers stay in memory
     converted.meta[FUNCTIONAL] = {
         str(weight.target): functions[node.name]
         for node in converted.graph.nodes
@@ -205,7 +208,7 @@ def _prepared(
     with explain_failure(TRACEABLE):
         prepared = prepare(with_numbers_as_padding(model), mapping, example)
         _require_hooks(hooked, prepared)
-        run = _Run(copied(prepared).eval())
+        run = _Run(to_run(prepared).eval())
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             run.run(*example)
     for node in list(prepared.graph.nodes):

@@ -33,7 +33,7 @@ from quantexp.quant.flows.patterns import patterns_exported_once
 from quantexp.quant.flows.qdq import QdqNetwork
 from quantexp.quant.flows.working import explain_failure, with_numbers_as_padding, without_known_warnings
 from quantexp.quant.selection import kept_in_float
-from quantexp.state.copies import copied, materialized
+from quantexp.state.copies import materialized, to_run
 from quantexp.system.extras import require_extra
 from quantexp.system.implementation import resolve
 from quantexp.tasks.inputs import Batch
@@ -109,7 +109,7 @@ def prepare_qat(option: Qat, model: nn.Module, example: Batch, target: str) -> n
 
 def trace(model: nn.Module, example: Batch) -> nn.Module:
     """Return the exported graph of a copy of `model`."""
-    return _exported(materialized(copied(model)).eval(), example)
+    return _exported(materialized(to_run(model)).eval(), example)
 
 
 def freeze_observers(prepared: nn.Module) -> None:

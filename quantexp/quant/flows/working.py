@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -46,6 +47,14 @@ def working(engine: Engine | None) -> Iterator[None]:
             yield
         finally:
             tracing.do_not_emit_stack_traces = before
+            _forget_modules()
+
+
+def _forget_modules() -> None:
+    """Empty the cache of torch.ao that keeps each network which it prepared, with all its weights, as a key."""
+    utils = sys.modules.get("torch.ao.quantization.fx.utils")
+    if forget := getattr(getattr(utils, "assert_and_get_unique_device", None), "cache_clear", None):
+        forget()
 
 
 @contextmanager

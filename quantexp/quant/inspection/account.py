@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from quantexp.quant.inspection.watch import Watch
 from quantexp.results import Account, Finding
 from quantexp.results.text import listed
-from quantexp.state.copies import copied, materialized
+from quantexp.state.copies import materialized, to_run
 from quantexp.tasks.inputs import Batch, size
 
 NAMED = 3  # operators in a finding
@@ -32,7 +32,7 @@ def account(network: nn.Module, batch: Batch) -> Account:
     """
     watch, leaving = Watch(), _Leaving()
     with torch.inference_mode(False), torch.no_grad():  # where operators arrive in parts, whatever the caller's mode
-        plain, inputs = materialized(copied(network)), [tensor.clone() for tensor in batch]
+        plain, inputs = materialized(to_run(network)), [tensor.clone() for tensor in batch]
         with _attention_in_parts(), leaving, watch:
             plain(*inputs)
     return Account(sum(watch.macs.values()) // size(batch), (*watch.unknown, *leaving.seen))

@@ -19,6 +19,7 @@ from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods.choice import advice, resolved
 from quantexp.quant.methods.work import Form, Work
 from quantexp.system.errors import QuantizationError
+from quantexp.system.garbage import collect_garbage
 from quantexp.system.implementation import resolve
 
 __all__ = ["advising", "described", "quantize", "resolved", "skeleton"]
@@ -36,6 +37,7 @@ def quantize(option: Quant, work: Work) -> Quantized:
     with advising(option, work), explain_failure(rule), working(option.packs_for):
         quantized: Quantized = resolve(option.implementation).quantize(option, work)
         _run(quantized.model, work)
+    collect_garbage()
     return quantized
 
 

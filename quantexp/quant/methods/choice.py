@@ -18,6 +18,7 @@ from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
 from quantexp.state.copies import copied
 from quantexp.system.errors import ConfigError
+from quantexp.system.garbage import collect_garbage
 from quantexp.system.implementation import resolve
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,8 @@ def tried(option: Quant, model: nn.Module, form: Form) -> nn.Module | None:
             raise
         except Exception:  # the APIs can raise anything
             return None
+        finally:
+            collect_garbage()
     return network
 
 

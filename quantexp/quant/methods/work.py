@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from quantexp.config import WEIGHTS, Eager, Flow, Quant, Train
-from quantexp.state.copies import copied
+from quantexp.state.copies import to_run
 from quantexp.tasks.data import TaskData
 from quantexp.tasks.inputs import Batch
 from quantexp.training.baseline import Baseline
@@ -53,7 +53,7 @@ class Work:
 
         A network may need several examples, as with a normalisation that has no statistics of its own.
         """
-        model = copied(self.baseline.model)
+        model = to_run(self.baseline.model)
         for count in sizes:
             batch = self.data.calibration.first(count)
             try:
