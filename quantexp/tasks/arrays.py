@@ -27,7 +27,7 @@ from quantexp.system.errors import ConfigError, DataError, ModelError
 from quantexp.tasks import npz
 from quantexp.tasks.classes import Classes
 from quantexp.tasks.data import Split, TaskData, taken_rows
-from quantexp.tasks.decoded import Store, kept
+from quantexp.tasks.decoded import Store, kept, rows_of
 from quantexp.tasks.inputs import Batch
 from quantexp.tasks.npz import ArrayFiles
 from quantexp.tasks.own_files import divided, log, task_data
@@ -58,7 +58,7 @@ class Values(Split):
         return len(self.rows)
 
     def inputs(self, rows: Tensor) -> Batch:
-        chosen = self.values[self.rows[rows].numpy()]
+        chosen = rows_of(self.values, self.rows[rows])
         return (torch.from_numpy(chosen.astype(np.float32)).mul_(self.scale).reshape(len(rows), *self.shape),)
 
     def take(self, rows: Tensor) -> Values:
@@ -105,7 +105,7 @@ def load(task: Arrays, kind: Kind, request: DataRequest) -> TaskData:
     return task_data(
         divided(counts[0], sum(counts[1:]), task.test_share, request),
         make,
-        labels,
+        numbers,
         known,
         request,
         preparation=Preparation(specs),

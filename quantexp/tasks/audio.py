@@ -26,7 +26,7 @@ from quantexp.results import InputSpec
 from quantexp.system.errors import DataError, ModelError
 from quantexp.system.extras import require
 from quantexp.tasks.data import Split, TaskData, taken_rows
-from quantexp.tasks.decoded import Store, decoded
+from quantexp.tasks.decoded import Store, decoded, rows_of
 from quantexp.tasks.files import read_bytes
 from quantexp.tasks.inputs import Batch
 from quantexp.tasks.listing import AUDIO, ignored_text
@@ -49,7 +49,7 @@ class Sounds(Split):
     Example i is `samples[rows[i]]`. `samples` has the sounds of all splits and may be mapped from a file.
     """
 
-    samples: Tensor
+    samples: NDArray[np.int16]
     rows: Tensor
     normalize: bool
 
@@ -57,7 +57,7 @@ class Sounds(Split):
         return len(self.rows)
 
     def inputs(self, rows: Tensor) -> Batch:
-        sounds = self.samples[self.rows[rows]].float().div_(STEPS)
+        sounds = torch.from_numpy(rows_of(self.samples, self.rows[rows])).float().div_(STEPS)
         if self.normalize:
             variance, mean = torch.var_mean(sounds, 1, correction=0, keepdim=True)
             sounds = (sounds - mean) / torch.sqrt(variance + VARIANCE)
@@ -86,17 +86,16 @@ def load(task: Audio, kind: Kind, request: DataRequest) -> TaskData:
     if resampled:
         rates = ", ".join(f"{rate:,}" for rate in sorted({rate for rate, _ in resampled})[:5])
         log.info("data      resampled %s files from %s Hz to %s Hz", f"{len(resampled):,}", rates, f"{task.rate:,}")
-    samples = torch.from_numpy(found.values)
     labels = listing.labels(listing.files)
     numbers = torch.tensor(labels)
 
     def make(rows: Tensor) -> Sounds:
-        return Sounds(numbers[rows], samples, rows, task.normalize)
+        return Sounds(numbers[rows], found.values, rows, task.normalize)
 
     return task_data(
         divided(len(listing.train), len(listing.test), task.test_share, request),
         make,
-        labels,
+        numbers,
         listing.classes,
         request,
         preparation=Preparation(inputs(task, kind)),
@@ -137,7 +136,7 @@ def encode(task: Audio, kind: Kind, raw: Any, preparation: Preparation) -> tuple
             found = [_prepared(*_opened(sound, task), task) for sound in sounds]
     except DataError as error:
         raise ModelError(str(error)) from error
-    split = Sounds(None, torch.from_numpy(np.stack(found)), torch.arange(len(found)), task.normalize)
+    split = Sounds(None, np.stack(found), torch.arange(len(found)), task.normalize)
     return split.inputs(split.rows), not several
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,17 +53,15 @@ class Classes:
             ) from None
 
 
-def imbalances(labels: Sequence[int], tested: Sequence[int], classes: Classes) -> Iterator[Finding]:
+def imbalances(trained: Sequence[int], tested: Sequence[int], classes: Classes) -> Iterator[Finding]:
     """Yield a finding for very unequal classes in train, and for a test split of one class.
 
     Args:
-        labels: The labels that are trained on.
-        tested: The labels of the test split.
-        classes: The classes of all labels.
+        trained: How many examples of each class are trained on.
+        tested: How many of each are in the test split.
+        classes: The classes.
     """
-    counts = Counter(labels)
-    largest, most = counts.most_common(1)[0]
-    smallest, least = min(((label, counts[label]) for label in range(len(classes.values))), key=lambda pair: pair[1])
+    largest, smallest = trained.index(most := max(trained)), trained.index(least := min(trained))
     if least == 0:
         yield Finding("data", f"no example of class {classes.values[smallest]} is left in train to learn from")
     elif most > IMBALANCE * least:
@@ -73,16 +70,15 @@ def imbalances(labels: Sequence[int], tested: Sequence[int], classes: Classes) -
             f"the classes are unequal: train has {most:,} examples of {classes.values[largest]} and "
             f"{least:,} of {classes.values[smallest]}; accuracy says little about the rare ones",
         )
-    if most > MAJORITY * len(labels):
+    if most > MAJORITY * sum(trained):
         yield Finding(
             "data",
-            f"{100 * most / len(labels):.0f} % of train are of class {classes.values[largest]}; a network that always "
+            f"{100 * most / sum(trained):.0f} % of train are of class {classes.values[largest]}; a network that always "
             "answers it has a high accuracy",
         )
-    if len(set(tested)) == 1:
-        yield Finding(
-            "data", f"all test examples are of class {classes.values[tested[0]]}; accuracy is that of one class"
-        )
+    if max(tested) == sum(tested):
+        only = classes.values[tested.index(max(tested))]
+        yield Finding("data", f"all test examples are of class {only}; accuracy is that of one class")
 
 
 def _is_number(value: str) -> bool:

@@ -10,16 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import mmap
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from quantexp.system.cache import cache_folder, locked
 from quantexp.system.environment import usable_cores
@@ -76,8 +78,23 @@ def decoded(
         DataError: If a file cannot be read or decoded; the first one in the order of `files`.
         CacheError: If they do not fit into the memory that is allowed, and the cache folder cannot be written.
     """
-    stamp = repr([astuple(file) for file in files])
+    sha = hashlib.sha256()
+    for file in files:
+        sha.update(repr((file.name, file.value, file.size, file.modified_ns)).encode())
+    stamp = sha.hexdigest()
     return kept((len(files), *shape), dtype, lambda sha: _pieces(folder, files, decode, sha), store, folder, stamp)
+
+
+def rows_of(values: NDArray[Any], rows: Tensor) -> NDArray[Any]:
+    """Return a copy of these examples.
+
+    What was read of a mapped file is not kept in this process, so its memory does not grow with the examples that it
+    has read; the operating system may still have them.
+    """
+    chosen: NDArray[Any] = values[rows.numpy()]
+    if isinstance(values, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        values._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
+    return chosen
 
 
 def kept(

@@ -26,7 +26,7 @@ from quantexp.config import DataRequest, Images, Kind
 from quantexp.results import InputSpec
 from quantexp.system.errors import DataError, ModelError
 from quantexp.tasks.data import Split, TaskData, taken_rows
-from quantexp.tasks.decoded import Store, decoded
+from quantexp.tasks.decoded import Store, decoded, rows_of
 from quantexp.tasks.files import read_bytes
 from quantexp.tasks.inputs import Batch
 from quantexp.tasks.listing import IMAGES, ignored_text
@@ -48,7 +48,7 @@ class Pixels(Split):
     mapped from a file, so only its rows are copied.
     """
 
-    pixels: Tensor
+    pixels: NDArray[np.uint8]
     rows: Tensor
     task: Images
     flat: bool
@@ -60,7 +60,7 @@ class Pixels(Split):
         means, stds = (
             torch.tensor(values).view(-1, 1, 1) for values in (self.task.channel_means, self.task.channel_stds)
         )
-        images = self.pixels[self.rows[rows]].float().div_(255).sub_(means).div_(stds)
+        images = torch.from_numpy(rows_of(self.pixels, self.rows[rows])).float().div_(255).sub_(means).div_(stds)
         return (images.flatten(1) if self.flat else images,)
 
     def take(self, rows: Tensor) -> Pixels:
@@ -109,17 +109,16 @@ def load(task: Images, kind: Kind, request: DataRequest) -> TaskData:
     store = Store(request.cache_dir, task.memory_mb, f"images {side} {task.channels}")
     with _without_warnings():
         found = decoded(listing.folder, listing.files, (task.channels, side, side), "uint8", decode, store)
-    pixels = torch.from_numpy(found.values)
     labels = listing.labels(listing.files)
     numbers = torch.tensor(labels)
 
     def make(rows: Tensor) -> Pixels:
-        return Pixels(numbers[rows], pixels, rows, task, kind is Kind.features)
+        return Pixels(numbers[rows], found.values, rows, task, kind is Kind.features)
 
     return task_data(
         divided(len(listing.train), len(listing.test), task.test_share, request),
         make,
-        labels,
+        numbers,
         listing.classes,
         request,
         preparation=Preparation(_specs(task, kind, side)),
@@ -166,7 +165,7 @@ def encode(task: Images, kind: Kind, raw: Any, preparation: Preparation) -> tupl
             found = [_prepared(_opened(image), "a raw input", task, side) for image in images]
     except DataError as error:
         raise ModelError(str(error)) from error
-    pixels = torch.from_numpy(np.stack(found))
+    pixels = np.stack(found)
     split = Pixels(None, pixels, torch.arange(len(pixels)), task, kind is Kind.features)
     return split.inputs(split.rows), not several
 

@@ -23,7 +23,7 @@ SPLITS = ("train", "test")
 SHOWN = 3  # ignored files in a message
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class File:
     """A file of a data set: its path in the folder, its class, and what changes when its content does."""
 

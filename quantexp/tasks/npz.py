@@ -85,7 +85,9 @@ def labels(path: Path) -> list[str]:
             raise _damaged(path, error) from error
     if values.dtype.kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
-    return [str(value).strip() for value in values.tolist()]
+    kinds, labels = np.unique(values, return_inverse=True)
+    texts = [str(kind).strip() for kind in kinds.tolist()]  # one text for all examples of a class
+    return [texts[label] for label in labels.tolist()]
 
 
 def rows(path: Path, header: Header) -> Iterator[NDArray[Any]]:

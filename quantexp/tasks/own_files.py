@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -57,7 +57,7 @@ def divided(training: int, testing: int, share: float, request: DataRequest) -> 
 def task_data(
     division: Division,
     make: Callable[[Tensor], Split],
-    labels: Sequence[int],
+    labels: Tensor,
     classes: Classes,
     request: DataRequest,
     *,
@@ -76,7 +76,9 @@ def task_data(
         fingerprint: A digest of the files.
     """
     train, test = make(division.train), make(division.test)
-    trained, tested = ([labels[row] for row in rows.tolist()] for rows in (division.train, division.test))
+    trained, tested = (
+        labels[rows].bincount(minlength=len(classes.values)).tolist() for rows in (division.train, division.test)
+    )
     findings = tuple(imbalances(trained, tested, classes))
     for finding in findings:
         log.warning("%s", finding.text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from quantexp.config import DataRequest, Kind, Text
@@ -38,7 +39,7 @@ def load(task: Text, kind: Kind, request: DataRequest) -> TaskData:
     return task_data(
         division,
         make,
-        labels,
+        torch.tensor(labels),
         classes,
         request,
         preparation=preparation,

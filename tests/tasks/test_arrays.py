@@ -148,6 +148,24 @@ def test_mapped_arrays_are_those_in_memory(tmp_path: Path, monkeypatch: pytest.M
     assert (again.fingerprint, len(again.train)) == (plain.fingerprint, 2)
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").is_file(), reason="Linux tells what is resident of a mapped file")
+def test_what_was_read_of_mapped_arrays_does_not_stay_in_the_memory_of_the_process(tmp_path: Path) -> None:
+    def resident() -> int:
+        lines = iter(Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines())
+        found = (next(line for line in lines if line.startswith("Rss:")) for line in lines if "decoded-" in line)
+        return sum(int(line.split()[1]) for line in found)
+
+    x = np.arange(2 * 2**20, dtype="uint8").reshape(1024, 2048)  # 2 MiB, in train and in test
+    both(tmp_path, x, [0, 1] * 512)
+    data = loaded(tmp_path, memory_mb=0)
+    for split in (data.train, data.test):
+        assert float(split.values[:, ::64].sum()) > 0  # type: ignore[attr-defined]  # past the split
+    assert resident() > 2048
+    for batch, rows in data.test.batches(64):
+        assert batch[0].tolist() == x[rows].tolist()
+        assert resident() == 0
+
+
 def test_the_fingerprint_changes_with_values_and_labels(tmp_path: Path) -> None:
     x = counting(2)
     fingerprints = {

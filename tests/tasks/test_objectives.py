@@ -14,6 +14,7 @@ from quantexp.results import Quality
 from quantexp.statistics.paired import detectable_drop, mcnemar
 from quantexp.statistics.proportions import wilson
 from quantexp.system.errors import TrainingError
+from quantexp.tasks.objectives import classification
 from quantexp.tasks.objectives.classification import Classification
 from quantexp.tasks.objectives.unlabelled import Unlabelled
 
@@ -164,3 +165,11 @@ def test_loss_interval_and_test_of_an_accuracy_are_called_in_objectives_only(nam
     assert callers
     others = {Path("analysis/gate.py")} if defined == "proportions.py" else set()  # of an agreement, without labels
     assert {str(path.parent) for path in callers - others if path.name != defined} == {"tasks/objectives"}
+
+
+def test_the_loss_does_not_depend_on_how_many_examples_are_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(10, 4, generator=draw), torch.randint(0, 4, (10,), generator=draw)
+    monkeypatch.setattr(classification, "PIECE", 3)
+    expected = float(torch.nn.functional.cross_entropy(logits.double(), labels))
+    assert Classification(4).mean_loss(logits, labels) == pytest.approx(expected, rel=1e-12)

@@ -14,6 +14,7 @@ from quantexp.statistics.proportions import wilson
 from quantexp.statistics.sqnr import finite
 
 MATRIX = 100  # classes; of more, the confusion matrix would be larger than all other results
+PIECE = 2**16  # examples whose loss is computed at once
 PAIRS = 100  # of classes that are stored instead
 
 
@@ -31,7 +32,11 @@ class Classification:
 
     def mean_loss(self, outputs: Tensor, labels: Tensor | None) -> float | None:
         """Return the mean cross entropy in double precision, None if it is not finite."""
-        return None if labels is None else finite(cross_entropy(outputs.double(), labels).item())
+        if labels is None:
+            return None
+        pieces = zip(outputs.split(PIECE), labels.split(PIECE), strict=True)
+        total = sum(cross_entropy(some.double(), of_some, reduction="sum").item() for some, of_some in pieces)
+        return finite(total / len(labels))
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return the class with the largest output for each example."""
