@@ -11,6 +11,8 @@ from quantexp.analysis.ratios import Ratio, over_seeds
 from quantexp.analysis.seeds import paired
 from quantexp.analysis.variants import Network, Variant
 
+MANY = 24  # variants of a network: with all their pairs, the table would be longer than that of all runs
+
 
 @dataclass(frozen=True, slots=True)
 class MethodPair:
@@ -27,10 +29,16 @@ class MethodPair:
 
 
 def method_pairs(network: Network) -> Iterator[MethodPair]:
-    """Yield the pairs of methods that share at least two seeds; of one method, those that differ in one setting."""
-    for first, second in combinations(network.variants, 2):
-        shared = len(first.reports.keys() & second.reports.keys())
-        apart = first.quant == second.quant and len(set(first.settings) ^ set(second.settings)) > 2
-        if shared > 1 and not apart:
+    """Yield the pairs of methods that share at least two seeds; of one method, those that differ in one setting.
+
+    Of more than MANY variants, different methods are compared with the float network only.
+    """
+    known = [(variant, variant.reports.keys(), set(variant.settings), variant.is_float) for variant in network.variants]
+    many = len(known) > MANY
+    for (first, seeds, settings, is_float), (second, others, more, _) in combinations(known, 2):
+        alike = first.quant == second.quant
+        apart = len(settings ^ more) > 2 if alike else many and not is_float  # the float network is the first
+        shared = 0 if apart else len(seeds & others)
+        if shared > 1:
             change = paired(second.qualities(), first.qualities(), second.step)
             yield MethodPair(first, second, shared, Change(None, change) if change else None)

@@ -11,6 +11,7 @@ from quantexp.results.text import threads_text
 
 def setup_names(every: Sequence[Setup]) -> dict[Setup, str]:
     """Return what distinguishes each setup, such as `lab` or `2 threads, node7`; empty if there is only one."""
+    every = list(dict.fromkeys(every))
     places = place_names(every)
     names = {}
     for setup in every:

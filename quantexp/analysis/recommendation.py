@@ -29,8 +29,8 @@ NONE_FINISHED = "No combination of this sweep is finished yet."
 ONLY_FLOAT = "Nothing to compare: only the float model was measured."
 UNLABELLED = "The data have no labels, so the accuracy is unknown."
 
-Ranked = Sequence[tuple[Variant, Ratio, list[Variant]]]
-"""Variants, fastest first, each with its speedup over float and the variants without significant difference to it."""
+Ranked = Sequence[tuple[Variant, Ratio]]
+"""Variants, fastest first, each with its speedup over float."""
 
 
 def recommend(sweep: SweepResult) -> str:
@@ -85,9 +85,13 @@ def _across(alike: Sequence[Network]) -> Iterator[str]:
 def _quality_across(pairs: Sequence[tuple[Network, Variant]]) -> Iterator[str]:
     changes = [(network.settings, change) for network, variant in pairs if (change := change_from_float(variant))]
     for verdict in (LOSS, GAIN):
-        found = [f"{settings_text(settings)} ({change})" for settings, change in changes if change.verdict == verdict]
+        found = [(settings, change) for settings, change in changes if change.verdict == verdict]
+        if len(found) > MOST_NAMED:
+            found.sort(key=lambda pair: -abs(pair[1].gain))
+        named = [f"{settings_text(settings)} ({change})" for settings, change in found[:MOST_NAMED]]
         if found:
-            yield f"{verdict.capitalize()} of accuracy in {len(found)} of {len(changes)}: {'; '.join(found)}."
+            more = f"; and {len(found) - MOST_NAMED} others" if len(found) > MOST_NAMED else ""
+            yield f"{verdict.capitalize()} of accuracy in {len(found)} of {len(changes)}: {'; '.join(named)}{more}."
     if changes and all(change.verdict == NO_DIFFERENCE for _, change in changes):
         yield "No significant difference in accuracy in any of them."
     if not changes:
@@ -113,30 +117,23 @@ def _sentences(network: Network, *, again: bool) -> Iterator[str]:
 
 def _ranked(variants: Sequence[Variant], size: int) -> Ranked:
     measured = [(variant, ratio) for variant in variants if (ratio := over_float(variant, size))]
-    measured.sort(key=lambda pair: -pair[1].centre)
-
-    def alike(variant: Variant, other: Variant) -> bool:
-        ratio = between(variant, other, size)
-        return ratio is None or not ratio.significant
-
-    return [
-        (variant, ratio, [other for other, _ in measured if other is not variant and alike(variant, other)])
-        for variant, ratio in measured
-    ]
+    return sorted(measured, key=lambda pair: -pair[1].centre)
 
 
 def _speed(ranked: Mapping[int, Ranked]) -> Iterator[str]:
     """Yield one sentence per run of batch sizes with the same result, with the speedups at its ends."""
-    results = {size: _fastest(found) for size, found in ranked.items()}
+    results = {size: _fastest(found, size) for size, found in ranked.items()}
     ratios = {size: found[0][1] for size, found in ranked.items()}
     for sizes in _runs(results):
         ends = f"{ratios[sizes[0]]}" if len(sizes) == 1 else f"{ratios[sizes[0]]} {_and(sizes)} {ratios[sizes[-1]]}"
         yield f"At {_sizes(sizes)}, {results[sizes[0]]}: speedup {ends}."
 
 
-def _fastest(ranked: Ranked) -> str:
+def _fastest(ranked: Ranked, size: int) -> str:
     """Say which variant is fastest, in the same words for the same result."""
-    variant, ratio, alike = ranked[0]
+    (variant, ratio), *slower = ranked
+    compared = [(other, between(variant, other, size)) for other, _ in slower]
+    alike = [other for other, speedup in compared if speedup is None or not speedup.significant]
     others = listed([other.method for other in alike], MOST_NAMED)
     if ratio.verdict == "faster":
         return f"{variant.method} is fastest{f' (no significant difference to {others})' if alike else ''}"
@@ -210,7 +207,7 @@ def _conclusion(network: Network, ranked: Mapping[int, Ranked]) -> Iterator[str]
 
 def _choice(ranked: Ranked) -> str:
     """Return the fastest method that is significantly faster than float and without significant loss, else float."""
-    for variant, ratio, _ in ranked:
+    for variant, ratio in ranked:
         change = change_from_float(variant)
         if ratio.verdict == "faster" and not (change and change.verdict == LOSS):
             return variant.method

@@ -32,7 +32,8 @@ def short(name: str) -> str:
 
 def varying(runs: Sequence[Mapping[str, str]]) -> list[str]:
     """Return the choices that vary and have no column, then the settings that vary between runs with equal choices."""
-    counted = [{name: value for name, value in run.items() if _counts(name)} for run in runs]
+    counting = {name for name in {name for run in runs for name in run} if _counts(name)}  # each name once
+    counted = [{name: value for name, value in run.items() if name in counting} for run in runs]
     choices = [field.name for field in fields(Experiment) if field.name not in SHOWN and _counts(field.name)]
     several = [name for name in choices if len({run[name] for run in counted if name in run}) > 1]
     seen: dict[frozenset[tuple[str, str]], dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))

@@ -246,8 +246,18 @@ def _at(speedups: Iterable[Speedup], size: int) -> Iterator[Speedup]:
     return (speedup for speedup in speedups if speedup.batch_size == size)
 
 
+_last_grouped: tuple[SweepResult, list[Variant]] | None = None  # each table and picture of a report needs them
+
+
 def variants(sweep: SweepResult) -> list[Variant]:
     """Return the variants in the order of the sweep, those that only failed at the end."""
+    global _last_grouped
+    if _last_grouped is None or _last_grouped[0] is not sweep:
+        _last_grouped = sweep, _grouped(sweep)
+    return list(_last_grouped[1])
+
+
+def _grouped(sweep: SweepResult) -> list[Variant]:
     names, digests = varying([_settings(entry) for entry in sweep.entries]), _digests(sweep.entries)
     grouped: dict[Variant, list[Entry]] = defaultdict(list)
     for entry in sorted(sweep.entries, key=lambda entry: entry.report is None):

@@ -34,6 +34,7 @@ INPUT_SIZES = {
 BITS = {"quant.weight_bits": "bits of weights", "quant.activation_bits": "bits of activations"}
 ROUNDED, TRAINED = "rounded after training", "trained with rounding"
 ROWS = 3  # of panels in a picture
+MOST = 12  # networks with a panel in all pictures of a kind
 TITLE = 34  # characters of a panel's title
 Points = list[tuple[float, Value]]
 
@@ -69,10 +70,11 @@ def _input_size_figures(alike: Sequence[Network], subtitle: str) -> Iterator[Fig
     if not every:
         return
     looks = looks_of(variant for one in every for _, network in one.networks for variant in network.variants)
-    for start in range(0, len(every), ROWS):
+    left = f"; {MOST} of {len(every):,} networks" if len(every) > MOST else ""
+    for start in range(0, min(len(every), MOST), ROWS):
         shown = every[start : start + ROWS]
         batch = min(size for one in shown for _, network in one.networks for size in network.sizes)
-        title, note = f"Latency by input size, batch {batch}", "left: median, 10 % to 90 %; right: 95 % interval"
+        title, note = f"Latency by input size, batch {batch}", f"left: median, 10 % to 90 %; right: 95 % interval{left}"
         present = {variant.method for one in shown for _, network in one.networks for variant in network.variants}
         found = {name: look for name, look in looks.items() if name in present}
         figure = legend_page(title, subtitle, note, found, height=1.0 + 2.9 * len(shown))
@@ -98,6 +100,8 @@ def _bit_figures(alike: Sequence[Network], place: str) -> Iterator[Figure]:
         panels = [(network, lines) for network in shown if (lines := _over_bits(network, name))]
         if not panels:
             continue
+        left = f"; {MOST} of {len(panels):,} networks" if len(panels) > MOST else ""
+        panels = panels[:MOST]
         names = list(dict.fromkeys(line for _, lines in panels for line in lines))
         looks = {line: _bit_look(at) for at, line in enumerate(names)}
         quality = "accuracy" if labelled else "agreement"
@@ -109,7 +113,7 @@ def _bit_figures(alike: Sequence[Network], place: str) -> Iterator[Figure]:
         figure = legend_page(
             f"{quality.capitalize()} over {label}",
             place,
-            f"simulated in float{whiskers}",
+            f"simulated in float{whiskers}{left}",
             {"float": Look(FLOAT, "full", "-"), **looks},
             height=1.0 + 3.4 * rows,
         )

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from quantexp.analysis.foremost import foremost
 from quantexp.analysis.names import network_title, setup_names
 from quantexp.analysis.quality import change_from_float, quality_percent
 from quantexp.analysis.ratios import over_float, over_runtime
@@ -31,16 +33,29 @@ PAIRED = "Speedup: paired, [ ]: 95 % interval, * unstable."
 UNPAIRED = "Speedup: ratio of the mean latencies, without an interval, * unstable."
 
 
-def network_tables(sweep: SweepResult) -> list[tuple[str, Table]]:
-    """Return a title and a table for each network with at least two methods."""
-    tried, found = variants(sweep), networks(sweep)
+def network_tables(sweep: SweepResult, most: int | None = None) -> list[tuple[str, Table]]:
+    """Return a title and a table for each network with at least two methods.
+
+    With `most`, there are at most so many tables, those of networks with a variant on a Pareto front first; a note in
+    the last one says where the others are.
+    """
+    found = networks(sweep)
     names = setup_names([network.setup for network in found])
-    tables = []
-    for network in found:
-        of_network = network.task, network.settings
-        failed = [variant for variant in tried if not variant.setup and (variant.task, variant.network) == of_network]
-        if len(network.variants) + len(failed) > 2:  # the float network is one of them
-            tables.append((network_title(network, names), _table(network, failed)))
+    failed: dict[object, list[Variant]] = defaultdict(list)
+    for variant in variants(sweep):
+        if not variant.setup:
+            failed[variant.task, variant.network].append(variant)
+    # The float network is one of them.
+    having = [one for one in found if len(one.variants) + len(failed[one.task, one.settings]) > 2]
+    shown = having
+    if most is not None and len(having) > most:
+        few = {(one.task, one.settings, one.setup) for one in foremost(having, 2 * most)}
+        shown = [one for one in having if (one.task, one.settings, one.setup) in few][:most]
+    tables = [(network_title(one, names), _table(one, failed[one.task, one.settings])) for one in shown]
+    if len(shown) < len(having):
+        title, last = tables[-1]
+        left = f"{len(shown)} of {len(having):,} networks have a table here; networks.md has those of all."
+        tables[-1] = title, replace(last, notes=(*last.notes, left))
     return tables
 
 

@@ -24,11 +24,13 @@ from quantexp.reports.networks import network_tables, unsupported_table
 from quantexp.reports.runtimes_table import runtimes_table, verdicts_table
 from quantexp.reports.sweep_csv import full_csv, sweep_csv
 from quantexp.reports.sweep_plots import Picture, drawn
-from quantexp.reports.sweep_table import full_table, seeds_table, summary_table
+from quantexp.reports.sweep_table import full_table, leading_table, seeds_table, summary_table
 from quantexp.reports.table import Table, plain
 from quantexp.results.sweep import Entry, SweepResult
 
 PAGE = "report.html"
+SUMMARY, ALL = "Summary", "All runs"
+MOST_TABLES = 12  # of networks; networks.md has those of all
 
 
 def write(sweep: SweepResult, folder: Path) -> Path:
@@ -44,15 +46,16 @@ def write(sweep: SweepResult, folder: Path) -> Path:
     Raises:
         QuantexpError: If the folder cannot be written.
     """
-    pictures = drawn(sweep)
+    pictures, found = drawn(sweep), list(tables(sweep))
+    by_title = dict(found)
     texts = {
-        "table.md": summary_table(sweep).markdown(),
+        "table.md": by_title[SUMMARY].markdown(),
         "table.csv": sweep_csv(sweep),
         "networks.md": _networks(sweep),
-        "full.md": full_table(sweep).markdown(),
+        "full.md": by_title[ALL].markdown(),
         "full.csv": full_csv(sweep),
-        "report.md": markdown(sweep, pictures),
-        PAGE: html(sweep, pictures),
+        "report.md": markdown(sweep, pictures, found),
+        PAGE: html(sweep, pictures, found),
     }
     write_files(folder, texts, {picture.file: picture.png for picture in pictures})
     return folder / PAGE
@@ -75,40 +78,43 @@ def _csv(lines: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def markdown(sweep: SweepResult, pictures: list[Picture]) -> str:
-    """Return the report as Markdown, with links to the pictures."""
+def markdown(sweep: SweepResult, pictures: list[Picture], found: Sequence[tuple[str, Table]]) -> str:
+    """Return the report as Markdown, with the tables that were found, and links to the pictures."""
     parts = [f"# Sweep {plain(sweep.name)}", f"    {' '.join(sweep.command.split())}"]
     parts += ["## Recommendation", *(plain(text) for text in recommend(sweep).split("\n\n"))]
-    parts += [f"## {title}\n\n{table.markdown().strip()}" for title, table in tables(sweep)]
+    parts += [f"## {title}\n\n{table.markdown().strip()}" for title, table in found]
     parts += pictures_markdown(pictures)
     for title, faults in _faults(sweep):
         parts += faults_markdown(title, faults)
     return "\n\n".join(parts) + "\n"
 
 
-def html(sweep: SweepResult, pictures: list[Picture]) -> str:
-    """Return the report as one page with embedded pictures."""
+def html(sweep: SweepResult, pictures: list[Picture], found: Sequence[tuple[str, Table]]) -> str:
+    """Return the report as one page with the tables that were found, and embedded pictures."""
     return page_html(
-        f"Sweep {sweep.name}", [f"<p><code>{escape(sweep.command)}</code></p>", *_sections(sweep, pictures)]
+        f"Sweep {sweep.name}", [f"<p><code>{escape(sweep.command)}</code></p>", *_sections(sweep, pictures, found)]
     )
 
 
 def tables(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
-    """Yield the tables with their titles, the summary first."""
-    yield "Summary", summary_table(sweep)
-    yield from _of_networks(sweep)
+    """Yield the tables with their titles, the summary first, or what leads in it if it is long."""
+    if leading := leading_table(sweep):
+        yield "Leading runs", leading
+    yield SUMMARY, summary_table(sweep)
+    yield from _of_networks(sweep, MOST_TABLES)
     if seeds := seeds_table(sweep):
         yield "Methods compared over seeds", seeds
-    yield "All runs", full_table(sweep)
+    yield ALL, full_table(sweep)
 
 
-def _sections(sweep: SweepResult, pictures: list[Picture]) -> Iterator[str]:
-    summary, *others = tables(sweep)
+def _sections(sweep: SweepResult, pictures: list[Picture], found: Sequence[tuple[str, Table]]) -> Iterator[str]:
+    first = 1 + [title for title, _ in found].index(SUMMARY)
     yield "<h2>Recommendation</h2>"
     yield from (f"<p>{escape(text)}</p>" for text in recommend(sweep).split("\n\n"))
-    yield from table_html(*summary)
+    for title, table in found[:first]:
+        yield from table_html(title, table)
     yield from pictures_html(pictures)
-    for title, table in others:
+    for title, table in found[first:]:
         yield from table_html(title, table)
     for title, faults in _faults(sweep):
         yield from faults_html(title, faults)
@@ -120,12 +126,12 @@ def _faults(sweep: SweepResult) -> tuple[tuple[str, list[tuple[str, str]]], ...]
     return ("Failed runs", failed), ("Not readable", [(one.name, one.reason) for one in sweep.unreadable])
 
 
-def _of_networks(sweep: SweepResult) -> Iterator[tuple[str, Table]]:
+def _of_networks(sweep: SweepResult, most: int | None = None) -> Iterator[tuple[str, Table]]:
     if verdicts := verdicts_table(sweep):
         yield "Fastest runtimes", verdicts
     if runtimes := runtimes_table(sweep):
         yield "Runtimes", runtimes
-    yield from network_tables(sweep)
+    yield from network_tables(sweep, most)
     if flows := flows_table(sweep):
         yield "Flows without torch.ao", flows
     if unsupported := unsupported_table(sweep):

@@ -8,6 +8,7 @@ Matplotlib is used without pyplot, which keeps figures and a window backend for 
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 from collections.abc import Iterator
@@ -112,10 +113,16 @@ def fitting(text: str, size: float, width: float) -> float:
 
 def literal(text: str) -> str:
     """Replace characters that the font lacks, because drawing one raises a warning."""
+    known = _letters()
+    return "".join(letter if ord(letter) in known else "?" for letter in text)
+
+
+@functools.cache
+def _letters() -> frozenset[int]:
+    """Return the codes of the characters that the font has."""
     from matplotlib.font_manager import findfont, get_font
 
-    known = get_font(findfont("DejaVu Sans")).get_charmap()
-    return "".join(letter if ord(letter) in known else "?" for letter in text)
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
 def round_ticks(low: float, high: float, steps: tuple[int, ...] = ()) -> list[float]:

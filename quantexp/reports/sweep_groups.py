@@ -47,6 +47,8 @@ ROLES = {
 MORE_ROLES = (Role("#E69F00", "P", "-"), Role(COMPILED.colour, "X", "-"), Role("#F0E442", "h", "-"))
 FILLINGS = (("full", "-"), ("none", "--"), ("left", ":"), ("bottom", "-."))
 FEW = 8  # networks; the legend of more has smaller text
+MOST_NUMBERED = 60  # networks; the legend of more would be longer than the picture
+MOST_NAMED = 24  # methods; of more, the legend names the kinds
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,14 @@ class Group:
     subtitle: str
 
     @property
+    def numbered(self) -> bool:
+        """Whether each network has a number."""
+        return 1 < len(self.networks) <= MOST_NUMBERED
+
+    @property
     def variants(self) -> list[tuple[int, Variant]]:
-        """Every variant with the number of its network, 0 if there is only one network."""
-        numbered = len(self.networks) > 1
+        """Every variant with the number of its network, 0 without numbers."""
+        numbered = self.numbered
         return [(numbered * at, found) for at, network in enumerate(self.networks, 1) for found in network.variants]
 
     @property
@@ -140,7 +147,10 @@ def measured_text(alike: Sequence[Network], place: str) -> str:
 def group_page(group: Group, title: str, note: str, *, height: float, numbers: bool = True) -> Figure:
     """Return a page with room for axes of `height` inches below the legend of methods and numbered networks."""
     looks = {variant.method: group.looks[variant.method] for _, variant in group.variants}
-    numbered = enumerate(group.networks, 1) if numbers and len(group.networks) > 1 else ()
+    if len(looks) > MOST_NAMED:
+        kinds = {variant.quant: group.looks[variant.method].role for _, variant in group.variants}
+        looks = {kind: Look(role, "full", "-") for kind, role in kinds.items()}
+    numbered = enumerate(group.networks, 1) if numbers and group.numbered else ()
     texts = [f"{at}: {settings_text(network.settings)}" for at, network in numbered]
     return legend_page(title, group.subtitle, note, looks, texts, height=height)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NARROW = 3  # times the least value: an axis with a wider range is logarithmic
-MANY = 24  # points; more are drawn smaller
+MANY, CROWD = 24, 200  # points; more are drawn smaller, of more only the Pareto front stands out
 
 
 # Points
@@ -35,24 +36,35 @@ def draw_points(
     joined: bool = False,
 ) -> None:
     """Draw points with whiskers and the number of their network, joined by method or with their Pareto front."""
-    best = front_line(axes, [(x.value, y.value) for _, _, x, y in points]) if front else []
+    best = set(front_line(axes, [(x.value, y.value) for _, _, x, y in points]) if front else ())
     size = (13 if len(points) > MANY else 15) if any(number for number, *_ in points) else 11
+    crowded = len(points) > CROWD
+    by_look: dict[Look, list[int]] = defaultdict(list)
     by_method: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for at, (number, variant, x, y) in enumerate(points):
         look = looks[variant.method]
-        whiskers: dict[str, Any] = {"color": look.role.colour, "linewidth": 1.5, "alpha": 0.45, "zorder": 1}
-        axes.plot((x.low, x.high), (y.value, y.value), **whiskers)
-        axes.plot((x.value, x.value), (y.low, y.high), **whiskers)
-        marker = look.marker | ({"markeredgecolor": "white"} if look.full else {})  # separates overlapping ones
-        marker |= {"markeredgecolor": INK, "markeredgewidth": 2} if at in best else {}
-        axes.plot(x.value, y.value, linestyle="", markersize=size, zorder=3, **marker)
+        by_look[look].append(at)
+        by_method[variant.method].append((x.value, y.value))
         if number:
             ink = "white" if look.full else INK
             axes.annotate(str(number), (x.value, y.value), ha="center", va="center", size=8.5, color=ink, zorder=4)
-        by_method[variant.method].append((x.value, y.value))
-    for method, places in by_method.items() if joined else ():
+    for look, alike in by_look.items():  # together, as there may be hundreds
+        whiskers: dict[str, Any] = {"color": look.role.colour, "linewidth": 1.5, "zorder": 1}
+        whiskers["alpha"] = 0.1 if crowded else 0.45
+        places = [points[at][2:] for at in alike]
+        across, up = [x.value for x, _ in places], [y.value for _, y in places]
+        axes.hlines(up, [x.low for x, _ in places], [x.high for x, _ in places], **whiskers)
+        axes.vlines(across, [y.low for _, y in places], [y.high for _, y in places], **whiskers)
+        plain = look.marker | ({"markeredgecolor": "white"} if look.full else {})  # separates overlapping ones
+        plain["markersize"] = 5 if crowded else size
+        outlined = look.marker | {"markeredgecolor": INK, "markeredgewidth": 2, "markersize": size}
+        for marker, shown in ((plain, [at not in best for at in alike]), (outlined, [at in best for at in alike])):
+            if any(shown):
+                xs, ys = (list(itertools.compress(values, shown)) for values in (across, up))
+                axes.plot(xs, ys, linestyle="", zorder=3, **marker)
+    for method, line in by_method.items() if joined else ():
         look = looks[method]
-        axes.plot(*zip(*places, strict=True), look.line, color=look.role.colour, linewidth=1.5, alpha=0.7, zorder=1)
+        axes.plot(*zip(*line, strict=True), look.line, color=look.role.colour, linewidth=1.5, alpha=0.7, zorder=1)
     scale(axes, "x", [value for _, _, x, _ in points for value in (x.value, x.low, x.high)])
     heights = [value for _, _, _, y in points for value in (y.value, y.low, y.high)]
     if joined and max(heights) > NARROW * min(heights) > 0:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from quantexp.analysis.foremost import foremost
 from quantexp.analysis.settings import settings_text
 from quantexp.analysis.values import Value, latency_value, quality_value, size_value, speedup_value, sqnr_value
 from quantexp.analysis.variants import Network
@@ -32,6 +33,7 @@ HEADING: dict[str, Any] = {"textcoords": "offset points", "va": "center", "size"
 ROWS = 12  # most bars in a picture, unless one network has more
 LONGEST = 28  # characters of a method's name beside its bars
 PANELS = 3  # most rows of panels in a picture
+MOST_BARS = 4 * ROWS  # variants in all pictures with a bar, a line or a panel for each
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def quality_latency_figures(group: Group) -> Iterator[Figure]:
     """Plot accuracy vs latency at the smallest and the largest batch size, with the Pareto front."""
     if not group.ends:
         return
-    note = f"line and outlined markers: Pareto front{_whiskers(group)}"
+    note = f"line and outlined markers: Pareto front{_whiskers(group)}{_unnumbered(group)}"
     figure = group_page(group, f"{group.quality.capitalize()} vs latency", note, height=4.7)
     grid = figure.subplots(1, len(group.ends), squeeze=False, sharey=True)[0]
     for axes, size in zip(grid, group.ends, strict=True):
@@ -108,7 +110,7 @@ def quality_latency_figures(group: Group) -> Iterator[Figure]:
 
 def size_quality_figures(group: Group) -> Iterator[Figure]:
     """Plot accuracy vs the size of the saved file, with the Pareto front."""
-    note = f"line and outlined markers: Pareto front{_whiskers(group, samples=False)}"
+    note = f"line and outlined markers: Pareto front{_whiskers(group, samples=False)}{_unnumbered(group)}"
     figure = group_page(group, f"{group.quality.capitalize()} vs size", note, height=4.7)
     axes = figure.subplots()
     points = [(number, variant, size_value(variant), quality_value(variant)) for number, variant in group.variants]
@@ -122,10 +124,11 @@ def batch_size_figures(group: Group) -> Iterator[Figure]:
     """Plot latency and speedup over the batch size, a row per network."""
     if len(group.sizes) < 2 or (len(group.sizes) == 2 and len(group.networks) > PANELS):
         return  # the bars show two sizes of many networks better
-    for start in range(0, len(group.networks), PANELS):
-        shown = group.networks[start : start + PANELS]
+    few, left = _few(group)
+    for start in range(0, len(few), PANELS):
+        shown = few[start : start + PANELS]
         spread = f"± std over {group.seeds} seeds" if group.seeds > 1 else "10 % to 90 % of the samples"
-        note = f"left: median, whiskers {spread}; right: whiskers 95 % interval"
+        note = f"left: median, whiskers {spread}; right: whiskers 95 % interval{left}"
         height = 1.3 + 3.3 * len(shown)
         figure = group_page(group, "Latency and speedup by batch size", note, height=height, numbers=False)
         grid = figure.subplots(len(shown), 2, squeeze=False)
@@ -146,14 +149,15 @@ def method_figures(group: Group) -> Iterator[Figure]:
     if not group.sizes:
         return
     labelled = group.quality == "accuracy"
-    for shown in _chunks(group.networks):
+    few, left = _few(group)
+    for shown in _chunks(few):
         rows = [variant for network in shown for variant in network.variants]
         interval = f"Student's t over {group.seeds} seeds" if group.seeds > 1 else "95 % interval"
         beside = "; numbers beside accuracies: points vs float, bold if significant" * labelled
         panels = math.ceil((len(group.ends) + 2 + (not labelled)) / 2)
         gaps = 0.45 * (len(shown) - 1) if len(group.networks) > 1 else 0
         height = HEAD + FOOT + 0.2 + panels * (1.0 + 0.42 * len(rows) + gaps)
-        figure = page("Methods side by side", group.subtitle, f"whiskers: {interval}{beside}", height=height)
+        figure = page("Methods side by side", group.subtitle, f"whiskers: {interval}{beside}{left}", height=height)
         grid = figure.subplots(panels, 2, squeeze=False, sharey=True)
         places, titles = _places(shown, titled=len(group.networks) > 1)
         cells = iter(grid.flat)
@@ -189,7 +193,7 @@ def flops_figures(group: Group) -> Iterator[Figure]:
     flops, latency = "MFLOPs per example", "latency (ms)"
     for size in group.ends:
         found = [
-            (number, variant, count)
+            (number * group.numbered, variant, count)
             for number, network, count in order
             for variant in network.variants
             if variant.latencies(size)
@@ -198,7 +202,7 @@ def flops_figures(group: Group) -> Iterator[Figure]:
         quality = [quality_value(variant) for _, variant, _ in found]
         times = [latency_value(variant, size) for _, variant, _ in found]
         speedups = [speedup_value(variant, size) for _, variant, _ in found]
-        note = f"one line per method, by rising FLOPs{_whiskers(group)}"
+        note = f"one line per method, by rising FLOPs{_whiskers(group)}{_unnumbered(group)}"
         title = f"{group.quality.capitalize()}, FLOPs and latency at batch {size}"
         figure = group_page(group, title, note, height=8.0)
         panels: list[tuple[Sequence[Value], Sequence[Value | None], str, str]] = [
@@ -218,6 +222,14 @@ def flops_figures(group: Group) -> Iterator[Figure]:
             axes.set_xlabel(across_label)
             axes.set_ylabel(up_label)
         yield figure
+
+
+def _few(group: Group) -> tuple[Sequence[Network], str]:
+    """Return the networks that have bars or panels, and what the note says if they are not all."""
+    few = foremost(group.networks, MOST_BARS)
+    shown = sum(len(network.variants) for network in few)
+    total = len(group.variants)
+    return few, "" if shown == total else f"; {shown} of {total:,}, those on a Pareto front first"
 
 
 def _places(shown: Sequence[Network], *, titled: bool) -> tuple[list[float], list[tuple[float, str]]]:
@@ -251,6 +263,12 @@ def _whiskers(group: Group, *, samples: bool = True) -> str:
     texts = ["95 % interval of accuracy"] if group.quality == "accuracy" else []
     texts += ["10 % to 90 % of the samples of latency"] if samples else []
     return f"; whiskers: {', '.join(texts)}" if texts else ""
+
+
+def _unnumbered(group: Group) -> str:
+    """Return what the note says if networks are not told apart."""
+    count = len(group.networks)
+    return f"; {count} networks" if count > 1 and not group.numbered else ""
 
 
 def _free(text: str, taken: Container[str]) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from quantexp.analysis.best import best, objectives
+from quantexp.analysis.foremost import leading
 from quantexp.analysis.methods import method_pairs
 from quantexp.analysis.names import place_names, setup_names
 from quantexp.analysis.quality import quality_percent
@@ -42,12 +44,35 @@ OWN_FLOAT = (
     "their speedups over it (x), not by the latencies of two rows."
 )
 SUMMARY = ("Task", "Quantization", "dtype")
+SHORT = 50  # rows of a summary that is read without another one above
 CLOSENESS = ("Agreement (%)", "SQNR (dB)")
+
+
+def leading_table(sweep: SweepResult) -> Table | None:
+    """Return the rows of the summary that are on a Pareto front, None if the summary is short."""
+    total = len(variants(sweep))
+    if total <= SHORT:
+        return None
+    front = {_key(variant) for variant in leading(networks(sweep))}
+    found = [variant for variant in variants(sweep) if _key(variant) in front]
+    note = (
+        f"{len(found)} of {total:,}: no other one of the same task and setup is better in both quality and latency, at "
+        "the smallest or the largest batch size, or in both quality and size. The summary has all."
+    )
+    return replace(_summary(sweep, found), notes=(note,)) if found else None
+
+
+def _key(variant: Variant) -> tuple[object, ...]:
+    return variant.task, variant.quant, variant.precision, variant.settings, variant.setup
 
 
 def summary_table(sweep: SweepResult) -> Table:
     """Return a row per variant, and one per failed run with its error."""
-    tried = variants(sweep)
+    return _summary(sweep, variants(sweep))
+
+
+def _summary(sweep: SweepResult, tried: Sequence[Variant]) -> Table:
+    """Return a row for each of these variants."""
     every = setups(tried)
     names, sizes = setup_names(every), sorted({size for variant in tried for size in variant.sizes})
     places = place_names(every)

@@ -43,6 +43,14 @@ class Table:
         columns, *rows = (row[:column] + row[column + 1 :] for row in (self.columns, *self.rows))
         return Table(columns, tuple(rows), self.notes)
 
+    def cut(self, most: int) -> Table:
+        """Return the table with at most so many rows, and a note on those that are left out."""
+        left = len(self.rows) - most
+        if left <= 0:
+            return self
+        told = f"Rows that are not shown here: {left:,}. The written report has all."
+        return Table(self.columns, self.rows[:most], (*self.notes, told))
+
     def markdown(self) -> str:
         """Return the table as Markdown."""
         rule = ("---" if index == 0 or name in TEXT_COLUMNS else "---:" for index, name in enumerate(self.columns))

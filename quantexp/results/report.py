@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantexp.results.checks import Finding
 from quantexp.results.comparison import Comparison, OtherFloat, OtherQuantized
 from quantexp.results.measured import Conditions, Measured, Training
 from quantexp.results.text import task_title
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +114,15 @@ class Report:
 
     def to_json(self) -> str:
         """Return the report as JSON, which `parse_report` reads back."""
-        from pydantic import TypeAdapter
+        return _adapter().dump_json(self, indent=1).decode()
 
-        return TypeAdapter(Report).dump_json(self, indent=1).decode()
+
+@functools.cache
+def _adapter() -> TypeAdapter[Report]:
+    """Return what reads and writes reports; to make it takes longer than to read one."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Report)
 
 
 def parse_report(content: bytes) -> Report:
@@ -121,12 +131,10 @@ def parse_report(content: bytes) -> Report:
     Raises:
         ValueError: If the content is not a report; this includes pydantic.ValidationError.
     """
-    from pydantic import TypeAdapter
-
     values = json.loads(content)
     if isinstance(values, dict) and "compiled" in values:
         values = _modern(values)
-    return TypeAdapter(Report).validate_python(values)
+    return _adapter().validate_python(values)
 
 
 def _modern(values: dict[str, Any]) -> dict[str, Any]:

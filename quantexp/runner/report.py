@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from quantexp.tracking.store import Store
 
 FULL_CSV = "full.csv"
+MOST_ROWS = 100  # of a table in a terminal
 LONGEST_NAME = 80  # characters of a folder's name
 
 
@@ -81,9 +82,9 @@ def _show(sweep: SweepResult) -> None:
     from quantexp.reports.page import tables
 
     summary, *others = tables(sweep)
-    for title, table in (*others, summary):  # the summary last, where a terminal stops
+    for title, table in (*others, summary):  # the first one last, where a terminal stops
         show(f"\n{title}")
-        show(table.rich())
+        show(table.cut(MOST_ROWS).rich())
     show(recommend(sweep))
 
 

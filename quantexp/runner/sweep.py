@@ -223,11 +223,12 @@ def _write_report(sweep: SweepResult, folder: Path) -> str:
     """Show the summary and the recommendation, write the report; return a description of the sweep."""
     from quantexp.analysis.recommendation import recommend
     from quantexp.reports import page
-    from quantexp.reports.sweep_table import summary_table
+    from quantexp.reports.sweep_table import leading_table, summary_table
+    from quantexp.runner.report import MOST_ROWS
 
-    table, paragraph = summary_table(sweep), recommend(sweep)
+    table, paragraph = leading_table(sweep) or summary_table(sweep), recommend(sweep)
     if table.rows:
-        show(table.rich())
+        show(table.cut(MOST_ROWS).rich())
     show(paragraph)
     page.write(sweep, folder)
     return f"{table.markdown()}\n{paragraph}\n\n    {sweep.command}"

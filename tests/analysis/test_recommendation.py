@@ -146,3 +146,16 @@ def test_many_networks_without_labels_have_one_paragraph_too() -> None:
 
 def test_a_sweep_of_float_models_compares_nothing() -> None:
     assert recommend(sweep(lone())) == ("Nothing to compare: only the float model was measured.")
+
+
+def test_of_many_networks_that_lose_accuracy_those_that_lose_most_are_named() -> None:
+    ones = [
+        entry(
+            method("static", correct=950 - width, gained=0, lost=28 + width, p_value=1e-6), model__hidden=f"[{width}]"
+        )
+        for width in range(10)
+    ]
+    text = recommend(sweep(*ones))
+    assert "Significant loss of accuracy in 10 of 10: hidden=[9] (-3.70 points" in text
+    assert "; and 4 others." in text
+    assert "hidden=[3] (" not in text.partition("loss of accuracy")[2].partition(" others.")[0]

@@ -137,3 +137,45 @@ def test_a_folder_that_is_not_writable_is_an_error_with_a_repair(tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(QuantexpError, match=r"is written into a folder, .*file is not writable"):
         write(SWEEP, tmp_path / "file")
+
+
+# Hundreds of runs
+
+
+def many(count: int) -> SweepResult:
+    return sweep(
+        *(
+            entry(method("static", correct=900 + width % 90, flops=1000 * width), model__hidden=f"[{width}]")
+            for width in range(1, count + 1)
+        ),
+        *(entry(method("dynamic", correct=880, flops=1000 * width), model__hidden=f"[{width}]") for width in (7, 8)),
+    )
+
+
+def test_a_long_summary_comes_after_the_rows_that_lead_it(tmp_path: Path) -> None:
+    text = write(many(60), tmp_path).read_text(encoding="utf-8")
+    assert text.index("<h2>Leading runs</h2>") < text.index("<h2>Summary</h2>") < text.index("<h2>Pictures</h2>")
+    leading = text.partition("<h2>Leading runs</h2>")[2].partition("</table>")[0]
+    assert "98.90 %" in leading  # the most accurate: 989 of 1000
+    assert 1 <= leading.count("<tr>") - 1 < 10
+    assert "no other one of the same task and setup is better in both" in text
+    short = write(many(10), tmp_path / "short").read_text(encoding="utf-8")
+    assert "Leading runs" not in short
+
+
+def test_of_many_networks_few_have_a_table_on_the_page_and_all_in_a_file(tmp_path: Path) -> None:
+    ones = [
+        entry(method(quant, correct=900 + width), model__hidden=f"[{width}]")
+        for width in range(1, 21)
+        for quant in ("static", "dynamic")
+    ]
+    text = write(sweep(*ones), tmp_path).read_text(encoding="utf-8")
+    assert text.count("<h2>mnist, hidden=") == 12
+    assert "12 of 20 networks have a table here; networks.md has those of all." in text
+    assert (tmp_path / "networks.md").read_text(encoding="utf-8").count("## mnist, hidden=") == 20
+
+
+def test_the_page_of_hundreds_of_runs_stays_small(tmp_path: Path) -> None:
+    path = write(many(300), tmp_path)
+    assert path.stat().st_size < 2_500_000
+    assert len(list((tmp_path / "pictures").iterdir())) < 12

@@ -163,3 +163,40 @@ def test_names_cannot_lead_out_of_the_folder_and_are_drawn_as_they_are() -> None
 def test_matplotlib_is_imported_when_something_is_drawn() -> None:
     code = "import sys, quantexp.reports.page; assert not {'matplotlib', 'torch', 'mlflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Hundreds of runs
+
+
+def many(count: int) -> SweepResult:
+    return sweep(*(network(width, correct=900 + width % 90) for width in range(1, count + 1)))
+
+
+def test_of_hundreds_of_networks_few_have_bars_and_the_picture_says_how_many() -> None:
+    made = figures(many(200))
+    bars = [name for name in made if name.startswith("methods")]
+    assert 4 <= len(bars) <= 5
+    assert len(made) < 12
+    shown = " ".join(texts(many(200), bars[0]))
+    assert "; 48 of 400, those on a Pareto front first" in shown
+
+
+def test_hundreds_of_networks_have_points_without_numbers() -> None:
+    shown = texts(many(200), "accuracy-latency-mnist.png")
+    assert "1: hidden=[1]" not in shown
+    assert any("; 200 networks" in text for text in shown)
+
+
+def test_of_many_methods_the_legend_names_the_kinds() -> None:
+    ones = [entry(method("static", correct=900 + number), quant__exclude=f"[{number}]") for number in range(30)]
+    shown = texts(sweep(*ones), "accuracy-latency-mnist.png")
+    assert {"static", "none"} <= set(shown)
+    assert not [text for text in shown if "exclude" in text]
+
+
+def test_every_run_is_a_point_however_many_there_are() -> None:
+    with styled():
+        left, right = figures(many(200))["accuracy-latency-mnist.png"].axes
+        for axes in (left, right):
+            marked = [line for line in axes.lines if line.get_marker() not in ("None", None, "")]
+            assert sum(len(line.get_xdata()) for line in marked) == 2 * 200  # type: ignore[arg-type]

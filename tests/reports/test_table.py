@@ -400,3 +400,11 @@ def test_the_findings_of_self_checks_are_sentences_below_the_table() -> None:
     text = comparison_table(report(findings=(finding,))).markdown()
     assert "FINDING: the float network is random in evaluation mode." in text
     assert "FINDING" not in comparison_table(report()).markdown()
+
+
+def test_a_table_that_is_cut_says_how_many_rows_are_left_out() -> None:
+    table = Table(("a",), (("1",), ("2",), ("3",)), ("note",))
+    assert table.cut(3) is table
+    assert table.cut(2) == Table(
+        ("a",), (("1",), ("2",)), ("note", "Rows that are not shown here: 1. The written report has all.")
+    )
