@@ -33,6 +33,14 @@ def foremost(networks: Sequence[Network], most: int) -> list[Network]:
     ]
 
 
+def foremost_networks(networks: Sequence[Network], most: int) -> list[Network]:
+    """Return at most `most` whole networks, in the order of the sweep: those with a variant on a front come first."""
+    first = {id(variant) for variant in leading(networks)}
+    ranked = sorted(networks, key=lambda network: not any(id(variant) in first for variant in network.variants))
+    chosen = {id(network) for network in ranked[:most]}
+    return [network for network in networks if id(network) in chosen]
+
+
 def leading(networks: Iterable[Network]) -> list[Variant]:
     """Return the variants on a Pareto front of their task and setup."""
     grouped: dict[object, list[Variant]] = defaultdict(list)

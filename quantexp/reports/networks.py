@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from quantexp.analysis.foremost import foremost
+from quantexp.analysis.foremost import foremost_networks
 from quantexp.analysis.names import network_title, setup_names
 from quantexp.analysis.quality import change_from_float, quality_percent
 from quantexp.analysis.ratios import over_float, over_runtime
@@ -47,10 +47,7 @@ def network_tables(sweep: SweepResult, most: int | None = None) -> list[tuple[st
             failed[variant.task, variant.network].append(variant)
     # The float network is one of them.
     having = [one for one in found if len(one.variants) + len(failed[one.task, one.settings]) > 2]
-    shown = having
-    if most is not None and len(having) > most:
-        few = {(one.task, one.settings, one.setup) for one in foremost(having, 2 * most)}
-        shown = [one for one in having if (one.task, one.settings, one.setup) in few][:most]
+    shown = having if most is None else foremost_networks(having, most)
     tables = [(network_title(one, names), _table(one, failed[one.task, one.settings])) for one in shown]
     if len(shown) < len(having):
         title, last = tables[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quantexp.analysis.foremost import foremost, leading
+from quantexp.analysis.foremost import foremost, foremost_networks, leading
 from quantexp.analysis.methods import MANY, method_pairs
 from quantexp.analysis.variants import networks
 from quantexp.results.sweep import Entry
@@ -54,6 +54,13 @@ def test_those_that_lead_come_first_then_the_first_of_the_sweep_in_its_order(mos
     found = foremost(FOUND, most)
     assert widths(found) == expected
     assert sum(len(one.variants) for one in found) <= most
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1, ["[2]"]), (2, ["[1]", "[2]"]), (9, ["[1]", "[2]", "[3]"])])
+def test_whole_networks_are_chosen_in_the_same_way(most: int, expected: list[str]) -> None:
+    found = foremost_networks(FOUND, most)
+    assert widths(found) == expected
+    assert all(len(one.variants) == 2 for one in found)
 
 
 def test_the_float_network_stays_with_its_quantized_ones() -> None:

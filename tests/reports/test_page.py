@@ -156,7 +156,7 @@ def test_a_long_summary_comes_after_the_rows_that_lead_it(tmp_path: Path) -> Non
     text = write(many(60), tmp_path).read_text(encoding="utf-8")
     assert text.index("<h2>Leading runs</h2>") < text.index("<h2>Summary</h2>") < text.index("<h2>Pictures</h2>")
     leading = text.partition("<h2>Leading runs</h2>")[2].partition("</table>")[0]
-    assert "98.90 %" in leading  # the most accurate: 989 of 1000
+    assert "96.00 %" in leading  # the most accurate: 960 of 1000
     assert 1 <= leading.count("<tr>") - 1 < 10
     assert "no other one of the same task and setup is better in both" in text
     short = write(many(10), tmp_path / "short").read_text(encoding="utf-8")
