@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ def size(model: nn.Module, stored: Path | None, exported: bytes | None = None) -
 def state_bytes(model: nn.Module) -> int:
     """Return the bytes of the file that `torch.save(model.state_dict())` writes."""
     counted = _Counter()
-    torch.save(model.state_dict(), counted)
+    torch.save(model.state_dict(), cast(IO[bytes], counted))
     return counted.bytes
 
 

@@ -79,7 +79,8 @@ def _copied_in(model: nn.Module, state: Mapping[str, Any]) -> OrderedDict[str, A
     merged: OrderedDict[str, Any] = OrderedDict()
     for name in state:
         if attributes.MARK not in name:
-            value, place = state[name], own.get(name)
+            value: Any = state[name]
+            place: Any = own.get(name)
             alike = _is_plain(value) and _is_plain(place) and (value.shape, value.dtype) == (place.shape, place.dtype)
             merged[name] = place.copy_(value) if alike else value
     return merged

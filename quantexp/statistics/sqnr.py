@@ -21,7 +21,7 @@ def sqnr_db(reference: Tensor, quantized: Tensor) -> float | None:
 def energies(reference: Tensor, quantized: Tensor) -> tuple[float, float]:
     """Return the energies of `reference` and of the difference; the sums over batches are those of the whole."""
     signal = noise = 0.0
-    for pair in zip(*(tensor.reshape(-1).split(PIECE) for tensor in (reference, quantized)), strict=True):
+    for pair in zip(*(torch.split(tensor.reshape(-1), PIECE) for tensor in (reference, quantized)), strict=True):
         one, other = (piece.double() for piece in pair)
         signal += one.square().sum().item()
         noise += (one - other).square().sum().item()

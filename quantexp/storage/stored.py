@@ -205,7 +205,7 @@ class _File(Mapping[str, Tensor]):
     def __init__(self, path: Path) -> None:
         from safetensors import safe_open
 
-        self._file = safe_open(path, framework="pt", backend="pread")  # type: ignore[no-untyped-call]
+        self._file: Any = safe_open(path, framework="pt", backend="pread")
 
     def __getitem__(self, name: str) -> Tensor:
         tensor: Tensor = self._file.get_tensor(name)

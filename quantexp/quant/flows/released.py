@@ -26,7 +26,7 @@ def releasing(model: nn.Module) -> Iterator[None]:
     uses = Counter(place for module in model.modules() for place in _places(module))
 
     def release(module: nn.Module) -> None:
-        storage = module.weight.untyped_storage()  # type: ignore[operator, union-attr]
+        storage = module.weight.untyped_storage()  # type: ignore[operator]
         if uses[storage.data_ptr()] == 1 and storage.resizable():
             storage.resize_(0)
 

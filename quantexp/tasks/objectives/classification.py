@@ -34,7 +34,7 @@ class Classification:
         """Return the mean cross entropy in double precision, None if it is not finite."""
         if labels is None:
             return None
-        pieces = zip(outputs.split(PIECE), labels.split(PIECE), strict=True)
+        pieces = zip(torch.split(outputs, PIECE), torch.split(labels, PIECE), strict=True)
         total = sum(cross_entropy(some.double(), of_some, reduction="sum").item() for some, of_some in pieces)
         return finite(total / len(labels))
 
