@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.ao import quantization
 from torch.ao.nn.quantized.reference.modules.utils import ReferenceQuantizedModule
@@ -22,13 +23,15 @@ PACKED = (nn.Linear, _ConvNd)  # with one weight, of which the packed layer keep
 
 @contextmanager
 def releasing(model: nn.Module) -> Iterator[None]:
-    """Free the weight of each layer of `model` when torch.ao has packed it, unless something else has it too."""
-    uses = Counter(place for module in model.modules() for place in _places(module))
+    """Let go of the weight of each layer of `model` when torch.ao has packed it.
+
+    What else has the weight keeps it. A layer that several modules have is packed for each of them, so it stays.
+    """
+    parents = Counter(child for module in model.modules() for child in module._modules.values())
 
     def release(module: nn.Module) -> None:
-        storage = module.weight.untyped_storage()  # type: ignore[operator]
-        if uses[storage.data_ptr()] == 1 and storage.resizable():
-            storage.resize_(0)
+        if parents[module] <= 1 and "weight" in module._parameters:
+            module._parameters["weight"] = nn.Parameter(torch.empty(0), requires_grad=False)
 
     converting: Any = sys.modules[quantization.convert.__module__]  # a function of torch.ao has the name of this module
     reference: Any = ReferenceQuantizedModule
@@ -52,9 +55,3 @@ def releasing(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         converting.swap_module, reference.get_quantized_weight = swap, packed
-
-
-def _places(module: nn.Module) -> set[int]:
-    """Return where the tensors of a module lie in memory."""
-    held = (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
-    return {tensor.untyped_storage().data_ptr() for tensor in held if type(tensor) in (Tensor, nn.Parameter)}
