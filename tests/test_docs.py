@@ -48,7 +48,7 @@ def a_folder_with_the_classes_of_the_docs(tmp_path: Path, monkeypatch: pytest.Mo
     for block in re.findall(r"```python\n(# \w+\.py\n.*?)```", text, re.DOTALL):
         (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block, encoding="utf-8")
     monkeypatch.delenv("QUANTEXP_DATA_DIR", raising=False)
-    monkeypatch.setattr("quantexp.cli.plan.check_inputs", lambda experiment: None)  # the data are the reader's
+    monkeypatch.setattr("quantexp.runner.checks.check_inputs", lambda experiment: None)  # the data are the reader's
     monkeypatch.chdir(tmp_path)
 
 

@@ -82,6 +82,7 @@ def _copied_in(model: nn.Module, state: Mapping[str, Any]) -> OrderedDict[str, A
             value: Any = state[name]
             place: Any = own.get(name)
             alike = _is_plain(value) and _is_plain(place) and (value.shape, value.dtype) == (place.shape, place.dtype)
+            alike = alike and place.is_contiguous()  # an expanded tensor has one value in several places
             merged[name] = place.copy_(value) if alike else value
     return merged
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,13 +104,15 @@ class ModelCache:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
+        weights = stem.with_suffix(".safetensors")
         try:
-            weights = stem.with_suffix(".safetensors")
             with written_atomically(weights) as scratch:
                 save_file(tensors_only(model.state_dict()), scratch)
             entry = {"key": key, "training": asdict(training), "sha256": sha256(weights)}
             write_atomically(stem.with_suffix(".json"), json.dumps(entry, indent=1).encode())
         except (OSError, TypeError, SafetensorError) as error:
+            with suppress(OSError):
+                weights.unlink()  # without their record they are of no use
             log.warning(
                 "the trained network cannot be stored in %s (%s); this run continues, the next run trains again",
                 self.folder,

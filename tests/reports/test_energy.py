@@ -10,7 +10,7 @@ import pytest
 
 from quantexp.reports.details import tables
 from quantexp.reports.networks import network_tables
-from quantexp.reports.page import html
+from quantexp.reports.page import SUMMARY, html
 from quantexp.reports.repeat import side_by_side
 from quantexp.reports.sweep_csv import full_csv, sweep_csv
 from quantexp.reports.sweep_table import full_table, summary_table
@@ -163,7 +163,8 @@ def test_an_empty_cell_of_energy_has_a_reason_and_without_energy_there_is_no_col
     for table in (summary_table(none), full_table(none)):
         assert not [name for name in table.columns if "nergy" in name]
         assert "nergy" not in note(table)
-    assert "nergy" not in html(none, [])
+    tables = [(SUMMARY, summary_table(none)), ("Runs", full_table(none))]
+    assert "nergy" not in html(none, [], tables)
 
 
 def test_the_csv_files_have_flops_and_energy_and_the_reason_why_a_run_has_none() -> None:

@@ -26,7 +26,6 @@ from quantexp.config import ByLayer, Dynamic, Qat, Static
 from quantexp.quant.flows.attention import call_all_layers
 from quantexp.quant.flows.embeddings import EMBEDDINGS, embeddings
 from quantexp.quant.flows.qconfigs import EMBEDDING, dynamic_qconfig, qat_qconfig, static_qconfig
-from quantexp.quant.flows.released import releasing
 from quantexp.quant.flows.working import UnquantizableError, explain_failure, with_numbers_as_padding
 from quantexp.quant.inspection.layers import SEVERAL, held_weights
 from quantexp.quant.inspection.promise import Wrapper
@@ -92,10 +91,9 @@ def quantize_dynamic(model: nn.Module, qconfigs: dict[str, Any], precision: str)
     """Replace layers of `model` by dynamically quantized ones, in place; `qconfigs` is by their names."""
     modules = list(model.named_modules(remove_duplicate=False))  # a shared layer has several names
     names = {module: name for name, module in reversed(modules)}
-    with releasing(model):
-        quantized: nn.Module = quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
-            model, qconfigs, dtype=DTYPES[precision], inplace=True
-        )
+    quantized: nn.Module = quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+        model, qconfigs, dtype=DTYPES[precision], inplace=True
+    )
     for name, module in modules:
         if name != names[module]:  # torch replaces a layer under its first name only
             quantized.set_submodule(name, quantized.get_submodule(names[module]))
@@ -136,8 +134,7 @@ def convert(prepared: nn.Module, target: str) -> nn.Module:
         if rounding is not None and rounding.is_per_channel and len(rounding.scale) != len(module.weight):
             rounding.enable_observer()
             rounding(module.weight)  # the network has this layer but never calls it
-    with releasing(prepared):
-        converted: nn.Module = quantization.convert(prepared.eval(), inplace=True)  # type: ignore[no-untyped-call]
+    converted: nn.Module = quantization.convert(prepared.eval(), inplace=True)  # type: ignore[no-untyped-call]
     return converted
 
 

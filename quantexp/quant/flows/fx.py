@@ -31,7 +31,6 @@ from quantexp.quant.flows.eager import quantize_dynamic
 from quantexp.quant.flows.embeddings import EMBEDDINGS, embeddings
 from quantexp.quant.flows.modes import Traced, constants_of_modes
 from quantexp.quant.flows.qconfigs import EMBEDDING, dynamic_qconfig, qat_qconfig, static_qconfig
-from quantexp.quant.flows.released import releasing
 from quantexp.quant.flows.working import UnquantizableError, explain_failure, with_numbers_as_padding, working
 from quantexp.quant.inspection.layers import FUNCTIONAL, layer_of
 from quantexp.quant.selection import dynamic_layers, kept_in_float
@@ -136,7 +135,7 @@ def convert(prepared: nn.Module, target: str) -> nn.Module:
     graph: Any = prepared.model if isinstance(prepared, Traced) else prepared
     _list_settings(graph)
     functions, hooked = _functions(graph), _hooked(graph)
-    with explain_failure(TRACEABLE), releasing(graph):
+    with explain_failure(TRACEABLE):
         converted: fx.GraphModule = convert_fx(graph)
     _require_hooks(hooked, converted)
     for node in converted.graph.nodes:
