@@ -48,14 +48,6 @@ def hydras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ConfigLo
         yield GlobalHydra.instance().config_loader()
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> str:
-    for name, text in {"extra/five": "# @package _global_\nseed: 5\n", "train/slow": "epochs: 7\n"}.items():
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).with_suffix(".yaml").write_text(text)
-    return f"hydra.searchpath=[file://{tmp_path}]"
-
-
 def described(node: Node) -> Any:
     """A node with all that a config knows of it: types, flags, and values before they are resolved."""
     metadata = node._metadata

@@ -41,15 +41,6 @@ def experiments(*overrides: str, more: Sequence[str] = ()) -> list[Experiment]:
 # -- composed like the jobs ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> str:
-    """A folder of the user's own configs: a new group, and a new value of a group that there is."""
-    for name, text in {"extra/five": "# @package _global_\nseed: 5\n", "train/slow": "epochs: 7\n"}.items():
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).with_suffix(".yaml").write_text(text)
-    return f"hydra.searchpath=[file://{tmp_path}]"
-
-
 def test_a_plan_has_the_groups_of_the_users_searchpath(own: str) -> None:
     assert [each.seed for each in experiments("+extra=five", "quant=dynamic,none", more=[own])] == [5, 5]
 
