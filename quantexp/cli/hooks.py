@@ -139,7 +139,7 @@ def end_sweep(error: BaseException | None = None) -> None:
     folder, tracking = Path(config.hydra.sweep.dir), _tracking(config)
     interrupted = isinstance(error, KeyboardInterrupt)
     if error is not None and not interrupted:
-        reason = " ".join(str(error).split())[:LONGEST] if isinstance(error, Exception) else "a job called sys.exit"
+        reason = _shortened(str(error)) if isinstance(error, Exception) else "a job called sys.exit"
         log.error("the sweep ended before all of its jobs (%s): %s", type(error).__name__, reason)
     with errors_as_messages():
         if error is not None and not interrupted and not launchers.in_this_process(config.hydra):
@@ -147,6 +147,12 @@ def end_sweep(error: BaseException | None = None) -> None:
         succeeded = sweep.sum_up(folder, tracking, interrupted=interrupted)
     if not interrupted and (error is not None or not succeeded):
         raise SystemExit(FAILED)
+
+
+def _shortened(text: str) -> str:
+    """Return the error of a launcher in one line; of a long one the start and the end, which has the cause."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 def job(config: DictConfig) -> float | list[float] | None:

@@ -41,8 +41,9 @@ class Loader(ConfigLoaderImpl):
         """Return the loader itself, or one that looks for configs in the same places."""
         return loader if isinstance(loader, cls) else cls(loader.get_search_path())
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Loader, (self.config_search_path,)
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what launchers send to their workers: unpickling runs before Hydra's plugins are there."""
+        return {**vars(self), "_repositories": {}, "_composed": {}}
 
     def _load_configuration_impl(
         self,

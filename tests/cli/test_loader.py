@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.singleton import Singleton
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, Node
+from omegaconf import DictConfig, ListConfig, Node, OmegaConf
 
 from quantexp.cli.loader import Loader
 from quantexp.cli.schemas import conf_dir, register
@@ -114,9 +118,30 @@ def test_a_change_of_one_job_does_not_reach_the_next(hydras: ConfigLoader) -> No
     assert ours.load_configuration("config", ["quant=none"], RunMode.RUN).train.epochs != 99
 
 
-def test_a_worker_gets_a_loader_of_the_same_places_that_has_kept_nothing(hydras: ConfigLoader, own: str) -> None:
+WORKER = """
+import pickle, sys
+loader, singletons = pickle.load(sys.stdin.buffer)  # before a launcher brings Hydra's plugins
+from hydra.core.singleton import Singleton
+Singleton.set_state(pickle.loads(singletons))
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+config = loader.load_configuration("config", sys.argv[1:], RunMode.RUN)
+print(OmegaConf.to_yaml(config, sort_keys=True))
+"""
+
+
+def test_a_worker_in_a_process_of_its_own_composes_with_the_loader_that_a_launcher_sends(
+    hydras: ConfigLoader, own: str
+) -> None:
+    ours, overrides = Loader.of(hydras), [own, "train=slow", "seed=7"]
+    expected = ours.load_configuration("config", overrides, RunMode.RUN)
+    sent = pickle.dumps((ours, cloudpickle.dumps(Singleton.get_state())))
+    worker = subprocess.run([sys.executable, "-c", WORKER, *overrides], input=sent, capture_output=True, check=True)
+    assert worker.stdout.decode().strip() == OmegaConf.to_yaml(expected, sort_keys=True).strip()
+
+
+def test_what_a_loader_has_kept_is_not_sent_to_workers(hydras: ConfigLoader) -> None:
     ours = Loader.of(hydras)
-    expected = composed(ours, [own, "train=slow"])
-    sent = pickle.dumps(ours)
-    assert len(sent) < 2_000
-    assert composed(pickle.loads(sent), [own, "train=slow"]) == expected
+    before = len(pickle.dumps(ours))
+    composed(ours, ["quant=none"])
+    assert len(pickle.dumps(ours)) == before
