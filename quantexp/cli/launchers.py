@@ -51,7 +51,8 @@ def prepare(config: DictConfig) -> None:
         if directions and sweeper.get("direction", "") is None:
             sweeper.direction = directions if len(directions) > 1 else directions[0]
     if _plugin(sweeper) == OPTUNA:
-        logging.getLogger("optuna.study").setLevel(logging.WARNING)  # it tells of each study that it creates
+        for part in ("study", "storages"):  # they tell of each study and of each trial
+            logging.getLogger(f"optuna.{part}").setLevel(logging.WARNING)
     if _plugin(launcher) == "hydra_submitit_launcher":
         os.environ.setdefault("SUBMITIT_LOG_LEVEL", "ERROR")  # it warns at each look at a Slurm without accounting
     if _plugin(launcher) == "hydra_ray_launcher":

@@ -33,6 +33,15 @@ def to_run(network: N) -> N:
     return _copied(network, {id(one): nn.Parameter(one.detach(), one.requires_grad) for one in plain})
 
 
+def take_apart(network: nn.Module, lender: nn.Module) -> None:
+    """Give the parameters of `network` that lie in the memory of `lender` memory of their own, in place."""
+    lent = {parameter.untyped_storage().data_ptr() for parameter in lender.parameters()}
+    memo: dict[int, Any] = {}  # what shares memory in the network still does
+    for parameter in network.parameters():
+        if type(parameter) is nn.Parameter and parameter.untyped_storage().data_ptr() in lent:
+            parameter.data = copy.deepcopy(parameter.detach(), memo)
+
+
 def _copied(network: N, memo: dict[int, Any]) -> N:
     with torch.no_grad():
         memo |= {id(tensor): tensor.detach().clone() for tensor in _computed(network)}

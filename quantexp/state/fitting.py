@@ -18,6 +18,7 @@ from quantexp.system.errors import TrainingError
 
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # parts of names that torch puts in
 MODULES = ("module", "model", "net", "network")  # parts of prefixes beside which other tensors are of no interest
+PIECE = 1_000_000  # elements that are checked at once
 EXTRA_STATE = "_extra_state"  # the end of names of what modules keep beside tensors
 
 
@@ -153,6 +154,8 @@ def _fault(tensor: Tensor, own: Tensor | None) -> str:
     dtype = torch.float32 if own is None else own.dtype
     if not tensor.is_floating_point():
         return "" if tensor.dtype is dtype else f"it is {tensor.dtype}, the network holds {dtype}"
+    if dtype.is_floating_point and all(bool(torch.isfinite(part.to(dtype)).all()) for part in _pieces(tensor)):
+        return ""
     cast = tensor.to(dtype)
     if not dtype.is_floating_point:  # a counter that was saved as a float
         whole = bool((cast.to(tensor.dtype) == tensor).all())
@@ -168,3 +171,8 @@ def _fault(tensor: Tensor, own: Tensor | None) -> str:
     if bool(torch.isnan(tensor).any()):
         return "it has NaN"
     return "it has infinities where the network has none"
+
+
+def _pieces(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Return the elements in small pieces: what is computed of a whole tensor can take more memory than the tensor."""
+    return tensor.flatten().split(PIECE)

@@ -14,6 +14,7 @@ from torch import nn
 from quantexp.storage import stored
 from quantexp.storage.recipe import Recipe
 from quantexp.system.errors import CheckError, ModelError
+from quantexp.system.garbage import collect_garbage
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def keep(network: nn.Module, recipe: Recipe, stack: ExitStack, stored: list[Kept
         CheckError: If the network cannot be stored, or what is stored cannot be read.
     """
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="quantexp-"))
+    collect_garbage()
     found = _stored(Path(folder), network, recipe)
     stored.append(replace(found, network=None))
     return found
@@ -48,6 +50,7 @@ def keep(network: nn.Module, recipe: Recipe, stack: ExitStack, stored: list[Kept
 def _stored(folder: Path, network: nn.Module, recipe: Recipe) -> Kept:
     try:
         stored.save(folder, network, recipe)
+        collect_garbage()  # of the state, before another network is built
         started = time.perf_counter()
         loaded = stored.load(folder, trust=True)  # this run has stored it
         return Kept(folder, loaded.network, (time.perf_counter() - started) * 1e3)

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
-from torch.utils.flop_counter import flop_registry
 
 from quantexp.quant.inspection.no_products import multiplies_nothing
 
@@ -62,18 +61,18 @@ class Call:
 
 def macs(call: Call) -> int | None:
     """Return the multiply-accumulates of a call, 0 if it multiplies nothing, None if that is not known."""
-    registered = getattr(call.func, "overloadpacket", None) in flop_registry  # users can add to it at any time
-    if formula := _formula(call.name) or (_registered if registered else None):
-        try:
-            return formula(call)
-        except (RuntimeError, NotImplementedError, TypeError, AttributeError):  # nested tensors have no plain shape
-            return None
-    if multiplies_nothing(call.func) or not _takes_floats(call):
-        return 0
-    return None
+    formula = _formula(call.name)
+    if formula is None:
+        if multiplies_nothing(call.func) or not _takes_floats(call):
+            return 0
+        formula = _registered
+    try:
+        return formula(call)
+    except (RuntimeError, NotImplementedError, TypeError, AttributeError):  # nested tensors have no plain shape
+        return None
 
 
-Formula = Callable[[Call], int]
+Formula = Callable[[Call], int | None]
 
 
 @functools.cache
@@ -107,9 +106,12 @@ def _takes_floats(call: Call) -> bool:
     return any(tensor.is_floating_point() or tensor.is_complex() or tensor.is_quantized for tensor in tensors)
 
 
-def _registered(call: Call) -> int:
-    """Return what a formula of `torch.utils.flop_counter` counts, which is twice as much."""
-    return int(flop_registry[call.func.overloadpacket](*call.args, **call.kwargs, out_val=call.result)) // 2
+def _registered(call: Call) -> int | None:
+    """Return half of what a formula of `torch.utils.flop_counter` counts, None if it has none for the operator."""
+    from torch.utils.flop_counter import flop_registry  # with it, a compiler is imported, in 75 MB
+
+    formula = flop_registry.get(getattr(call.func, "overloadpacket", None))  # users can add to it at any time
+    return formula and int(formula(*call.args, **call.kwargs, out_val=call.result)) // 2
 
 
 def _of_result(call: Call) -> int:

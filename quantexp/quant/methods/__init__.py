@@ -18,6 +18,7 @@ from quantexp.quant.flows.working import UnquantizableError, explain_failure, wo
 from quantexp.quant.inspection.promise import Quantized
 from quantexp.quant.methods.choice import advice, resolved
 from quantexp.quant.methods.work import Form, Work
+from quantexp.state.copies import take_apart
 from quantexp.system.errors import QuantizationError
 from quantexp.system.garbage import collect_garbage
 from quantexp.system.implementation import resolve
@@ -36,6 +37,7 @@ def quantize(option: Quant, work: Work) -> Quantized:
     rule = f"{described(option)} needs a network that it can quantize and run"
     with advising(option, work), explain_failure(rule), working(option.packs_for):
         quantized: Quantized = resolve(option.implementation).quantize(option, work)
+        take_apart(quantized.model, work.baseline.model)  # what is left in float
         _run(quantized.model, work)
     collect_garbage()
     return quantized

@@ -16,7 +16,7 @@ from quantexp.quant.inspection.layers import HeldWeights, held_weights
 from quantexp.quant.inspection.watch import NAMES, Watch
 from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
-from quantexp.state.copies import copied
+from quantexp.state.copies import to_run
 from quantexp.system.errors import ConfigError
 from quantexp.system.garbage import collect_garbage
 from quantexp.system.implementation import resolve
@@ -91,7 +91,7 @@ def tried(option: Quant, model: nn.Module, form: Form) -> nn.Module | None:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
-            network: nn.Module = resolve(option.implementation).skeleton(option, copied(model), form)
+            network: nn.Module = resolve(option.implementation).skeleton(option, to_run(model), form)
             network(*form.example)
         except MemoryError:
             raise

@@ -11,7 +11,7 @@ from quantexp.quant.flows.working import working
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
-from quantexp.state.copies import copied, materialized
+from quantexp.state.copies import materialized, to_run
 from quantexp.system.errors import QuantizationError
 
 
@@ -33,7 +33,7 @@ def quantize(option: Dynamic, work: Work) -> Quantized:
                 "leave it out"
             )
     promise = Promise(handles, layers=precision, operators=precision, kept=kept, unfit=left, required=tuple(required))
-    return Quantized(skeleton(option, copied(model), work.form), promise)
+    return Quantized(skeleton(option, to_run(model), work.form), promise)
 
 
 def skeleton(option: Dynamic, network: nn.Module, form: Form) -> nn.Module:

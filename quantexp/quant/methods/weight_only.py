@@ -9,7 +9,7 @@ from quantexp.quant.flows import flow_of
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
-from quantexp.state.copies import copied, materialized
+from quantexp.state.copies import materialized, to_run
 
 OPERATORS = {"int8": None, "int4": "int4"}  # int8 weights are converted to float; int4 has its own kernels
 
@@ -20,7 +20,7 @@ def quantize(option: WeightOnly, work: Work) -> Quantized:
     kept = kept_in_float(option, model)
     unfit = flow_of(option).unfit(option, model, precision)
     promise = Promise("nn.Linear", precision, OPERATORS[precision], kept, unfit)
-    return Quantized(skeleton(option, copied(model), work.form), promise)
+    return Quantized(skeleton(option, to_run(model), work.form), promise)
 
 
 def skeleton(option: WeightOnly, network: nn.Module, form: Form) -> nn.Module:
