@@ -20,7 +20,7 @@ from quantexp.quant.inspection.layers import HeldWeights
 from quantexp.quant.inspection.recorded import UNKNOWN, calls
 from quantexp.results import Layer, LayerLoss
 from quantexp.state.copies import materialized, to_run
-from quantexp.statistics.sqnr import decibels, energies, finite, sqnr_db
+from quantexp.statistics.sqnr import absolute_errors, decibels, energies, finite, sqnr_db
 from quantexp.tasks.data import Split
 from quantexp.training.loop import PREDICT_BATCH
 
@@ -156,10 +156,10 @@ def _weight_figures(reference: Tensor | None, held: HeldWeights | None) -> Figur
     quantized = None if held is None else weight(held)  # dequantized only here: one layer after the other
     if quantized is None or quantized.shape != reference.shape:
         return figures
-    error = (reference - quantized).abs()
+    mean_error, max_error = absolute_errors(reference, quantized)
     return figures | {
-        "weight_mean_error": finite(float(error.mean())),
-        "weight_max_error": finite(float(error.max())),
+        "weight_mean_error": finite(mean_error),
+        "weight_max_error": finite(max_error),
         "weight_sqnr_db": sqnr_db(reference, quantized),
     }
 

@@ -42,6 +42,7 @@ from quantexp.statistics.timing import speedup
 from quantexp.storage.kept import Kept
 from quantexp.system.allocator import memory_kept
 from quantexp.system.environment import describe, threads, usable_cores
+from quantexp.system.garbage import collect_garbage
 from quantexp.tasks.data import TaskData
 
 log = logging.getLogger(__name__)
@@ -192,7 +193,9 @@ def _name(contestant: Contestant, reference: Contestant) -> str:
 
 def _timed(networks: Sequence[Prepared], data: TaskData, batch_size: int, benchmark: Benchmark) -> Timing:
     log.info("measure   latency at batch %d (%s)", batch_size, benchmark.name)
-    return time_models(networks, data.evaluated, batch_size, benchmark)
+    timing = time_models(networks, data.evaluated, batch_size, benchmark)
+    collect_garbage()  # of the last copies
+    return timing
 
 
 def _marked(timing: Timing, names: Sequence[str]) -> Timing:

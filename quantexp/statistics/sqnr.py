@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -21,11 +22,29 @@ def sqnr_db(reference: Tensor, quantized: Tensor) -> float | None:
 def energies(reference: Tensor, quantized: Tensor) -> tuple[float, float]:
     """Return the energies of `reference` and of the difference; the sums over batches are those of the whole."""
     signal = noise = 0.0
-    for pair in zip(*(torch.split(tensor.reshape(-1), PIECE) for tensor in (reference, quantized)), strict=True):
-        one, other = (piece.double() for piece in pair)
+    for one, other in _pieces(reference, quantized):
         signal += one.square().sum().item()
         noise += (one - other).square().sum().item()
     return signal, noise
+
+
+def absolute_errors(reference: Tensor, quantized: Tensor) -> tuple[float, float]:
+    """Return the mean and the largest absolute difference; NaN or infinity if a value is, NaN if there are none."""
+    if not reference.numel():
+        return math.nan, math.nan
+    total, most = 0.0, 0.0
+    for one, other in _pieces(reference, quantized):
+        error = (one - other).abs()
+        total += error.sum().item()
+        most = max(most, error.max().item())
+    return (total / reference.numel(), most) if math.isfinite(total) else (total, total)
+
+
+def _pieces(reference: Tensor, quantized: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield both tensors in double precision, piece by piece: whole they would take several times their memory."""
+    flat = (torch.split(tensor.reshape(-1), PIECE) for tensor in (reference, quantized))
+    for one, other in zip(*flat, strict=True):
+        yield one.double(), other.double()
 
 
 def decibels(signal: float, noise: float) -> float | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +36,7 @@ from quantexp.runtimes.prepared import Prepared
 from quantexp.state import attributes
 from quantexp.state.extra import apart
 from quantexp.state.files import RECIPE, SAFE_STATE
+from quantexp.state.scratch import Scratch
 from quantexp.state.tensors import fill, flat_state
 from quantexp.storage.prediction import StoredModel
 from quantexp.storage.recipe import TORCH_STATE, Recipe, read, write
@@ -134,9 +135,7 @@ def _read(folder: Path, trust: bool) -> StoredModel:
         with use_engine(quant.packs_for), torch.random.fork_rng(devices=[]):
             if not trust:
                 _check_parameter_count(network, recipe, folder)
-            model = _structure(quant, network, recipe)
-            collect_garbage()  # of the float network that it was made from
-            fill(model, _state(folder / recipe.files["state"]))
+            model = _rebuilt(quant, network, recipe, folder / recipe.files["state"])
             attributes.restore_numbers(model, recipe.attributes)
     return StoredModel(model.eval(), task, kind, preparation).eval()
 
@@ -194,9 +193,27 @@ def _check_parameter_count(network: Model, recipe: Recipe, folder: Path) -> None
         raise ValueError(f"its recipe describes {parameters:,} parameters, but its state has only {stored:,} bytes")
 
 
-def _structure(quant: Quant, network: Model, recipe: Recipe) -> nn.Module:
-    fresh = models.build(network, recipe.inputs, recipe.classes)
-    return skeleton(quant, fresh.eval(), Form(recipe.precision, examples(recipe.inputs, 2), recipe.target))
+def _rebuilt(quant: Quant, network: Model, recipe: Recipe, state: Path) -> nn.Module:
+    """Return the network with its state; until it is filled, its large weights share memory, if it can be so built."""
+    scratch = Scratch()
+    try:
+        return _filled(quant, network, recipe, state, scratch)
+    except Exception:  # from code of the user too, which may need weights that differ
+        if not scratch.lent:
+            raise
+    return _filled(quant, network, recipe, state, None)
+
+
+def _filled(quant: Quant, network: Model, recipe: Recipe, state: Path, scratch: Scratch | None) -> nn.Module:
+    with scratch or nullcontext():
+        fresh = models.build(network, recipe.inputs, recipe.classes).eval()
+    model = skeleton(quant, fresh, Form(recipe.precision, examples(recipe.inputs, 2), recipe.target))
+    del fresh
+    collect_garbage()  # of the float network that it was made from
+    if scratch:
+        scratch.settle(model)
+    fill(model, _state(state))
+    return model
 
 
 class _File(Mapping[str, Tensor]):

@@ -13,26 +13,24 @@ import psutil
 
 from quantexp.system.allocator import give_back
 
-GROWTH_BYTES = 64_000_000  # of the process; to look for cycles takes about as long as to copy so much
+CHANGE_BYTES = 64_000_000  # of the process; to look for cycles takes about as long as to copy so much
 
 _after: int | None = None  # the memory after the last time
 
 
 def collect_garbage() -> None:
-    """Free what is in reference cycles, if the process has grown much since the last call that did; else do nothing.
+    """Free what is in reference cycles, if the size of the process has changed much since the last call; else nothing.
 
-    What is free then goes back to the system.
+    A process that has shrunk can hold cycles that the last call found in use. What is free goes back to the system.
     """
     global _after
     resident = _process().memory_info().rss
     if _after is None:
         _after = resident
-    elif resident > _after + GROWTH_BYTES:
+    elif abs(resident - _after) > CHANGE_BYTES:
         gc.collect()
         give_back()
         _after = _process().memory_info().rss
-    else:
-        _after = min(_after, resident)
 
 
 @cache

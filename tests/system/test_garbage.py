@@ -1,4 +1,4 @@
-"""Networks in reference cycles are freed when the process has grown by them, and only then."""
+"""Networks in reference cycles are freed when the size of the process has changed by as much, and only then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from quantexp.system import garbage
-from quantexp.system.garbage import GROWTH_BYTES, collect_garbage
+from quantexp.system.garbage import CHANGE_BYTES, collect_garbage
 
 
 class Cycle(nn.Module):
@@ -39,7 +39,18 @@ def test_large_garbage_is_freed_and_small_garbage_costs_no_search() -> None:
     small = weakref.ref(Cycle(1000).weight)
     collect_garbage()
     assert small() is not None
-    large = weakref.ref(Cycle(GROWTH_BYTES // 2).weight)  # floats: twice the growth
+    large = weakref.ref(Cycle(CHANGE_BYTES // 2).weight)  # floats: twice the bytes
     collect_garbage()
     assert large() is None
     assert small() is None
+
+
+@pytest.mark.usefixtures("only_by_call")
+def test_garbage_that_was_in_use_at_the_last_call_is_freed_after_the_process_has_shrunk() -> None:
+    large = torch.ones(CHANGE_BYTES)  # floats
+    used = Cycle(CHANGE_BYTES // 2)
+    weight = weakref.ref(used.weight)
+    collect_garbage()
+    del large, used
+    collect_garbage()
+    assert weight() is None
