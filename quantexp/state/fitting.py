@@ -7,7 +7,7 @@ norm. All that was changed is returned in words, and what does not fit is an err
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from quantexp.system.errors import TrainingError
 
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # parts of names that torch puts in
 MODULES = ("module", "model", "net", "network")  # parts of prefixes beside which other tensors are of no interest
-PIECE = 1_000_000  # elements that are checked at once
+PIECE = 2**17  # elements that are checked at once
 EXTRA_STATE = "_extra_state"  # the end of names of what modules keep beside tensors
 
 
@@ -173,6 +173,6 @@ def _fault(tensor: Tensor, own: Tensor | None) -> str:
     return "it has infinities where the network has none"
 
 
-def _pieces(tensor: Tensor) -> tuple[Tensor, ...]:
+def _pieces(tensor: Tensor) -> Sequence[Tensor]:
     """Return the elements in small pieces: what is computed of a whole tensor can take more memory than the tensor."""
-    return tensor.flatten().split(PIECE)
+    return torch.split(tensor.flatten(), PIECE)

@@ -41,14 +41,13 @@ class Scratch:
         """Give each tensor of `network` that lies in shared memory its own, with values that are not defined."""
         self._memory = torch.empty(0)
         for module in network.modules():
-            for holder in (module._parameters, module._buffers, vars(module)):
-                for name, tensor in list(holder.items()):
-                    if not isinstance(tensor, Tensor) or not self._is_lent(tensor):
-                        continue
-                    if isinstance(tensor, nn.Parameter):
-                        tensor.data = torch.empty_like(tensor)
-                    else:
-                        holder[name] = torch.empty_like(tensor)
+            for parameter in module._parameters.values():
+                if parameter is not None and self._is_lent(parameter):
+                    parameter.data = torch.empty_like(parameter)
+            holders: tuple[dict[str, Any], ...] = (module._buffers, vars(module))
+            for holder in holders:
+                lent = [name for name, value in holder.items() if isinstance(value, Tensor) and self._is_lent(value)]
+                holder.update({name: torch.empty_like(holder[name]) for name in lent})
 
     def _lend(self, module: nn.Module, name: str, parameter: Any) -> nn.Parameter | None:
         """Return what takes the place of a parameter that is set, None to leave it."""

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from quantexp.state import attributes
 from quantexp.state.packed import is_packed, packed_again, unpacked
+from quantexp.state.safe_file import SafeFile
 
 
 def flat_state(model: nn.Module) -> dict[str, Any]:
@@ -78,9 +79,11 @@ def _copied_in(model: nn.Module, state: Mapping[str, Any]) -> OrderedDict[str, A
     own = model.state_dict()
     merged: OrderedDict[str, Any] = OrderedDict()
     for name in state:
-        if attributes.MARK not in name:
+        place: Any = own.get(name)
+        if isinstance(state, SafeFile) and _is_plain(place) and state.read_into(name, place):
+            merged[name] = place
+        elif attributes.MARK not in name:
             value: Any = state[name]
-            place: Any = own.get(name)
             alike = _is_plain(value) and _is_plain(place) and (value.shape, value.dtype) == (place.shape, place.dtype)
             alike = alike and place.is_contiguous()  # an expanded tensor has one value in several places
             merged[name] = place.copy_(value) if alike else value

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-PIECE = 2**20  # values that are converted to double precision at once
+PIECE = 2**17  # values that are converted to double precision at once
 
 
 def sqnr_db(reference: Tensor, quantized: Tensor) -> float | None:

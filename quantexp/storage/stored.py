@@ -36,6 +36,7 @@ from quantexp.runtimes.prepared import Prepared
 from quantexp.state import attributes
 from quantexp.state.extra import apart
 from quantexp.state.files import RECIPE, SAFE_STATE
+from quantexp.state.safe_file import SafeFile
 from quantexp.state.scratch import Scratch
 from quantexp.state.tensors import fill, flat_state
 from quantexp.storage.prediction import StoredModel
@@ -216,28 +217,9 @@ def _filled(quant: Quant, network: Model, recipe: Recipe, state: Path, scratch: 
     return model
 
 
-class _File(Mapping[str, Tensor]):
-    """The tensors in a file of safetensors, each read when it is asked for."""
-
-    def __init__(self, path: Path) -> None:
-        from safetensors import safe_open
-
-        self._file: Any = safe_open(path, framework="pt", backend="pread")
-
-    def __getitem__(self, name: str) -> Tensor:
-        tensor: Tensor = self._file.get_tensor(name)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._file.keys())
-
-    def __len__(self) -> int:
-        return len(self._file.keys())
-
-
 def _state(path: Path) -> Mapping[str, Any]:
     if path.name == SAFE_STATE:
-        return _File(path)
+        return SafeFile(path)
     with warnings.catch_warnings():
         for message in ("TypedStorage is deprecated", r"torch\.quantize_per_"):  # from torch's quantized tensors
             warnings.filterwarnings("ignore", message=message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -62,6 +63,16 @@ class Mean(nn.Module):
         weights = mask.unsqueeze(-1).to(self.embedding.weight.dtype)
         mean = (self.embedding(ids) * weights).sum(1) / weights.sum(1)
         return self.last(torch.relu(self.first(mean)))
+
+class Different(Mean):
+    def __init__(self, inputs, classes, width=1024):
+        super().__init__(inputs, classes, width)
+        self.second = nn.Linear(width, width)
+        if torch.equal(self.first.weight, self.second.weight):
+            raise ValueError("two layers must begin with different weights")
+
+    def forward(self, ids, mask):
+        return super().forward(ids, mask) + self.second(self.embedding(ids)).mean((1, 2)).unsqueeze(1)
 """
 
 
@@ -71,10 +82,10 @@ def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     (tmp_path / "own_words.py").write_text(WORDS, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
 
-    def build(quant: Quant, precision: str | None = None) -> tuple[Path, nn.Module, Batch]:
+    def build(quant: Quant, precision: str | None = None, network: str = "Mean", width: int = 32) -> Any:
         experiment = Experiment(
             task=CustomTask(target="own_words.Words"),
-            model=CustomModel(target="own_words.Mean", arguments={"width": 32}),
+            model=CustomModel(target=f"own_words.{network}", arguments={"width": width}),
             quant=quant,
             precision=precision,
             train=Train(epochs=1, threads=1),
@@ -120,6 +131,14 @@ def test_a_network_of_token_ids_and_a_mask_is_loaded_and_predicts_the_same_bit_f
     for size in (64, 1):
         part = tuple(tensor[:size] for tensor in batch)
         assert torch.equal(predicted(again, part), predicted(model, part))
+
+
+@pytest.mark.slow
+def test_a_network_whose_weights_must_differ_from_the_start_is_rebuilt_without_shared_memory(
+    saved: Callable[..., tuple[Path, nn.Module, Batch]],
+) -> None:
+    folder, model, batch = saved(Dynamic(), network="Different", width=1024)
+    assert torch.equal(predicted(load(folder, trust=True), batch), predicted(model, batch))
 
 
 def test_its_recipe_tells_what_it_takes(saved: Callable[..., tuple[Path, nn.Module, Batch]]) -> None:
