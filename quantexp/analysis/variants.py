@@ -12,6 +12,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from quantexp.analysis.settings import LEFT_OPEN, Settings, short, varying
 from quantexp.results import Comparison, Energy, EnergyRatio, Latency, OtherQuantized, Report, Speedup
@@ -38,7 +39,7 @@ class Setup:
         return self.host, self.machine
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Variant:
     """Runs that differ only in their seed or batch sizes; of equal runs the last one counts.
 
@@ -64,30 +65,30 @@ class Variant:
         """The settings of the float network, its training and its runtime."""
         return tuple(pair for pair in self.settings if not pair[0].startswith("quant."))
 
-    @property
+    @cached_property
     def reports(self) -> dict[int, Report]:
         """A report per seed, for figures that do not depend on the batch size."""
-        return {report.seed: report for report in self._reports()}
+        return {report.seed: report for report in self._reports}
 
-    @property
+    @cached_property
     def comparisons(self) -> dict[int, Comparison]:
         """The comparison with the float network per seed; empty for the float network."""
         return {seed: report.comparison for seed, report in self.reports.items() if report.comparison}
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """The batch sizes that were measured."""
-        return tuple(sorted({latency.batch_size for report in self._reports() for latency in report.result.latency}))
+        return tuple(sorted({latency.batch_size for report in self._reports for latency in report.result.latency}))
 
-    @property
+    @cached_property
     def is_float(self) -> bool:
         """Whether this is the float network."""
-        return all(report.comparison is None for report in self._reports())
+        return all(report.comparison is None for report in self._reports)
 
-    @property
+    @cached_property
     def labelled(self) -> bool:
         """Whether the examples have labels."""
-        return any(report.result.quality for report in self._reports())
+        return any(report.result.quality for report in self._reports)
 
     @property
     def flops(self) -> int | None:
@@ -97,7 +98,7 @@ class Variant:
     @property
     def step(self) -> float:
         """The smallest possible difference of two qualities: one evaluated example."""
-        totals = [report.result.quality.total for report in self._reports() if report.result.quality]
+        totals = [report.result.quality.total for report in self._reports if report.result.quality]
         return 1 / min(totals) if totals else 0.0
 
     def qualities(self) -> dict[int, float]:
@@ -108,7 +109,7 @@ class Variant:
         """Return the latency at a batch size per seed."""
         return {
             report.seed: latency
-            for report in self._reports()
+            for report in self._reports
             for latency in report.result.latency
             if latency.batch_size == size
         }
@@ -121,7 +122,7 @@ class Variant:
         """Return the energy of the float network over that of this one per seed; empty for the float network."""
         return {
             report.seed: ratio
-            for report in self._reports()
+            for report in self._reports
             if report.comparison
             for ratio in report.comparison.energy_ratios
             if ratio.batch_size == size
@@ -131,7 +132,7 @@ class Variant:
         """Return the paired speedup over the float network at a batch size per seed; empty for the float network."""
         return {
             report.seed: speedup
-            for report in self._reports()
+            for report in self._reports
             if report.comparison
             for speedup in report.comparison.speedups
             if speedup.batch_size == size
@@ -141,7 +142,7 @@ class Variant:
         """Return the paired speedup over the float network in a further runtime at a batch size per seed."""
         return {
             report.seed: speedup
-            for report in self._reports()
+            for report in self._reports
             for other in report.others
             if other.runtime == runtime
             for speedup in other.quantized_speedups
@@ -155,7 +156,7 @@ class Variant:
     @property
     def elsewhere(self) -> tuple[str, ...]:
         """The further runtimes that the quantized network was measured in."""
-        return tuple(dict.fromkeys(other.runtime for report in self._reports() for other in report.others_quantized))
+        return tuple(dict.fromkeys(other.runtime for report in self._reports for other in report.others_quantized))
 
     def quantized_in(self, runtime: str) -> dict[int, OtherQuantized]:
         """Return the quantized network in a further runtime per seed, for figures that no batch size changes."""
@@ -173,7 +174,7 @@ class Variant:
         """Return the speedup of a further runtime over that of the run, both of the float network, per seed."""
         return {
             report.seed: speedup
-            for report in self._reports()
+            for report in self._reports
             for other in report.others
             if other.runtime == runtime
             for speedup in _at(other.speedups, size)
@@ -187,21 +188,22 @@ class Variant:
 
     def has_finding(self, check: str) -> bool:
         """Return whether a self-check with this name found something in one of the runs."""
-        return any(finding.check == check for report in self._reports() for finding in report.findings)
+        return any(finding.check == check for report in self._reports for finding in report.findings)
 
     def unstable(self, size: int) -> bool:
         """Return whether a latency at this batch size is unstable."""
-        conditions = (found for report in self._reports() for found in report.conditions)
+        conditions = (found for report in self._reports for found in report.conditions)
         return any(found.batch_size == size and found.unstable for found in conditions)
 
-    def _reports(self) -> Iterator[Report]:
-        return (entry.report for entry in self.entries if entry.report)
+    @cached_property
+    def _reports(self) -> tuple[Report, ...]:
+        return tuple(entry.report for entry in self.entries if entry.report)
 
     def _in(self, runtime: str) -> Iterator[tuple[int, OtherQuantized]]:
-        return ((report.seed, other) for report in self._reports() if (other := report.quantized_in(runtime)))
+        return ((report.seed, other) for report in self._reports if (other := report.quantized_in(runtime)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Network:
     """The variants of one task, float network, runtime and setup; the float network comes first."""
 
@@ -210,17 +212,17 @@ class Network:
     setup: Setup
     variants: tuple[Variant, ...]
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """The batch sizes that were measured."""
         return tuple(sorted({size for variant in self.variants for size in variant.sizes}))
 
-    @property
+    @cached_property
     def quantized(self) -> tuple[Variant, ...]:
         """All variants but the float network."""
         return tuple(variant for variant in self.variants if not variant.is_float)
 
-    @property
+    @cached_property
     def labelled(self) -> bool:
         """Whether the examples have labels."""
         return any(variant.labelled for variant in self.variants)
@@ -230,7 +232,7 @@ class Network:
         """The runtime that executed the networks."""
         return next(iter(self.variants[0].reports.values())).runtime
 
-    @property
+    @cached_property
     def runtimes(self) -> tuple[str, ...]:
         """The further runtimes that the float network was timed in."""
         reports = (report for variant in self.quantized for report in variant.reports.values())

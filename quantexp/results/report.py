@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +130,9 @@ def parse_report(content: bytes) -> Report:
     Raises:
         ValueError: If the content is not a report; this includes pydantic.ValidationError.
     """
-    values = json.loads(content)
+    from pydantic_core import from_json  # takes a quarter of the time of json
+
+    values = from_json(content)
     if isinstance(values, dict) and "compiled" in values:
         values = _modern(values)
     return _adapter().validate_python(values)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from quantexp.results.sweep import SweepResult
 from quantexp.system.errors import QuantexpError, TrackingError
+from quantexp.system.garbage import uncollected
 from quantexp.system.terminal import show
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ MOST_ROWS = 100  # of a table in a terminal
 LONGEST_NAME = 80  # characters of a folder's name
 
 
+@uncollected()
 def report(name: str, uri: str | None, experiment: str, folder: Path) -> None:
     """Read a sweep, print its tables and the recommendation, write the report; or do so with a study of compatibility.
 

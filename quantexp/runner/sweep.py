@@ -22,6 +22,7 @@ from quantexp.runner.jobs import JobOutcome, Ongoing, Plan, State, fixed_setting
 from quantexp.runner.running import check_none_runs
 from quantexp.system.cache import copy_atomically
 from quantexp.system.errors import CacheError, ConfigError, QuantexpError
+from quantexp.system.garbage import uncollected
 from quantexp.system.passwords import without_password
 from quantexp.system.terminal import show
 
@@ -145,6 +146,7 @@ def sum_up(folder: Path, tracking: Tracking, *, interrupted: bool = False) -> bo
     return complete and reported and not kept
 
 
+@uncollected()
 def _reported(folder: Path, tracking: Tracking, ongoing: Ongoing, outcomes: dict[str, JobOutcome], status: str) -> bool:
     """Make the report of a sweep and say where its runs are; return whether it was written, with every result."""
     from quantexp.runner.tracked import tell

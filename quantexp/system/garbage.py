@@ -7,11 +7,15 @@ objects, however large they are: a few copies of a network are few objects and c
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
-
-import psutil
+from typing import TYPE_CHECKING
 
 from quantexp.system.allocator import give_back
+
+if TYPE_CHECKING:
+    import psutil
 
 CHANGE_BYTES = 64_000_000  # of the process; to look for cycles takes about as long as to copy so much
 
@@ -33,6 +37,20 @@ def collect_garbage() -> None:
         _after = _process().memory_info().rss
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Let Python not look for cycles: a report makes millions of objects that stay, and each look goes through all."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 @cache
 def _process() -> psutil.Process:
+    import psutil
+
     return psutil.Process()
