@@ -158,13 +158,20 @@ def _delegated(nodes: Sequence[Node], kernels: Sequence[str]) -> Iterator[Ran]:
     """Yield the products of a graph, each with the kernel that ran; both lists have the order of execution."""
     multiplying = [node for node in nodes if node.kind in KERNELS]
     matching = len(multiplying) == len(kernels) and all(
-        name.startswith(KERNELS[node.kind]) for node, name in zip(multiplying, kernels, strict=True)
+        name.startswith(_expected(node)) for node, name in zip(multiplying, kernels, strict=True)
     )
     for index, node in enumerate(multiplying):
         weight = node.values.get("filter_id")
         digest = _digest(weight.constant) if weight and weight.constant is not None else None
         name = _kernel(kernels[index]) if matching else f"{KERNELS[node.kind]} of unknown kernel"
         yield Ran(name, _precision(name) if matching else "fp32", _macs(node), digest)
+
+
+def _expected(node: Node) -> tuple[str, ...]:
+    """Return how the names of the kernels that can run a node begin: a convolution of single pixels is a product."""
+    kernel = (node.fields.get("kernel_height"), node.fields.get("kernel_width"))
+    pointwise = node.kind == "XNNConv2d" and kernel == (1, 1)
+    return (KERNELS[node.kind], KERNELS["XNNFullyConnected"]) if pointwise else (KERNELS[node.kind],)
 
 
 def _kernel(name: str) -> str:

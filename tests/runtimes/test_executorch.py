@@ -134,16 +134,17 @@ def test_products_of_convolutions_and_their_share_are_counted() -> None:
     assert precisions(dynamic) == {"fp32": convolutions, "int8": linear}
 
 
-def test_depthwise_grouped_and_transposed_convolutions_are_counted() -> None:
+def test_depthwise_grouped_pointwise_and_transposed_convolutions_are_counted() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Conv2d(4, 8, 3, padding=1),
         nn.Conv2d(8, 8, 3, groups=8, padding=1),
         nn.Conv2d(8, 12, 3, groups=2, padding=1),
+        nn.Conv2d(12, 12, 1),
         nn.ConvTranspose2d(12, 6, 2, stride=2),
     ).eval()
     batch = (torch.randn(2, 4, 10, 10),)
-    macs = 100 * 8 * 4 * 9 + 100 * 8 * 9 + 100 * 12 * 4 * 9 + 100 * 12 * 6 * 4
+    macs = 100 * 8 * 4 * 9 + 100 * 8 * 9 + 100 * 12 * 4 * 9 + 100 * 12 * 12 + 100 * 12 * 6 * 4
     assert precisions(prepared(network, batch)) == {"fp32": macs}
     found = prepared(static(network, batch), batch)
     assert sum(precisions(found).values()) == macs
