@@ -6,6 +6,7 @@ replaced. Each in memory of its own would take as much as the float network, for
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
 from typing import Any
 
@@ -19,18 +20,19 @@ RANGE = 0.05  # of the values, until the layer draws its own
 
 
 class Scratch:
-    """A context in which the large parameters of new modules share memory; `settle` ends it for a network.
+    """A context in which large parameters of new modules of this thread share memory; `settle` ends it for a network.
 
     Their values are those of the parameter that was set last: finite, and as a rule not zero.
     """
 
     def __init__(self) -> None:
         self.lent = False  # whether any parameter shares memory
-        self._memory = torch.empty(0)
-        self._places: set[int] = set()  # of all memory that was lent
+        self._memories: dict[int, Tensor] = {}  # by address, all that was lent: freed, it could become other tensors
+        self._memory = torch.empty(0)  # the last and largest one
         self._replaced = WeakIdKeyDictionary()  # a parameter that is set twice stays one parameter
 
     def __enter__(self) -> Scratch:
+        self._thread = threading.get_ident()  # torch calls the hook for the modules of all threads
         self._hook: Any = register_module_parameter_registration_hook(self._lend)  # type: ignore[arg-type]
         return self
 
@@ -39,7 +41,6 @@ class Scratch:
 
     def settle(self, network: nn.Module) -> None:
         """Give each tensor of `network` that lies in shared memory its own, with values that are not defined."""
-        self._memory = torch.empty(0)
         for module in network.modules():
             for parameter in module._parameters.values():
                 if parameter is not None and self._is_lent(parameter):
@@ -48,9 +49,12 @@ class Scratch:
             for holder in holders:
                 lent = [name for name, value in holder.items() if isinstance(value, Tensor) and self._is_lent(value)]
                 holder.update({name: torch.empty_like(holder[name]) for name in lent})
+        self._memories, self._memory = {}, torch.empty(0)
 
     def _lend(self, module: nn.Module, name: str, parameter: Any) -> nn.Parameter | None:
         """Return what takes the place of a parameter that is set, None to leave it."""
+        if threading.get_ident() != self._thread:
+            return None
         if type(parameter) is not nn.Parameter or parameter.layout is not torch.strided or self._is_lent(parameter):
             return None
         if (parameter.dtype, parameter.device.type) != (torch.float32, "cpu") or parameter.numel() < LARGE:
@@ -58,7 +62,7 @@ class Scratch:
         if parameter not in self._replaced:
             if self._memory.numel() < parameter.numel():
                 self._memory = torch.empty(parameter.numel()).uniform_(-RANGE, RANGE)
-                self._places.add(self._memory.untyped_storage().data_ptr())
+                self._memories[self._memory.untyped_storage().data_ptr()] = self._memory
             shared = self._memory[: parameter.numel()].view(parameter.shape)
             self._replaced[parameter] = nn.Parameter(shared, parameter.requires_grad)
             self.lent = True
@@ -67,4 +71,4 @@ class Scratch:
 
     def _is_lent(self, tensor: Tensor) -> bool:
         plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout is torch.strided
-        return plain and tensor.untyped_storage().data_ptr() in self._places
+        return plain and tensor.untyped_storage().data_ptr() in self._memories

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import nn
 
@@ -57,3 +59,10 @@ def test_other_tensors_in_shared_memory_get_their_own_too() -> None:
         layer.register_buffer("kept", layer.weight.detach())
     scratch.settle(layer)
     assert len({memory(layer.weight), memory(layer.view), memory(layer.kept)}) == 3
+
+
+def test_a_network_that_another_thread_builds_meanwhile_has_memory_of_its_own() -> None:
+    with Scratch() as scratch, ThreadPoolExecutor(1) as other:
+        network = other.submit(lambda: nn.Sequential(nn.Linear(SIDE, SIDE), nn.Linear(SIDE, SIDE))).result()
+    assert memory(network[0].weight) != memory(network[1].weight)
+    assert not scratch.lent
