@@ -26,6 +26,8 @@ from quantexp.config import (
     Static,
     Train,
 )
+from quantexp.models.mlp import MLP
+from quantexp.quant.flows.working import working_copy
 from quantexp.reports.findings import Findings
 from quantexp.results.metrics import metrics
 from quantexp.runner.single import run_single
@@ -163,3 +165,15 @@ def test_an_objective_of_ones_own_gives_the_metric_its_name(sample: Sample, exam
     named = metrics(quantexp.run(sample(task=CustomTask(target="top_two.Digits"), data="full", quant=NoQuant())).report)
     assert named["top2"] >= 0.95
     assert "accuracy" not in named
+
+
+@pytest.mark.usefixtures("examples")
+def test_a_flow_of_the_user_may_write_into_the_weights_that_it_is_given() -> None:
+    from rowwise import RowwiseDynamic  # type: ignore[import-not-found]
+
+    network = MLP(30, [16], 4).eval()
+    for option, shared in ((Dynamic(), True), (RowwiseDynamic(), False)):
+        copied = working_copy(option, network)
+        assert copied is not network
+        memory = [[parameter.data_ptr() for parameter in one.parameters()] for one in (network, copied)]
+        assert (memory[0] == memory[1]) == shared

@@ -8,7 +8,8 @@
     trace(model, example)                                the graph of the float network, if the flow traces it
     require()                                            ConfigError without the packages of a flow of one runtime
 
-Each function may change its model in place. Only `fx` and `eager` import torch.ao, which is deprecated.
+Each function may change its model in place; those of quantexp replace weights and write into none, so the model that
+they are given shares the float weights. Only `fx` and `eager` import torch.ao, which is deprecated.
 """
 
 from __future__ import annotations

@@ -7,13 +7,19 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from torch import nn
 from torch.fx import config as tracing
 
-from quantexp.config import Engine
+from quantexp.config import ByLayer, Engine, Quant
 from quantexp.quant.engine import use_engine
+from quantexp.quant.flows import flow_of
+from quantexp.state.copies import copied, to_run
 from quantexp.system.errors import QuantexpError, QuantizationError
+from quantexp.system.implementation import resolve
+
+N = TypeVar("N", bound=nn.Module)
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 MOST_ROOTS = 8  # modules that are looked at to find the network
@@ -29,6 +35,13 @@ KNOWN_WARNINGS = (
     r"The tensor attributes? .* assigned during export",  # what LSTM keeps of its weights
     r"Default qconfig of oneDNN backend",  # quantexp has its own warning where the range is chosen
 )
+
+
+def working_copy(option: Quant, model: N) -> N:
+    """Return a copy of `model` for a method to change; it shares the weights, unless a user's code might write them."""
+    modules = [resolve(option.implementation), *([flow_of(option)] if isinstance(option, ByLayer) else [])]
+    ours = all(getattr(module, "__name__", "").startswith("quantexp.") for module in modules)
+    return to_run(model) if ours else copied(model)
 
 
 @contextmanager

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from quantexp.config import METHODS, ByLayer, Engine, Flow, Quant
+from quantexp.quant.flows.working import working_copy
 from quantexp.quant.inspection.layers import HeldWeights, held_weights
 from quantexp.quant.inspection.watch import NAMES, Watch
 from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
-from quantexp.state.copies import to_run
 from quantexp.system.errors import ConfigError
 from quantexp.system.garbage import collect_garbage
 from quantexp.system.implementation import resolve
@@ -91,7 +91,7 @@ def tried(option: Quant, model: nn.Module, form: Form) -> nn.Module | None:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
-            network: nn.Module = resolve(option.implementation).skeleton(option, to_run(model), form)
+            network: nn.Module = resolve(option.implementation).skeleton(option, working_copy(option, model), form)
             network(*form.example)
         except MemoryError:
             raise

@@ -7,11 +7,11 @@ from torch import nn
 from quantexp.config import Dynamic
 from quantexp.quant.flows import flow_of
 from quantexp.quant.flows.embeddings import embeddings, unfit
-from quantexp.quant.flows.working import working
+from quantexp.quant.flows.working import working, working_copy
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
-from quantexp.state.copies import materialized, to_run
+from quantexp.state.copies import materialized
 from quantexp.system.errors import QuantizationError
 
 
@@ -33,7 +33,7 @@ def quantize(option: Dynamic, work: Work) -> Quantized:
                 "leave it out"
             )
     promise = Promise(handles, layers=precision, operators=precision, kept=kept, unfit=left, required=tuple(required))
-    return Quantized(skeleton(option, to_run(model), work.form), promise)
+    return Quantized(skeleton(option, working_copy(option, model), work.form), promise)
 
 
 def skeleton(option: Dynamic, network: nn.Module, form: Form) -> nn.Module:

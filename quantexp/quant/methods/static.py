@@ -10,11 +10,11 @@ from torch import nn
 
 from quantexp.config import Static
 from quantexp.quant.flows import flow_of
-from quantexp.quant.flows.working import working
+from quantexp.quant.flows.working import working, working_copy
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import dynamic_layers, kept_in_float
-from quantexp.state.copies import materialized, to_run
+from quantexp.state.copies import materialized
 from quantexp.system.environment import threads, usable_cores
 from quantexp.tasks.inputs import Batch
 
@@ -29,7 +29,7 @@ def quantize(option: Static, work: Work) -> Quantized:
     model, examples = work.baseline.model, work.data.calibration
     with working(option.engine), threads(usable_cores()):
         batches = (batch for batch, _ in examples.batches(CALIBRATION_BATCH))
-        quantized = _quantized(option, to_run(model), work.form, batches)
+        quantized = _quantized(option, working_copy(option, model), work.form, batches)
     seconds = time.perf_counter() - started
     log.info("calibrate %d examples of the %s split: %.1f s", len(examples), option.calibration.value, seconds)
     promise = Promise(flow_of(option).HANDLES, "int8", "int8", kept_in_float(option, model))

@@ -6,10 +6,11 @@ from torch import nn
 
 from quantexp.config import WeightOnly
 from quantexp.quant.flows import flow_of
+from quantexp.quant.flows.working import working_copy
 from quantexp.quant.inspection.promise import Promise, Quantized
 from quantexp.quant.methods.work import Form, Work
 from quantexp.quant.selection import kept_in_float
-from quantexp.state.copies import materialized, to_run
+from quantexp.state.copies import materialized
 
 OPERATORS = {"int8": None, "int4": "int4"}  # int8 weights are converted to float; int4 has its own kernels
 
@@ -20,7 +21,7 @@ def quantize(option: WeightOnly, work: Work) -> Quantized:
     kept = kept_in_float(option, model)
     unfit = flow_of(option).unfit(option, model, precision)
     promise = Promise("nn.Linear", precision, OPERATORS[precision], kept, unfit)
-    return Quantized(skeleton(option, to_run(model), work.form), promise)
+    return Quantized(skeleton(option, working_copy(option, model), work.form), promise)
 
 
 def skeleton(option: WeightOnly, network: nn.Module, form: Form) -> nn.Module:
