@@ -167,8 +167,10 @@ def test_an_objective_of_ones_own_gives_the_metric_its_name(sample: Sample, exam
     assert "accuracy" not in named
 
 
-@pytest.mark.usefixtures("examples")
-def test_a_flow_of_the_user_may_write_into_the_weights_that_it_is_given() -> None:
+def test_a_flow_of_the_user_may_write_into_the_weights_that_it_is_given(
+    examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(examples)
     from rowwise import RowwiseDynamic  # type: ignore[import-not-found]
 
     network = MLP(30, [16], 4).eval()
