@@ -20,6 +20,7 @@ from quantexp.benchmark.calls import Placed
 from quantexp.benchmark.energy import (
     BLOCK_SECONDS,
     LEAST_PLACEMENTS,
+    LEAST_PLACEMENTS,
     MOST_PLACEMENTS,
     RETRIES,
     STOPPED,
@@ -106,7 +107,8 @@ def test_the_energy_of_each_network_is_its_power_times_its_seconds_for_one_examp
     for network, timed in zip((slow, fast), found.latencies, strict=True):
         joules = network.watts * network.milliseconds / 1e3 / BATCH
         assert timed.energy is not None
-        assert len(timed.energy.joules_by_placement) == min(timed.placements, MOST_PLACEMENTS)
+        measured = len(timed.energy.joules_by_placement)  # not in all of them, if it takes too much of the time
+        assert min(timed.placements, LEAST_PLACEMENTS) <= measured <= min(timed.placements, MOST_PLACEMENTS)
         assert timed.energy.joules == pytest.approx(joules, rel=0.01)  # the counter has whole microjoules
         assert timed.energy.low_joules <= timed.energy.joules <= timed.energy.high_joules
 
