@@ -20,7 +20,6 @@ from quantexp.benchmark.calls import Placed
 from quantexp.benchmark.energy import (
     BLOCK_SECONDS,
     LEAST_PLACEMENTS,
-    LEAST_PLACEMENTS,
     MOST_PLACEMENTS,
     RETRIES,
     STOPPED,
