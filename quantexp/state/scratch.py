@@ -42,13 +42,12 @@ class Scratch:
     def settle(self, network: nn.Module) -> None:
         """Give each tensor of `network` that lies in shared memory its own, with values that are not defined."""
         for module in network.modules():
-            for parameter in module._parameters.values():
-                if parameter is not None and self._is_lent(parameter):
+            for parameter in module.parameters(recurse=False):
+                if self._is_lent(parameter):
                     parameter.data = torch.empty_like(parameter)
-            holders: tuple[dict[str, Any], ...] = (module._buffers, vars(module))
-            for holder in holders:
-                lent = [name for name, value in holder.items() if isinstance(value, Tensor) and self._is_lent(value)]
-                holder.update({name: torch.empty_like(holder[name]) for name in lent})
+            for name, value in [*module.named_buffers(recurse=False), *vars(module).items()]:
+                if isinstance(value, Tensor) and self._is_lent(value):
+                    setattr(module, name, torch.empty_like(value))
         self._memories, self._memory = {}, torch.empty(0)
 
     def _lend(self, module: nn.Module, name: str, parameter: Any) -> nn.Parameter | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import torch
 from torch import nn
 
@@ -66,3 +67,12 @@ def test_a_network_that_another_thread_builds_meanwhile_has_memory_of_its_own() 
         network = other.submit(lambda: nn.Sequential(nn.Linear(SIDE, SIDE), nn.Linear(SIDE, SIDE))).result()
     assert memory(network[0].weight) != memory(network[1].weight)
     assert not scratch.lent
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_a_part_that_is_a_script_gets_its_own_memory_too() -> None:
+    with Scratch() as scratch:
+        network = nn.Sequential(torch.jit.script(nn.Linear(SIDE, SIDE)), nn.Linear(SIDE, SIDE))
+    assert memory(network[0].weight) == memory(network[1].weight)
+    scratch.settle(network)
+    assert memory(network[0].weight) != memory(network[1].weight)
