@@ -56,6 +56,8 @@ class Scratch:
             return None
         if type(parameter) is not nn.Parameter or parameter.layout is not torch.strided or self._is_lent(parameter):
             return None
+        if not parameter.is_contiguous():  # another order of the values gives other last bits
+            return None
         if (parameter.dtype, parameter.device.type) != (torch.float32, "cpu") or parameter.numel() < LARGE:
             return None
         if parameter not in self._replaced:

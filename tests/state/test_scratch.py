@@ -76,3 +76,11 @@ def test_a_part_that_is_a_script_gets_its_own_memory_too() -> None:
     assert memory(network[0].weight) == memory(network[1].weight)
     scratch.settle(network)
     assert memory(network[0].weight) != memory(network[1].weight)
+
+
+def test_a_weight_in_another_order_keeps_it() -> None:
+    with Scratch() as scratch:
+        layer = nn.Linear(SIDE, SIDE)
+        layer.weight = nn.Parameter(torch.zeros(SIDE, 2 * SIDE).T)
+    scratch.settle(layer)
+    assert layer.weight.stride() == (1, 2 * SIDE)
