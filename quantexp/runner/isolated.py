@@ -161,7 +161,8 @@ def _log_to_stderr() -> None:
     """Log as the command does: messages of quantexp, only warnings of libraries."""
     from quantexp.system.terminal import Handler
 
-    logging.basicConfig(format="%(message)s", level=logging.INFO, handlers=[Handler()])
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[Handler()])
+    logging.getLogger("quantexp").setLevel(logging.INFO)
 
 
 if __name__ == "__main__":

@@ -42,15 +42,7 @@ def _console(stderr: bool) -> Console:
 
 
 class Handler(logging.Handler):
-    """Print log records above the progress bar, warnings and errors with their level before them.
-
-    Of libraries only warnings and errors are printed.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a record is printed."""
-        ours = record.name.partition(".")[0] == "quantexp"
-        return (ours or record.levelno >= logging.WARNING) and bool(super().filter(record))
+    """Print log records above the progress bar, warnings and errors with their level before them."""
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
