@@ -150,7 +150,7 @@ def end_sweep(error: BaseException | None = None) -> None:
 
 
 def _shortened(text: str) -> str:
-    """Return the error of a launcher in one line; of a long one the start and the end, which has the cause."""
+    """Return the error of a launcher in one line. A long one is cut in the middle: the cause is often at its end."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 

@@ -168,7 +168,7 @@ def _delegated(nodes: Sequence[Node], kernels: Sequence[str]) -> Iterator[Ran]:
 
 
 def _expected(node: Node) -> tuple[str, ...]:
-    """Return how the names of the kernels that can run a node begin: a convolution of single pixels is a product."""
+    """Return how the names of the kernels that can run a node begin. A pointwise convolution can run as a product."""
     kernel = (node.fields.get("kernel_height"), node.fields.get("kernel_width"))
     pointwise = node.kind == "XNNConv2d" and kernel == (1, 1)
     return (KERNELS[node.kind], KERNELS["XNNFullyConnected"]) if pointwise else (KERNELS[node.kind],)

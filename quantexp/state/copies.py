@@ -29,17 +29,24 @@ def to_run(network: N) -> N:
 
     Whatever else a forward pass may change is copied: buffers, attributes, which module has which parameter.
     """
-    plain = [parameter for parameter in network.parameters() if type(parameter) is nn.Parameter]
-    return _copied(network, {id(one): nn.Parameter(one.detach(), one.requires_grad) for one in plain})
+    lent = {id(one): nn.Parameter(one.detach(), one.requires_grad) for one in _shareable(network)}
+    return _copied(network, lent)
 
 
 def take_apart(network: nn.Module, lender: nn.Module) -> None:
     """Give the parameters of `network` that lie in the memory of `lender` memory of their own, in place."""
-    lent = {parameter.untyped_storage().data_ptr() for parameter in lender.parameters()}
+    lent = {parameter.untyped_storage().data_ptr() for parameter in _shareable(lender)}
     memo: dict[int, Any] = {}  # what shares memory in the network still does
-    for parameter in network.parameters():
-        if type(parameter) is nn.Parameter and parameter.untyped_storage().data_ptr() in lent:
+    for parameter in _shareable(network):
+        if parameter.untyped_storage().data_ptr() in lent:
             parameter.data = copy.deepcopy(parameter.detach(), memo)
+
+
+def _shareable(network: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the parameters that a copy can share: no subclasses, and no sparse ones, which have no storage."""
+    for parameter in network.parameters():
+        if type(parameter) is nn.Parameter and parameter.layout is torch.strided:
+            yield parameter
 
 
 def _copied(network: N, memo: dict[int, Any]) -> N:

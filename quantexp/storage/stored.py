@@ -195,7 +195,7 @@ def _check_parameter_count(network: Model, recipe: Recipe, folder: Path) -> None
 
 
 def _rebuilt(quant: Quant, network: Model, recipe: Recipe, state: Path) -> nn.Module:
-    """Return the network with its state; until it is filled, its large weights share memory, if it can be so built."""
+    """Return the network with its state. Until they are filled, large weights share memory, unless that fails."""
     scratch = Scratch()
     try:
         return _filled(quant, network, recipe, state, scratch)

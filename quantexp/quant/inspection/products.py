@@ -108,7 +108,7 @@ def _takes_floats(call: Call) -> bool:
 
 def _registered(call: Call) -> int | None:
     """Return half of what a formula of `torch.utils.flop_counter` counts, None if it has none for the operator."""
-    from torch.utils.flop_counter import flop_registry  # with it, a compiler is imported, in 75 MB
+    from torch.utils.flop_counter import flop_registry  # imports a compiler that takes 75 MB
 
     formula = flop_registry.get(getattr(call.func, "overloadpacket", None))  # users can add to it at any time
     return formula and int(formula(*call.args, **call.kwargs, out_val=call.result)) // 2
